@@ -1,0 +1,1 @@
+"""Hyperparameter search for meta prompt tuning (MAML, FoMAML, Reptile, MTL on soft prompts)."""

@@ -1,0 +1,1 @@
+"""Frozen language models behind one interface."""

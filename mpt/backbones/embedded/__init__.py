@@ -1,0 +1,1 @@
+"""The embedded T5: small weights, their recipe and their evidence."""

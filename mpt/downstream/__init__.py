@@ -1,0 +1,1 @@
+"""Tuning and evaluating prompts on one few-shot task."""

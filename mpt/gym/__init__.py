@@ -1,0 +1,1 @@
+"""Few-shot tasks: files, catalogue, episodes, the builder and the embedded gym."""

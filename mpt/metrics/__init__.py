@@ -1,0 +1,1 @@
+"""Scores of predictions and relative gains of methods."""

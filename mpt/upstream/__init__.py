@@ -1,0 +1,1 @@
+"""Learning a starting prompt on source tasks."""
