@@ -1,0 +1,131 @@
+r"""Read few-shot files: ``GYM/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv``.
+
+One example a line, UTF-8: ``input TAB answer[ TAB further answers]``. Lines end at ``\n``
+only: the published files hold other characters that Python takes for line ends (``\r``, U+0085,
+U+2028).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpt.errors import DataError
+from mpt.gym.catalogue import TaskInfo
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input with its right answers, at least one; the first is the one to train on."""
+
+    input: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FewShotTask:
+    """The three parts of one task at one data seed."""
+
+    name: str
+    shots: int
+    """k of the file names; see `mpt.gym.catalogue.TaskInfo.shots`."""
+    seed: int
+    """Data seed: which sample this is."""
+    metric: str
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    digest: str
+    """SHA-256 over the bytes of the three files."""
+
+
+def load_task(gym: Path, info: TaskInfo, seed: int) -> FewShotTask:
+    """Read one task at one data seed.
+
+    Args:
+        gym: directory of few-shot files; a CrossFit data directory is one as it stands.
+        info: the task's row in the catalogue.
+        seed: data seed.
+
+    Raises:
+        DataError: a file is absent, empty or not UTF-8, or a line has no tab, an empty input or
+            no answer; the message names file and line.
+    """
+    parts: list[tuple[Example, ...]] = []
+    digest = hashlib.sha256()
+    for part in ("train", "dev", "test"):
+        path = gym / info.name / info.file_name(seed, part)
+        content = _content(path, gym, info)
+        digest.update(len(content).to_bytes(8, "big"))
+        digest.update(content)
+        parts.append(parse(content, path))
+    train, dev, test = parts
+    return FewShotTask(
+        info.name, info.shots, seed, info.metric, train, dev, test, digest.hexdigest()
+    )
+
+
+def available_seeds(gym: Path, info: TaskInfo) -> tuple[int, ...]:
+    """Return the data seeds, ascending, for which train, dev and test files of the task exist."""
+    folder = gym / info.name
+    prefix = info.file_name(0, "").removesuffix("0_.tsv")
+    seeds = set()
+    for path in folder.glob("*_train.tsv"):
+        text = path.name.removeprefix(prefix).removesuffix("_train.tsv")
+        if path.name.startswith(prefix) and text.isascii() and text.isdigit():
+            seeds.add(int(text))
+
+    def complete(seed: int) -> bool:
+        return all((folder / info.file_name(seed, part)).is_file() for part in ("dev", "test"))
+
+    return tuple(sorted(filter(complete, seeds)))
+
+
+def parse(content: bytes, path: Path) -> tuple[Example, ...]:
+    """Turn the bytes of a few-shot file into examples; `path` is for messages only.
+
+    As in the published reader, blanks around a line are dropped, and so are empty answers beside
+    others (some KILT rows have them).
+
+    Raises:
+        DataError: see `load_task`.
+    """
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty; build the task again")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; files must be UTF-8"
+        ) from error
+    return tuple(
+        _example(line, f"{path}:{number}")
+        for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1)
+    )
+
+
+def _example(line: str, where: str) -> Example:
+    shown = line if len(line) <= 60 else line[:57] + "..."
+    rule = "a line is input, tab, answer"
+    if "\t" not in line:
+        raise DataError(f"{where}: no tab in {shown!r}; {rule}")
+    if not line.split("\t", 1)[0].strip():
+        raise DataError(f"{where}: empty input in {shown!r}; {rule}")
+    source, *outputs = line.strip().split("\t")
+    outputs = [output for output in outputs if output.strip()]
+    if not outputs:
+        raise DataError(f"{where}: empty output in {shown!r}; {rule}")
+    return Example(source, tuple(outputs))
+
+
+def _content(path: Path, gym: Path, info: TaskInfo) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        seeds = ", ".join(map(str, available_seeds(gym, info))) or "none"
+        raise DataError(
+            f"{path}: no such file; complete data seeds of {info.name} at {info.shots or 'all'} "
+            f"shots there: {seeds}"
+        ) from None

@@ -1,0 +1,118 @@
+"""Few-shot files: what is read, and that everything malformed is named with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mpt.errors import DataError
+from mpt.gym.catalogue import TaskInfo, load_catalogue
+from mpt.gym.fewshot import Example, available_seeds, load_task
+
+INFO = TaskInfo("toy", "classification", "ACC", 2)
+REAL = Path(__file__).resolve().parents[2].parent / "shared" / "gym"
+
+
+def gym_with(folder: Path, seed: int = 13, **parts: bytes) -> Path:
+    (folder / "toy").mkdir(exist_ok=True)
+    for part in ("train", "dev", "test"):
+        path = folder / "toy" / f"toy_2_{seed}_{part}.tsv"
+        path.write_bytes(parts.get(part, b"good film\tyes\nbad film\tno\n"))
+    return folder
+
+
+def test_a_line_is_an_input_and_its_answers(tmp_path: Path) -> None:
+    gym = gym_with(tmp_path, train="q one\ta\tb c\nq two\té".encode())
+    task = load_task(gym, INFO, 13)
+    assert task.train == (Example("q one", ("a", "b c")), Example("q two", ("é",)))
+    assert (task.name, task.shots, task.seed, task.metric) == ("toy", 2, 13, "ACC")
+
+
+def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
+    odd = "a\rb\x85c\u2028d\x0be\ty\n"
+    task = load_task(gym_with(tmp_path, dev=odd.encode()), INFO, 13)
+    assert task.dev == (Example("a\rb\x85c\u2028d\x0be", ("y",)),)
+
+
+def test_blanks_around_a_line_windows_line_ends_and_empty_extra_answers_are_dropped(
+    tmp_path: Path,
+) -> None:
+    task = load_task(gym_with(tmp_path, test=b"  q \ta\t\t b \r\nr\tc\t\t\n"), INFO, 13)
+    assert task.test == (Example("q ", ("a", " b")), Example("r", ("c",)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\tb\nno tab here\n", r"toy_2_13_dev\.tsv:2: no tab in 'no tab here'"),
+        (b"a\tb\n\nc\td\n", r"toy_2_13_dev\.tsv:2: no tab in ''"),
+        (b"", r"toy_2_13_dev\.tsv: the file is empty"),
+        (b" \n\n", r"toy_2_13_dev\.tsv: the file is empty"),
+        (b"a\tb\nc\t\xff\n", r"toy_2_13_dev\.tsv:2: byte 0xff is not UTF-8"),
+        (b"a\tb\nc\t \t\n", r"toy_2_13_dev\.tsv:2: empty output in 'c"),
+        (b"a\tb\n \td\n", r"toy_2_13_dev\.tsv:2: empty input"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_task(gym_with(tmp_path, dev=content), INFO, 13)
+
+
+def test_a_missing_seed_names_the_seeds_that_are_there(tmp_path: Path) -> None:
+    gym = gym_with(gym_with(tmp_path, seed=13), seed=100)
+    (gym / "toy" / "toy_2_7_train.tsv").write_bytes(b"a\tb\n")  # incomplete: no dev, no test
+    (gym / "toy" / "toy_22_5_train.tsv").write_bytes(b"a\tb\n")  # another k
+    assert available_seeds(gym, INFO) == (13, 100)
+    with pytest.raises(DataError, match=r"toy_2_21_train\.tsv: no such file; .*: 13, 100"):
+        load_task(gym, INFO, 21)
+
+
+def test_a_missing_test_file_is_an_error(tmp_path: Path) -> None:
+    gym = gym_with(tmp_path)
+    (gym / "toy" / "toy_2_13_test.tsv").unlink()
+    with pytest.raises(DataError, match=r"toy_2_13_test\.tsv: no such file; .*: none"):
+        load_task(gym, INFO, 13)
+
+
+def test_the_digest_changes_with_any_byte_of_any_part_and_with_nothing_else(
+    tmp_path: Path,
+) -> None:
+    good = {part: b"good film\tyes\nbad film\tno\n" for part in ("train", "dev", "test")}
+    variants = (
+        good,
+        good | {"train": b"good film\tyes\nbad film\tnO\n"},
+        good | {"dev": b"good film\tyes\nbad film\tno"},
+        good | {"test": b"good film\tyes\n"},
+        # the same bytes in all, cut at another place
+        good | {"train": b"good film\tyes\n", "dev": b"bad film\tno\n" + good["dev"]},
+    )
+    digests = []
+    for number, parts in enumerate(variants):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        gym = gym_with(folder, 13, **parts)
+        digests.append(load_task(gym, INFO, 13).digest)
+        assert load_task(gym, INFO, 13).digest == digests[-1]
+    assert len(set(digests)) == len(digests)
+
+
+def test_existing_crossfit_directories_are_read_as_they_are() -> None:
+    if not REAL.is_dir():
+        pytest.skip("no CrossFit data directory beside the checkout")
+    catalogue = load_catalogue(REAL)
+    names = [path.name for path in REAL.iterdir() if path.is_dir()]
+    assert len(names) > 100
+    for name in names:
+        info = catalogue.task(name)
+        seeds = available_seeds(REAL, info)
+        assert seeds == (13, 21, 42, 87, 100), name
+        task = load_task(REAL, info, seeds[0])
+        flat = info.shots == 32
+        assert (
+            len(task.train) == 32
+            if flat
+            else len(task.train) <= 16 * len({example.outputs for example in task.train})
+        )
