@@ -1,0 +1,27 @@
+# On a machine with Python 3.11 and nothing else: `make search` or `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: search test test-slow lint clean
+
+search: .venv/installed
+	$(BIN)/python tune_jobs/maml_rr.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy mpt analysis tests tune_jobs
+
+# torch first and by itself: its pinned version must be in place before anything asks for "torch".
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

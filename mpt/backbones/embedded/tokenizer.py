@@ -1,0 +1,69 @@
+"""The embedded tokenizer: byte-level BPE, so that every UTF-8 text has ids and none is unknown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+SENTINELS = 16
+SPECIALS = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train byte-level BPE on `texts` and number its pieces by how often the texts use them.
+
+    The order of the ids matters: a prompt is initialised from the most frequent pieces, which by
+    T5's convention are the lowest ids after the special ones.
+
+    Args:
+        texts: training text.
+        vocab_size: pieces in all, the 256 bytes and the special ones included.
+
+    Returns:
+        A tokenizer that ends every text with `</s>` and treats its start like a word start.
+    """
+    pipeline = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pipeline
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size - len(SPECIALS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    counts: Counter[str] = Counter()
+    for encoding in tokenizer.encode_batch(texts):
+        counts.update(encoding.tokens)
+    trained = tokenizer.get_vocab()
+    by_use = sorted(trained, key=lambda piece: (-counts[piece], trained[piece]))
+    vocab = {piece: i for i, piece in enumerate([*SPECIALS, *by_use])}
+    merges = [tuple(pair) for pair in _merges(tokenizer)]
+    numbered = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    numbered.pre_tokenizer = pipeline
+    numbered.decoder = decoders.ByteLevel()
+    numbered.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocab["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=numbered,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=SPECIALS[3:],
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[str]]:
+    import json
+
+    return [
+        merge.split(" ") if isinstance(merge, str) else merge
+        for merge in json.loads(tokenizer.to_str())["model"]["merges"]
+    ]
