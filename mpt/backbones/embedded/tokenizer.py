@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -42,8 +43,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     trained = tokenizer.get_vocab()
     by_use = sorted(trained, key=lambda piece: (-counts[piece], trained[piece]))
     vocab = {piece: i for i, piece in enumerate([*SPECIALS, *by_use])}
-    merges = [tuple(pair) for pair in _merges(tokenizer)]
-    numbered = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    numbered = Tokenizer(models.BPE(vocab=vocab, merges=_merges(tokenizer)))
     numbered.pre_tokenizer = pipeline
     numbered.decoder = decoders.ByteLevel()
     numbered.post_processor = processors.TemplateProcessing(
@@ -60,10 +60,6 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
-    return [
-        merge.split(" ") if isinstance(merge, str) else merge
-        for merge in json.loads(tokenizer.to_str())["model"]["merges"]
-    ]
+def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    rules = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [(left, right) for left, right in rules]

@@ -77,7 +77,7 @@ class Recipe:
 
     def model_config(self) -> T5Config:
         """Return the architecture: T5 with gated GELU, tied embeddings, no dropout."""
-        return T5Config(
+        config = T5Config(
             vocab_size=self.vocab_size,
             d_model=self.d_model,
             d_kv=self.d_kv,
@@ -91,8 +91,9 @@ class Recipe:
             feed_forward_proj="gated-gelu",
             pad_token_id=0,
             eos_token_id=1,
-            decoder_start_token_id=0,
         )
+        config.decoder_start_token_id = 0
+        return config
 
     def rate(self, step: int) -> float:
         """Return the factor on the peak learning rates at a step (from 0)."""
@@ -131,9 +132,8 @@ class Stream:
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
         self.recipe = recipe
         self.tokenizer = tokenizer
-        self.sentinels = tokenizer.convert_tokens_to_ids(
-            [f"<extra_id_{i}>" for i in range(SENTINELS)]
-        )
+        names = [f"<extra_id_{i}>" for i in range(SENTINELS)]
+        self.sentinels = [tokenizer.vocab[name] for name in names]
         self._block: tuple[int, list[list[tuple[list[int], list[int]]]]] = (-1, [])
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -86,8 +86,9 @@ EMOTIONS = {
 }
 EVENTS = _phrases(
     "the train came late; my brother called; we moved house; the exam is over; the dog ran away; "
-    "the letter arrived; they changed the plan; the lights went out; my friend left; "
-    "it is Monday; the meeting starts soon; the door opened; our team played; the baby woke up; winter is here; "
+    "the letter arrived; they changed the plan; the lights went out; my friend left; it is "
+    "Monday; the meeting starts soon; the door opened; our team played; the baby woke up; "
+    "winter is here; "
     "the phone rang; the guests came; she told me the news; the shop closed; the game ended"
 )
 
@@ -99,7 +100,8 @@ COMPANIES = _words("Nordic Alma Vesta Kone Tiko Delta Orion Lumo Savo Merit Pola
 
 SPAM = _phrases(
     "win a free prize; claim your reward now; cheap loans today; click this link; "
-    "you are the winner; get cash fast; free entry this week; call now to claim; limited offer; urgent bonus waiting"
+    "you are the winner; get cash fast; free entry this week; call now to claim; limited "
+    "offer; urgent bonus waiting"
 )
 HAM = _phrases(
     "see you at home; I will call later; dinner is ready; are you coming; thanks for the help; "
@@ -116,7 +118,8 @@ RUDE = _phrases(
 )
 ERRANDS = _phrases(
     "close the window; bring the bag; open the box; clean the table; carry the chair; "
-    "find the key; wash the cup; read the letter; move the lamp; fix the clock; fill the bottle; take the map; "
+    "find the key; wash the cup; read the letter; move the lamp; fix the clock; fill the "
+    "bottle; take the map; "
     "feed the dog; lock the door; call the doctor; paint the wall"
 )
 
