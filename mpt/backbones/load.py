@@ -1,0 +1,130 @@
+"""A name → a frozen backbone: the packaged one, a local path or a Hub id."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from mpt.backbones.base import Backbone
+from mpt.backbones.encoder_decoder import EncoderDecoder
+from mpt.errors import DataError, UsageError
+
+EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
+
+FAMILIES: dict[str, type[Backbone]] = {"t5": EncoderDecoder}
+"""Model type of a checkpoint's configuration → how a prompt is put into it."""
+
+
+def load_backbone(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    position: str = "prepend",
+) -> Backbone:
+    """Load a checkpoint through `from_pretrained`: safetensors only, no remote code, frozen.
+
+    Args:
+        name: "embedded" (the packaged model), the path of a saved checkpoint, or a Hub id.
+        device: where the weights go.
+        dtype: dtype of weights and activations; prompts stay float32 with any of them
+            (float64 in float64). float16 is refused.
+        position: "prepend" or "append", see `Backbone`.
+
+    Raises:
+        UsageError: there is no such checkpoint here or on the Hub, its architecture is not
+            supported, or dtype or position is not.
+        DataError: the checkpoint is there but cannot be read, or lost its untied embeddings.
+    """
+    if position not in ("prepend", "append"):
+        raise UsageError(f'position is {position!r}, but must be "prepend" or "append"')
+    if dtype == torch.float16:
+        raise UsageError(
+            "dtype is float16, but T5 activations overflow in it; use bfloat16 or float32"
+        )
+    source = _source(name)
+    config = _read("configuration", name, AutoConfig, source)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise UsageError(
+            f"backbone {name}: architecture {config.model_type!r} is not supported; "
+            f"take one of: {', '.join(sorted(FAMILIES))}"
+        )
+    tokenizer = _read("tokenizer", name, AutoTokenizer, source)
+    model = _read("weights", name, AutoModelForSeq2SeqLM, source, dtype=dtype)
+    _check_untied(name, model)
+    backbone = family(name, model.to(device), tokenizer, position)
+    backbone.check_frozen()
+    return backbone
+
+
+def _source(name: str) -> str:
+    """Return what `from_pretrained` is given for a name."""
+    if name == "embedded":
+        if not (EMBEDDED_WEIGHTS / "config.json").is_file():
+            raise DataError(
+                f"{EMBEDDED_WEIGHTS}: the embedded backbone's weights are missing; "
+                "reinstall, or make them with `python -m mpt.backbones.embedded.train`"
+            )
+        return str(EMBEDDED_WEIGHTS)
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise DataError(f"backbone {name}: no config.json there, so it is no checkpoint")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UsageError(f"backbone {name}: this path does not exist")
+    return name
+
+
+def _read(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
+    """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
+    if auto is AutoModelForSeq2SeqLM:
+        options["use_safetensors"] = True
+    try:
+        with _quiet():
+            return auto.from_pretrained(source, trust_remote_code=False, **options)
+    # Third-party loaders raise anything from OSError to safetensors' own errors.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if Path(source).exists():
+            raise DataError(f"backbone {name}: its {what} cannot be read: {reason}") from None
+        raise UsageError(
+            f"backbone {name}: no such path, and its {what} is neither cached nor to be had from "
+            f"the Hub (offline, misspelt, or without safetensors?): {reason}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and warnings of transformers: what matters is checked and raised here."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _check_untied(name: str, model: Any) -> None:
+    """Check that an untied checkpoint's output head is not its embeddings.
+
+    transformers 5 sets ``tie_word_embeddings`` of every T5 to true and ties silently where a
+    checkpoint lost its head; what the checkpoint said lives on in ``scale_decoder_outputs``,
+    which is false for the untied ones (T5 v1.1 and after) only.
+    """
+    head, embeddings = model.lm_head.weight, model.get_input_embeddings().weight
+    if not model.config.scale_decoder_outputs and head.data_ptr() == embeddings.data_ptr():
+        raise DataError(
+            f"backbone {name}: its configuration says tie_word_embeddings=false, but the output "
+            "head came out tied to the embeddings; lm_head.weight must be in the checkpoint"
+        )

@@ -1,0 +1,115 @@
+"""Tokenised rows and the padded batches made from them.
+
+Shapes: B rows, L input tokens, T target tokens (both padded on the right), N rows in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Row = tuple[list[int], list[int]]
+"""Token ids of (input, target), end marks included."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass; every row belongs to a run, whose prompt it is read with."""
+
+    input_ids: Tensor
+    """[B, L] long, padded on the right."""
+    input_mask: Tensor
+    """[B, L] bool, true where `input_ids` is a token."""
+    target_ids: Tensor
+    """[B, T] long, padded on the right."""
+    target_mask: Tensor
+    """[B, T] bool, true where `target_ids` is a token (the end mark is one)."""
+    run: Tensor
+    """[B] long, index of each row's run in the stack of prompts."""
+
+    def __len__(self) -> int:
+        return self.run.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on `device`."""
+        return Batch(
+            self.input_ids.to(device),
+            self.input_mask.to(device),
+            self.target_ids.to(device),
+            self.target_mask.to(device),
+            self.run.to(device),
+        )
+
+
+class RowTable:
+    """Rows padded once; a batch is two gathers, cut to the longest of its own rows.
+
+    Args:
+        rows: tokenised rows; each has at least one input and one target token.
+        pad: id that fills the padding (its value never matters: it is masked).
+        device: where the table and its batches lie.
+    """
+
+    def __init__(self, rows: Sequence[Row], pad: int, device: torch.device | str = "cpu"):
+        self.input_lengths = [len(input_ids) for input_ids, _ in rows]
+        self.target_lengths = [len(target_ids) for _, target_ids in rows]
+        self._inputs = _padded([row[0] for row in rows], pad).to(device)
+        self._targets = _padded([row[1] for row in rows], pad).to(device)
+        self._n_inputs = torch.tensor(self.input_lengths, device=device)
+        self._n_targets = torch.tensor(self.target_lengths, device=device)
+        self._positions = torch.arange(
+            max(self._inputs.shape[1], self._targets.shape[1]), device=device
+        )
+
+    def __len__(self) -> int:
+        return len(self.input_lengths)
+
+    def target(self, row: int) -> list[int]:
+        """Return the target tokens of a row."""
+        return self._targets[row, : self.target_lengths[row]].tolist()
+
+    def batch(self, rows: Sequence[int], runs: Sequence[int]) -> Batch:
+        """Return the batch of these rows, the i-th one belonging to run ``runs[i]``."""
+        longest_input = max(self.input_lengths[row] for row in rows)
+        longest_target = max(self.target_lengths[row] for row in rows)
+        index = torch.tensor(rows, device=self._inputs.device)
+        return Batch(
+            input_ids=self._inputs[:, :longest_input][index],
+            input_mask=self._positions[:longest_input] < self._n_inputs[index, None],
+            target_ids=self._targets[:, :longest_target][index],
+            target_mask=self._positions[:longest_target] < self._n_targets[index, None],
+            run=torch.tensor(runs, device=self._inputs.device),
+        )
+
+
+def _padded(sequences: Sequence[list[int]], pad: int) -> Tensor:
+    """Return the sequences as one [N, longest] tensor, filled up with `pad` on the right."""
+    longest = max(map(len, sequences), default=0)
+    return torch.tensor(
+        [ids + [pad] * (longest - len(ids)) for ids in sequences], dtype=torch.long
+    ).reshape(len(sequences), longest)
+
+
+def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Split rows into groups of similar length that each fill at most `max_tokens` when padded.
+
+    Args:
+        lengths: tokens of every row (prompt included where it counts).
+        max_tokens: most padded tokens of a group; a longer single row is a group of its own.
+
+    Returns:
+        Groups of row positions; the longest rows come first, so that a memory limit shows at
+        once. Sorting is stable: the grouping is a pure function of the lengths.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    groups: list[list[int]] = []
+    for row in order:
+        # Rows come longest first, so the first row of a group sets its padded length.
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= max_tokens:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups

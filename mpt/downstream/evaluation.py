@@ -1,0 +1,141 @@
+"""Scores of many prompts at once: one teacher-forced pass first, generation only where needed.
+
+A row's greedy output equals its target if and only if every arg-max under teacher forcing does;
+then the target's text is the prediction. For the other rows the pass gives the output's beginning,
+which is all of it where it ends there, and often decides the score (`verdict.py`). Only what is
+left is generated. The scores are exactly those of generating everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mpt.backbones.base import Backbone, Row
+from mpt.backbones.rows import length_groups
+from mpt.downstream.verdict import can_still_match
+from mpt.metrics import task_metrics
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, TextConfig
+    from mpt.gym.fewshot import Example, FewShotTask
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One output to predict: a row read with a run's prompt."""
+
+    run: int
+    row: int
+
+
+class Evaluator:
+    """One split of several tasks, tokenised once, against which stacks of prompts are scored.
+
+    Args:
+        backbone: the frozen model.
+        tasks: distinct tasks; `scores` refers to them by position.
+        split: "dev" or "test".
+        config: row limits `max_dev`, `max_test` and `max_generated`.
+        text: lengths of inputs and targets.
+        max_tokens: padded tokens per forward pass.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tasks: Sequence[FewShotTask],
+        split: str,
+        config: DownstreamConfig,
+        text: TextConfig,
+        max_tokens: int,
+    ):
+        self._backbone, self._max_tokens = backbone, max_tokens
+        self._max_generated = config.max_generated
+        self._tasks = tasks
+        self._examples: list[Example] = []
+        self._rows_of: list[range] = []
+        rows: list[Row] = []
+        limit = config.max_test if split == "test" else config.max_dev
+        for task in tasks:
+            examples = (task.test if split == "test" else task.dev)[:limit]
+            self._rows_of.append(range(len(rows), len(rows) + len(examples)))
+            self._examples += examples
+            rows += backbone.encode_rows(task.name, examples, text)
+        self._table = backbone.table(rows)
+        self._texts: dict[tuple[int, ...], str] = {}
+
+    def scores(self, prompts: Tensor, task_of_run: Sequence[int]) -> list[float]:
+        """Return the score of every prompt on its task's split.
+
+        Args:
+            prompts: [R, P, d].
+            task_of_run: for each of the R prompts the position of its task.
+        """
+        jobs = [_Job(run, row) for run, t in enumerate(task_of_run) for row in self._rows_of[t]]
+        metrics = [self._tasks[task_of_run[job.run]].metric for job in jobs]
+        predictions: dict[_Job, str] = {}
+        open_jobs = []
+        for job, beginning in self._beginnings(prompts, jobs, metrics):
+            if beginning is None:
+                open_jobs.append(job)
+            else:
+                predictions[job] = beginning
+        predictions.update(self._generated(prompts, open_jobs))
+        return [
+            task_metrics.score(
+                self._tasks[task].metric,
+                [predictions[_Job(run, row)] for row in self._rows_of[task]],
+                [self._examples[row].outputs for row in self._rows_of[task]],
+            )
+            for run, task in enumerate(task_of_run)
+        ]
+
+    def _beginnings(
+        self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
+    ) -> Iterator[tuple[_Job, str | None]]:
+        """Yield each job with a text of the right score, or None where it must be generated."""
+        inputs, targets = self._table.input_lengths, self._table.target_lengths
+        lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
+        for group in length_groups(lengths, self._max_tokens):
+            batch = self._table.batch(
+                [jobs[place].row for place in group], [jobs[place].run for place in group]
+            )
+            greedy = self._backbone.greedy_tokens(prompts, batch).tolist()
+            for place, tokens in zip(group, greedy, strict=True):
+                yield jobs[place], self._verdict(jobs[place].row, tokens, metrics[place])
+
+    def _verdict(self, row: int, greedy: list[int], metric: str) -> str | None:
+        """Return the row's output, or any text that scores like it, or None if that is unknown."""
+        target = self._table.target(row)
+        same = next((n for n, t in enumerate(target) if t != greedy[n]), len(target))
+        known = greedy[: same + 1][: min(len(target), self._max_generated)]
+        ended = same == len(target) or known[-1] == self._backbone.end_id
+        if ended or len(known) == self._max_generated:
+            return self._text(known)
+        if not task_metrics.METRICS[metric].exact_match_decides:
+            return None
+        beginning = self._text(known)
+        possible = can_still_match(metric, beginning, self._examples[row].outputs)
+        return None if possible else beginning
+
+    def _generated(self, prompts: Tensor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, str]]:
+        """Yield each job with its generated text."""
+        lengths = [prompts.shape[1] + self._table.input_lengths[job.row] for job in jobs]
+        for group in length_groups(lengths, self._max_tokens):
+            batch = self._table.batch(
+                [jobs[place].row for place in group], [jobs[place].run for place in group]
+            )
+            outputs = self._backbone.generate_ids(prompts, batch, self._max_generated)
+            for place, ids in zip(group, outputs, strict=True):
+                yield jobs[place], self._text(ids)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Decode; outputs repeat (labels), so texts are remembered."""
+        key = tuple(ids)
+        if key not in self._texts:
+            self._texts[key] = self._backbone.decode(key)
+        return self._texts[key]

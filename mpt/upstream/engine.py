@@ -1,0 +1,278 @@
+"""The loop that all upstream methods share: episodes in, one Adafactor step out, state saved.
+
+A trajectory is a pure function of what its key holds: nothing in it depends on how many steps are
+planned, on the clock, or on a global generator. So the state after n steps is the same, bit for
+bit, whether it was reached at once, in chunks or after a resume, and one trajectory serves every
+smaller number of steps (rungs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mpt.backbones.base import Backbone, Row
+from mpt.config import PromptConfig, TextConfig, UpstreamConfig
+from mpt.errors import DataError, MptError, UsageError
+from mpt.gym.episodes import Episode, EpisodeStream
+from mpt.optim import Adafactor
+from mpt.prompts import init_upstream
+from mpt.seeds import derive, numpy_generator
+from mpt.upstream.registry import OUTER_GRADIENTS
+
+if TYPE_CHECKING:
+    from mpt.gym.fewshot import FewShotTask
+
+SCHEMA = 1
+"""Raise it whenever the code changes what a trajectory's numbers are; old checkpoints then end."""
+
+
+class Diverged(MptError):
+    """A loss or gradient of the trajectory is not finite; the state is that before `step`."""
+
+    def __init__(self, step: int, reason: str):
+        super().__init__(f"upstream learning diverged at step {step}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+class EpisodeLoss(Protocol):
+    """What an outer gradient knows of model and data: the loss of a prompt on rows of an item."""
+
+    def support(
+        self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False
+    ) -> Tensor:
+        """Return the token-mean loss of `prompt` [P, d] on these train rows, a scalar."""
+
+    def query(self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False) -> Tensor:
+        """Return the token-mean loss of `prompt` [P, d] on these dev rows, a scalar."""
+
+
+@dataclass
+class Cost:
+    """What a trajectory has cost so far, resumed parts included."""
+
+    steps: int = 0
+    """Outer steps."""
+    examples: int = 0
+    """Examples read, support and query."""
+    tokens: int = 0
+    """Tokens of these examples, input and target, without prompt and padding."""
+    seconds: float = 0.0
+    """Wall-clock time inside `UpstreamRun.advance`."""
+
+
+class UpstreamRun:
+    """One upstream trajectory: a prompt on its way from the initialisation to φ*.
+
+    Args:
+        backbone: the frozen model; its position must be the prompt's.
+        tasks: the items, one `FewShotTask` per (task, data seed), in a fixed order.
+        config: the method and its settings.
+        prompt_config: length and position of the prompt.
+        text: lengths of inputs and targets.
+        root_seed: root of initialisation, item order, batches and dropout.
+
+    Attributes:
+        step_count: outer steps taken.
+        prompt: φ [P, d], float32 (float64 on a float64 backbone), updated in place.
+        cost: see `Cost`.
+        query_loss: mean query loss of the last step's episodes; NaN before the first step.
+        key: see `trajectory_key`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tasks: Sequence[FewShotTask],
+        config: UpstreamConfig,
+        prompt_config: PromptConfig,
+        text: TextConfig,
+        root_seed: int,
+    ):
+        if backbone.position != prompt_config.position:
+            raise UsageError(
+                f"prompt position is {prompt_config.position!r}, but backbone {backbone.name} "
+                f"was loaded for {backbone.position!r}"
+            )
+        self._backbone, self._config, self._root = backbone, config, root_seed
+        self._stream = EpisodeStream(tasks, config, root_seed)
+        self._data = _Rows(backbone, tasks, text)
+        self._outer_gradient = OUTER_GRADIENTS[config.method]
+        self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
+        start = init_upstream(
+            backbone,
+            [task.name for task in tasks],
+            prompt_config.length,
+            numpy_generator(root_seed, "init", "upstream"),
+        )
+        wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
+        self._optimiser = Adafactor(start.to(backbone.device, wide)[None], [config.outer_lr])
+        self.step_count = 0
+        self.cost = Cost()
+        self.query_loss = math.nan
+
+    @property
+    def prompt(self) -> Tensor:
+        """φ [P, d], a view of the state: clone it to keep it."""
+        return self._optimiser.prompts[0]
+
+    def advance(self, n_steps: int) -> None:
+        """Take `n_steps` more outer steps.
+
+        Raises:
+            Diverged: a loss or gradient is not finite; the state stays that before the step.
+        """
+        for _ in range(n_steps):
+            started = time.perf_counter()
+            self._step()
+            self.cost.seconds += time.perf_counter() - started
+
+    def _step(self) -> None:
+        """Take one outer step: the sum of the gradients of `items_per_step` episodes."""
+        count = self._config.items_per_step
+        total = torch.zeros_like(self.prompt)
+        losses = []
+        seen = Cost()
+        for place in range(count):
+            episode = self._stream.episode(self.step_count * count + place)
+            gradient, loss = self._episode_gradient(episode)
+            if not math.isfinite(loss):
+                raise Diverged(self.step_count + 1, f"query loss of {episode.task} is {loss}")
+            total += gradient
+            losses.append(loss)
+            self._data.count(episode, seen)
+        if not bool(total.isfinite().all()):
+            raise Diverged(self.step_count + 1, "the outer gradient is not finite")
+        self._optimiser.step(total[None])
+        self.step_count += 1
+        self.query_loss = sum(losses) / count
+        self.cost.steps += 1
+        self.cost.examples += seen.examples
+        self.cost.tokens += seen.tokens
+
+    def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
+        loss = _ItemLoss(self._backbone, self._data, episode.item)
+        seed = derive(self._root, "dropout", "upstream", episode.index)
+        with self._backbone.dropout(self._config.dropout, seed):
+            return self._outer_gradient(loss, self.prompt, episode, self._config)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state: ``{"tensors": {name: Tensor}, "meta": {…}}``.
+
+        The tensors are copies on the CPU (fit for safetensors) and `meta` is fit for JSON. There
+        is no generator to save: all draws are functions of root seed and `step_count`.
+        """
+        tensors = {"prompt": self.prompt, **self._optimiser.state_dict()}
+        return {
+            "tensors": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+            "meta": {
+                "key": self.key,
+                "step_count": self.step_count,
+                "query_loss": self.query_loss if math.isfinite(self.query_loss) else None,
+                "cost": dataclasses.asdict(self.cost),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same trajectory.
+
+        Raises:
+            DataError: the state is of another trajectory or incomplete; nothing is changed then.
+        """
+        try:
+            tensors, meta = dict(state["tensors"]), state["meta"]
+            if meta["key"] != self.key:
+                raise DataError(
+                    f"checkpoint is of trajectory {meta['key'][:12]}, but this one is "
+                    f"{self.key[:12]}: settings, data, backbone or code differ; start it anew"
+                )
+            prompt, loss = tensors.pop("prompt"), meta["query_loss"]
+            cost, step_count = Cost(**meta["cost"]), int(meta["step_count"])
+            if prompt.shape != self.prompt.shape:
+                raise DataError(f"checkpoint's prompt is {tuple(prompt.shape)}; start anew")
+            self._optimiser.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"checkpoint is incomplete ({error}); start it anew") from None
+        self.prompt.copy_(prompt)
+        self.step_count, self.cost = step_count, cost
+        self.query_loss = math.nan if loss is None else float(loss)
+
+
+def trajectory_key(
+    backbone: Backbone,
+    tasks: Sequence[FewShotTask],
+    config: UpstreamConfig,
+    prompt_config: PromptConfig,
+    text: TextConfig,
+    root_seed: int,
+) -> str:
+    """Return the SHA-256 of everything that can change a trajectory, its length excepted."""
+    identity = {
+        "schema": SCHEMA,
+        "config": dataclasses.asdict(config),
+        "prompt": dataclasses.asdict(prompt_config),
+        "text": dataclasses.asdict(text),
+        "backbone": backbone.digest,
+        "data": [[task.name, task.seed, task.digest] for task in tasks],
+        "root_seed": root_seed,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class _Rows:
+    """Tokenised train and dev rows of every item; an item is tokenised when it is first met."""
+
+    def __init__(self, backbone: Backbone, tasks: Sequence[FewShotTask], text: TextConfig):
+        self._backbone, self._tasks, self._text = backbone, tasks, text
+        self._rows: dict[tuple[int, str], list[Row]] = {}
+
+    def get(self, item: int, split: str) -> list[Row]:
+        """Return the rows of "train" or "dev" of an item."""
+        if (item, split) not in self._rows:
+            task = self._tasks[item]
+            examples = task.train if split == "train" else task.dev
+            self._rows[item, split] = self._backbone.encode_rows(task.name, examples, self._text)
+        return self._rows[item, split]
+
+    def count(self, episode: Episode, cost: Cost) -> None:
+        """Add the examples and tokens of an episode to `cost`."""
+        train, dev = self.get(episode.item, "train"), self.get(episode.item, "dev")
+        rows = [train[row] for batch in episode.support for row in batch]
+        rows += [dev[row] for row in episode.query]
+        cost.examples += len(rows)
+        cost.tokens += sum(len(source) + len(target) for source, target in rows)
+
+
+class _ItemLoss:
+    """`EpisodeLoss` of one item on the backbone."""
+
+    def __init__(self, backbone: Backbone, data: _Rows, item: int):
+        self._backbone, self._data, self._item = backbone, data, item
+
+    def support(
+        self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False
+    ) -> Tensor:
+        return self._loss("train", prompt, rows, second_order)
+
+    def query(self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False) -> Tensor:
+        return self._loss("dev", prompt, rows, second_order)
+
+    def _loss(self, split: str, prompt: Tensor, rows: Sequence[int], second_order: bool) -> Tensor:
+        known = self._data.get(self._item, split)
+        batch = self._backbone.collate([known[row] for row in rows], [0] * len(rows))
+        if not second_order:
+            return self._backbone.run_losses(prompt[None], batch)[0]
+        with self._backbone.second_order():
+            return self._backbone.run_losses(prompt[None], batch)[0]

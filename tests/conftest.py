@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toys import save_toy_t5, toy_task
+
+from mpt.backbones import Backbone, load_backbone
+from mpt.gym.fewshot import FewShotTask
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved random T5 of 1+1 layers, width 16, with a byte-level tokenizer."""
+    return save_toy_t5(tmp_path_factory.mktemp("toy-t5"))
+
+
+@pytest.fixture(scope="session")
+def toy_backbone(toy_checkpoint: Path) -> Backbone:
+    return load_backbone(str(toy_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def toy_backbone64(toy_checkpoint: Path) -> Backbone:
+    """The same weights in float64, for checks that need many digits."""
+    return load_backbone(str(toy_checkpoint), dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def toy_tasks() -> list[FewShotTask]:
+    """Two tasks with two data seeds each: four upstream items."""
+    return [toy_task(name, seed) for name in ("toy-one", "toy_two") for seed in (13, 21)]
