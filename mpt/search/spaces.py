@@ -1,0 +1,266 @@
+"""Search spaces as data: ``search_spaces/<method>.toml`` → trajectories to run.
+
+Settings that make a trajectory (learning rates and the like) are searched; `steps` are rungs of a
+trajectory, because the learning rate is constant and n steps are the beginning of any longer run.
+So 3 × 3 trajectories with 3 rungs are 27 points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mpt
+from mpt.config import UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.search.toml_file import only_keys, read_toml, table_of
+from mpt.seeds import numpy_generator
+
+SPACES = Path(mpt.__file__).resolve().parent.parent / "search_spaces"
+"""Where the shipped spaces lie."""
+
+_FIELDS = {field.name: field.type for field in dataclasses.fields(UpstreamConfig)}
+_SEARCHABLE = tuple(name for name in _FIELDS if name != "method")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """The values of one searched setting: a list, or a range to draw from."""
+
+    name: str
+    """Field of `UpstreamConfig`, or "steps"."""
+    values: tuple[float, ...] = ()
+    """Grid values, in the order they are tried; empty for a range."""
+    low: float | None = None
+    """Lower end, included; None for a list."""
+    high: float | None = None
+    """Upper end, included."""
+    scale: str = "linear"
+    """"linear" or "log"."""
+    source: str | None = None
+    """Where the values come from; None: the space's source."""
+    why: str | None = None
+    """Reason."""
+
+    def extremes(self) -> tuple[float, ...]:
+        """Return every value that has to be allowed for all of the domain to be."""
+        if self.values:
+            return self.values
+        assert self.low is not None
+        assert self.high is not None
+        return (self.low, self.high)
+
+    def at(self, share: float) -> float:
+        """Return the value at a share in [0, 1) of the domain; whole numbers stay whole."""
+        if self.values:
+            return self.values[int(share * len(self.values))]
+        low, high = self.extremes()
+        if _FIELDS[self.name] == "int":
+            # every whole number has the same width: [low, high + 1) is cut down
+            return min(int(high), math.floor(_between(low, high + 1, share, self.scale)))
+        return _between(low, high, share, self.scale)
+
+
+def _between(low: float, high: float, share: float, scale: str) -> float:
+    if scale == "log":
+        return min(high, low * (high / low) ** share)
+    return min(high, low + (high - low) * share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """One upstream run of a search, with the rungs at which it is scored."""
+
+    config: UpstreamConfig
+    rungs: tuple[int, ...]
+    """Steps at which a point is scored, ascending."""
+
+    @property
+    def name(self) -> str:
+        """Short readable name, e.g. ``maml-inner3e-05-outer0.5``."""
+        return f"{self.config.method}-inner{self.config.inner_lr:g}-outer{self.config.outer_lr:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """One table of a space file."""
+
+    name: str
+    method: str
+    title: str
+    source: str
+    domains: tuple[Domain, ...]
+    """Searched settings other than steps."""
+    rungs: tuple[int, ...]
+    """The values of `steps`, ascending."""
+    fixed: Mapping[str, Any]
+    """Settings that are not searched but differ from the defaults."""
+    first: Mapping[str, Any]
+    """The point that is tried first; empty: the grid's own order."""
+
+    def grid(self) -> list[Trajectory]:
+        """Return all trajectories of the grid, the first point's first.
+
+        Raises:
+            UsageError: the space holds a range, of which no grid can be made.
+        """
+        ranges = [domain.name for domain in self.domains if not domain.values]
+        if ranges:
+            raise UsageError(
+                f"space {self.name!r} holds a range for {', '.join(ranges)}, of which no grid can "
+                "be made; use --searcher random --num-samples N"
+            )
+        rows = itertools.product(*(domain.values for domain in self.domains))
+        points = [dict(zip(self._names(), row, strict=True)) for row in rows]
+        points.sort(key=lambda point: point != dict(self.first))  # stable: only `first` moves
+        return [self._trajectory(point) for point in points]
+
+    def sample(self, count: int, seed: int) -> list[Trajectory]:
+        """Return `count` distinct trajectories: the first point, then random draws.
+
+        Draw i depends on (seed, i) alone, so a larger count extends a smaller one.
+
+        Raises:
+            UsageError: the space holds fewer than `count` different trajectories.
+        """
+        listed = all(domain.values for domain in self.domains)
+        size = math.prod(len(domain.values) for domain in self.domains) if listed else None
+        if size is not None and count > size:
+            raise UsageError(
+                f"--num-samples is {count}, but space {self.name!r} holds {size} trajectories"
+            )
+        points: list[dict[str, Any]] = [dict(self.first)] if self.first else []
+        for index in itertools.count():
+            if len(points) >= count:
+                break
+            rng = numpy_generator(seed, "random search", self.method, self.name, index)
+            point = {domain.name: domain.at(float(rng.random())) for domain in self.domains}
+            if point not in points:
+                points.append(point)
+        return [self._trajectory(point) for point in points[:count]]
+
+    def _names(self) -> list[str]:
+        return [domain.name for domain in self.domains]
+
+    def _trajectory(self, point: Mapping[str, Any]) -> Trajectory:
+        return Trajectory(
+            config=UpstreamConfig(method=self.method, **{**self.fixed, **point}), rungs=self.rungs
+        )
+
+
+def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
+    """Read one space of a method.
+
+    Raises:
+        UsageError: there is no such space (the known ones are listed), or a value is not allowed.
+        DataError: the file is not TOML, holds an unknown key, or lacks one.
+    """
+    path = folder / f"{method}.toml"
+    tables = read_toml(path)
+    if name not in tables:
+        raise UsageError(f"space {name!r} is unknown; {path.name} holds {', '.join(tables)}")
+    return _space(method, name, table_of(tables[name], path, name), path)
+
+
+def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Space:
+    only_keys(table, ("title", "source", "search", "fixed", "first"), path, name)
+    for key in ("title", "source", "search"):
+        if key not in table:
+            raise DataError(f"{path}: [{name}] lacks {key!r}")
+    search = dict(table_of(table["search"], path, f"{name}.search"))
+    only_keys(search, (*_SEARCHABLE, "steps"), path, f"{name}.search")
+    if "steps" not in search:
+        raise DataError(f"{path}: [{name}.search] lacks 'steps'")
+    fixed = table_of(table.get("fixed", {}), path, f"{name}.fixed")
+    only_keys(fixed, tuple(key for key in _SEARCHABLE if key not in search), path, f"{name}.fixed")
+    steps = search.pop("steps")
+    space = Space(
+        name=name,
+        method=method,
+        title=str(table["title"]),
+        source=str(table["source"]),
+        domains=tuple(_domain(key, row, path, name) for key, row in search.items()),
+        rungs=_rungs(_domain("steps", steps, path, name), path, name),
+        fixed=fixed,
+        first=table_of(table.get("first", {}), path, f"{name}.first"),
+    )
+    _check_values(space, path)
+    return space
+
+
+def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
+    where = f"{space}.search.{name}"
+    row = table_of(row, path, where)
+    only_keys(row, ("values", "low", "high", "scale", "source", "why"), path, where)
+    if ("values" in row) == ("low" in row or "high" in row):
+        raise DataError(f"{path}: [{where}] must hold either values or low and high")
+    notes = {key: row[key] for key in ("source", "why") if key in row}
+    if "values" in row:
+        values = row["values"]
+        numbers = isinstance(values, list) and values and all(map(_is_number, values))
+        if not numbers or len(set(values)) < len(values):
+            raise DataError(
+                f"{path}: [{where}] values is {values!r}, but must be a list of different numbers"
+            )
+        return Domain(name=name, values=tuple(values), **notes)
+    low, high, scale = row.get("low"), row.get("high"), row.get("scale", "linear")
+    if not (_is_number(low) and _is_number(high) and low < high):
+        raise DataError(
+            f"{path}: [{where}] low is {low!r}, high is {high!r}; must be numbers, low < high"
+        )
+    if scale not in ("linear", "log"):
+        raise DataError(f'{path}: [{where}] scale is {scale!r}, but must be "linear" or "log"')
+    if scale == "log" and low <= 0:
+        raise DataError(f"{path}: [{where}] low is {low!r}, but must be > 0 on a log scale")
+    return Domain(name=name, low=low, high=high, scale=scale, **notes)
+
+
+def _rungs(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
+    values = domain.values
+    fine = values and all(isinstance(value, int) and value >= 1 for value in values)
+    if not fine or list(values) != sorted(values):
+        raise DataError(
+            f"{path}: [{space}.search.steps] must hold values, whole numbers ≥ 1, ascending "
+            "(they are rungs of one trajectory)"
+        )
+    return tuple(int(value) for value in values)
+
+
+def _check_values(space: Space, path: Path) -> None:
+    """Refuse a space with a value that the settings do not allow, naming file and key."""
+    for key, value in space.fixed.items():
+        _try({key: value}, f"{path}: [{space.name}.fixed]")
+    for domain in space.domains:
+        for value in domain.extremes():
+            _try({domain.name: value}, f"{path}: [{space.name}.search.{domain.name}]")
+    if space.first:
+        names = {domain.name for domain in space.domains}
+        if set(space.first) != names:
+            raise DataError(
+                f"{path}: [{space.name}.first] must hold exactly {', '.join(sorted(names))}"
+            )
+        for domain in space.domains:
+            value = space.first[domain.name]
+            low, high = min(domain.extremes()), max(domain.extremes())
+            inside = value in domain.values if domain.values else low <= value <= high
+            if not inside:
+                raise DataError(
+                    f"{path}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
+                    f"[{space.name}.search.{domain.name}]"
+                )
+
+
+def _try(settings: Mapping[str, Any], where: str) -> None:
+    try:
+        UpstreamConfig(**settings)
+    except UsageError as error:
+        raise UsageError(f"{where} {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

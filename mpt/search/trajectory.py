@@ -1,0 +1,324 @@
+"""One trajectory of a search as a row of small units, each of which is on disk when it ends.
+
+A unit is one of: some upstream steps and a checkpoint (seconds), one pack of leaves, or a point
+record. Whoever takes over after a kill finds the finished units on disk and goes on behind them;
+what a unit computes follows from its inputs alone, so the result is the same bit for bit.
+
+    results/trajectories/<key>/checkpoint-a.bin, checkpoint-b.bin    state, written in turn
+                               rung-<steps>.safetensors              the prompt φ at a rung
+                               lock                                  who is working on it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.checkpoints import TrajectoryCheckpoints
+from mpt.errors import DataError
+from mpt.provenance import provenance
+from mpt.records import SCHEMA, LeafStore, PointStore, Record, leaf_key
+from mpt.search.objective import (
+    Pack,
+    baseline_packs,
+    compute_pack,
+    leaf_counts,
+    leaf_table,
+    packs_of,
+    score_point,
+)
+from mpt.storage import exclusive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpt.search.spaces import Trajectory
+    from mpt.search.study import Study
+    from mpt.upstream.engine import UpstreamRun
+
+
+@dataclass
+class Progress:
+    """Where a trajectory stands after a unit."""
+
+    steps: int = 0
+    """Upstream steps taken (those of the last rung once all is done)."""
+    rung_scores: dict[str, float] = field(default_factory=dict)
+    """Rung → score of the points that are on disk, see `PointScore.score`."""
+    landed: list[int] = field(default_factory=list)
+    """Rungs whose points this unit completed."""
+    packs: int = 0
+    """Packs that this process computed so far."""
+    problems: list[str] = field(default_factory=list)
+    """What was found broken on disk so far, and the course taken."""
+    done: bool = False
+    """Every point of the trajectory is on disk."""
+
+
+def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
+    """Return everything that can change a point's score."""
+    config = study.config
+    return {
+        "schema": SCHEMA,
+        "trajectory": trajectory_key,
+        "steps": steps,
+        "backbone": study.backbone.digest,
+        "prompt": dataclasses.asdict(config.prompt),
+        "text": dataclasses.asdict(config.text),
+        "downstream": {
+            **dataclasses.asdict(config.downstream),
+            "lrs": [float(lr) for lr in config.downstream.lrs],
+        },
+        "validation": [
+            [name, seed, task.digest]
+            for name, samples in study.validation.items()
+            for seed, task in samples.items()
+        ],
+        "train_seed": config.train_seed,
+    }
+
+
+def point_is_whole(point: Record | None, store: LeafStore) -> bool:
+    """Return whether a point is recorded and every leaf it names is on disk."""
+    if point is None:
+        return False
+    if point["status"] == "diverged":
+        return True
+    counts = [leaf_counts(store, point[part]) for part in ("leaves", "baseline")]
+    return all(there == of for there, of in counts)
+
+
+class TrajectoryWork:
+    """The units of one trajectory.
+
+    Args:
+        study: the open study.
+        trajectory: settings and rungs.
+        results: results directory.
+        chunk_s: seconds of upstream learning between two checkpoints.
+    """
+
+    def __init__(
+        self, study: Study, trajectory: Trajectory, results: Path, chunk_s: float = 5.0
+    ) -> None:
+        self._study, self._trajectory, self._chunk_s = study, trajectory, chunk_s
+        self.key = study.trajectory_key(trajectory.config)
+        self._store, self._points = LeafStore(results), PointStore(results)
+        self._folder = results / "trajectories" / self.key
+        self._locks = results / "locks"
+        self._checkpoints = TrajectoryCheckpoints(self._folder, self._store.disk)
+        self._baseline = baseline_packs(study)
+        self._unclaimed = list(self._baseline)
+        self._run: UpstreamRun | None = None
+        self._step_s: float | None = None
+        self._rung_packs: tuple[int, list[Pack]] | None = None
+        self._broken: list[str] = []
+        self.progress = Progress()
+        for rung in trajectory.rungs:
+            self._note(rung)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which no other process works on this trajectory."""
+        return exclusive(self._folder / "lock")
+
+    def units(self) -> Iterator[Progress]:
+        """Do all that is left, one unit after the other; yield the state after each."""
+        while not self.progress.done:
+            yield self.unit()
+
+    def unit(self) -> Progress:
+        """Do the next unit."""
+        self.progress.landed = []
+        rung = self._next_rung()
+        if rung is None:
+            self.progress.done = True
+        elif not self._claim_baseline():
+            self._work_towards(rung)
+            self.progress.done = self._next_rung() is None
+        self.progress.problems = [
+            *self._broken,
+            *self._checkpoints.problems,
+            *self._store.problems,
+            *self._points.problems,
+        ]
+        return self.progress
+
+    def _next_rung(self) -> int | None:
+        scores = self.progress.rung_scores
+        return next((r for r in self._trajectory.rungs if str(r) not in scores), None)
+
+    def _claim_baseline(self) -> bool:
+        """Compute one baseline pack that nobody else has; return whether there was one."""
+        while self._unclaimed:
+            pack = self._unclaimed.pop(0)
+            if not pack.missing(self._store):
+                continue
+            with contextlib.suppress(TimeoutError), self._pack_lock(pack, timeout_s=0):
+                if compute_pack(self._study, pack, self._store):
+                    self.progress.packs += 1
+                    return True
+        return False
+
+    def _pack_lock(
+        self, pack: Pack, timeout_s: float | None
+    ) -> contextlib.AbstractContextManager[None]:
+        return exclusive(self._locks / pack.name, timeout_s)
+
+    def _work_towards(self, rung: int) -> None:
+        from mpt.upstream.engine import Diverged
+
+        prompt = self._rung_prompt(rung)
+        if prompt is None:
+            try:
+                self._advance(rung)
+            except Diverged as error:
+                self._record_divergence(rung, str(error))
+            return
+        self.progress.steps = max(self.progress.steps, rung)
+        packs = self._packs(rung, prompt)
+        for pack in packs:
+            if compute_pack(self._study, pack, self._store):
+                self.progress.packs += 1
+                return
+        self._finish_baseline()
+        self._record(rung, packs, prompt)
+
+    def _packs(self, rung: int, prompt: Tensor) -> list[Pack]:
+        if self._rung_packs is None or self._rung_packs[0] != rung:
+            self._rung_packs = rung, packs_of(self._study, lambda _: prompt)
+        return self._rung_packs[1]
+
+    def _finish_baseline(self) -> None:
+        """Wait for the baseline packs of other workers, or compute what they left undone."""
+        for pack in self._baseline:
+            if pack.missing(self._store):
+                with self._pack_lock(pack, timeout_s=None):
+                    self.progress.packs += bool(compute_pack(self._study, pack, self._store))
+
+    def _advance(self, rung: int) -> None:
+        """Take upstream steps for about `chunk_s` seconds, at most up to the rung; save the state.
+
+        How many steps make a chunk depends on the clock; the state after n steps does not.
+        """
+        run = self._upstream(rung)
+        left = rung - run.step_count
+        chunk = 1 if self._step_s is None else max(1, int(self._chunk_s / self._step_s))
+        steps = min(left, chunk)
+        started = time.perf_counter()
+        run.advance(steps)
+        if steps:
+            self._step_s = (time.perf_counter() - started) / steps
+        self._checkpoints.save(run.step_count, run.state_dict())
+        if run.step_count == rung:
+            self._save_rung(rung, run)
+        self.progress.steps = run.step_count
+
+    def _upstream(self, rung: int) -> UpstreamRun:
+        """Return the upstream run, at the newest state on disk that is not beyond the rung."""
+        from mpt.upstream.engine import UpstreamRun
+
+        if self._run is not None and self._run.step_count <= rung:
+            return self._run
+        config, study = self._study.config, self._study
+        settings = (self._trajectory.config, config.prompt, config.text, config.train_seed)
+        self._run = UpstreamRun(study.backbone, study.items, *settings)
+        found = self._checkpoints.load(at_most=rung)
+        if found is not None:
+            self._run.load_state_dict(found[1])
+        return self._run
+
+    def _rung_path(self, rung: int) -> Path:
+        return self._folder / f"rung-{rung}.safetensors"
+
+    def _save_rung(self, rung: int, run: UpstreamRun) -> None:
+        from mpt.prompts import prompt_digest, save_prompt
+
+        cost = {name: repr(value) for name, value in dataclasses.asdict(run.cost).items()}
+        metadata = {
+            "trajectory": self.key,
+            "steps": str(rung),
+            "prompt": prompt_digest(run.prompt),
+            **cost,
+        }
+        save_prompt(self._rung_path(rung), run.prompt, metadata)
+
+    def _rung_prompt(self, rung: int) -> Tensor | None:
+        """Return φ at a rung from disk, or None if it is not there (or not whole)."""
+        from mpt.prompts import load_prompt, prompt_digest
+
+        path = self._rung_path(rung)
+        if not path.exists():
+            return None
+        try:
+            prompt, metadata = load_prompt(path)
+            if metadata.get("trajectory") != self.key or metadata.get("steps") != str(rung):
+                raise DataError(f"{path}: belongs to another trajectory or rung")
+            if metadata.get("prompt") != prompt_digest(prompt):
+                raise DataError(f"{path}: its checksum does not fit its content")
+        except DataError as error:
+            text = f"{error}; the rung is computed again"
+            if text not in self._broken:
+                self._broken.append(text)
+            return None
+        return prompt
+
+    def _record(self, rung: int, packs: list[Pack], prompt: Tensor) -> None:
+        from mpt.prompts import load_prompt, prompt_digest
+
+        _, metadata = load_prompt(self._rung_path(rung))
+        cost = {name: float(metadata[name]) for name in ("steps", "examples", "tokens", "seconds")}
+        self._put(
+            rung,
+            prompt=prompt_digest(prompt),
+            leaves=leaf_table(packs),
+            baseline=leaf_table(self._baseline),
+            status="ok",
+            note="",
+            cost=cost,
+        )
+
+    def _record_divergence(self, rung: int, note: str) -> None:
+        """Record this rung and all later ones as diverged: the trajectory has no more states."""
+        assert self._run is not None
+        cost = {**dataclasses.asdict(self._run.cost)}
+        for later in self._trajectory.rungs:
+            if later >= rung:
+                self._put(
+                    later,
+                    prompt=None,
+                    leaves={},
+                    baseline={},
+                    status="diverged",
+                    note=note,
+                    cost=cost,
+                )
+
+    def _put(self, rung: int, **body: Any) -> None:
+        plan = self._study.plan
+        self._points.put(
+            point_identity(self._study, self.key, rung),
+            {
+                "method": self._trajectory.config.method,
+                "partition": plan.config.partition,
+                "config": dataclasses.asdict(self._trajectory.config),
+                "steps": rung,
+                "trajectory": self.key,
+                "partial": plan.partial,
+                "provenance": provenance(),
+                **body,
+            },
+        )
+        self._note(rung)
+        self.progress.landed.append(rung)
+
+    def _note(self, rung: int) -> None:
+        """Take a rung that is whole on disk into the rung history."""
+        point = self._points.get(leaf_key(point_identity(self._study, self.key, rung)))
+        if point is not None and point_is_whole(point, self._store):
+            self.progress.rung_scores[str(rung)] = score_point(point, self._store).score
+            self.progress.steps = rung
