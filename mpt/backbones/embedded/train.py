@@ -54,7 +54,7 @@ class Recipe:
     """Decoder layers."""
     heads: int = 4
     """Attention heads."""
-    steps: int = 20_000
+    steps: int = 24_000
     """Optimiser steps."""
     batch_size: int = 64
     """Examples a step."""
@@ -72,6 +72,8 @@ class Recipe:
     """Largest gradient norm."""
     short_until: float = 0.3
     """Share of the steps in which most stories have two sentences and look-up counts double."""
+    bf16: bool = True
+    """Whether matrix products run in bfloat16 (weights, norms and the loss stay in float32)."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
 
@@ -235,9 +237,9 @@ def _step(
     for stepper in steppers:
         for group in stepper.param_groups:
             group["lr"] = group.setdefault("peak", group["lr"]) * recipe.rate(step)
-    loss = model(
-        input_ids=inputs, attention_mask=inputs != 0, labels=labels.masked_fill(labels == 0, -100)
-    ).loss
+    targets = labels.masked_fill(labels == 0, -100)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+        loss = model(input_ids=inputs, attention_mask=inputs != 0, labels=targets).loss
     if not math.isfinite(loss.item()):
         raise FloatingPointError(
             f"step {step}: the loss is {loss.item()}; lower the learning rates"
