@@ -126,7 +126,7 @@ def test_a_gym_that_is_there_is_used_and_a_half_written_one_never_is(
 
     with monkeypatch.context() as patch:
         patch.setattr(embedded, "write_embedded_gym", broken)
-        with pytest.raises(UsageError, match="No space left on device.*set MPT_CACHE"):
+        with pytest.raises(UsageError, match=r"No space left on device.*set MPT_CACHE"):
             embedded.ensure_embedded_gym(tmp_path)
     assert list(tmp_path.iterdir()) == []
     first = embedded.ensure_embedded_gym(tmp_path)
@@ -137,7 +137,7 @@ def test_a_gym_that_is_there_is_used_and_a_half_written_one_never_is(
 def test_a_file_in_place_of_the_cache_is_named_with_the_cure(tmp_path: Path) -> None:
     blocked = tmp_path / "cache"
     blocked.write_text("")
-    with pytest.raises(UsageError, match=re.escape(str(blocked)) + ".*set MPT_CACHE"):
+    with pytest.raises(UsageError, match=f"{re.escape(str(blocked))}.*set MPT_CACHE"):
         embedded.ensure_embedded_gym(blocked)
 
 
