@@ -80,7 +80,7 @@ def test_a_missing_test_file_is_an_error(tmp_path: Path) -> None:
 def test_the_digest_changes_with_any_byte_of_any_part_and_with_nothing_else(
     tmp_path: Path,
 ) -> None:
-    good = {part: b"good film\tyes\nbad film\tno\n" for part in ("train", "dev", "test")}
+    good = dict.fromkeys(("train", "dev", "test"), b"good film\tyes\nbad film\tno\n")
     variants = (
         good,
         good | {"train": b"good film\tyes\nbad film\tnO\n"},

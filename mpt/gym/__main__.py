@@ -1,0 +1,241 @@
+"""``python -m mpt.gym build|verify|doctor``: make, check and examine a few-shot gym."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mpt.config import DATA_SEEDS
+from mpt.errors import DataError, Interrupted, MptError, UsageError
+from mpt.gym.build import Plan, Report, build_all
+from mpt.gym.catalogue import ALL_SHOTS, load_catalogue
+from mpt.gym.doctor import Diagnosis, examine
+from mpt.gym.sources import Hub, Mirror, Source
+from mpt.gym.verify import compare, published_sums
+
+SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
+SHOWN_PAIRS = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (0 done, 1 differences, 2 usage, 3 data, 75 stop).
+
+    Args:
+        argv: arguments without the program's name; None for those of the process.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return Interrupted.exit_code
+    except MptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mpt.gym", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="build|verify|doctor")
+    build = commands.add_parser("build", help="build few-shot files from raw rows; resumes")
+    build.add_argument(
+        "--source", required=True, help='"hub", or a mirror: DIR/<task>/<split>.jsonl'
+    )
+    build.add_argument("--out", required=True, type=Path, help="gym directory to build into")
+    build.add_argument("--tasks", help="names with commas between (default: all of the source)")
+    build.add_argument(
+        "--shots",
+        choices=tuple(SIZES),
+        default="16",
+        help="examples a class for train and for dev each; 16 is the published sampling: "
+        "16 a class, or 32 where the task is not sampled per class (default: %(default)s)",
+    )
+    build.add_argument(
+        "--seeds",
+        default=",".join(map(str, DATA_SEEDS)),
+        help="data seeds with commas between (default: %(default)s)",
+    )
+    build.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
+    )
+    build.set_defaults(run=_build)
+    verify = commands.add_parser("verify", help="compare with the published MD5 sums")
+    verify.add_argument("gym", type=Path, metavar="DIR", help="gym directory")
+    verify.set_defaults(run=_verify)
+    doctor = commands.add_parser("doctor", help="tasks, partitions and shared text of a gym")
+    doctor.add_argument("gym", type=Path, metavar="DIR", help="gym directory")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    if arguments.jobs < 1:
+        raise UsageError(f"--jobs is {arguments.jobs}, but must be at least 1")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out} is not a directory")
+    source = _source(arguments.source)
+    names, wrong = _names(arguments.tasks, source)
+    plan = Plan(source, arguments.out, SIZES[arguments.shots], _seeds(arguments.seeds))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _progress() as progress:
+        bar = progress.add_task("building", total=len(names))
+
+        def done(report: Report) -> None:
+            progress.update(bar, advance=1, description=report.task)
+            if report.note:
+                word = "not built" if report.status == "failed" else report.task
+                progress.console.print(
+                    f"{word}: {report.note}", highlight=False, markup=False, soft_wrap=True
+                )
+
+        reports = build_all(names, plan, min(arguments.jobs, max(len(names), 1)), done)
+    for report in wrong:
+        print(f"not built: {report.note}", file=sys.stderr)
+    reports += wrong
+    count = {word: sum(r.status == word for r in reports) for word in ("built", "kept", "failed")}
+    print(
+        f"{count['built']} tasks built, {count['kept']} were there already, "
+        f"{count['failed']} failed → {arguments.out}"
+    )
+    return DataError.exit_code if count["failed"] else 0
+
+
+def _source(text: str) -> Source:
+    if text == "hub":
+        return Hub()
+    if not Path(text).is_dir():
+        raise UsageError(f'--source {text!r} must be "hub" or a directory of raw rows')
+    return Mirror(Path(text))
+
+
+def _names(text: str | None, source: Source) -> tuple[list[str], list[Report]]:
+    """Return the tasks to build, and a report for each name in a mirror that is not a task."""
+    catalogue = load_catalogue(None)
+    if text is not None:
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            catalogue.task(name)
+            if names.count(name) > 1:
+                raise DataError(f"--tasks names {name!r} twice; name each task once")
+        return names, []
+    if not isinstance(source, Mirror):
+        return list(catalogue.tasks), []
+    known, wrong = [], []
+    for name in source.names():
+        try:
+            known.append(catalogue.task(name).name)
+        except UsageError as error:
+            wrong.append(
+                Report(name, "failed", f"mirror directory {source.folder / name}: {error}")
+            )
+    if not known and not wrong:
+        raise DataError(f"mirror {source.folder} has no task directories")
+    return known, wrong
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= s < 2**32 for s in seeds):
+        raise UsageError(
+            f"--seeds is {text!r}, but must be different whole numbers from 0 to 4294967295, "
+            "commas between"
+        )
+    return seeds
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    gym = _gym(arguments.gym)
+    results = [compare(gym, name) for name in sorted(published_sums())]
+    same, different = (
+        [name for result in results for name in getattr(result, key)]
+        for key in ("same", "different")
+    )
+    for name in different:
+        print(f"differs: {name}")
+    total = sum(len(sums) for sums in published_sums().values())
+    print(
+        f"{len(same)} of {total} published files are there and the same, {len(different)} differ, "
+        f"{total - len(same) - len(different)} are absent"
+    )
+    if not same and not different:
+        raise DataError(f"{gym}: no file with a published name; nothing was compared")
+    return 1 if different else 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    gym = _gym(arguments.gym)
+    with _progress() as progress:
+        bar = progress.add_task("reading", total=len(load_catalogue(gym).tasks))
+        diagnosis = examine(gym, lambda name: progress.update(bar, advance=1, description=name))
+    _print_tasks(diagnosis)
+    _print_partitions(diagnosis)
+    _print_pairs(diagnosis)
+    return 0
+
+
+def _gym(path: Path) -> Path:
+    if not path.is_dir():
+        raise UsageError(f"DIR {str(path)!r} is not a directory")
+    return path
+
+
+def _print_tasks(diagnosis: Diagnosis) -> None:
+    width = max(len(state.task) for state in diagnosis.tasks)
+    for state in diagnosis.tasks:
+        print(f"{state.status:<11}  {state.task:<{width}}  {state.reason}")
+    for status in ("built", "differs", "unavailable"):
+        print(f"{sum(state.status == status for state in diagnosis.tasks):>5} {status}")
+
+
+def _print_partitions(diagnosis: Diagnosis) -> None:
+    print("\npartition           complete   target inputs   near-duplicates of a source's")
+    print("                                               train or dev   any file")
+    for part in diagnosis.partitions:
+        shares = (
+            f"{100 * near / part.inputs:.2f} %" if part.inputs else "–"
+            for near in (part.near_learn, part.near_anywhere)
+        )
+        learn, anywhere = shares
+        word = "yes" if part.complete else "no"
+        print(f"{part.name:<20}{word:<11}{part.inputs:>13}{learn:>15}{anywhere:>11}")
+        missing = [*part.missing_source, *part.missing_target]
+        if missing:
+            shown = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
+            print(f"    {len(missing)} tasks are missing: {shown}")
+
+
+def _print_pairs(diagnosis: Diagnosis) -> None:
+    print("\nsource → target pairs with most near-duplicates (share of the target's inputs)")
+    for pair in diagnosis.pairs[:SHOWN_PAIRS]:
+        print(
+            f"{100 * pair.share_learn:>7.2f} % of train or dev, "
+            f"{100 * pair.share_anywhere:>6.2f} % of any file: {pair.source} → {pair.target}"
+        )
+    rest = len(diagnosis.pairs) - SHOWN_PAIRS
+    if rest > 0:
+        most = 100 * diagnosis.pairs[SHOWN_PAIRS].share_anywhere
+        print(f"{rest} more pairs, at most {most:.2f} % each")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
