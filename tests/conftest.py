@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import save_toy_t5, toy_task
+from toys import save_trained_toy_t5, toy_task
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.gym.fewshot import FewShotTask
@@ -12,8 +12,8 @@ from mpt.gym.fewshot import FewShotTask
 
 @pytest.fixture(scope="session")
 def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved random T5 of 1+1 layers, width 16, with a byte-level tokenizer."""
-    return save_toy_t5(tmp_path_factory.mktemp("toy-t5"))
+    """A saved T5 of 1+1 layers, width 32, that half knows the toy tasks (see `toys`)."""
+    return save_trained_toy_t5(tmp_path_factory.mktemp("toy-t5"))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
@@ -87,30 +88,38 @@ def _read(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
     """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
     if auto is AutoModelForSeq2SeqLM:
         options["use_safetensors"] = True
-    try:
-        with _quiet():
-            return auto.from_pretrained(source, trust_remote_code=False, **options)
-    # Third-party loaders raise anything from OSError to safetensors' own errors.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        if Path(source).exists():
-            raise DataError(f"backbone {name}: its {what} cannot be read: {reason}") from None
-        raise UsageError(
-            f"backbone {name}: no such path, and its {what} is neither cached nor to be had from "
-            f"the Hub (offline, misspelt, or without safetensors?): {reason}"
-        ) from None
+    here = Path(source).exists()
+    reason = ""
+    # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
+    for local_only in (True,) if here else (True, False):
+        try:
+            with _quiet():
+                return auto.from_pretrained(
+                    source, trust_remote_code=False, local_files_only=local_only, **options
+                )
+        except Exception as error:  # loaders raise anything, OSError to safetensors' own errors
+            reason = " ".join(str(error).split())[:120]
+    if here:
+        raise DataError(f"backbone {name}: its {what} cannot be read: {reason}")
+    raise UsageError(
+        f"backbone {name}: no such path, and its {what} is neither cached nor to be had from the "
+        f"Hub (offline, misspelt, or without safetensors?): {reason}"
+    )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and warnings of transformers: what matters is checked and raised here."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hub_verbosity = hub_logging.get_verbosity()
     hf_logging.set_verbosity_error()
+    hub_logging.set_verbosity(hub_logging.CRITICAL)
     hf_logging.disable_progress_bar()
     try:
         yield
     finally:
         hf_logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if bars:
             hf_logging.enable_progress_bar()
 
