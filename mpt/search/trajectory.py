@@ -32,11 +32,10 @@ from mpt.search.objective import (
     packs_of,
     score_point,
 )
+from mpt.search.rungs import Rung, folder_of, load_rung, save_rung
 from mpt.storage import exclusive
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mpt.search.spaces import Trajectory
     from mpt.search.study import Study
     from mpt.upstream.engine import UpstreamRun
@@ -109,14 +108,13 @@ class TrajectoryWork:
         self._study, self._trajectory, self._chunk_s = study, trajectory, chunk_s
         self.key = study.trajectory_key(trajectory.config)
         self._store, self._points = LeafStore(results), PointStore(results)
-        self._folder = results / "trajectories" / self.key
-        self._locks = results / "locks"
+        self._results = results
+        self._folder = folder_of(results, self.key)
         self._checkpoints = TrajectoryCheckpoints(self._folder, self._store.disk)
         self._baseline = baseline_packs(study)
         self._unclaimed = list(self._baseline)
         self._run: UpstreamRun | None = None
         self._step_s: float | None = None
-        self._rung_packs: tuple[int, list[Pack]] | None = None
         self._broken: list[str] = []
         self.progress = Progress()
         for rung in trajectory.rungs:
@@ -167,31 +165,26 @@ class TrajectoryWork:
     def _pack_lock(
         self, pack: Pack, timeout_s: float | None
     ) -> contextlib.AbstractContextManager[None]:
-        return exclusive(self._locks / pack.name, timeout_s)
+        return exclusive(self._results / "locks" / pack.name, timeout_s)
 
-    def _work_towards(self, rung: int) -> None:
+    def _work_towards(self, steps: int) -> None:
         from mpt.upstream.engine import Diverged
 
-        prompt = self._rung_prompt(rung)
-        if prompt is None:
+        rung = self._rung(steps)
+        if rung is None:
             try:
-                self._advance(rung)
+                self._advance(steps)
             except Diverged as error:
-                self._record_divergence(rung, str(error))
+                self._record_divergence(steps, str(error))
             return
-        self.progress.steps = max(self.progress.steps, rung)
-        packs = self._packs(rung, prompt)
+        self.progress.steps = max(self.progress.steps, steps)
+        packs = packs_of(self._study, lambda _: rung.prompt)
         for pack in packs:
             if compute_pack(self._study, pack, self._store):
                 self.progress.packs += 1
                 return
         self._finish_baseline()
-        self._record(rung, packs, prompt)
-
-    def _packs(self, rung: int, prompt: Tensor) -> list[Pack]:
-        if self._rung_packs is None or self._rung_packs[0] != rung:
-            self._rung_packs = rung, packs_of(self._study, lambda _: prompt)
-        return self._rung_packs[1]
+        self._record(rung, packs)
 
     def _finish_baseline(self) -> None:
         """Wait for the baseline packs of other workers, or compute what they left undone."""
@@ -215,7 +208,7 @@ class TrajectoryWork:
             self._step_s = (time.perf_counter() - started) / steps
         self._checkpoints.save(run.step_count, run.state_dict())
         if run.step_count == rung:
-            self._save_rung(rung, run)
+            save_rung(self._results, run)
         self.progress.steps = run.step_count
 
     def _upstream(self, rung: int) -> UpstreamRun:
@@ -232,54 +225,25 @@ class TrajectoryWork:
             self._run.load_state_dict(found[1])
         return self._run
 
-    def _rung_path(self, rung: int) -> Path:
-        return self._folder / f"rung-{rung}.safetensors"
-
-    def _save_rung(self, rung: int, run: UpstreamRun) -> None:
-        from mpt.prompts import prompt_digest, save_prompt
-
-        cost = {name: repr(value) for name, value in dataclasses.asdict(run.cost).items()}
-        metadata = {
-            "trajectory": self.key,
-            "steps": str(rung),
-            "prompt": prompt_digest(run.prompt),
-            **cost,
-        }
-        save_prompt(self._rung_path(rung), run.prompt, metadata)
-
-    def _rung_prompt(self, rung: int) -> Tensor | None:
-        """Return φ at a rung from disk, or None if it is not there (or not whole)."""
-        from mpt.prompts import load_prompt, prompt_digest
-
-        path = self._rung_path(rung)
-        if not path.exists():
-            return None
+    def _rung(self, steps: int) -> Rung | None:
+        """Return a rung from disk, or None if it is not there (or not whole)."""
         try:
-            prompt, metadata = load_prompt(path)
-            if metadata.get("trajectory") != self.key or metadata.get("steps") != str(rung):
-                raise DataError(f"{path}: belongs to another trajectory or rung")
-            if metadata.get("prompt") != prompt_digest(prompt):
-                raise DataError(f"{path}: its checksum does not fit its content")
+            return load_rung(self._results, self.key, steps)
         except DataError as error:
             text = f"{error}; the rung is computed again"
             if text not in self._broken:
                 self._broken.append(text)
             return None
-        return prompt
 
-    def _record(self, rung: int, packs: list[Pack], prompt: Tensor) -> None:
-        from mpt.prompts import load_prompt, prompt_digest
-
-        _, metadata = load_prompt(self._rung_path(rung))
-        cost = {name: float(metadata[name]) for name in ("steps", "examples", "tokens", "seconds")}
+    def _record(self, rung: Rung, packs: list[Pack]) -> None:
         self._put(
-            rung,
-            prompt=prompt_digest(prompt),
+            rung.steps,
+            prompt=rung.digest,
             leaves=leaf_table(packs),
             baseline=leaf_table(self._baseline),
             status="ok",
             note="",
-            cost=cost,
+            cost=rung.cost,
         )
 
     def _record_divergence(self, rung: int, note: str) -> None:

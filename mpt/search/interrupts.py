@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM (also `ray job stop`, Slurm, Kubernetes) as one clean, resumable end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupts:
+    """Whether a signal came; while Tune runs it is told to stop, otherwise the program is."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._tuning = False
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Interrupts]:
+        """Handle SIGINT and SIGTERM inside the block (in the main thread)."""
+        old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in old:
+            signal.signal(number, self._handle)
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def tuning(self) -> Iterator[None]:
+        """Tell Tune instead of raising, inside the block.
+
+        Tune ends its loop on SIGUSR1 once its loop runs; before, SIGUSR1 would kill the process.
+        """
+        old = signal.getsignal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        self._tuning = True
+        try:
+            yield
+        finally:
+            self._tuning = False
+            signal.signal(signal.SIGUSR1, old)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self.name is not None
+        self.name = signal.Signals(number).name
+        listening = callable(signal.getsignal(signal.SIGUSR1))
+        if self._tuning and listening and not again:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            raise KeyboardInterrupt

@@ -1,0 +1,122 @@
+"""Starting and leaving Ray: quiet, local unless told otherwise, never a hang for resources.
+
+The environment has to be set before `ray` is imported: so nothing here imports it at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpt.search.job import Execution
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own boxes and tables
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default, without the warning about it
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled in `run.py`
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+_STORE_BYTES = 128 * 2**20
+"""Object store of a local Ray: only settings travel through it."""
+
+
+@contextlib.contextmanager
+def ray_session(execution: Execution, slots_wanted: int) -> Iterator[int]:
+    """Run a block with Ray; give the number of trials that can run at once.
+
+    Raises:
+        UsageError: the cluster cannot be reached, or no node of it can ever hold a trial.
+    """
+    prepare_environment(execution.address)
+    import ray
+
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized():  # tests share one Ray
+            _start(execution)
+            stack.callback(ray.shutdown)
+        _silence()
+        yield min(slots_wanted, _slots(execution.gpus_per_trial))
+
+
+def prepare_environment(address: str) -> None:
+    """Set what Ray reads at import; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "RAY_AUTH_MODE" not in os.environ:
+        # Ray's ports are open to the network. A local Ray gets a token of its own that dies with
+        # it; without one, Ray would leave a token file behind that changes later `ray start`s.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if address == "local":
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _start(execution: Execution) -> None:
+    import ray
+
+    local = execution.address == "local"
+    options: dict[str, Any] = {}
+    if local:
+        options = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    if local and execution.workers is not None:
+        options["num_cpus"] = execution.workers
+    try:
+        ray.init(
+            address=execution.address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"--address is {execution.address!r}, but no Ray answers there ({reason}); start one "
+            "(ray start --head), set RAY_AUTH_MODE as it was set there, or leave --address out"
+        ) from None
+
+
+def _silence() -> None:
+    """Keep Ray's log lines off the screen: what matters in them is said in our own words."""
+    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _slots(gpus: float) -> int:
+    """Return how many trials fit on the nodes at once; refuse if none ever will.
+
+    Ray itself would wait for ever.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = 0
+    for node in nodes:
+        fit = int(node.get("CPU", 0))
+        if gpus > 0:
+            have = node.get("GPU", 0)
+            # a fraction shares one GPU; whole numbers take several
+            by_gpu = int(1 / gpus + 1e-9) * int(have) if gpus <= 1 else int(have // gpus)
+            fit = min(fit, by_gpu)
+        slots += fit
+    if slots == 0:
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in _NEEDED}
+        raise UsageError(
+            f"a trial needs 1 CPU and --gpus-per-trial {gpus:g} on one node, but the largest of "
+            f"{len(nodes)} nodes has {most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
+        )
+    return slots
+
+
+_NEEDED = ("CPU", "GPU")

@@ -1,0 +1,199 @@
+"""The driver of a search: take stock, compute what is missing with Ray Tune, rank from records.
+
+Tune is only the dispatcher. What is done is read from our own records at the start; trials whose
+points are all there are not started, the others find their own state. The winner is the argmax
+over the point records. Nothing of Tune's is ever restored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import shutil
+import time
+from pathlib import Path
+
+from mpt.errors import UsageError
+from mpt.plan import Load, Rates, estimate, probe, take_stock
+from mpt.records import LeafStore
+from mpt.search.display import Display
+from mpt.search.interrupts import Interrupts
+from mpt.search.job import Execution, SearchJob
+from mpt.search.lock import driver_lock
+from mpt.search.ray_session import ray_session
+from mpt.search.standing import Standings, ranked
+from mpt.search.study import open_study
+from mpt.search.time_left import TimeLeft, clock_text
+
+DONE, FAILED, INTERRUPTED = 0, 4, 75
+_OURS = ("leaves", "points", "pending", "trajectories", "locks", "packs.jsonl", "tune", "tmp")
+
+
+def run_search(
+    job: SearchJob, execution: Execution, *, fresh: bool = False, display: Display | None = None
+) -> int:
+    """Run a search to its end, or as far as it gets; return the exit code.
+
+    Args:
+        job: what is searched.
+        execution: where and how.
+        fresh: move the records in the results directory aside first.
+        display: where progress goes.
+
+    Returns:
+        0 done, 4 some trials failed, 75 interrupted (the same call resumes).
+
+    Raises:
+        UsageError: the results directory is unusable or in use, or Ray cannot run a trial.
+        DataError: backbone or few-shot files are broken.
+    """
+    show = display or Display(job)
+    interrupts = Interrupts()
+    with interrupts.watching():
+        try:
+            LeafStore(job.results)  # creates the directory, or says why it cannot be used
+            with driver_lock(job.results):
+                if fresh:
+                    _set_records_aside(job.results, show)
+                return _run(job, execution, show, interrupts)
+        except KeyboardInterrupt:
+            return _interrupted(execution, show)
+
+
+def plan_search(job: SearchJob, execution: Execution, display: Display | None = None) -> int:
+    """Print every point, the leaves and a measured estimate; write no results."""
+    show = display or Display(job)
+    began = time.perf_counter()
+    study = open_study(job.plan)
+    start_s = time.perf_counter() - began
+    load = take_stock(job, study)
+    show.header(load)
+    show.points_table(Standings(job, study, read_only=True).entries())
+    slots = min(len(job.trajectories), execution.workers or _cpus())
+    rates = probe(study, job.trajectories[0], start_s)
+    total = sum(part.steps for part in load.trajectories)
+    packs = sum(part.packs for part in load.trajectories) + load.shared_packs
+    show.say(f"upstream   {total} steps left, {rates.step_s:.3g} s each")
+    show.say(
+        f"leaves     {load.all_leaves - load.all_there} left of {load.all_leaves} (the shared "
+        f"baseline counted once), in {packs} packs of about {rates.pack_s:.3g} s"
+    )
+    show.say(
+        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers like this "
+        "machine's CPU, one thread each (measured just now; nothing was written)"
+    )
+    return DONE
+
+
+def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
+    began = time.perf_counter()
+    study = open_study(job.plan)
+    start_s = time.perf_counter() - began
+    keys = tuple(study.trajectory_key(trajectory.config) for trajectory in job.trajectories)
+    job = dataclasses.replace(job, keys=keys)
+    load = take_stock(job, study)
+    show.header(load)
+    standings = Standings(job, study)
+    failures: dict[int, str] = {}
+    if load.points_there < load.points:
+        rates = probe(study, job.trajectories[0], start_s)
+        failures = _compute(job, execution, show, interrupts, standings, load, rates)
+    for problem in standings.problems:
+        show.problem(problem)
+    entries = standings.entries()
+    missing = sum(entry.score is None for entry in entries)
+    if missing and interrupts.name:
+        return _interrupted(execution, show)
+    if ranked(entries):
+        show.ranking(entries)
+    for index, reason in failures.items():
+        show.say(f"failed: {job.trajectories[index].name}: {reason}")
+    if missing:
+        show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
+        return FAILED
+    _closing(job, show, standings, time.perf_counter() - began)
+    return DONE
+
+
+def _compute(
+    job: SearchJob,
+    execution: Execution,
+    show: Display,
+    interrupts: Interrupts,
+    standings: Standings,
+    load: Load,
+    rates: Rates,
+) -> dict[int, str]:
+    """Run the trials that are not complete; return trajectory → why it failed."""
+    todo = [n for n, part in enumerate(load.trajectories) if _incomplete(standings, job, n)]
+    with ray_session(execution, len(todo)) as slots:
+        from mpt.search.tuning import Watcher, tune_trials
+
+        left = TimeLeft(load, rates, slots)
+        show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
+        show.lines_head()
+        watcher = Watcher(show, standings, left)
+        folder = job.results / "tune" / _stamp()
+        with interrupts.tuning():
+            tune_trials(job, execution, todo, folder, watcher)
+    failures = dict(watcher.failures)
+    if not failures:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+            folder.parent.rmdir()
+    return failures
+
+
+def _incomplete(standings: Standings, job: SearchJob, index: int) -> bool:
+    rungs = job.trajectories[index].rungs
+    return any(standings.entry(index, rung).score is None for rung in rungs)
+
+
+def _closing(job: SearchJob, show: Display, standings: Standings, seconds: float) -> None:
+    entries = standings.entries()
+    upstream: dict[str, dict[str, float]] = {}
+    for entry in entries:  # later rungs of a trajectory include the earlier ones
+        assert entry.record is not None
+        upstream[entry.record["trajectory"]] = entry.record["cost"]
+    steps = sum(cost["steps"] for cost in upstream.values())
+    spent = sum(cost["seconds"] for cost in upstream.values())
+    leaves = standings.leaf_costs(entries)
+    show.say(
+        f"cost     {steps:.0f} upstream steps ({clock_text(spent)} of computing), "
+        f"{leaves['leaves']:.0f} downstream runs ({clock_text(leaves['seconds'])}); "
+        f"this call took {clock_text(seconds)}"
+    )
+    show.say(f"records  {job.results} (points/, leaves/; prompts in trajectories/)")
+
+
+def _set_records_aside(results: Path, show: Display) -> None:
+    """Move our files into ``old-<time>`` inside the results directory; nothing is deleted."""
+    ours = [results / name for name in _OURS if (results / name).exists()]
+    target = results / f"old-{_stamp()}"
+    target.mkdir()
+    for path in ours:
+        path.rename(target / path.name)
+    show.say(f"--fresh: the records so far were moved to {target}")
+
+
+def _interrupted(execution: Execution, show: Display) -> int:
+    show.say(f"interrupted; what was finished is kept. Resume with: {execution.resume}")
+    return INTERRUPTED
+
+
+def _stamp() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-%f")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def check_gpus(gpus: float) -> None:
+    """Refuse a share of GPUs that Ray cannot give."""
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise UsageError(
+            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1] or a whole number above"
+        )

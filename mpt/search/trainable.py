@@ -1,0 +1,121 @@
+"""The Ray Tune trial: a trajectory's units, one a step.
+
+Tune's own checkpoints carry nothing: a trial that starts (first, again after its worker died, or
+in the next session) finds its state in the results directory. So Tune's files may be lost or torn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import platform
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from mpt.errors import DataError, MptError
+from mpt.search.job import SearchJob
+from mpt.search.study import Study, StudyPlan, open_study
+from mpt.search.trajectory import Progress, TrajectoryWork
+
+
+class SearchTrial(tune.Trainable):
+    """One trajectory; the configuration holds its `index` in the job and its share of `gpus`."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Return one CPU and the trial's share of a GPU."""
+        return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]}])
+
+    def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
+        """Open the study and find out what is left to do."""
+        assert job is not None
+        self._job = job
+        self._held = contextlib.ExitStack()
+        self._begin(config["index"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Turn this actor to another trajectory; what it loaded stays loaded."""
+        self._held.close()
+        self._begin(new_config["index"])
+        return True
+
+    def _begin(self, index: int) -> None:
+        self._index = index
+        self._failure: str | None = None
+        self._progress = Progress()
+        # One thread: sums are then formed in one order on every machine with these versions.
+        torch.set_num_threads(1)
+        try:
+            study = _open(self._job.plan, _device())
+            trajectory = self._job.trajectories[index]
+            self._work = TrajectoryWork(study, trajectory, self._job.results, self._job.chunk_s)
+            if self._job.keys and self._work.key != self._job.keys[index]:
+                raise DataError(
+                    f"node {platform.node()} has another backbone, data or code than the driver; "
+                    "install the same version and files on every node"
+                )
+            self._held.enter_context(self._work.hold())
+            self._progress = self._work.progress
+        except MptError as error:
+            self._failure = str(error)
+
+    def step(self) -> dict[str, Any]:
+        """Do one unit and report where the trajectory stands.
+
+        An error that a person must cure is reported as `failure` and ends the trial: starting it
+        again would not help. Anything else (a lost worker, no memory) is left to Tune, which
+        starts the trial again.
+        """
+        if self._failure is None:
+            try:
+                self._progress = self._work.unit()
+            except MptError as error:
+                self._failure = str(error)
+        done = self._progress
+        scores = done.rung_scores
+        return {
+            "index": self._index,
+            "steps": done.steps,
+            # NaN before the first rung: a report without the metric ends the whole experiment
+            "score": scores[max(scores, key=int)] if scores else math.nan,
+            "rung_scores": dict(scores),
+            "landed": list(done.landed),
+            "packs": done.packs,
+            "problems": list(done.problems),
+            "failure": self._failure,
+            "done": done.done or self._failure is not None,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Return a pointer; the state itself is in the results directory."""
+        return {"index": self._index}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Do nothing: `setup` has found the state."""
+
+    def cleanup(self) -> None:
+        """Let go of the trajectory."""
+        self._held.close()
+
+    def __repr__(self) -> str:
+        job, index = getattr(self, "_job", None), getattr(self, "_index", None)
+        return type(self).__name__ if job is None else job.trajectories[index].name
+
+
+@functools.lru_cache(maxsize=1)
+def _open(plan: StudyPlan, device: str) -> Study:
+    """Open a study once a process."""
+    return open_study(plan, device)
+
+
+def _device() -> str:
+    """Return the device that Ray gave this worker.
+
+    `torch.cuda.is_available()` would be wrong: Ray 2.60 leaves the GPUs of a node visible to
+    workers that asked for none.
+    """
+    return "cuda" if ray.get_gpu_ids() else "cpu"

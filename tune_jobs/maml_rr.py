@@ -1,0 +1,23 @@
+"""Search MAML's inner and outer learning rate and steps on random → random (27 points).
+
+    python tune_jobs/maml_rr.py                                   embedded model and gym, minutes
+    python tune_jobs/maml_rr.py --smoke                           the whole path within a minute
+    python tune_jobs/maml_rr.py --backbone google/t5-large-lm-adapt --gym DIR --gpus-per-trial 1
+    python tune_jobs/maml_rr.py --help                            all flags
+
+The same command again resumes. Exit codes: 0 done, 2 usage, 3 bad data, 4 some trials failed,
+75 interrupted.
+"""
+
+import sys
+
+try:
+    from mpt.search.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"the package {error.name!r} is missing in {sys.executable}: run `make search`, or "
+        "`pip install -e .` in the project's folder, and use that Python"
+    )
+
+if __name__ == "__main__":
+    sys.exit(main("maml"))
