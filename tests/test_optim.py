@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +22,11 @@ def _gradients(step: int, like: Tensor) -> Tensor:
 
 def _reference(prompt: Tensor, lr: float) -> tuple[torch.nn.Parameter, HuggingFaceAdafactor]:
     parameter = torch.nn.Parameter(prompt.clone())
-    settings = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
+    settings: dict[str, Any] = {
+        "scale_parameter": False,
+        "relative_step": False,
+        "warmup_init": False,
+    }
     settings |= {"clip_threshold": 1.0, "decay_rate": -0.8, "weight_decay": 1e-5, "beta1": None}
     return parameter, HuggingFaceAdafactor([parameter], lr=lr, **settings)
 

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from toys import toy_task
+from transformers.optimization import Adafactor as HuggingFaceAdafactor
+
+from mpt.backbones import Backbone, load_backbone
+from mpt.config import METHODS, PromptConfig, TextConfig, UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.gym.episodes import EpisodeStream
+from mpt.gym.fewshot import FewShotTask
+from mpt.upstream.engine import Diverged, UpstreamRun
+from mpt.upstream.registry import OUTER_GRADIENTS
+
+CONFIG = UpstreamConfig(inner_lr=20.0, outer_lr=0.3, batch_size=2, items_per_step=2)
+PROMPT = PromptConfig(length=3)
+
+NewRun = Callable[..., UpstreamRun]
+
+
+@pytest.fixture
+def new_run(toy_backbone: Backbone, toy_tasks: list[FewShotTask]) -> NewRun:
+    def make(**changes: Any) -> UpstreamRun:
+        settings: dict[str, Any] = {
+            "backbone": toy_backbone,
+            "tasks": toy_tasks,
+            "config": CONFIG,
+            "prompt_config": PROMPT,
+            "text": TextConfig(),
+            "root_seed": 42,
+        }
+        return UpstreamRun(**(settings | changes))
+
+    return make
+
+
+def _through_files(state: dict[str, Any]) -> dict[str, Any]:
+    """What comes back when a state was written as safetensors and JSON."""
+    return {
+        "tensors": load(save(state["tensors"])),
+        "meta": json.loads(json.dumps(state["meta"], allow_nan=False)),
+    }
+
+
+def _assert_same(one: UpstreamRun, other: UpstreamRun) -> None:
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert mine["tensors"].keys() == theirs["tensors"].keys()
+    for name, tensor in mine["tensors"].items():
+        assert torch.equal(tensor, theirs["tensors"][name]), name
+    for state in (mine, theirs):
+        del state["meta"]["cost"]["seconds"]
+    assert mine["meta"] == theirs["meta"]
+
+
+def test_config_and_registry_name_the_same_methods() -> None:
+    assert set(METHODS) == set(OUTER_GRADIENTS)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_state_after_n_steps_is_bit_identical_however_it_was_reached(
+    new_run: NewRun, dropout: float
+) -> None:
+    config = dataclasses.replace(CONFIG, dropout=dropout)
+    straight = new_run(config=config)
+    straight.advance(7)
+    chunks = new_run(config=config)
+    for n in (1, 0, 4, 2):
+        chunks.advance(n)
+    _assert_same(straight, chunks)
+    resumed = new_run(config=config)
+    resumed.advance(3)
+    for _ in range(2):
+        state = _through_files(resumed.state_dict())
+        torch.manual_seed(0)  # the global generator has no say
+        resumed = new_run(config=config)
+        resumed.load_state_dict(state)
+        resumed.advance(2)
+    _assert_same(straight, resumed)
+
+
+def test_a_rung_of_a_long_run_is_the_end_of_a_short_one(new_run: NewRun) -> None:
+    long, short = new_run(), new_run()
+    rungs = []
+    for _ in range(3):
+        long.advance(4)
+        rungs.append(long.prompt.clone())
+    short.advance(4)
+    assert torch.equal(short.prompt, rungs[0])
+    assert not torch.equal(rungs[1], rungs[0])
+
+
+def test_a_state_is_a_copy_that_later_steps_leave_alone(new_run: NewRun) -> None:
+    run = new_run()
+    run.advance(1)
+    state = run.state_dict()
+    before = {name: tensor.clone() for name, tensor in state["tensors"].items()}
+    run.advance(2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in state["tensors"].items())
+
+
+def test_the_trajectory_equals_a_plain_independent_loop(
+    toy_backbone64: Backbone, toy_tasks: list[FewShotTask], new_run: NewRun
+) -> None:
+    """MAML written out, with Hugging Face's Adafactor, on the same batches in float64."""
+    config = dataclasses.replace(CONFIG, inner_steps=2)
+    run = new_run(backbone=toy_backbone64, config=config)
+    prompt = torch.nn.Parameter(run.prompt.clone())
+    run.advance(6)
+    settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
+    settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "lr": config.outer_lr}
+    optimiser = HuggingFaceAdafactor([prompt], **settings)
+    stream = EpisodeStream(toy_tasks, config, 42)
+
+    def loss(phi: Tensor, task: FewShotTask, split: str, rows: Sequence[int]) -> Tensor:
+        examples = [getattr(task, split)[row] for row in rows]
+        batch = toy_backbone64.collate(
+            toy_backbone64.encode_rows(task.name, examples, TextConfig()), [0] * len(rows)
+        )
+        nll, tokens = toy_backbone64.row_losses(phi[None], batch)
+        return nll.sum() / tokens.sum()
+
+    for step in range(6):
+        optimiser.zero_grad()
+        for index in (2 * step, 2 * step + 1):
+            episode = stream.episode(index)
+            task, phi = toy_tasks[episode.item], prompt * 1
+            with toy_backbone64.second_order():
+                for rows in episode.support:
+                    inner = loss(phi, task, "train", rows)
+                    slope = torch.autograd.grad(inner, phi, create_graph=True)[0]
+                    phi = phi - config.inner_lr * slope
+                loss(phi, task, "dev", episode.query).backward()
+        optimiser.step()
+    torch.testing.assert_close(run.prompt, prompt.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inner_lr": 10.0},
+        {"outer_lr": 0.2},
+        {"inner_steps": 2},
+        {"batch_size": 3},
+        {"items_per_step": 1},
+        {"dropout": 0.1},
+    ],
+)
+def test_every_setting_changes_the_trajectory_and_its_key(
+    change: dict[str, Any], new_run: NewRun
+) -> None:
+    base, changed = new_run(), new_run(config=dataclasses.replace(CONFIG, **change))
+    base.advance(3)
+    changed.advance(3)
+    assert (base.prompt - changed.prompt).abs().max() > 1e-4
+    assert base.key != changed.key
+
+
+@pytest.mark.parametrize("what", ["root_seed", "text", "prompt_config", "data", "order"])
+def test_seed_text_prompt_and_data_change_the_trajectory_and_its_key(
+    what: str, new_run: NewRun, toy_tasks: list[FewShotTask]
+) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "root_seed": {"root_seed": 43},
+        "text": {"text": TextConfig(max_input=10)},
+        "prompt_config": {"prompt_config": PromptConfig(length=4)},
+        "data": {"tasks": [*toy_tasks[:3], toy_task("toy_two", 42)]},
+        "order": {"tasks": toy_tasks[::-1]},
+    }
+    base, changed = new_run(), new_run(**changes[what])
+    base.advance(2)
+    changed.advance(2)
+    assert base.key != changed.key
+    same_shape = base.prompt.shape == changed.prompt.shape
+    assert not (same_shape and torch.equal(base.prompt, changed.prompt))
+
+
+def test_the_key_follows_backbone_position_and_code_schema(
+    new_run: NewRun, toy_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {new_run().key}
+    append = load_backbone(str(toy_checkpoint), position="append")
+    keys.add(new_run(backbone=append, prompt_config=PromptConfig(length=3, position="append")).key)
+    keys.add(new_run(backbone=load_backbone(str(toy_checkpoint), dtype=torch.float64)).key)
+    monkeypatch.setattr("mpt.upstream.engine.SCHEMA", 2)
+    keys.add(new_run().key)
+    assert len(keys) == 4
+
+
+def test_a_position_the_backbone_was_not_loaded_for_is_refused(new_run: NewRun) -> None:
+    with pytest.raises(UsageError, match=r"'append', but backbone .* loaded for 'prepend'"):
+        new_run(prompt_config=PromptConfig(length=3, position="append"))
+
+
+def test_a_state_of_another_trajectory_is_refused_and_changes_nothing(new_run: NewRun) -> None:
+    other = new_run(root_seed=1)
+    other.advance(1)
+    run = new_run()
+    before = run.prompt.clone()
+    with pytest.raises(DataError, match="checkpoint is of trajectory"):
+        run.load_state_dict(other.state_dict())
+    assert torch.equal(run.prompt, before)
+    assert run.step_count == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("tensors", "row"), ("tensors", "prompt"), ("meta", "cost")]
+)
+def test_an_incomplete_state_is_refused_and_changes_nothing(
+    part: str, name: str, new_run: NewRun
+) -> None:
+    run = new_run()
+    run.advance(1)
+    state = run.state_dict()
+    del state[part][name]
+    fresh = new_run()
+    before = fresh.state_dict()
+    with pytest.raises(DataError, match="checkpoint is incomplete"):
+        fresh.load_state_dict(state)
+    assert all(
+        torch.equal(tensor, before["tensors"][key])
+        for key, tensor in fresh.state_dict()["tensors"].items()
+    )
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_its_last_state(new_run: NewRun) -> None:
+    run = new_run()
+    run.advance(2)
+    run.prompt[1, 1] = math.nan
+    before = run.state_dict()
+    with pytest.raises(Diverged, match=r"diverged at step 3: query loss of toy.one is nan") as e:
+        run.advance(3)
+    assert (e.value.step, e.value.exit_code, run.step_count, run.cost.steps) == (3, 1, 2, 2)
+    after = run.state_dict()["tensors"]
+    for name, tensor in before["tensors"].items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_too(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run()
+    monkeypatch.setattr(
+        run, "_outer_gradient", lambda _, prompt, *__: (torch.full_like(prompt, math.inf), 0.5)
+    )
+    with pytest.raises(Diverged, match="the outer gradient is not finite"):
+        run.advance(1)
+    assert run.prompt.isfinite().all()
+
+
+def test_cost_counts_steps_examples_and_tokens(
+    new_run: NewRun, toy_backbone: Backbone, toy_tasks: list[FewShotTask]
+) -> None:
+    run = new_run()
+    assert math.isnan(run.query_loss)
+    run.advance(3)
+    stream = EpisodeStream(toy_tasks, CONFIG, 42)
+    tokens = 0
+    for index in range(6):
+        episode = stream.episode(index)
+        task = toy_tasks[episode.item]
+        examples = [task.train[row] for row in episode.support[0]]
+        examples += [task.dev[row] for row in episode.query]
+        rows = toy_backbone.encode_rows(task.name, examples, TextConfig())
+        tokens += sum(len(source) + len(target) for source, target in rows)
+    assert (run.cost.steps, run.cost.examples, run.cost.tokens) == (3, 24, tokens)
+    assert run.cost.seconds > 0
+
+
+def test_maml_lowers_the_query_loss_after_adaptation(
+    toy_backbone: Backbone, toy_tasks: list[FewShotTask], new_run: NewRun
+) -> None:
+    """On episodes the run has not drawn (another root seed), before and after learning."""
+    config = dataclasses.replace(CONFIG, batch_size=4)
+    run = new_run(config=config, prompt_config=PromptConfig(length=8))
+    judge = new_run(config=config, prompt_config=PromptConfig(length=8), root_seed=7)
+
+    def query_loss(prompt: Tensor) -> float:
+        judge.prompt.copy_(prompt)
+        episodes = [judge._stream.episode(index) for index in range(12)]
+        return sum(judge._episode_gradient(episode)[1] for episode in episodes) / 12
+
+    before = query_loss(run.prompt)
+    run.advance(100)
+    after = query_loss(run.prompt)
+    assert after < 0.75 * before, f"query loss {before:.3f} -> {after:.3f}"
