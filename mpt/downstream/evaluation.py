@@ -55,7 +55,7 @@ class Evaluator:
     ):
         self._backbone, self._max_tokens = backbone, max_tokens
         self._max_generated = config.max_generated
-        self._tasks = tasks
+        self._tasks, self.split = tasks, split
         self._examples: list[Example] = []
         self._rows_of: list[range] = []
         rows: list[Row] = []

@@ -228,13 +228,13 @@ class _Pack:
         rows = [row for own in rows_of for row in own]
         slots = [slot for slot, own in enumerate(rows_of) for _ in own]
         tokens = [sum(self._table.target_lengths[row] for row in own) for own in rows_of]
-        weights = torch.tensor([1 / tokens[slot] for slot in slots], device=prompts.device)
+        weights = prompts.new_tensor([1 / tokens[slot] for slot in slots])
         losses = prompts.new_zeros(len(rows_of)).detach()
         for group in self._groups(rows, slots, prompts.shape[1]):
             batch = self._table.batch([rows[n] for n in group], [slots[n] for n in group])
             with self._backbone.dropout(self._config.dropout, self._dropout_seed(batch.run, step)):
                 nll, _ = self._backbone.row_losses(prompts, batch)
-                shares = nll * weights[group].to(nll.dtype)
+                shares = nll * weights[group]
                 shares.sum().backward()
             losses.index_add_(0, batch.run, shares.detach().to(losses.dtype))
         assert prompts.grad is not None

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import toy_task
+
+from mpt.backbones import Backbone, Batch
+from mpt.config import DownstreamConfig, TextConfig
+from mpt.downstream.evaluation import Evaluator
+from mpt.gym.fewshot import Example, FewShotTask
+from mpt.metrics import task_metrics
+
+METRICS = sorted(task_metrics.METRICS)
+
+
+def _prompts(backbone: Backbone, runs: int, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return scale * torch.randn(runs, 4, backbone.d_model, generator=generator)
+
+
+def _task(metric: str) -> FewShotTask:
+    """A task on whose outputs every metric is defined; several answers, odd writing."""
+    labels = ("0.5", "2") if metric == "Pearson Correlation" else ("x", "y")
+    task = toy_task(labels=labels, metric=metric, test=12)
+    if metric in ("ACC", "EM", "QA-F1", "Rouge-L"):
+        odd = [("X", "y"), ("the y",), ("yy", "x"), ("x y",)]
+        test = tuple(
+            Example(example.input, odd[place] if place < len(odd) else example.outputs)
+            for place, example in enumerate(task.test)
+        )
+        return dataclasses.replace(task, test=test)
+    return task
+
+
+def _evaluator(
+    backbone: Backbone,
+    tasks: Sequence[FewShotTask],
+    split: str = "test",
+    max_tokens: int = 500,
+    **changes: Any,
+) -> Evaluator:
+    return Evaluator(backbone, tasks, split, DownstreamConfig(**changes), TextConfig(), max_tokens)
+
+
+def _by_generation(
+    backbone: Backbone, task: FewShotTask, prompt: Tensor, max_generated: int
+) -> float:
+    """The score when every output is generated, row by row."""
+    rows = backbone.encode_rows(task.name, task.test, TextConfig())
+    predictions = [
+        backbone.generate(prompt[None], backbone.collate([row], [0]), max_generated)[0]
+        for row in rows
+    ]
+    return task_metrics.score(task.metric, predictions, [e.outputs for e in task.test])
+
+
+@pytest.mark.parametrize("max_generated", [8, 2])
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_are_exactly_those_of_generating_everything(
+    metric: str, max_generated: int, toy_backbone: Backbone
+) -> None:
+    task = _task(metric)
+    # Small prompts leave the toy its labels; large ones make it babble.
+    prompts = torch.cat([_prompts(toy_backbone, 6, scale) for scale in (0.3, 1.0, 4.0)])
+    evaluator = _evaluator(toy_backbone, [task], max_generated=max_generated)
+    scores = evaluator.scores(prompts, [0] * len(prompts))
+    expected = [_by_generation(toy_backbone, task, prompt, max_generated) for prompt in prompts]
+    assert scores == expected
+    if metric != "Pearson Correlation" and metric != "Matthew Correlation":
+        assert len(set(scores)) > 1
+
+
+def test_a_packed_score_equals_the_score_alone_over_mixed_tasks(toy_backbone: Backbone) -> None:
+    tasks = [_task("ACC"), dataclasses.replace(_task("QA-F1"), name="other", seed=21)]
+    prompts = _prompts(toy_backbone, 4)
+    together = _evaluator(toy_backbone, tasks).scores(prompts, [1, 0, 0, 1])
+    for run, task in enumerate([1, 0, 0, 1]):
+        alone = _evaluator(toy_backbone, [tasks[task]], max_tokens=1)
+        assert alone.scores(prompts[run : run + 1], [0]) == [together[run]]
+
+
+def test_generation_is_left_out_where_it_cannot_change_the_score(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated: list[int] = []
+    generate_ids = toy_backbone.generate_ids
+
+    def spy(prompts: Tensor, batch: Batch, max_new_tokens: int) -> list[list[int]]:
+        generated.append(len(batch))
+        return generate_ids(prompts, batch, max_new_tokens)
+
+    monkeypatch.setattr(toy_backbone, "generate_ids", spy)
+    prompts = _prompts(toy_backbone, 8)
+    accuracy = toy_task(test=20)
+    scores = _evaluator(toy_backbone, [accuracy]).scores(prompts, [0] * 8)
+    assert min(scores) < 1  # there are wrong rows
+    assert sum(generated) == 0
+    _evaluator(toy_backbone, [dataclasses.replace(accuracy, metric="Rouge-L")]).scores(
+        prompts, [0] * 8
+    )
+    assert 0 < sum(generated) < 160
+
+
+def test_a_truncated_target_is_compared_as_generation_would_give_it(
+    toy_backbone: Backbone,
+) -> None:
+    # The answer is "x" but the target is cut to its blank and the end mark.
+    task = toy_task(test=12)
+    text = TextConfig(max_target=2)
+    evaluator = Evaluator(toy_backbone, [task], "test", DownstreamConfig(), text, 500)
+    prompts = _prompts(toy_backbone, 8)
+    expected = [_by_generation(toy_backbone, task, prompt, 64) for prompt in prompts]
+    assert evaluator.scores(prompts, [0] * 8) == expected
+    assert max(expected) > 0
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_only_the_first_rows_count_where_a_limit_is_set(
+    split: str, toy_backbone: Backbone
+) -> None:
+    task = toy_task(shots=6, test=12)
+    cut = dataclasses.replace(task, **{split: getattr(task, split)[:3]})
+    prompts = _prompts(toy_backbone, 10)
+    limit = {"max_dev": 3, "max_test": 12} if split == "dev" else {"max_dev": 12, "max_test": 3}
+    limited = _evaluator(toy_backbone, [task], split, **limit).scores(prompts, [0] * 10)
+    assert limited == _evaluator(toy_backbone, [cut], split).scores(prompts, [0] * 10)
+    assert limited != _evaluator(toy_backbone, [task], split).scores(prompts, [0] * 10)

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toys import save_toy_t5, toy_task
+from transformers.optimization import Adafactor as HuggingFaceAdafactor
+
+from mpt.backbones import Backbone, load_backbone
+from mpt.config import DownstreamConfig, TextConfig
+from mpt.downstream import prompt_tuning
+from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
+from mpt.errors import UsageError
+from mpt.gym.fewshot import FewShotTask
+from mpt.prompts import init_downstream
+from mpt.seeds import numpy_generator
+
+P = 4
+CONFIG = DownstreamConfig(steps=6, eval_every=3, batch_size=3)
+
+
+def _prompt(backbone: Backbone, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(P, backbone.d_model, generator=generator)
+
+
+def _runs(backbone: Backbone, tasks: Sequence[FewShotTask]) -> list[TuningRun]:
+    """Every task with two learning rates and two starting prompts."""
+    return [
+        TuningRun(task, lr, _prompt(backbone, seed))
+        for task in tasks
+        for lr in (0.3, 0.1)
+        for seed in (0, 1)
+    ]
+
+
+def _tune(
+    backbone: Backbone, runs: Sequence[TuningRun], config: DownstreamConfig = CONFIG
+) -> list[TuningResult]:
+    return tune(backbone, runs, config, TextConfig(), 42)
+
+
+def _same(one: TuningResult, other: TuningResult) -> bool:
+    scores = (one.dev, one.test, one.best_step, one.curve, one.status)
+    others = (other.dev, other.test, other.best_step, other.curve, other.status)
+    return scores == others and torch.equal(one.prompt, other.prompt)
+
+
+@pytest.fixture(scope="module")
+def random_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load_backbone(str(save_toy_t5(tmp_path_factory.mktemp("random-t5"))))
+
+
+@pytest.fixture
+def tasks() -> list[FewShotTask]:
+    """Tasks of different length and size, one with two data seeds."""
+    return [
+        toy_task("toy-one", 13),
+        toy_task("toy-one", 21),
+        toy_task("a_task_with_a_long_name", 13, shots=5),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_packing_gives_what_separate_runs_give(
+    seed: int,
+    random_backbone: Backbone,
+    tasks: list[FewShotTask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """50 steps in float32: random members, order and pass size; the update is compared.
+
+    On random weights, because where a trained model's gradients nearly vanish Adafactor blows up
+    any rounding: on the trained toy the same comparison gives up to 5e-2 in float32, and less than
+    1e-10 in float64 (next test), which shows that it is rounding and nothing else.
+    """
+    rng = np.random.default_rng(seed)
+    config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
+    everything = _runs(random_backbone, tasks)
+    runs = [everything[place] for place in rng.permutation(len(everything))[: 3 + 2 * seed]]
+    monkeypatch.setitem(prompt_tuning.TOKENS_PER_PASS, "cpu", int(rng.integers(50, 2000)))
+    packed = _tune(random_backbone, runs, config)
+    for run, result in zip(runs, packed, strict=True):
+        (alone,) = _tune(random_backbone, [run], config)
+        update = alone.prompt - run.prompt
+        error = ((result.prompt - alone.prompt).norm() / update.norm()).item()
+        assert error <= 1e-5, f"relative difference of the update {error:.1e}"
+        assert (result.dev, result.test) == (alone.dev, alone.test)
+
+
+def test_packing_agrees_to_float64s_precision_in_float64(
+    toy_backbone64: Backbone, tasks: list[FewShotTask]
+) -> None:
+    config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
+    runs = _runs(toy_backbone64, tasks)[::3]
+    for run, result in zip(runs, _tune(toy_backbone64, runs, config), strict=True):
+        (alone,) = _tune(toy_backbone64, [run], config)
+        update = alone.prompt - run.prompt
+        assert (result.prompt - alone.prompt).norm() <= 1e-10 * update.norm()
+
+
+def test_the_same_pack_again_is_bit_identical(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    runs = _runs(toy_backbone, tasks)
+    pairs = zip(_tune(toy_backbone, runs), _tune(toy_backbone, runs), strict=True)
+    assert all(_same(one, other) for one, other in pairs)
+
+
+def test_a_run_equals_a_plain_loop_with_hugging_faces_adafactor(
+    toy_backbone64: Backbone, tasks: list[FewShotTask]
+) -> None:
+    task = tasks[2]  # 10 rows in batches of 4: 4, 4, 2
+    config = DownstreamConfig(steps=7, eval_every=7, batch_size=4)
+    (result,) = _tune(toy_backbone64, [TuningRun(task, 0.3, _prompt(toy_backbone64))], config)
+    prompt = torch.nn.Parameter(_prompt(toy_backbone64).double())
+    settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
+    settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "lr": 0.3}
+    optimiser = HuggingFaceAdafactor([prompt], **settings)
+    rows = toy_backbone64.encode_rows(task.name, task.train, TextConfig())
+    losses = []
+    for step in range(7):
+        epoch, batch = divmod(step, 3)
+        generator = numpy_generator(42, "order", task.name, task.seed, epoch)
+        chosen = generator.permutation(10)[4 * batch : 4 * batch + 4]
+        rows_now = toy_backbone64.collate([rows[row] for row in chosen], [0] * len(chosen))
+        nll, tokens = toy_backbone64.row_losses(prompt[None], rows_now)
+        loss = nll.sum() / tokens.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    torch.testing.assert_close(result.prompt, prompt.detach(), rtol=1e-10, atol=1e-12)
+    assert result.curve[0][2] == pytest.approx(sum(losses) / 7, rel=1e-12)
+
+
+def test_the_data_order_is_common_to_learning_rates_and_initialisations(
+    toy_backbone: Backbone, tasks: list[FewShotTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+    row_losses = toy_backbone.row_losses
+
+    def spy(prompts: Tensor, batch: Any) -> Any:
+        if prompts.requires_grad:
+            seen.append((batch.run.tolist(), batch.input_ids.sum(1).tolist()))
+        return row_losses(prompts, batch)
+
+    monkeypatch.setattr(toy_backbone, "row_losses", spy)
+    _tune(toy_backbone, _runs(toy_backbone, tasks[:1]))
+    for runs, rows in seen:
+        batches = [
+            sorted(row for r, row in zip(runs, rows, strict=True) if r == n) for n in (0, 3)
+        ]
+        assert batches[0] == batches[1]
+
+
+def _score_by(monkeypatch: pytest.MonkeyPatch, dev: Sequence[float]) -> list[Tensor]:
+    """Let dev scores be these, one per evaluation; return the prompts that test is asked for."""
+    asked: list[Tensor] = []
+    remaining = iter(dev)
+
+    def scores(self: Evaluator, prompts: Tensor, task_of_run: Sequence[int]) -> list[float]:
+        if self.split == "dev":
+            return [next(remaining)] * len(prompts)
+        asked.append(prompts.clone())
+        return [0.25] * len(prompts)
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("select", "dev", "best_step"),
+    [
+        ("best", [0.1, 0.9, 0.9, 0.3], 4),  # ties: the first
+        ("best", [0.0, 0.0, 0.0, 0.0], 2),
+        ("best", [0.1, 0.2, 0.3, 0.4], 7),  # the last step is always evaluated
+        ("best", [math.nan, 0.2, 0.1, math.nan], 4),  # no value beats nothing
+        ("best", [math.nan] * 4, 2),
+        ("last", [0.1, 0.9, 0.9, 0.3], 7),
+    ],
+)
+def test_the_selected_prompt_is_a_copy_and_tested_only_once(
+    select: str,
+    dev: list[float],
+    best_step: int,
+    toy_backbone: Backbone,
+    tasks: list[FewShotTask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    evaluated = (2, 4, 6, 7)
+    states = {}
+    for steps in evaluated:
+        config = dataclasses.replace(CONFIG, steps=steps, eval_every=steps, select="last")
+        states[steps] = _tune(toy_backbone, [run], config)[0].prompt
+    asked = _score_by(monkeypatch, dev)
+    config = dataclasses.replace(CONFIG, steps=7, eval_every=2, select=select)
+    (result,) = _tune(toy_backbone, [run], config)
+    assert [step for step, _, _ in result.curve] == list(evaluated)
+    assert result.best_step == best_step
+    assert torch.equal(result.prompt, states[best_step])
+    assert len(asked) == 1
+    assert torch.equal(asked[0][0], states[best_step])
+    assert result.test == 0.25
+    expected = dev[evaluated.index(best_step)]
+    assert result.dev == expected or (math.isnan(result.dev) and math.isnan(expected))
+
+
+def test_a_diverging_run_ends_alone(toy_backbone: Backbone, tasks: list[FewShotTask]) -> None:
+    runs = _runs(toy_backbone, tasks[:2])
+    poisoned = list(runs)
+    poisoned[1] = TuningRun(tasks[0], 0.3, torch.full_like(runs[1].prompt, math.nan))
+    poisoned[5] = TuningRun(tasks[1], 1e30, runs[5].prompt)  # overflows on its way
+    clean, results = _tune(toy_backbone, runs), _tune(toy_backbone, poisoned)
+    for place, (one, other) in enumerate(zip(clean, results, strict=True)):
+        if place in (1, 5):
+            assert other.status == "diverged"
+            assert math.isnan(other.dev)
+            assert math.isnan(other.test)
+            assert other.best_step == 0
+        else:
+            assert other.status == "ok"
+            torch.testing.assert_close(other.prompt, one.prompt, rtol=0, atol=2e-5)
+    assert results[1].cost["steps"] == 0
+
+
+def test_a_pack_in_which_every_run_diverges_ends_early(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    run = TuningRun(tasks[0], 0.3, torch.full((P, toy_backbone.d_model), math.nan))
+    steps: list[int] = []
+    results = tune(
+        toy_backbone, [run, run], CONFIG, TextConfig(), 42, lambda step, _: steps.append(step)
+    )
+    assert [result.status for result in results] == ["diverged", "diverged"]
+    assert steps == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 4},
+        {"steps": 5},
+        {"eval_every": 2},
+        {"select": "last"},
+        {"dropout": 0.2},
+        {"max_test": 3},
+        {"max_dev": 2},
+        {"max_generated": 1},
+    ],
+)
+def test_every_setting_of_the_recipe_acts(
+    change: dict[str, Any], toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    task = dataclasses.replace(tasks[2], metric="Rouge-L")
+    runs = [TuningRun(task, lr, _prompt(toy_backbone, n)) for lr in (0.3, 3.0) for n in range(3)]
+    base = _tune(toy_backbone, runs)
+    changed = _tune(toy_backbone, runs, dataclasses.replace(CONFIG, **change))
+    assert not all(_same(one, other) for one, other in zip(base, changed, strict=True))
+
+
+@pytest.mark.parametrize("what", ["lr", "prompt", "task", "root_seed", "text"])
+def test_every_part_of_a_run_acts(
+    what: str, toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    root, text = 42, TextConfig()
+    changed = {
+        "lr": dataclasses.replace(run, lr=0.2),
+        "prompt": dataclasses.replace(run, prompt=_prompt(toy_backbone, 1)),
+        "task": dataclasses.replace(run, task=tasks[1]),
+    }.get(what, run)
+    base = _tune(toy_backbone, [run])[0]
+    root = 43 if what == "root_seed" else root
+    text = TextConfig(max_input=12) if what == "text" else text
+    other = tune(toy_backbone, [changed], CONFIG, text, root)[0]
+    assert not torch.equal(base.prompt, other.prompt)
+
+
+def test_dropout_masks_do_not_depend_on_the_pack(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.3)
+    runs = _runs(toy_backbone, tasks)
+    state = torch.get_rng_state()
+    packed = _tune(toy_backbone, runs, config)
+    assert torch.equal(torch.get_rng_state(), state)
+    for place in (0, 5, 11):
+        (alone,) = _tune(toy_backbone, [runs[place]], config)
+        torch.testing.assert_close(packed[place].prompt, alone.prompt, rtol=0, atol=2e-5)
+
+
+def test_neither_weights_nor_starting_prompts_are_touched(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    before = {name: weight.clone() for name, weight in toy_backbone.model.named_parameters()}
+    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    (result,) = _tune(toy_backbone, [run])
+    assert torch.equal(run.prompt, _prompt(toy_backbone))
+    assert not torch.equal(result.prompt, run.prompt)
+    assert not result.prompt.requires_grad
+    for name, weight in toy_backbone.model.named_parameters():
+        assert weight.grad is None
+        assert torch.equal(weight, before[name])
+
+
+def test_cost_counts_the_rows_trained_on(toy_backbone: Backbone, tasks: list[FewShotTask]) -> None:
+    (result,) = _tune(toy_backbone, [TuningRun(tasks[0], 0.3, _prompt(toy_backbone))])
+    rows = toy_backbone.encode_rows(tasks[0].name, tasks[0].train, TextConfig())
+    # 8 rows in batches of 3, 3, 2: six steps are two epochs.
+    assert result.cost["steps"] == 6
+    assert result.cost["examples"] == 16
+    assert result.cost["tokens"] == 2 * sum(len(source) + len(target) for source, target in rows)
+    assert result.cost["seconds"] > 0
+
+
+def test_progress_is_told_after_every_step_and_may_end_the_pack(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    told: list[tuple[int, int]] = []
+
+    def listen(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 4:
+            raise KeyboardInterrupt
+
+    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    with pytest.raises(KeyboardInterrupt):
+        tune(toy_backbone, [run], CONFIG, TextConfig(), 42, listen)
+    assert told == [(1, 6), (2, 6), (3, 6), (4, 6)]
+
+
+def test_one_name_for_two_sets_of_data_is_refused(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    other = dataclasses.replace(tasks[0], digest="other")
+    runs = [TuningRun(task, 0.3, _prompt(toy_backbone)) for task in (tasks[0], other)]
+    with pytest.raises(UsageError, match="toy-one with data seed 13 is given twice"):
+        _tune(toy_backbone, runs)
+
+
+def test_no_runs_give_no_results(toy_backbone: Backbone) -> None:
+    assert _tune(toy_backbone, []) == []
+
+
+def test_prompt_tuning_learns_what_the_model_cannot_know(toy_backbone: Backbone) -> None:
+    """Half the toy's training had the labels swapped: a prompt has to say which half this is."""
+    config = DownstreamConfig(steps=200, eval_every=50)
+    guessing = math.log(2) / 3  # one of three target tokens is a coin toss
+    for labels in (("x", "y"), ("y", "x")):
+        task = toy_task("toy-one", 13, labels=labels, shots=8, test=20)
+        prompt = init_downstream(toy_backbone, task.name, 8, np.random.default_rng(0))
+        (result,) = _tune(toy_backbone, [TuningRun(task, 0.3, prompt)], config)
+        last = result.curve[-1][2]
+        assert last < 0.4 * guessing, f"training loss {last:.3f}, guessing is {guessing:.3f}"
+        assert result.test == 1.0
