@@ -138,12 +138,12 @@ def _make(
     info = TaskInfo(task.name, task.family, task.metric, task.shots).at_shots(plan.shots)
     short = short_classes(task, pool.train, info.shots)
     files: dict[str, bytes] = {}
-    test = _encoded(task, pool.test)
+    test = _encoded(pool.test)
     for seed in seeds:
         drawn = sample(task, pool.train, info.shots, seed)
         for part, content in (
-            ("train", _encoded(task, drawn.train)),
-            ("dev", _encoded(task, drawn.dev)),
+            ("train", _encoded(drawn.train)),
+            ("dev", _encoded(drawn.dev)),
             ("test", test),
         ):
             files[info.file_name(seed, part)] = content
@@ -169,14 +169,8 @@ def _make(
     return files, record
 
 
-def _encoded(task: TaskRow, lines: Iterable[Line]) -> bytes:
-    try:
-        return "".join(f"{source}\t{output}\n" for source, output in lines).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"task {task.name}: a raw row holds half a surrogate pair, "
-            f"{error.object[error.start]!r}, which UTF-8 cannot store"
-        ) from error
+def _encoded(lines: Iterable[Line]) -> bytes:
+    return "".join(f"{source}\t{output}\n" for source, output in lines).encode("utf-8")
 
 
 def _broken(line: Line) -> bool:
@@ -203,10 +197,14 @@ def _note(record: dict[str, Any]) -> str:
 def _commit(folder: Path, files: dict[str, bytes], record: dict[str, Any]) -> None:
     """Write everything under a temporary name, then swap it in by renaming."""
     fresh = _beside(folder, "building")
-    fresh.mkdir()
-    for name, content in files.items():
-        _write(fresh / name, content)
-    _write(fresh / PROVENANCE, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    try:
+        fresh.mkdir()
+        for name, content in files.items():
+            _write(fresh / name, content)
+        _write(fresh / PROVENANCE, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if folder.exists():
         stale = _beside(folder, "replaced")
         folder.rename(stale)

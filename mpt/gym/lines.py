@@ -38,6 +38,7 @@ def lines_of(task: TaskRow, split: str, rows: Iterable[tuple[int, Row]]) -> list
         for number, row in _grouped(task.group, rows):  # noqa: B007 (read where a row fails)
             line = writer(row)
             if line is not None:
+                _check_text(line)
                 lines.append(line)
     except RowError as error:
         raise DataError(f"task {task.name}, split {split}, row {number}: {error}") from error
@@ -47,6 +48,18 @@ def lines_of(task: TaskRow, split: str, rows: Iterable[tuple[int, Row]]) -> list
             f"task {task.name}, split {split}: {found}; a split needs at least one row"
         )
     return _merged(lines) if task.merge_equal_inputs else lines
+
+
+def _check_text(line: Line) -> None:
+    """JSON can hold half a surrogate pair; a file in UTF-8 cannot."""
+    for text in line:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = text[error.start]
+            raise RowError(
+                f"{half!r} is half a surrogate pair, which UTF-8 cannot store"
+            ) from error
 
 
 class _Writer:

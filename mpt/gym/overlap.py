@@ -22,7 +22,7 @@ LONG = 8
 SHARE = 0.8
 """Share of a segment's runs that makes it a near-duplicate."""
 
-_CUT = re.compile(r"\[SEP\]|(?<!\S)\w+:(?=\s)|\([A-Z]\)")
+_CUT = re.compile(r"\[SEP\]|(?<!\S)\w+:(?=\s)|\([A-Z]\)", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 _FACTORS = np.array(
     # odd 64-bit constants: a run's hash is Σ factor · word number, modulo 2^64
