@@ -48,6 +48,21 @@ def look_up(
     return f"question: {question} context: {story}", things[i] if ask == "thing" else names[i]
 
 
+def cloze(rng: Generator, relation: str, sentences: int = 3) -> tuple[str, str]:
+    """Tell a story and repeat one of its sentences without the thing; the answer is the thing."""
+    names, things, story = _story(rng, relation, sentences)
+    i = int(rng.integers(sentences))
+    return f"{story} {_RELATIONS[relation][0].format(name=names[i], thing='[MASK]')}", things[i]
+
+
+def sentence_about(rng: Generator, relation: str, sentences: int = 3) -> tuple[str, str]:
+    """Tell a story and ask for the sentence about one of its people."""
+    names, things, story = _story(rng, relation, sentences)
+    i = int(rng.integers(sentences))
+    answer = _RELATIONS[relation][0].format(name=names[i], thing=things[i])
+    return f"question: What about {names[i]}? context: {story}", answer
+
+
 def look_up_choice(rng: Generator, relation: str, sentences: int = 3) -> tuple[str, str]:
     """The same question as `look_up`, with the things of the story as choices."""
     names, things, story = _story(rng, relation, sentences)

@@ -29,6 +29,8 @@ SKILLS: Mapping[str, Skill] = MappingProxyType(
             lexical.fact,
             context.look_up,
             context.look_up_choice,
+            context.cloze,
+            context.sentence_about,
             context.colour_of,
             context.yes_no,
             context.inference,
