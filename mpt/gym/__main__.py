@@ -18,6 +18,7 @@ from mpt.gym.build import Plan, Report, build_all
 from mpt.gym.catalogue import ALL_SHOTS, load_catalogue
 from mpt.gym.doctor import Diagnosis, examine
 from mpt.gym.sources import Hub, Mirror, Source
+from mpt.gym.tasks import load_rows
 from mpt.gym.verify import compare, published_sums
 
 SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return Interrupted.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return DataError.exit_code
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -166,16 +170,18 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _verify(arguments: argparse.Namespace) -> int:
     gym = _gym(arguments.gym)
     results = [compare(gym, name) for name in sorted(published_sums())]
-    same, different = (
-        [name for result in results for name in getattr(result, key)]
-        for key in ("same", "different")
+    for result in results:
+        row = load_rows()[result.task]
+        why = " (the order of its references cannot be repeated)" if row.hash_ordered else ""
+        for name in result.different:
+            print(f"differs: {name}{why}")
+    same, different, absent = (
+        sum(len(getattr(result, key)) for result in results)
+        for key in ("same", "different", "absent")
     )
-    for name in different:
-        print(f"differs: {name}")
-    total = sum(len(sums) for sums in published_sums().values())
     print(
-        f"{len(same)} of {total} published files are there and the same, {len(different)} differ, "
-        f"{total - len(same) - len(different)} are absent"
+        f"{same} of {same + different + absent} published files are there and the same, "
+        f"{different} differ, {absent} are absent"
     )
     if not same and not different:
         raise DataError(f"{gym}: no file with a published name; nothing was compared")

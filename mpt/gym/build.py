@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -20,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from mpt.errors import DataError
+from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, TaskInfo
 from mpt.gym.lines import Line, lines_of
 from mpt.gym.records import PROVENANCE, changed_files, note_failures, read_record, sha256
@@ -96,7 +97,12 @@ def build_all(
     Returns:
         One report a task, in the order of `names`.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {plan.out} cannot be made: {error.strerror}") from error
+    if not os.access(plan.out, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {plan.out} cannot be written; choose another")
     _sweep(plan.out)
     declare_size(plan.out, plan.shots)
     reports: dict[str, Report] = {}
@@ -147,7 +153,7 @@ def _make(
             ("test", test),
         ):
             files[info.file_name(seed, part)] = content
-    record = {
+    return files, {
         "source": origin.source,
         "revision": origin.revision,
         "licence": origin.licence,
@@ -156,17 +162,23 @@ def _make(
         "lines": {"train pool": len(pool.train), "test": len(pool.test)},
         "short_classes": short,
         "broken_lines": sum(_broken(line) for line in (*pool.train, *pool.test)),
+        **_about(task, {name: sha256(content) for name, content in files.items()}),
+    }
+
+
+def _about(task: TaskRow, digests: dict[str, str]) -> dict[str, Any]:
+    """Return the part of a record that the source does not decide."""
+    return {
         "deviations": list(task.deviations),
         "hub_note": task.hub_note,
-        "files": {name: sha256(content) for name, content in files.items()},
-        "digest": sha256(b"".join(files[name] for name in sorted(files))),
+        "files": digests,
+        "digest": sha256("".join(f"{d} {name}\n" for name, d in digests.items()).encode()),
         "built": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "datasets")},
         },
     }
-    return files, record
 
 
 def _encoded(lines: Iterable[Line]) -> bytes:
@@ -263,7 +275,9 @@ def _serial(names: Sequence[str], plan: Plan) -> Iterator[Report]:
 
 def _parallel(names: Sequence[str], plan: Plan, jobs: int) -> Iterator[Report]:
     # spawn: the progress bar's thread must not be forked
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    # a Ctrl-C reaches every process: the workers finish the task in hand, this one stops the rest
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, quiet) as pool:
         futures: dict[Future[Report], str] = {
             pool.submit(_attempt, name, plan): name for name in names
         }

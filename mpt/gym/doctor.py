@@ -12,7 +12,7 @@ import numpy as np
 from mpt.errors import DataError
 from mpt.gym.catalogue import Catalogue, Partition, TaskInfo, load_catalogue
 from mpt.gym.fewshot import Example, available_seeds, parse
-from mpt.gym.overlap import Overlap, Texts
+from mpt.gym.overlap import Matches, Overlap, Texts
 from mpt.gym.records import changed_files, failures, read_record
 from mpt.gym.tasks import load_rows
 from mpt.gym.verify import compare, published_sums
@@ -107,8 +107,8 @@ def _task(gym: Path, info: TaskInfo, failure: str) -> tuple[TaskState, Texts | N
     if not seeds:
         return unavailable(f"no data seed has train, dev and test at {info.shots or 'all'} shots")
     try:
-        texts = _read(gym, info, seeds)
-    except DataError as error:
+        texts = read_texts(gym, info, seeds)
+    except (DataError, OSError) as error:
         return unavailable(str(error))
     record = read_record(folder)
     changed = changed_files(folder, record) if record is not None else []
@@ -122,7 +122,7 @@ def _against_published(gym: Path, info: TaskInfo, seeds: tuple[int, ...]) -> Tas
     published = load_catalogue(None).tasks.get(info.name)
     if published != info or info.name not in published_sums():
         shots = info.shots or "all"
-        reason = f"{len(seeds)} data seeds, {shots} shots (no published sums at this size)"
+        reason = f"{len(seeds)} data seeds, {shots} shots (no published sums for them)"
         return TaskState(info.name, "built", reason, seeds)
     found = compare(gym, info.name)
     if not found.different:
@@ -139,7 +139,7 @@ def _why(info: TaskInfo) -> str:
     return "; known: " + "; ".join(reasons) if reasons else ""
 
 
-def _read(gym: Path, info: TaskInfo, seeds: Sequence[int]) -> Texts:
+def read_texts(gym: Path, info: TaskInfo, seeds: Sequence[int]) -> Texts:
     """Parse every file of the task once; files with equal bytes count once."""
     seen: dict[bytes, tuple[Example, ...]] = {}
 
@@ -185,17 +185,18 @@ def _shared(
         for target in part.target
         if source in at and target in at
     }
-    pairs = [
-        Pair(
-            source,
-            target,
-            float(np.mean(matches[target].learn[:, at[source]])),
-            float(np.mean(matches[target].anywhere[:, at[source]])),
-        )
-        for source, target in sorted(wanted)
-    ]
-    pairs = sorted(
+    pairs = (_pair(source, target, at[source], matches[target]) for source, target in wanted)
+    found_pairs = sorted(
         (pair for pair in pairs if pair.share_anywhere > 0),
         key=lambda pair: (-pair.share_anywhere, pair.source, pair.target),
     )
-    return tuple(map(state, catalogue.partitions.values())), tuple(pairs)
+    return tuple(map(state, catalogue.partitions.values())), tuple(found_pairs)
+
+
+def _pair(source: str, target: str, column: int, found: Matches) -> Pair:
+    return Pair(
+        source,
+        target,
+        float(np.mean(found.learn[:, column])),
+        float(np.mean(found.anywhere[:, column])),
+    )

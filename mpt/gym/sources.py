@@ -57,8 +57,12 @@ class Mirror:
     folder: Path
 
     def names(self) -> list[str]:
-        """Return the names of the directories in the mirror, sorted."""
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        """Return the names of the directories in the mirror, sorted; hidden ones are not meant."""
+        return sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
 
     def key(self, task: TaskRow) -> str:
         """Return SHA-256 over the files of the splits that the task reads."""
@@ -151,7 +155,8 @@ def _open_hub(task: TaskRow) -> tuple[Origin, Callable[[str], Iterator[tuple[int
 
     assert task.hub is not None
     api = HfApi()
-    info = api.dataset_info(task.hub, timeout=HUB_TIMEOUT)
+    pinned = None if task.revision in ("main", _PARQUET) else task.revision
+    info = api.dataset_info(task.hub, revision=pinned, timeout=HUB_TIMEOUT)
     files = [file.rfilename for file in info.siblings or ()]
     commit = info.sha
     converted = task.revision == _PARQUET or f"{task.hub.split('/')[-1]}.py" in files

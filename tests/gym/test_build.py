@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mpt.gym import build
 from mpt.gym.build import Plan, Report, build_all, build_task
 from mpt.gym.catalogue import ALL_SHOTS, load_catalogue, missing_tasks
 from mpt.gym.fewshot import available_seeds, load_task
-from mpt.gym.sources import Mirror
+from mpt.gym.sources import Hub, Mirror
 from mpt.gym.tasks import load_rows
 
 Rows = list[dict[str, Any]]
@@ -252,6 +251,22 @@ def test_a_second_run_keeps_what_is_there_and_a_changed_source_or_file_is_built_
     assert snapshot(out) != before
 
 
+def test_a_finished_hub_task_is_kept_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_mirror(tmp_path / "raw", "xsum")
+    hub = Hub()
+    monkeypatch.setattr(Hub, "open", lambda self, task: source.open(task))
+    what = Plan(hub, tmp_path / "gym", 16, (13,))
+    assert statuses(run(["xsum"], what)) == ["built"]
+
+    def unreachable(self: Hub, task: object) -> None:
+        raise DataError("asked")
+
+    monkeypatch.setattr(Hub, "open", unreachable)
+    assert statuses(run(["xsum"], what)) == ["kept"]
+
+
 def test_more_seeds_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     source = write_mirror(tmp_path / "raw", "xsum")
     out = tmp_path / "gym"
@@ -437,7 +452,7 @@ def test_short_classes_and_lines_with_a_tab_inside_are_reported(tmp_path: Path) 
 
 
 def test_100_000_rows_take_at_most_60_seconds_and_one_gibibyte(tmp_path: Path) -> None:
-    rows = 20_000 if os.environ.get("MPT_FULL_SIZE") is None else 100_000
+    rows = 100_000
     lines = (
         json.dumps({"text": f"row {n} " + "word " * 60, "label": n % 2}) + "\n"
         for n in range(rows)
@@ -451,15 +466,16 @@ def test_100_000_rows_take_at_most_60_seconds_and_one_gibibyte(tmp_path: Path) -
         "from mpt.gym.sources import Mirror; from mpt.gym.tasks import load_rows;"
         "build_task(load_rows()['rotten_tomatoes'],"
         f"Plan(Mirror(Path(sys.argv[1])), Path(sys.argv[2]), 16, {DATA_SEEDS!r}));"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "used = resource.getrusage(resource.RUSAGE_SELF);"
+        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
     )
     (tmp_path / "gym").mkdir()
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "raw"), str(tmp_path / "gym")],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert time.monotonic() - start <= 60 * rows / 100_000
-    assert int(done.stdout) <= 2**20  # KiB on Linux
+    peak, seconds = map(float, done.stdout.split())
+    assert seconds <= 60  # of the processor: the machine may be busy with other things
+    assert peak <= 2**20  # KiB on Linux

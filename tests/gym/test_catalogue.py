@@ -104,6 +104,7 @@ def test_the_source_subsets_have_12_and_24_tasks_and_are_nested() -> None:
         "cls_to_cls_12": 12,
         "cls_to_cls_24": 24,
     }
+    assert set(subsets["cls_to_cls_12"]) < set(subsets["cls_to_cls_24"])
 
 
 def test_a_gym_without_gym_toml_has_the_published_catalogue(tmp_path: Path) -> None:

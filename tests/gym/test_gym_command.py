@@ -129,6 +129,15 @@ def test_absent_and_empty_paths(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.count("error: ") == 6
 
 
+def test_a_place_that_cannot_be_written_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = mirror(tmp_path / "raw", "sick")
+    (tmp_path / "file").write_text("")
+    assert build(raw, tmp_path / "file" / "gym") == 2
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
 def test_verify_names_what_differs_and_ends_with_1_and_with_0_where_nothing_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,13 +56,15 @@ class FakeHub:
 
     def __init__(self, data: datasets.Dataset, main: list[str], converted: list[str]) -> None:
         self.data = data
-        self.files = {None: main, "refs/convert/parquet": converted}
+        self.asked: list[str | None] = []
+        self.files: dict[str | None, list[str]] = {None: main, "refs/convert/parquet": converted}
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def dataset_info(
         self, repo: str, revision: str | None = None, timeout: float | None = None
     ) -> SimpleNamespace:
         assert timeout == HUB_TIMEOUT
+        self.asked.append(revision)
         siblings = [SimpleNamespace(rfilename=name) for name in self.files[revision]]
         card = SimpleNamespace(license=["mit", "other"]) if revision is None else None
         return SimpleNamespace(sha=COMMIT, siblings=siblings, card_data=card)
@@ -108,6 +110,18 @@ def test_data_files_on_main_are_read_at_the_commit_and_only_in_the_columns_of_th
         )
     ]
     assert (origin.revision, origin.licence) == (COMMIT, "mit, other")
+
+
+def test_a_row_may_pin_a_commit(
+    monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[Any]]
+) -> None:
+    fake = FakeHub(labelled(columns), [], [])
+    fake.files["feed"] = ["data/train.parquet"]
+    install(monkeypatch, fake)
+    row = dataclasses.replace(load_rows()["rotten_tomatoes"], revision="feed")
+    origin, _ = Hub().open(row)
+    assert origin.revision == COMMIT
+    assert fake.asked == ["feed"]
 
 
 def test_a_loading_script_is_never_run_the_converted_files_of_the_split_are_read(
