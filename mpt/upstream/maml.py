@@ -18,7 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.engine import EpisodeLoss
+    from mpt.upstream.losses import EpisodeLoss
 
 
 def outer_gradient(

@@ -12,7 +12,7 @@ from mpt.upstream import maml
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.engine import EpisodeLoss
+    from mpt.upstream.losses import EpisodeLoss
 
 OuterGradient = Callable[
     ["EpisodeLoss", Tensor, "Episode", "UpstreamConfig"], tuple[Tensor, float]

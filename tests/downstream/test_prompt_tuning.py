@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers.optimization import Adafactor as HuggingFaceAdafactor
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig, TextConfig
-from mpt.downstream import prompt_tuning
+from mpt.downstream import pack
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.errors import UsageError
@@ -85,7 +86,7 @@ def test_any_packing_gives_what_separate_runs_give(
     config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
     everything = _runs(random_backbone, tasks)
     runs = [everything[place] for place in rng.permutation(len(everything))[: 3 + 2 * seed]]
-    monkeypatch.setitem(prompt_tuning.TOKENS_PER_PASS, "cpu", int(rng.integers(50, 2000)))
+    monkeypatch.setitem(pack.TOKENS_PER_PASS, "cpu", int(rng.integers(50, 2000)))
     packed = _tune(random_backbone, runs, config)
     for run, result in zip(runs, packed, strict=True):
         (alone,) = _tune(random_backbone, [run], config)
@@ -95,9 +96,11 @@ def test_any_packing_gives_what_separate_runs_give(
         assert (result.dev, result.test) == (alone.dev, alone.test)
 
 
+@pytest.mark.parametrize("position", ["prepend", "append"])
 def test_packing_agrees_to_float64s_precision_in_float64(
-    toy_backbone64: Backbone, tasks: list[FewShotTask]
+    position: str, toy_checkpoint: Path, tasks: list[FewShotTask]
 ) -> None:
+    toy_backbone64 = load_backbone(str(toy_checkpoint), dtype=torch.float64, position=position)
     config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
     runs = _runs(toy_backbone64, tasks)[::3]
     for run, result in zip(runs, _tune(toy_backbone64, runs, config), strict=True):
@@ -344,6 +347,17 @@ def test_one_name_for_two_sets_of_data_is_refused(
     other = dataclasses.replace(tasks[0], digest="other")
     runs = [TuningRun(task, 0.3, _prompt(toy_backbone)) for task in (tasks[0], other)]
     with pytest.raises(UsageError, match="toy-one with data seed 13 is given twice"):
+        _tune(toy_backbone, runs)
+
+
+def test_a_prompt_of_another_width_or_length_is_refused(
+    toy_backbone: Backbone, tasks: list[FewShotTask]
+) -> None:
+    wide, long = torch.ones(P, toy_backbone.d_model + 1), torch.ones(P + 1, toy_backbone.d_model)
+    with pytest.raises(UsageError, match=r"prompt of toy-one is \(4, 33\), but must be \[P, 32\]"):
+        _tune(toy_backbone, [TuningRun(tasks[0], 0.3, wide)])
+    runs = [TuningRun(tasks[0], 0.3, prompt) for prompt in (_prompt(toy_backbone), long)]
+    with pytest.raises(UsageError, match="P the same for all runs"):
         _tune(toy_backbone, runs)
 
 
