@@ -191,9 +191,16 @@ class PointStore(_Store):
         return self.folder / f"{key}.json"
 
     def put(self, identity: Record, body: Record) -> str:
-        """Write a point, replacing an older record of the same identity; return its key."""
+        """Write a point, replacing an older record of the same identity; return its key.
+
+        What stands in its place and is no record is set aside.
+        """
         record = {"schema": SCHEMA, "key": leaf_key(identity), "identity": identity, **body}
-        self.disk.write(self._path(record["key"]), seal(record))
+        path = self._path(record["key"])
+        if path.exists() and self.get(record["key"]) is None:
+            moved = set_aside(path)
+            self._problems[path] = f"{self._problems[path]}; set aside as {moved.name}"
+        self.disk.write(path, seal(record))
         return record["key"]
 
     def all(self) -> list[Record]:

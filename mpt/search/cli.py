@@ -25,7 +25,7 @@ def main(method: str, argv: Sequence[str] | None = None) -> int:
     """Run a search of a method's settings from command-line flags; return the exit code."""
     try:
         flags = _parser(method).parse_args(argv)
-        job, execution = _job(method, flags), _execution(flags)
+        job, execution = _job(method, flags), _execution(method, flags)
         if flags.dry_run:
             return plan_search(job, execution)
         return run_search(job, execution, fresh=flags.fresh)
@@ -124,11 +124,34 @@ def _trajectories(space: Space, flags: argparse.Namespace) -> list[Trajectory]:
     return space.grid()
 
 
-def _execution(flags: argparse.Namespace) -> Execution:
+def _execution(method: str, flags: argparse.Namespace) -> Execution:
     check_gpus(flags.gpus_per_trial)
-    words = [word for word in sys.argv if word != "--fresh"]
     return Execution(
         address=flags.address,
         gpus_per_trial=flags.gpus_per_trial,
-        resume=shlex.join(["python", *words]),
+        resume=_command(method, flags, fresh=False),
+        next_step=_next_step(method, flags),
     )
+
+
+def _next_step(method: str, flags: argparse.Namespace) -> str:
+    """Return the command after a finished search: real size, beyond the grid, or more draws."""
+    if flags.smoke:
+        return _command(method, flags, fresh=False, smoke=False, results=None)
+    if flags.searcher == "random":
+        more = 2 * (flags.num_samples or DEFAULT_SAMPLES)
+        return _command(method, flags, fresh=False, num_samples=more)
+    wide = "embedded_wide" if default_space(flags.backbone) == "embedded" else "wide"
+    return _command(method, flags, fresh=False, space=wide, searcher="random")
+
+
+def _command(method: str, flags: argparse.Namespace, **changes: object) -> str:
+    """Return the command line that stands for these flags."""
+    words = ["python", sys.argv[0]]
+    for name, value in {**vars(flags), **changes}.items():
+        if value == _parser(method).get_default(name):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return shlex.join(words)

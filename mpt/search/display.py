@@ -57,12 +57,13 @@ class Display:
         rungs = ", ".join(map(str, job.trajectories[0].rungs))
         self.say(f"{method} search · {config.partition} · backbone {config.backbone}")
         self.say(
-            f"  points   {load.points} from {len(job.trajectories)} trajectories: {job.title}; "
-            f"steps {rungs} are rungs of one run"
+            f"  points   {load.points} from {len(job.trajectories)} trajectories "
+            f"(steps {rungs} are rungs of one run)"
         )
+        self.say(f"  space    {job.title}")
         self.say(
             f"  score    ARG (%) over prompt tuning on {len(job.plan.validation)} validation "
-            f"tasks × {len(config.data_seeds)} data seeds, 95 % bootstrap interval"
+            f"tasks × {len(config.data_seeds)} data seeds"
         )
         self.say(
             f"  leaves   {load.all_leaves} downstream runs ({load.leaves} + {load.shared} shared "
@@ -96,15 +97,16 @@ class Display:
         self.say(
             f"{f'{done}/{len(self._job.points)}':>7}{values}{entry.steps:>8}"
             f"{_arg(entry.score):>10}  {_interval(entry.score):<20}"
-            f"{_signed(best):>8}{clock_text(left):>11}"
+            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>8}"
+            f"{clock_text(left):>11}"
         )
 
     def ranking(self, entries: Sequence[Entry]) -> None:
         """Print all points, best first, then the best and the worst."""
-        table = self._table(
-            "rank", *self._names, "steps", "ARG %", "95 % interval", "test %", "leaves", "note"
-        )
         order = ranked(list(entries))
+        table = self._table(
+            "rank", *self._names, "steps", "ARG %", "95 % interval", "test %", "leaves"
+        )
         for rank, entry in enumerate(order, start=1):
             score = entry.score
             assert score is not None
@@ -116,10 +118,14 @@ class Display:
                 _interval(score),
                 "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
                 f"{score.leaves} of {score.of}",
-                score.note,
             )
         self._console.print(table)
         self._reasons(order)
+        if self._job.plan.partial:
+            self.say(self._job.plan.partial)
+        if order[0].score is None or order[0].score.score <= BAD_SCORE:
+            self.say("no point has an ARG: there is no best one")
+            return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None
             settings = ", ".join(
@@ -132,7 +138,10 @@ class Display:
             )
 
     def _reasons(self, order: Sequence[Entry]) -> None:
-        """Say once why tasks have no gain."""
+        """Say what the table's words and marks stand for, each once."""
+        notes = dict.fromkeys(entry.score.note for entry in order if entry.score is not None)
+        for note in filter(None, notes):
+            self.say(f"note: {note}")
         gains = [entry.score.gain for entry in order if entry.score is not None]
         lines = dict.fromkeys(line for gain in gains if gain is not None for line in gain.reasons)
         for line in lines:
@@ -144,7 +153,7 @@ class Display:
     def _table(self, *columns: str) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            table.add_column(column, justify="left" if column == "note" else "right")
+            table.add_column(column, justify="right")
         return table
 
 
@@ -169,10 +178,10 @@ def _arg(score: PointScore) -> str:
 
 
 def _interval(score: PointScore) -> str:
-    if score.gain is None or score.gain.low is None:
+    if score.gain is None or score.gain.low is None or score.gain.high is None:
         return "–"
     return f"[{_signed(score.gain.low)}, {_signed(score.gain.high)}]"
 
 
-def _signed(value: float | None) -> str:
-    return "–" if value is None or value <= BAD_SCORE else f"{value:+.2f}"
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"

@@ -48,3 +48,5 @@ class Execution:
     """Restarts of a trial whose worker died."""
     resume: str = ""
     """The command that goes on after an interruption."""
+    next_step: str = ""
+    """The command that suits a finished search."""

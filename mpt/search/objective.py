@@ -266,7 +266,7 @@ def score_point(point: Mapping[str, Any], store: LeafStore) -> PointScore:
         mean_test=sum(tests) / len(tests) if tests else None,
         leaves=leaves,
         of=of,
-        note="" if gain.arg is not None else f"ARG over {gain.defined} of {gain.of} tasks",
+        note="" if gain.arg is not None else f"* ARG over {gain.defined} of {gain.of} tasks",
     )
 
 

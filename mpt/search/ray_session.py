@@ -9,7 +9,9 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
@@ -28,6 +30,9 @@ _ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
+"""Where Ray notes the address of a cluster that was started on this machine."""
 
 _STORE_BYTES = 128 * 2**20
 """Object store of a local Ray: only settings travel through it."""
@@ -67,6 +72,8 @@ def _start(execution: Execution) -> None:
     import ray
 
     local = execution.address == "local"
+    if not local:
+        _check_reachable(execution.address)
     options: dict[str, Any] = {}
     if local:
         options = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
@@ -79,12 +86,32 @@ def _start(execution: Execution) -> None:
             logging_level=logging.ERROR,
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"--address is {execution.address!r}, but no Ray answers there ({reason}); start one "
-            "(ray start --head), set RAY_AUTH_MODE as it was set there, or leave --address out"
-        ) from None
+        raise _unreachable(execution.address, reason) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Knock before Ray does: Ray itself tries for minutes, and no signal ends it then."""
+    target = address
+    if address == "auto":
+        target = os.environ.get("RAY_ADDRESS", "")
+        with contextlib.suppress(OSError):
+            target = target or _CURRENT_CLUSTER.read_text().strip()
+        if not target:
+            raise _unreachable(address, "no cluster runs on this machine")
+    host, _, port = target.rpartition("/")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(address, f"{target}: {error}") from None
+
+
+def _unreachable(address: str, reason: str) -> UsageError:
+    return UsageError(
+        f"--address is {address!r}, but no Ray answers there ({reason}); start one (ray start "
+        "--head), set RAY_AUTH_MODE as it was set there, or leave --address out"
+    )
 
 
 def _silence() -> None:

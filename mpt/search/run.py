@@ -71,6 +71,9 @@ def plan_search(job: SearchJob, execution: Execution, display: Display | None = 
     load = take_stock(job, study)
     show.header(load)
     show.points_table(Standings(job, study, read_only=True).entries())
+    if load.points_there == load.points:
+        show.say("nothing is left to do; the same command without --dry-run prints the ranking")
+        return DONE
     slots = min(len(job.trajectories), execution.workers or _cpus())
     rates = probe(study, job.trajectories[0], start_s)
     total = sum(part.steps for part in load.trajectories)
@@ -113,7 +116,7 @@ def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interr
     if missing:
         show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
         return FAILED
-    _closing(job, show, standings, time.perf_counter() - began)
+    _closing(job, execution, show, standings, time.perf_counter() - began)
     return DONE
 
 
@@ -151,7 +154,10 @@ def _incomplete(standings: Standings, job: SearchJob, index: int) -> bool:
     return any(standings.entry(index, rung).score is None for rung in rungs)
 
 
-def _closing(job: SearchJob, show: Display, standings: Standings, seconds: float) -> None:
+def _closing(
+    job: SearchJob, execution: Execution, show: Display, standings: Standings, seconds: float
+) -> None:
+    """Say what the search has cost, where it is, and what to do next."""
     entries = standings.entries()
     upstream: dict[str, dict[str, float]] = {}
     for entry in entries:  # later rungs of a trajectory include the earlier ones
@@ -166,6 +172,7 @@ def _closing(job: SearchJob, show: Display, standings: Standings, seconds: float
         f"this call took {clock_text(seconds)}"
     )
     show.say(f"records  {job.results} (points/, leaves/; prompts in trajectories/)")
+    show.say(f"next     {execution.next_step}")
 
 
 def _set_records_aside(results: Path, show: Display) -> None:

@@ -34,12 +34,11 @@ class TimeLeft:
         self._total = sum(each) + shared
         self._begun = clock()
         self._seen: dict[int, tuple[int, int]] = {}
-        self._from: dict[int, int] = {}
+        self._begin = [part.begin for part in load.trajectories]
 
     def report(self, result: dict[str, Any]) -> None:
         """Take in a trial's report."""
         index, steps, packs = result["index"], result["steps"], result["packs"]
-        self._from.setdefault(index, steps if packs else 0)
         old = self._seen.get(index, (0, 0))
         # a trial that was started again counts its packs from 0
         self._seen[index] = max(old[0], steps), max(old[1], packs)
@@ -49,7 +48,7 @@ class TimeLeft:
         """Seconds left."""
         elapsed = self._clock() - self._begun
         done = sum(
-            max(0, steps - self._from[index]) * self._rates.step_s + packs * self._rates.pack_s
+            max(0, steps - self._begin[index]) * self._rates.step_s + packs * self._rates.pack_s
             for index, (steps, packs) in self._seen.items()
         )
         share = min(1.0, done / self._total) if self._total > 0 else 1.0

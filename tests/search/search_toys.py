@@ -1,0 +1,127 @@
+"""Builds toy searches and runs them, in a test or in a process that a test kills.
+
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW] [FRESH]`` runs the toy search
+with Ray on two workers and exits with its code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
+from mpt.errors import MptError
+from mpt.records import LeafStore, PointStore, read_lines
+from mpt.search.job import Execution, SearchJob
+from mpt.search.spaces import Trajectory
+from mpt.search.study import plan_study
+
+SOURCES = ("s-one", "s_two", "s-three")
+VALIDATION = ("v-one", "v_two")
+SEEDS = (13, 21)
+
+
+def write_toy_gym(folder: Path) -> Path:
+    """Write a gym whose answers are told by the first letter of the input."""
+    rows = [f"validation_tasks = {json.dumps(VALIDATION)}"]
+    for name in (*SOURCES, *VALIDATION, "t-one"):
+        rows += [f"[tasks.{name}]", 'family = "classification"', 'metric = "ACC"', "shots = 4"]
+        for seed in SEEDS:
+            rng = np.random.default_rng([seed, *name.encode()])
+            for part in ("train", "dev", "test"):
+                path = folder / name / f"{name}_4_{seed}_{part}.tsv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(_line(rng, row) for row in range(8)))
+    rows += ["[partitions.random_to_random]", f"source = {json.dumps(SOURCES)}"]
+    rows += ['target = ["t-one"]']
+    (folder / "gym.toml").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def _line(rng: np.random.Generator, row: int) -> str:
+    tail = "".join(rng.choice(list("abc "), size=int(rng.integers(1, 9))))
+    return f"{'pq'[row % 2]}{tail}.\t{'xy'[row % 2]}\n"
+
+
+def toy_study(checkpoint: Path, gym: Path, **changes: Any) -> StudyConfig:
+    config = StudyConfig(
+        backbone=str(checkpoint),
+        gym=str(gym),
+        data_seeds=SEEDS,
+        prompt=PromptConfig(length=3),
+        text=TextConfig(max_input=24, max_target=4),
+        downstream=DownstreamConfig(
+            lrs=(0.5, 0.2), batch_size=2, steps=4, eval_every=2, max_generated=3
+        ),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def toy_job(
+    checkpoint: Path,
+    gym: Path,
+    results: Path,
+    *,
+    rungs: tuple[int, ...] = (2, 4, 6),
+    inner_lrs: tuple[float, ...] = (0.1, 1.0),
+    chunk_s: float = 0.0,
+    **changes: Any,
+) -> SearchJob:
+    return SearchJob(
+        plan=plan_study(toy_study(checkpoint, gym, **changes)),
+        trajectories=tuple(
+            Trajectory(config=UpstreamConfig(inner_lr=inner_lr, outer_lr=0.3), rungs=rungs)
+            for inner_lr in inner_lrs
+        ),
+        results=results,
+        title='space "toy"',
+        chunk_s=chunk_s,
+    )
+
+
+def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
+    """The same search with more to do, so that there is time to kill it."""
+    downstream = DownstreamConfig(
+        lrs=(0.5, 0.2), batch_size=4, steps=120, eval_every=40, max_generated=3
+    )
+    return toy_job(checkpoint, gym, results, rungs=(20, 40, 60), downstream=downstream)
+
+
+def bits(results: Path) -> dict[str, Any]:
+    """Return what must not depend on how a search ran: leaf results, and points without clocks."""
+    leaves, points = LeafStore(results), PointStore(results)
+    found: dict[str, Any] = {}
+    for key in leaves.keys():  # noqa: SIM118 - not a dictionary
+        leaf = leaves.get(key)
+        assert leaf is not None, leaves.problems
+        cost = {name: value for name, value in leaf["cost"].items() if name != "seconds"}
+        found[key] = (leaf["identity"], leaf["result"], cost)
+    for point in points.all():
+        cost = {name: value for name, value in point["cost"].items() if name != "seconds"}
+        found[point["key"]] = {**point, "cost": cost, "provenance": None}
+    assert not leaves.problems
+    assert not points.problems
+    return found
+
+
+def computed(results: Path) -> list[str]:
+    """Return the key of every leaf that was computed, repeated if it was computed again."""
+    return [key for line in read_lines(results / "packs.jsonl") for key in line["leaves"]]
+
+
+if __name__ == "__main__":
+    from mpt.search.run import run_search
+
+    paths = [Path(word) for word in sys.argv[1:4]]
+    make = slow_job if "SLOW" in sys.argv[4:] else toy_job
+    execution = Execution(workers=2, max_failures=1, resume="the same command", next_step="rest")
+    try:
+        sys.exit(run_search(make(*paths), execution, fresh="FRESH" in sys.argv))
+    except MptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

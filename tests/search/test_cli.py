@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpt
+from mpt.errors import UsageError
+from mpt.search import cli
+from mpt.search.job import Execution, SearchJob
+
+ROOT = Path(mpt.__file__).resolve().parents[1]
+JOB = ROOT / "tune_jobs" / "maml_rr.py"
+
+
+class Called(Exception):
+    """Carries what the command line asked for."""
+
+    def __init__(self, job: SearchJob, execution: Execution, fresh: bool) -> None:
+        self.job, self.execution, self.fresh = job, execution, fresh
+
+
+@pytest.fixture
+def parse(toy_gym: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return a function from flags to what they ask for, on the toy gym."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tune_jobs/maml_rr.py"])
+
+    def search(job: SearchJob, execution: Execution, *, fresh: bool = False) -> int:
+        raise Called(job, execution, fresh)
+
+    monkeypatch.setattr(cli, "run_search", search)
+
+    def call(*flags: str) -> Called:
+        # the toy gym has the smoke preset's data seeds only
+        with pytest.raises(Called) as caught:
+            cli.main("maml", ["--smoke", "--gym", str(toy_gym), *flags])
+        return caught.value
+
+    return call
+
+
+def test_the_flags_are_these_and_no_others() -> None:
+    # Other people's scripts call them: adding is a decision, losing one is a break.
+    actions = cli._parser("maml")._actions
+    assert sorted(name for action in actions for name in action.option_strings) == [
+        "--address",
+        "--allow-missing",
+        "--backbone",
+        "--dry-run",
+        "--fresh",
+        "--gpus-per-trial",
+        "--gym",
+        "--help",
+        "--num-samples",
+        "--partition",
+        "--results",
+        "--searcher",
+        "--smoke",
+        "--space",
+        "--train-seed",
+        "-h",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--nope"], "unrecognized arguments: --nope"),
+        (["--back", "x"], "unrecognized arguments: --back x"),  # no abbreviations
+        (["--searcher", "tpe"], "argument --searcher: invalid choice: 'tpe'"),
+        (["--num-samples", "0"], "--num-samples: is '0', but must be a whole number ≥ 1"),
+        (["--num-samples", "2.5"], "--num-samples: is '2.5', but must be a whole number ≥ 1"),
+        (["--num-samples", "4"], "--num-samples is for --searcher random"),
+        (["--train-seed", "-1"], "--train-seed: is '-1', but must be a whole number ≥ 0"),
+        (["--gpus-per-trial", "x"], "--gpus-per-trial: is 'x', but must be a number"),
+        (["--gpus-per-trial", "nan"], "--gpus-per-trial: is 'nan', but must be a number"),
+        (["--gpus-per-trial", "1.5"], "--gpus-per-trial is 1.5, but must be in [0, 1] or a whole"),
+        (["--gpus-per-trial", "-1"], "--gpus-per-trial is -1"),
+        (["--space", "xx"], "space 'xx' is unknown; maml.toml holds paper, embedded"),
+        (["--space", "wide"], "--searcher random --num-samples N"),
+        (["--partition", "yy"], "partition 'yy' is unknown; known are random_to_random"),
+        (["--gym", "/nonexistent"], "gym '/nonexistent' is not a directory"),
+    ],
+)
+def test_bad_flags_end_with_one_line_and_code_2(
+    toy_gym: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    base = [] if "--gym" in flags else ["--gym", str(toy_gym)]
+    assert cli.main("maml", ["--smoke", *base, *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_missing_tasks_end_with_one_line_and_code_3(
+    toy_gym: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # without --smoke the preset asks for five data seeds; the toy gym has two
+    assert cli.main("maml", ["--gym", str(toy_gym), "--backbone", "embedded"]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "lack 5 tasks: s-one (no file s-one_4_42_train.tsv" in err
+
+
+def test_smoke_has_a_results_directory_of_its_own(parse: object, tmp_path: Path) -> None:
+    called = parse()  # type: ignore[operator]
+    assert called.job.results == tmp_path / "results" / "smoke"
+    assert called.job.plan.partial.startswith("partial: smoke")
+    assert not called.fresh
+
+
+def test_flags_reach_the_search(parse: object, tmp_path: Path) -> None:
+    called = parse(  # type: ignore[operator]
+        *("--results", "r", "--train-seed", "7", "--gpus-per-trial", "0.5", "--address", "auto"),
+        "--fresh",
+    )
+    assert called.job.results == tmp_path / "r"
+    assert called.job.plan.config.train_seed == 7
+    assert called.execution.gpus_per_trial == 0.5
+    assert called.execution.address == "auto"
+    assert called.fresh
+
+
+def test_the_embedded_backbone_takes_the_embedded_space_and_others_the_papers(
+    parse: object,
+) -> None:
+    assert 'space "embedded"' in parse().job.title  # type: ignore[operator]
+    assert 'space "paper"' in parse("--backbone", "x/y").job.title  # type: ignore[operator]
+
+
+def test_a_random_search_takes_as_many_as_asked(parse: object) -> None:
+    called = parse("--searcher", "random", "--space", "wide", "--num-samples", "1")  # type: ignore[operator]
+    assert len(called.job.trajectories) == 1
+
+
+def test_the_commands_told_to_the_user_say_what_was_asked(parse: object, toy_gym: Path) -> None:
+    execution = parse("--train-seed", "7", "--fresh", "--results", "a b").execution  # type: ignore[operator]
+    head = f"python tune_jobs/maml_rr.py --gym {toy_gym}"
+    # resuming must not start anew; the next step after a smoke run is the real size
+    assert execution.resume == f"{head} --train-seed 7 --results 'a b' --smoke"
+    assert execution.next_step == f"{head} --train-seed 7"
+
+
+def test_the_next_step_leads_beyond_the_grid_and_then_to_more_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["j.py"])
+    parser = cli._parser("maml")
+    grid = parser.parse_args(["--backbone", "x/y"])
+    assert (
+        cli._next_step("maml", grid) == "python j.py --backbone x/y --space wide --searcher random"
+    )
+    drawn = parser.parse_args(["--searcher", "random", "--num-samples", "8"])
+    assert cli._next_step("maml", drawn) == "python j.py --searcher random --num-samples 16"
+
+
+def test_a_usage_error_of_the_search_is_one_line_too(
+    parse: object,
+    toy_gym: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise UsageError("results directory is in use")
+
+    monkeypatch.setattr(cli, "run_search", refuse)
+    assert cli.main("maml", ["--smoke", "--gym", str(toy_gym)]) == 2
+    assert capsys.readouterr().err == "error: results directory is in use\n"
+
+
+def test_the_job_is_short_and_works_from_any_directory(tmp_path: Path) -> None:
+    assert len(JOB.read_text().splitlines()) <= 30
+    done = subprocess.run(
+        [sys.executable, str(JOB), "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "--gpus-per-trial" in done.stdout
+
+
+def test_a_missing_package_is_one_clear_sentence(tmp_path: Path) -> None:
+    # `ray submit` copies this one file to the head's home, where nothing else may be
+    copied = tmp_path / "maml_rr.py"
+    copied.write_text(JOB.read_text())
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(copied)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "package 'mpt' is missing" in done.stderr
+    assert "pip install" in done.stderr
