@@ -231,6 +231,19 @@ def test_texts_are_cut_and_always_end_with_the_end_mark(toy_backbone: Backbone) 
     assert toy_backbone.encode_target("", 5) == [toy_backbone.end_id]
 
 
+def test_rows_of_a_task_are_its_rendered_texts_one_by_one(toy_backbone: Backbone) -> None:
+    examples = [Example("pab", ("x", "y")), Example("q" * 30, ("naïve",))]
+    rows = toy_backbone.encode_rows("toy", examples, TextConfig(max_input=20, max_target=4))
+    assert rows == [
+        (toy_backbone.encode_input(" [toy] pab", 20), toy_backbone.encode_target(" x", 4)),
+        (
+            toy_backbone.encode_input(f" [toy] {'q' * 30}", 20),
+            toy_backbone.encode_target(" naïve", 4),
+        ),
+    ]
+    assert toy_backbone.encode_rows("toy", [], TextConfig()) == []
+
+
 @pytest.mark.parametrize("text", ["x", "two  words", "naïve 漢字 🙂", ""])
 def test_decoding_gives_back_the_text_without_outer_blanks(
     text: str, toy_backbone: Backbone
