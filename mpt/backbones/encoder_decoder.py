@@ -1,6 +1,6 @@
-"""The T5 family: the prompt stands beside the input in the encoder.
+"""T5 and BART: the prompt stands beside the input in the encoder, the decoder writes the target.
 
-Shapes: as in `mpt.backbones.base`; S = L + P encoder positions.
+Shapes: as in `mpt.backbones.base`; S = L + P encoder positions, C decoder tokens given beforehand.
 """
 
 from __future__ import annotations
@@ -9,83 +9,67 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import NewGELUActivation
+from transformers import AutoModelForSeq2SeqLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from mpt.backbones.base import Backbone
+from mpt.backbones.generation import Decoding
 from mpt.backbones.rows import Batch
+from mpt.errors import DataError
 
 
 class EncoderDecoder(Backbone):
-    """T5, T5 v1.1 and their LM-adapted checkpoints.
+    """An encoder that reads [prompt; input; padding] or [input; prompt; padding], and a decoder.
 
-    The encoder reads [prompt; input; padding] or [input; prompt; padding]. T5 knows positions
-    only relatively and the padding comes last in both, so a row's numbers do not depend on it.
+    The padding comes last in both orders, so that no position depends on it.
     """
+
+    auto = AutoModelForSeq2SeqLM
 
     def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
         super().__init__(name, model, tokenizer, position)
-        _use_fused_gelu(model)
-        if model.dtype == torch.float64:
-            _use_double_norms(model)
-        self._start = int(model.config.decoder_start_token_id)
+        self._encoder, self._decoder = model.get_encoder(), model.get_decoder()
+        self._prefix = [_decoder_start(name, model)]
+
+    @property
+    def _words(self) -> Any:
+        return self._encoder.embed_tokens
 
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the decoder states [N, d] that predict the target tokens."""
         states, mask = self._encode(prompts, batch)
-        shifted = torch.roll(batch.target_ids, 1, 1)
-        shifted[:, 0] = self._start
+        given = self._given(batch)
+        self._check_positions("target", given.shape[1] + batch.target_ids.shape[1] - 1)
         # Causal, and padded on the right: no position of the mask ever looks at padding.
-        decoded = self._model.decoder(
-            input_ids=shifted,
+        decoded = self._decoder(
+            input_ids=torch.cat([given, batch.target_ids[:, :-1]], 1),
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
-        return decoded[batch.target_mask]
+        return decoded[:, given.shape[1] - 1 :][batch.target_mask]
 
-    def head(self, states: Tensor) -> Tensor:
-        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
-        if self._model.config.scale_decoder_outputs:
-            states = states * self.d_model**-0.5
-        logits = self._model.lm_head(states)
-        return logits if logits.dtype == torch.float64 else logits.float()
-
-    @torch.no_grad()
-    def generate_ids(self, prompts: Tensor, batch: Batch, max_new_tokens: int) -> list[list[int]]:
-        """Return the greedy output tokens of every row, the end mark included where it came.
-
-        The encoder runs once; the decoder keeps keys and values and stops when all rows ended.
-        """
+    def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
+        """Return the decoder before its first token; the encoder has run."""
         states, mask = self._encode(prompts, batch)
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        token = torch.full((len(batch), 1), self._start, device=states.device)
-        ended = torch.zeros_like(token, dtype=torch.bool)
-        tokens: list[Tensor] = []
-        while len(tokens) < max_new_tokens and not bool(ended.all()):
-            decoded = self._model.decoder(
-                input_ids=token,
-                encoder_hidden_states=states,
-                encoder_attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            token = self.head(decoded[:, -1]).argmax(-1, keepdim=True)
-            ended |= token == self.end_id
-            tokens.append(token)
-        rows: list[list[int]] = torch.cat(tokens, 1).tolist()
-        return [ids[: ids.index(self.end_id) + 1] if self.end_id in ids else ids for ids in rows]
+        return _Decoding(self._decoder, states, mask, self._given(batch))
+
+    def _given(self, batch: Batch) -> Tensor:
+        """Return the tokens [B, C] that the decoder starts from."""
+        given = torch.tensor([self._prefix], device=batch.run.device)
+        return given.expand(len(batch), -1)
 
     def _encode(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the encoder's output [B, S, d] and its mask [B, S]."""
         embedded, mask = self._with_prompts(prompts, batch)
-        states = self._model.encoder(inputs_embeds=embedded, attention_mask=mask)
+        self._check_positions("prompt and input", mask.shape[1])
+        states = self._encoder(inputs_embeds=embedded, attention_mask=mask)
         return states.last_hidden_state, mask
 
     def _with_prompts(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return embeddings [B, S, d] with each row's prompt in its place, and the mask [B, S]."""
-        words = self._model.get_input_embeddings()(batch.input_ids)
+        words = self._words(batch.input_ids)
         # Prompts are kept in float32 (the master copy); the model reads them in its own dtype.
         own = prompts.to(words.dtype)[batch.run]
         soft = torch.ones(own.shape[:2], dtype=torch.bool, device=own.device)
@@ -96,6 +80,81 @@ class EncoderDecoder(Backbone):
         order = _prompt_after_input(batch.input_mask.sum(1), own.shape[1], mask.shape[1])
         moved = joined.gather(1, order[:, :, None].expand_as(joined))
         return moved, mask.gather(1, order)
+
+
+class T5(EncoderDecoder):
+    """T5, T5 v1.1 and their LM-adapted checkpoints; positions are known only relatively."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
+        super().__init__(name, model, tokenizer, position)
+        if model.dtype == torch.float64:
+            _use_double_norms(model)
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
+        if self._model.config.scale_decoder_outputs:
+            states = states * self.d_model**-0.5
+        return self._wide(self._model.lm_head(states))
+
+
+class Bart(EncoderDecoder):
+    """BART: learned positions, embeddings scaled where the configuration says so.
+
+    It reads ``<s> words </s>``. Its decoder is given the start token and ``<s>``, as in BART's
+    training and as its generation forces; the loss is on the words and ``</s>``.
+    """
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
+        super().__init__(name, model, tokenizer, position)
+        self._begin = int(model.config.bos_token_id)
+        self._prefix.append(self._begin)
+        self._max_positions = int(model.config.max_position_embeddings)
+
+    def encode_input(self, text: str, max_tokens: int) -> list[int]:
+        """Return the tokens of an input: begin mark, words cut to fit, end mark."""
+        return [self._begin, *self.word_ids(text)[: max(max_tokens - 2, 0)], self.end_id]
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
+        return self._wide(self._model.lm_head(states) + self._model.final_logits_bias)
+
+
+class _Decoding(Decoding):
+    """The decoder with the keys and values of what it has written."""
+
+    def __init__(self, decoder: Any, states: Tensor, mask: Tensor, given: Tensor):
+        self._decoder, self._states, self._mask, self._given = decoder, states, mask, given
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def next_states(self, tokens: Tensor | None) -> Tensor:
+        decoded = self._decoder(
+            input_ids=self._given if tokens is None else tokens[:, None],
+            encoder_hidden_states=self._states,
+            encoder_attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        return torch.as_tensor(decoded[:, -1])
+
+    def select(self, rows: Tensor) -> None:
+        self._states, self._mask = self._states[rows], self._mask[rows]
+        self._cache.reorder_cache(rows)
+
+
+def _decoder_start(name: str, model: Any) -> int:
+    """Return the decoder's start token as the checkpoint's configuration has it.
+
+    Raises:
+        DataError: it is missing or no token: nothing the model says would mean anything then.
+    """
+    start = getattr(model.config, "decoder_start_token_id", None)
+    size = model.get_input_embeddings().weight.shape[0]
+    if not isinstance(start, int) or not 0 <= start < size:
+        raise DataError(
+            f"backbone {name}: decoder_start_token_id is {start!r}, but its config.json must name "
+            f"a token from 0 to {size - 1}"
+        )
+    return start
 
 
 def _prompt_after_input(lengths: Tensor, p: int, s: int) -> Tensor:
@@ -109,13 +168,6 @@ def _prompt_after_input(lengths: Tensor, p: int, s: int) -> Tensor:
     place = torch.arange(s, device=lengths.device).expand(len(lengths), s)
     n = lengths[:, None]
     return torch.where(place < n, place + p, torch.where(place < n + p, place - n, place))
-
-
-def _use_fused_gelu(model: nn.Module) -> None:
-    """Compute the same tanh-GELU in one kernel: a third of its time, an eighth of a step's."""
-    for module in model.modules():
-        if isinstance(getattr(module, "act", None), NewGELUActivation):
-            module.act = nn.GELU(approximate="tanh")
 
 
 def _use_double_norms(model: nn.Module) -> None:

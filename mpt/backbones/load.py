@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from mpt.backbones.base import Backbone
-from mpt.backbones.encoder_decoder import EncoderDecoder
+from mpt.backbones.decoder_only import DecoderOnly
+from mpt.backbones.encoder_decoder import T5, Bart
 from mpt.errors import DataError, UsageError
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
 
-FAMILIES: dict[str, type[Backbone]] = {"t5": EncoderDecoder}
+FAMILIES: dict[str, type[Backbone]] = {"t5": T5, "bart": Bart, "gpt2": DecoderOnly}
 """Model type of a checkpoint's configuration → how a prompt is put into it."""
 
 
@@ -47,7 +48,8 @@ def load_backbone(
         raise UsageError(f'position is {position!r}, but must be "prepend" or "append"')
     if dtype == torch.float16:
         raise UsageError(
-            "dtype is float16, but T5 activations overflow in it; use bfloat16 or float32"
+            "dtype is float16, but T5 activations overflow in it (65504 is its largest number) "
+            "and prompt gradients underflow; use bfloat16 or float32"
         )
     source = _source(name)
     config = _read("configuration", name, AutoConfig, source)
@@ -58,7 +60,7 @@ def load_backbone(
             f"take one of: {', '.join(sorted(FAMILIES))}"
         )
     tokenizer = _read("tokenizer", name, AutoTokenizer, source)
-    model = _read("weights", name, AutoModelForSeq2SeqLM, source, dtype=dtype)
+    model = _read("weights", name, family.auto, source, dtype=dtype, use_safetensors=True)
     _check_untied(name, model)
     backbone = family(name, model.to(device), tokenizer, position)
     backbone.check_frozen()
@@ -86,8 +88,6 @@ def _source(name: str) -> str:
 
 def _read(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
     """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
-    if auto is AutoModelForSeq2SeqLM:
-        options["use_safetensors"] = True
     here = Path(source).exists()
     reason = ""
     # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
@@ -132,7 +132,8 @@ def _check_untied(name: str, model: Any) -> None:
     which is false for the untied ones (T5 v1.1 and after) only.
     """
     head, embeddings = model.lm_head.weight, model.get_input_embeddings().weight
-    if not model.config.scale_decoder_outputs and head.data_ptr() == embeddings.data_ptr():
+    tied = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
+    if not tied and head.data_ptr() == embeddings.data_ptr():
         raise DataError(
             f"backbone {name}: its configuration says tie_word_embeddings=false, but the output "
             "head came out tied to the embeddings; lm_head.weight must be in the checkpoint"

@@ -1,0 +1,88 @@
+"""Keys and values of inputs that stand before the prompt and so never depend on it.
+
+Shapes: B rows, L input tokens of the longest row, n of one row, H heads, h width of a head.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mpt.backbones.rows import Batch
+
+CPU_BYTES = 2**29
+"""Room of the cache on a CPU; on a GPU it is a quarter of what is free at the start."""
+
+
+class InputCache:
+    """The inputs used last, as far as they fit.
+
+    An input's keys and values are always made from that input alone, so their bits depend neither
+    on the batch it was first met in nor on what has been thrown out since: a resumed run goes on
+    exactly as an undisturbed one.
+
+    Args:
+        max_bytes: room; the input used longest ago goes first. A batch is served whatever its
+            size.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._known: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> InputCache:
+        """Return an empty cache with the usual room."""
+        if device.type != "cuda":
+            return cls(CPU_BYTES)
+        return cls(torch.cuda.mem_get_info(device)[0] // 4)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def batch(
+        self, batch: Batch, compute: Callable[[Tensor], Tensor]
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Return the keys and values of a batch's inputs, padded on the right with zeros.
+
+        Args:
+            batch: B rows.
+            compute: tokens [n] of one input → its keys and values [layers, 2, H, n, h].
+
+        Returns:
+            For every layer keys and values [B, H, L, h], and the inputs' lengths [B].
+        """
+        lengths = batch.input_mask.sum(1)
+        inputs = [
+            tuple(ids[:n])
+            for ids, n in zip(batch.input_ids.tolist(), lengths.tolist(), strict=True)
+        ]
+        used = {
+            key: self._get(key, batch.input_ids[row, : len(key)], compute)
+            for row, key in enumerate(inputs)
+        }
+        layers, _, heads, _, width = next(iter(used.values())).shape
+        shape = (layers, 2, len(inputs), heads, batch.input_ids.shape[1], width)
+        padded = next(iter(used.values())).new_zeros(shape)
+        for row, key in enumerate(inputs):
+            padded[:, :, row, :, : len(key)] = used[key]
+        self._shrink()
+        return [(layer[0], layer[1]) for layer in padded], lengths
+
+    def _get(
+        self, key: tuple[int, ...], ids: Tensor, compute: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        found = self._known.pop(key, None)
+        if found is None:
+            found = compute(ids)
+            self.bytes += found.nbytes
+        self._known[key] = found  # now the one used last
+        return found
+
+    def _shrink(self) -> None:
+        while self.bytes > self.max_bytes and self._known:
+            self.bytes -= self._known.popitem(last=False)[1].nbytes
