@@ -107,6 +107,8 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
         allow_missing=flags.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
+    if flags.results and "://" in flags.results:
+        raise UsageError(f"--results is {flags.results!r}, but must be a directory so far")
     results = flags.results or ("results/smoke" if flags.smoke else "results/search")
     return SearchJob(
         plan=plan,

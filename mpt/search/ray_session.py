@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.errors import UsageError
+from mpt.errors import Interrupted, MptError, UsageError
 
 if TYPE_CHECKING:
-    from mpt.search.job import Execution
+    from mpt.plan import Rates
+    from mpt.search.job import Execution, SearchJob
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -33,6 +34,9 @@ _ENVIRONMENT = {
 
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
 """Where Ray notes the address of a cluster that was started on this machine."""
+
+_STARTS = 3
+"""Attempts to start a local Ray."""
 
 _STORE_BYTES = 128 * 2**20
 """Object store of a local Ray: only settings travel through it."""
@@ -71,24 +75,33 @@ def prepare_environment(address: str) -> None:
 def _start(execution: Execution) -> None:
     import ray
 
-    local = execution.address == "local"
-    if not local:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if execution.address != "local":
         _check_reachable(execution.address)
-    options: dict[str, Any] = {}
-    if local:
-        options = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
-    if local and execution.workers is not None:
+        try:
+            ray.init(address=execution.address, **options)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise _unreachable(execution.address, _first_line(error)) from None
+        return
+    options |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    if execution.workers is not None:
         options["num_cpus"] = execution.workers
-    try:
-        ray.init(
-            address=execution.address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _unreachable(execution.address, reason) from None
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises a bare Exception after 30 s on a busy machine
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise Interrupted(
+                    f"Ray did not start on this machine in {_STARTS} attempts "
+                    f"({_first_line(error)}); when it is less busy, run the same command again"
+                ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_reachable(address: str) -> None:
@@ -112,6 +125,30 @@ def _unreachable(address: str, reason: str) -> UsageError:
         f"--address is {address!r}, but no Ray answers there ({reason}); start one (ray start "
         "--head), set RAY_AUTH_MODE as it was set there, or leave --address out"
     )
+
+
+def on_this_cpu(execution: Execution) -> bool:
+    """Return whether trials run on CPUs like the driver's, so that it can measure for them."""
+    return execution.address == "local" and execution.gpus_per_trial == 0
+
+
+def remote_probe(job: SearchJob, execution: Execution) -> Rates:
+    """Measure the rates where trials run, with what a trial has.
+
+    Raises:
+        MptError: the backbone or the files cannot be read there.
+    """
+    import ray
+
+    from mpt.search.trainable import probe_here
+
+    task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
+    try:
+        return ray.get(task.remote(job))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MptError):
+            raise error.cause from None
+        raise
 
 
 def _silence() -> None:

@@ -7,7 +7,6 @@ over the point records. Nothing of Tune's is ever restored.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -22,10 +21,11 @@ from mpt.search.display import Display
 from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
-from mpt.search.ray_session import ray_session
+from mpt.search.ray_session import on_this_cpu, ray_session, remote_probe
 from mpt.search.standing import Standings, ranked
-from mpt.search.study import open_study
+from mpt.search.study import Study, open_study
 from mpt.search.time_left import TimeLeft, clock_text
+from mpt.storage import Disk
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
 _OURS = ("leaves", "points", "pending", "trajectories", "locks", "packs.jsonl", "tune", "tmp")
@@ -55,6 +55,7 @@ def run_search(
         try:
             LeafStore(job.results)  # creates the directory, or says why it cannot be used
             with driver_lock(job.results):
+                Disk(job.results).sweep()
                 if fresh:
                     _set_records_aside(job.results, show)
                 return _run(job, execution, show, interrupts)
@@ -65,17 +66,19 @@ def run_search(
 def plan_search(job: SearchJob, execution: Execution, display: Display | None = None) -> int:
     """Print every point, the leaves and a measured estimate; write no results."""
     show = display or Display(job)
-    began = time.perf_counter()
-    study = open_study(job.plan)
-    start_s = time.perf_counter() - began
+    study, start_s = _open(job)
     load = take_stock(job, study)
     show.header(load)
     show.points_table(Standings(job, study, read_only=True).entries())
     if load.points_there == load.points:
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
         return DONE
-    slots = min(len(job.trajectories), execution.workers or _cpus())
-    rates = probe(study, job.trajectories[0], start_s)
+    if on_this_cpu(execution):
+        slots = min(len(job.trajectories), execution.workers or _cpus())
+        rates = probe(study, job.trajectories[0], start_s)
+    else:
+        with ray_session(execution, len(job.trajectories)) as slots:
+            rates = remote_probe(job, execution)
     total = sum(part.steps for part in load.trajectories)
     packs = sum(part.packs for part in load.trajectories) + load.shared_packs
     show.say(f"upstream   {total} steps left, {rates.step_s:.3g} s each")
@@ -84,16 +87,15 @@ def plan_search(job: SearchJob, execution: Execution, display: Display | None = 
         f"baseline counted once), in {packs} packs of about {rates.pack_s:.3g} s"
     )
     show.say(
-        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers like this "
-        "machine's CPU, one thread each (measured just now; nothing was written)"
+        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "
+        "(rates measured just now; nothing was written)"
     )
     return DONE
 
 
 def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
     began = time.perf_counter()
-    study = open_study(job.plan)
-    start_s = time.perf_counter() - began
+    study, start_s = _open(job)
     keys = tuple(study.trajectory_key(trajectory.config) for trajectory in job.trajectories)
     job = dataclasses.replace(job, keys=keys)
     load = take_stock(job, study)
@@ -101,7 +103,7 @@ def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interr
     standings = Standings(job, study)
     failures: dict[int, str] = {}
     if load.points_there < load.points:
-        rates = probe(study, job.trajectories[0], start_s)
+        rates = probe(study, job.trajectories[0], start_s) if on_this_cpu(execution) else None
         failures = _compute(job, execution, show, interrupts, standings, load, rates)
     for problem in standings.problems:
         show.problem(problem)
@@ -127,26 +129,35 @@ def _compute(
     interrupts: Interrupts,
     standings: Standings,
     load: Load,
-    rates: Rates,
+    rates: Rates | None,
 ) -> dict[int, str]:
     """Run the trials that are not complete; return trajectory → why it failed."""
+    folder = job.results / "tune" / _stamp()
+    shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
     todo = [n for n, part in enumerate(load.trajectories) if _incomplete(standings, job, n)]
     with ray_session(execution, len(todo)) as slots:
         from mpt.search.tuning import Watcher, tune_trials
 
-        left = TimeLeft(load, rates, slots)
+        left = TimeLeft(load, rates or remote_probe(job, execution), slots)
         show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
         show.lines_head()
         watcher = Watcher(show, standings, left)
-        folder = job.results / "tune" / _stamp()
         with interrupts.tuning():
             tune_trials(job, execution, todo, folder, watcher)
     failures = dict(watcher.failures)
-    if not failures:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(folder)
-            folder.parent.rmdir()
+    if not failures:  # their error files lie there
+        shutil.rmtree(folder.parent, ignore_errors=True)
     return failures
+
+
+def _open(job: SearchJob) -> tuple[Study, float]:
+    """Open the study as a worker would; return it and the seconds that took."""
+    began = time.perf_counter()
+    import torch
+
+    # One thread, as in the workers: the last bit of a mean, and with it a key, may depend on it.
+    torch.set_num_threads(1)
+    return open_study(job.plan), time.perf_counter() - began
 
 
 def _incomplete(standings: Standings, job: SearchJob, index: int) -> bool:

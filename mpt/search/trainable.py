@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import platform
+import time
 from typing import Any
 
 import ray
@@ -17,23 +18,23 @@ import torch
 from ray import tune
 
 from mpt.errors import DataError, MptError
+from mpt.plan import Rates, probe
 from mpt.search.job import SearchJob
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.trajectory import Progress, TrajectoryWork
 
 
 class SearchTrial(tune.Trainable):
-    """One trajectory; the configuration holds its `index` in the job and its share of `gpus`."""
+    """One trajectory; the configuration holds the `job`, the `index` in it, and the `gpus`."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Return one CPU and the trial's share of a GPU."""
         return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]}])
 
-    def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
+    def setup(self, config: dict[str, Any]) -> None:
         """Open the study and find out what is left to do."""
-        assert job is not None
-        self._job = job
+        self._job: SearchJob = config["job"]
         self._held = contextlib.ExitStack()
         self._begin(config["index"])
 
@@ -104,6 +105,14 @@ class SearchTrial(tune.Trainable):
     def __repr__(self) -> str:
         job, index = getattr(self, "_job", None), getattr(self, "_index", None)
         return type(self).__name__ if job is None else job.trajectories[index].name
+
+
+def probe_here(job: SearchJob) -> Rates:
+    """Measure the rates on this worker's device."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    study = _open(job.plan, _device())
+    return probe(study, job.trajectories[0], time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=1)

@@ -222,7 +222,10 @@ class TrajectoryWork:
         self._run = UpstreamRun(study.backbone, study.items, *settings)
         found = self._checkpoints.load(at_most=rung)
         if found is not None:
-            self._run.load_state_dict(found[1])
+            try:
+                self._run.load_state_dict(found[1])
+            except DataError as error:  # it leaves the run as it was: at step 0
+                self._broken.append(f"{self._folder}: {error}")
         return self._run
 
     def _rung(self, steps: int) -> Rung | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from mpt.search.standing import ranked
 from mpt.search.trainable import SearchTrial
 
 if TYPE_CHECKING:
@@ -32,12 +31,13 @@ def tune_trials(
 
     Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
     """
-    trainable = tune.with_parameters(SearchTrial, job=job)
     tuner = tune.Tuner(
-        trainable,
+        # not `tune.with_parameters`: it would hide the class's name from `ps` and the dashboard
+        SearchTrial,
         param_space={
             "index": tune.grid_search(list(indices)),
             "gpus": execution.gpus_per_trial,
+            "job": job,
         },
         tune_config=tune.TuneConfig(
             # A process that goes on with the next trajectory saves its start. On a cluster every
@@ -82,6 +82,11 @@ class Watcher(tune.Callback):
 
     def __init__(self, show: Display, standings: Standings, left: TimeLeft) -> None:
         self._show, self._standings, self._left = show, standings, left
+        self._scores = {
+            (entry.index, entry.steps): entry.score.score
+            for entry in standings.entries()
+            if entry.score is not None
+        }
         self.failures: dict[int, str] = {}
         """Trajectory → why it failed for good."""
 
@@ -121,9 +126,9 @@ class Watcher(tune.Callback):
         entry = self._standings.entry(index, steps)
         if entry.score is None:
             return
-        done = ranked(self._standings.entries())
-        assert done[0].score is not None
-        self._show.landed(entry, len(done), done[0].score.score, self._left.seconds)
+        self._scores[index, steps] = entry.score.score
+        best = max(self._scores.values())
+        self._show.landed(entry, len(self._scores), best, self._left.seconds)
 
     @contextlib.contextmanager
     def _shielded(self) -> Iterator[None]:

@@ -83,6 +83,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         (["--space", "xx"], "space 'xx' is unknown; maml.toml holds paper, embedded"),
         (["--space", "wide"], "--searcher random --num-samples N"),
         (["--partition", "yy"], "partition 'yy' is unknown; known are random_to_random"),
+        (["--results", "s3://bucket/x"], "--results is 's3://bucket/x', but must be a directory"),
         (["--gym", "/nonexistent"], "gym '/nonexistent' is not a directory"),
     ],
 )
