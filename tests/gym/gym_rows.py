@@ -8,10 +8,11 @@ tabs, line ends of every kind, blanks at both ends, a literal backslash-n, other
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mpt.gym.tasks import TaskRow
 
@@ -126,6 +127,16 @@ def rows(task: TaskRow, split: str) -> Iterator[Fields]:
         count *= 3
     fewer = classes - 1 if not pool and classes > 2 else None
     return (maker.row(number, fewer) for number in range(count))
+
+
+class Deadly:
+    """A source whose process dies, as one that the system kills for its memory does."""
+
+    def key(self, task: TaskRow) -> str:
+        return "deadly"
+
+    def open(self, task: TaskRow) -> NoReturn:
+        os._exit(9)
 
 
 def _lettered(field: str, letters: str = "ABCD") -> Callable[[Maker, Fields, int], Fields]:

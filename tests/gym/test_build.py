@@ -327,6 +327,14 @@ def test_two_processes_build_the_same_bytes_as_one(tmp_path: Path) -> None:
     assert snapshot(one) == snapshot(two)
 
 
+def test_a_worker_that_dies_is_told_with_a_cure(tmp_path: Path) -> None:
+    reports = run(["xsum", "sick"], Plan(gym_rows.Deadly(), tmp_path / "gym", 16, (13,)), jobs=2)
+    assert statuses(reports) == ["failed", "failed"]
+    for name, report in reports.items():
+        assert report.note.startswith(f"task {name}: its process ended early")
+        assert report.note.endswith("--jobs 1: finished tasks are kept")
+
+
 def test_a_failure_while_writing_leaves_nothing_under_the_final_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
