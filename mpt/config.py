@@ -1,4 +1,4 @@
-"""Settings as frozen, keyword-only dataclasses; every check is made at construction, all at once."""
+"""Settings as frozen, keyword-only dataclasses; all checks are made at once, at construction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
-METHODS = ("maml",)
+METHODS = ("maml", "fomaml", "reptile", "multitask")
+SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
 def _check(owner: object, **rules: tuple[Callable[[Any], bool], str]) -> None:
@@ -77,7 +78,7 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamConfig:
-    """One trajectory of upstream learning; its total number of steps is not a part of it (rungs)."""
+    """One trajectory of upstream learning; its number of steps is not a part of it (rungs)."""
 
     method: str = "maml"
     """Row of `mpt.upstream`: which outer gradient."""
@@ -86,13 +87,22 @@ class UpstreamConfig:
     outer_lr: float = 0.5
     """β, learning rate of the outer Adafactor."""
     inner_steps: int = 1
-    """k, inner SGD steps per episode."""
+    """k, inner SGD steps per episode; multitask learning has none and ignores it."""
     batch_size: int = 2
-    """Examples in the support batch and in the query batch."""
+    """Examples in the support batch and in the query batch, or in a multitask batch."""
     items_per_step: int = 2
-    """(task, data seed) items whose gradients are summed in one outer step."""
+    """Episodes whose gradients are put together in one outer step: (task, data seed) items, or
+    batches of multitask learning."""
     dropout: float = 0.0
     """Dropout rate of the backbone while training upstream (released code: 0.1)."""
+    second_order: str = "auto"
+    """How MAML computes its second-order term, see `mpt.upstream.second_order`; "auto" chooses by
+    the backbone's dtype and size. The other methods have no such term."""
+    reptile_difference: str = "accumulated"
+    """How Reptile forms φ − φ_k: "accumulated" in a tensor of its own, or "subtracted" as the
+    released code does (PROTOCOL row 15: in float32 nothing but rounding is left of it)."""
+    activation_checkpointing: bool = False
+    """Recompute activations in first-order passes: less memory, one more forward pass each."""
 
     def __post_init__(self) -> None:
         _check(
@@ -104,6 +114,12 @@ class UpstreamConfig:
             batch_size=_at_least(1),
             items_per_step=_at_least(1),
             dropout=_RATE,
+            second_order=((lambda m: m in SECOND_ORDER), f"one of {', '.join(SECOND_ORDER)}"),
+            reptile_difference=(
+                (lambda m: m in ("accumulated", "subtracted")),
+                '"accumulated" or "subtracted"',
+            ),
+            activation_checkpointing=((lambda on: isinstance(on, bool)), "true or false"),
         )
 
 
@@ -129,6 +145,14 @@ class DownstreamConfig:
     """Dev rows used, from the first on; None: all."""
     max_generated: int = 64
     """Longest generated output in tokens."""
+    beams: int = 1
+    """Beams of generation; 1 is greedy (paper). The released code searches with 4 and stops early.
+    With more than 1, or with a repetition penalty, every output is really generated."""
+    repetition_penalty: float = 1.0
+    """Scores of tokens already generated are divided by it if positive and else multiplied; 1 is
+    none, the released code has 2.5."""
+    length_penalty: float = 1.0
+    """Beams are compared by log-probability / length^length_penalty."""
 
     def __post_init__(self) -> None:
         optional = (lambda n: n is None or (_is_int(n) and n >= 1)), "a whole number ≥ 1 or None"
@@ -146,6 +170,9 @@ class DownstreamConfig:
             max_test=optional,
             max_dev=optional,
             max_generated=_at_least(1),
+            beams=_at_least(1),
+            repetition_penalty=_POSITIVE,
+            length_penalty=((lambda v: _is_number(v) and v >= 0), "a finite number ≥ 0"),
         )
 
 

@@ -49,6 +49,21 @@ class Episode:
     """Rows of the query batch, from dev."""
 
 
+def refuse_doubled_items(tasks: Sequence[FewShotTask]) -> list[tuple[str, int]]:
+    """Return (task, data seed) of every item.
+
+    Raises:
+        UsageError: there is no item, or two items are the same.
+    """
+    names = [(task.name, task.seed) for task in tasks]
+    if not names:
+        raise UsageError("source tasks: 0 given, but upstream learning needs at least 1")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"source task {twice[0]} with data seed {twice[1]} is given twice")
+    return names
+
+
 class EpisodeStream:
     """An endless stream of episodes; every epoch visits every item once, in a shuffled order.
 
@@ -63,13 +78,7 @@ class EpisodeStream:
     """
 
     def __init__(self, tasks: Sequence[FewShotTask], config: UpstreamConfig, root_seed: int):
-        names = [(task.name, task.seed) for task in tasks]
-        if not names:
-            raise UsageError("source tasks: 0 given, but upstream learning needs at least 1")
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"source task {twice[0]} with data seed {twice[1]} is given twice")
-        self._items = names
+        self._items = refuse_doubled_items(tasks)
         self._sizes = [(len(task.train), len(task.dev)) for task in tasks]
         self._batch_size = config.batch_size
         self._inner_steps = config.inner_steps

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -22,18 +23,22 @@ from torch import Tensor
 from mpt.backbones.base import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
-from mpt.gym.episodes import Episode, EpisodeStream
+from mpt.gym.episodes import Episode
 from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
-from mpt.upstream.losses import Cost, ItemLoss, ItemRows
-from mpt.upstream.registry import OUTER_GRADIENTS
+from mpt.upstream.losses import Cost, ItemLoss
+from mpt.upstream.registry import UPSTREAM_METHODS
+from mpt.upstream.second_order import resolve
 
 if TYPE_CHECKING:
     from mpt.gym.fewshot import FewShotTask
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it whenever the code changes what a trajectory's numbers are; old checkpoints then end."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Diverged(MptError):
@@ -60,7 +65,9 @@ class UpstreamRun:
         step_count: outer steps taken.
         prompt: φ [P, d], float32 (float64 on a float64 backbone), updated in place.
         cost: see `Cost`.
-        query_loss: mean query loss of the last step's episodes; NaN before the first step.
+        query_loss: mean over the last step's episodes of the loss that the method reports (on
+            query rows after adaptation; Reptile and multitask learning: on their training rows);
+            NaN before the first step.
         key: see `trajectory_key`.
     """
 
@@ -78,10 +85,10 @@ class UpstreamRun:
                 f"prompt position is {prompt_config.position!r}, but backbone {backbone.name} "
                 f"was loaded for {backbone.position!r}"
             )
-        self._backbone, self._config, self._root = backbone, config, root_seed
-        self._stream = EpisodeStream(tasks, config, root_seed)
-        self._data = ItemRows(backbone, tasks, text)
-        self._outer_gradient = OUTER_GRADIENTS[config.method]
+        self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
+        self._method = UPSTREAM_METHODS[config.method]
+        self._stream = self._method.stream(tasks, config, root_seed)
+        self._data = self._method.rows(backbone, tasks, text)
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
         start = init_upstream(
             backbone,
@@ -94,6 +101,7 @@ class UpstreamRun:
         self.step_count = 0
         self.cost = Cost()
         self.query_loss = math.nan
+        self._log_choices(config)
 
     @property
     def prompt(self) -> Tensor:
@@ -112,19 +120,22 @@ class UpstreamRun:
             self.cost.seconds += time.perf_counter() - started
 
     def _step(self) -> None:
-        """Take one outer step: the sum of the gradients of `items_per_step` episodes."""
+        """Take one outer step: the sum or mean of the gradients of `items_per_step` episodes."""
         count = self._config.items_per_step
         total = torch.zeros_like(self.prompt)
         losses = []
         seen = Cost()
         for place in range(count):
-            episode = self._stream.episode(self.step_count * count + place)
+            episode = self._episode(self.step_count * count + place)
             gradient, loss = self._episode_gradient(episode)
             if not math.isfinite(loss):
-                raise Diverged(self.step_count + 1, f"query loss of {episode.task} is {loss}")
+                kind = "query loss" if self._method.query else "loss"
+                raise Diverged(self.step_count + 1, f"{kind} of {episode.task} is {loss}")
             total += gradient
             losses.append(loss)
             self._data.count(episode, seen)
+        if self._method.averages:
+            total /= count
         if not bool(total.isfinite().all()):
             raise Diverged(self.step_count + 1, "the outer gradient is not finite")
         self._optimiser.step(total[None])
@@ -134,11 +145,27 @@ class UpstreamRun:
         self.cost.examples += seen.examples
         self.cost.tokens += seen.tokens
 
+    def _episode(self, index: int) -> Episode:
+        """Return the episode at a position of the stream, with a query batch where one is used."""
+        episode = self._stream.episode(index)
+        return episode if self._method.query else dataclasses.replace(episode, query=())
+
     def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
-        loss = ItemLoss(self._backbone, self._data, episode.item)
+        checkpointing = self._config.activation_checkpointing
+        loss = ItemLoss(self._backbone, self._data, episode.item, checkpointing=checkpointing)
         seed = derive(self._root, "dropout", "upstream", episode.index)
         with self._backbone.dropout(self._config.dropout, seed):
-            return self._outer_gradient(loss, self.prompt, episode, self._config)
+            return self._method.outer_gradient(loss, self.prompt, episode, self._config)
+
+    def _log_choices(self, asked: UpstreamConfig) -> None:
+        """Tell which engine and which attention were chosen."""
+        engine, attention = "none", "fused"
+        if self._method.second_order:
+            engine = self._config.second_order
+            engine += " (auto)" if asked.second_order == "auto" else ""
+            if self._config.second_order != "finite_difference":
+                attention = "math where it is differentiated twice, fused elsewhere"
+        _log.info("%s: second order: %s; attention: %s", asked.method, engine, attention)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state: ``{"tensors": {name: Tensor}, "meta": {…}}``.
@@ -195,7 +222,7 @@ def trajectory_key(
     """Return the SHA-256 of everything that can change a trajectory, its length excepted."""
     identity = {
         "schema": SCHEMA,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(resolve(config, backbone)),
         "prompt": dataclasses.asdict(prompt_config),
         "text": dataclasses.asdict(text),
         "backbone": backbone.digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from mpt.backbones.base import Backbone, Row
+from mpt.gym.union import Union
+from mpt.upstream.checkpointing import activation_checkpointing
 
 if TYPE_CHECKING:
     from mpt.config import TextConfig
@@ -22,10 +25,16 @@ class EpisodeLoss(Protocol):
     def support(
         self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False
     ) -> Tensor:
-        """Return the token-mean loss of `prompt` [P, d] on these train rows, a scalar."""
+        """Return the token-mean loss of `prompt` [P, d] on these train rows, a scalar.
+
+        With `second_order` it can be differentiated twice; without, attention may be fused.
+        """
 
     def query(self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False) -> Tensor:
         """Return the token-mean loss of `prompt` [P, d] on these dev rows, a scalar."""
+
+    def shares(self, rows: Sequence[int]) -> list[float]:
+        """Return each row's share w in the support loss: L(rows) = Σ_r w_r L([r])."""
 
 
 @dataclass
@@ -47,30 +56,56 @@ class ItemRows:
 
     def __init__(self, backbone: Backbone, tasks: Sequence[FewShotTask], text: TextConfig):
         self._backbone, self._tasks, self._text = backbone, tasks, text
-        self._rows: dict[tuple[int, str], list[Row]] = {}
+        self._known: dict[tuple[int, str], list[Row]] = {}
 
-    def get(self, item: int, split: str) -> list[Row]:
-        """Return the rows of "train" or "dev" of an item."""
-        if (item, split) not in self._rows:
+    def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
+        """Return rows of "train" or "dev" of an item."""
+        if (item, split) not in self._known:
             task = self._tasks[item]
             examples = task.train if split == "train" else task.dev
-            self._rows[item, split] = self._backbone.encode_rows(task.name, examples, self._text)
-        return self._rows[item, split]
+            self._known[item, split] = self._backbone.encode_rows(task.name, examples, self._text)
+        return [self._known[item, split][place] for place in places]
 
     def count(self, episode: Episode, cost: Cost) -> None:
         """Add the examples and tokens of an episode to `cost`."""
-        train, dev = self.get(episode.item, "train"), self.get(episode.item, "dev")
-        rows = [train[row] for batch in episode.support for row in batch]
-        rows += [dev[row] for row in episode.query]
+        rows = self.rows(episode.item, "dev", episode.query) if episode.query else []
+        for batch in episode.support:
+            rows += self.rows(episode.item, "train", batch)
         cost.examples += len(rows)
         cost.tokens += sum(len(source) + len(target) for source, target in rows)
 
 
-class ItemLoss:
-    """`EpisodeLoss` of one item on the backbone."""
+class UnionRows(ItemRows):
+    """Tokenised rows of the union of all items, by their number in `mpt.gym.union.Union`."""
 
-    def __init__(self, backbone: Backbone, data: ItemRows, item: int):
+    def __init__(self, backbone: Backbone, tasks: Sequence[FewShotTask], text: TextConfig):
+        super().__init__(backbone, tasks, text)
+        self._union = Union(tasks)
+
+    def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
+        """Return rows of the union; `item` and `split` are those of its one "train"."""
+        found: list[Row] = []
+        for place in places:
+            owner, part, row = self._union.locate(place)
+            found += super().rows(owner, part, [row])
+        return found
+
+
+class ItemLoss:
+    """`EpisodeLoss` of one item on the backbone.
+
+    Args:
+        backbone: the frozen model.
+        data: its tokenised rows.
+        item: which item.
+        checkpointing: recompute activations in passes that are differentiated once.
+    """
+
+    def __init__(
+        self, backbone: Backbone, data: ItemRows, item: int, *, checkpointing: bool = False
+    ):
         self._backbone, self._data, self._item = backbone, data, item
+        self._checkpointing = checkpointing
 
     def support(
         self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False
@@ -82,10 +117,17 @@ class ItemLoss:
         """Return the loss on dev rows, see `EpisodeLoss`."""
         return self._loss("dev", prompt, rows, second_order)
 
+    def shares(self, rows: Sequence[int]) -> list[float]:
+        """Return each train row's share of the target tokens, see `EpisodeLoss`."""
+        tokens = [len(target) for _, target in self._data.rows(self._item, "train", rows)]
+        return [count / sum(tokens) for count in tokens]
+
     def _loss(self, split: str, prompt: Tensor, rows: Sequence[int], second_order: bool) -> Tensor:
-        known = self._data.get(self._item, split)
-        batch = self._backbone.collate([known[row] for row in rows], [0] * len(rows))
-        if not second_order:
-            return self._backbone.run_losses(prompt[None], batch)[0]
-        with self._backbone.second_order():
+        known = self._data.rows(self._item, split, rows)
+        batch = self._backbone.collate(known, [0] * len(rows))
+        with contextlib.ExitStack() as stack:
+            if second_order:
+                stack.enter_context(self._backbone.second_order())
+            elif self._checkpointing:
+                stack.enter_context(activation_checkpointing(self._backbone.model))
             return self._backbone.run_losses(prompt[None], batch)[0]

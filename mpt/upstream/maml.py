@@ -4,16 +4,15 @@ k inner SGD steps on support batches S_1 … S_k, then the query loss at the ada
 
     φ_0 = φ,   φ_{i} = φ_{i−1} − α ∇L(φ_{i−1}, S_i)
     g = ∇_φ L(φ_k, Q)            for k = 1:  g_Q(φ′) − α H_S(φ) g_Q(φ′)
-
-The inner gradients keep their graph, so the outer gradient passes through them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
+
+from mpt.upstream.second_order import ENGINES
 
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
@@ -30,17 +29,11 @@ def outer_gradient(
         loss: the loss of a prompt on rows of the episode's item.
         prompt: φ [P, d].
         episode: k support batches and one query batch.
-        config: inner learning rate α; the number of inner steps is the episode's.
+        config: inner learning rate α and engine; the number of inner steps is the episode's.
+            "auto" is resolved by `UpstreamRun`, which knows the backbone; here it is "exact".
 
     Returns:
         ∇_φ L(φ_k, Q) [P, d], detached, and L(φ_k, Q).
     """
-    start = prompt.detach().requires_grad_()
-    adapted = start
-    for rows in episode.support:
-        inner = loss.support(adapted, rows, second_order=True)
-        (slope,) = torch.autograd.grad(inner, adapted, create_graph=True)
-        adapted = adapted - config.inner_lr * slope
-    query = loss.query(adapted, episode.query)
-    (gradient,) = torch.autograd.grad(query, start)
-    return gradient, float(query.detach())
+    name = "exact" if config.second_order == "auto" else config.second_order
+    return ENGINES[name](loss, prompt, episode, config)

@@ -20,7 +20,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.engine import Diverged, UpstreamRun
-from mpt.upstream.registry import OUTER_GRADIENTS
+from mpt.upstream.registry import UPSTREAM_METHODS
 
 CONFIG = UpstreamConfig(inner_lr=20.0, outer_lr=0.3, batch_size=2, items_per_step=2)
 PROMPT = PromptConfig(length=3)
@@ -70,7 +70,7 @@ def _assert_same(one: UpstreamRun, other: UpstreamRun) -> None:
 
 
 def test_config_and_registry_name_the_same_methods() -> None:
-    assert set(METHODS) == set(OUTER_GRADIENTS)
+    assert tuple(METHODS) == tuple(UPSTREAM_METHODS)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -202,7 +202,7 @@ def test_the_key_follows_backbone_position_and_code_schema(
     append = load_backbone(str(toy_checkpoint), position="append")
     keys.add(new_run(backbone=append, prompt_config=PromptConfig(length=3, position="append")).key)
     keys.add(new_run(backbone=load_backbone(str(toy_checkpoint), dtype=torch.float64)).key)
-    monkeypatch.setattr("mpt.upstream.engine.SCHEMA", 2)
+    monkeypatch.setattr("mpt.upstream.engine.SCHEMA", 99)
     keys.add(new_run().key)
     assert len(keys) == 4
 
@@ -260,9 +260,11 @@ def test_a_gradient_that_is_not_finite_ends_the_run_too(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = new_run()
-    monkeypatch.setattr(
-        run, "_outer_gradient", lambda _, prompt, *__: (torch.full_like(prompt, math.inf), 0.5)
+    broken = dataclasses.replace(
+        UPSTREAM_METHODS["maml"],
+        outer_gradient=lambda _, prompt, *__: (torch.full_like(prompt, math.inf), 0.5),
     )
+    monkeypatch.setattr(run, "_method", broken)
     with pytest.raises(Diverged, match="the outer gradient is not finite"):
         run.advance(1)
     assert run.prompt.isfinite().all()
