@@ -3,7 +3,8 @@
 A row's greedy output equals its target if and only if every arg-max under teacher forcing does;
 then the target's text is the prediction. For the other rows the pass gives the output's beginning,
 which is all of it where it ends there, and often decides the score (`verdict.py`). Only what is
-left is generated. The scores are exactly those of generating everything.
+left is generated. The scores are exactly those of generating everything. A search with beams or
+a repetition penalty does not follow the arg-max: there every output is generated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mpt.backbones.base import Backbone, Row
+from mpt.backbones.generation import Generation
 from mpt.backbones.rows import length_groups
 from mpt.downstream.verdict import can_still_match
 from mpt.metrics import task_metrics
@@ -39,7 +41,7 @@ class Evaluator:
         backbone: the frozen model.
         tasks: distinct tasks; `scores` refers to them by position.
         split: "dev" or "test".
-        config: row limits `max_dev`, `max_test` and `max_generated`.
+        config: row limits `max_dev`, `max_test` and `max_generated`, and how to generate.
         text: lengths of inputs and targets.
         max_tokens: padded tokens per forward pass.
     """
@@ -55,6 +57,11 @@ class Evaluator:
     ):
         self._backbone, self._max_tokens = backbone, max_tokens
         self._max_generated = config.max_generated
+        self._how = Generation(
+            beams=config.beams,
+            repetition_penalty=config.repetition_penalty,
+            length_penalty=config.length_penalty,
+        )
         self._tasks, self.split = tasks, split
         self._examples: list[Example] = []
         self._rows_of: list[range] = []
@@ -78,8 +85,9 @@ class Evaluator:
         jobs = [_Job(run, row) for run, t in enumerate(task_of_run) for row in self._rows_of[t]]
         metrics = [self._tasks[task_of_run[job.run]].metric for job in jobs]
         predictions: dict[_Job, str] = {}
-        open_jobs = []
-        for job, beginning in self._beginnings(prompts, jobs, metrics):
+        open_jobs = [] if self._how.plain else jobs
+        known = self._beginnings(prompts, jobs, metrics) if self._how.plain else ()
+        for job, beginning in known:
             if beginning is None:
                 open_jobs.append(job)
             else:
@@ -125,11 +133,11 @@ class Evaluator:
     def _generated(self, prompts: Tensor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, str]]:
         """Yield each job with its generated text."""
         lengths = [prompts.shape[1] + self._table.input_lengths[job.row] for job in jobs]
-        for group in length_groups(lengths, self._max_tokens):
+        for group in length_groups(lengths, self._max_tokens // self._how.beams):
             batch = self._table.batch(
                 [jobs[place].row for place in group], [jobs[place].run for place in group]
             )
-            outputs = self._backbone.generate_ids(prompts, batch, self._max_generated)
+            outputs = self._backbone.generate_ids(prompts, batch, self._max_generated, self._how)
             for place, ids in zip(group, outputs, strict=True):
                 yield jobs[place], self._text(ids)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mpt.backbones.base import Backbone, Row
+from mpt.backbones.base import Backbone, Row, RowTable
 from mpt.backbones.rows import length_groups
 from mpt.downstream.evaluation import Evaluator
 from mpt.errors import UsageError
@@ -58,6 +58,48 @@ class Record:
     examples: int = 0
     tokens: int = 0
 
+    def note(self, step: int, score: float, select: str) -> bool:
+        """Note the dev score after `step`; return whether the state is now the selected one."""
+        self.curve.append((step, score, math.fsum(self.losses) / len(self.losses)))
+        self.losses.clear()
+        # The first of equal scores stays; NaN (a metric without a value) beats nothing.
+        better = score > self.dev or (math.isnan(self.dev) and not math.isnan(score))
+        if not (better or self.best_step == 0 or select == "last"):
+            return False
+        self.dev, self.best_step = score, step
+        return True
+
+    def count(self, loss: float, rows: Sequence[int], table: RowTable) -> None:
+        """Add a step on these rows of a table."""
+        self.losses.append(loss)
+        self.steps += 1
+        self.examples += len(rows)
+        self.tokens += sum(table.input_lengths[row] + table.target_lengths[row] for row in rows)
+
+
+class BatchOrder:
+    """Which train rows a step of a task sees: a pure function of root seed, task and step.
+
+    It is the same for every learning rate, starting prompt and way of tuning, so that these are
+    compared on common random numbers.
+    """
+
+    def __init__(self, root_seed: int, batch_size: int):
+        self._root, self._size = root_seed, batch_size
+        self._orders: dict[tuple[str, int], tuple[int, list[int]]] = {}
+
+    def rows(self, task: FewShotTask, step: int) -> list[int]:
+        """Return the positions in `task.train` at `step` (from 1): shuffled epochs, cut up.
+
+        The last batch of an epoch holds what is left of it.
+        """
+        n, key = len(task.train), (task.name, task.seed)
+        epoch, batch = divmod(step - 1, math.ceil(n / self._size))
+        if self._orders.get(key, (-1, []))[0] != epoch:
+            generator = numpy_generator(self._root, "order", task.name, task.seed, epoch)
+            self._orders[key] = (epoch, generator.permutation(n).tolist())
+        return self._orders[key][1][batch * self._size : (batch + 1) * self._size]
+
 
 class Pack:
     """R runs: prompts, optimiser, data and records; `active` are those still going on."""
@@ -92,7 +134,7 @@ class Pack:
             self._first_row.append(len(rows))
             rows += backbone.encode_rows(task.name, task.train, text)
         self._table = backbone.table(rows)
-        self._orders: dict[int, tuple[int, list[int]]] = {}
+        self._order = BatchOrder(root_seed, config.batch_size)
         self._dev = self._evaluator("dev", self._tasks)
 
     def step(self, step: int) -> None:
@@ -105,11 +147,7 @@ class Pack:
         ):
             record = self.records[run]
             if fine:
-                record.losses.append(loss)
-                record.steps += 1
-                record.examples += len(rows)
-                record.tokens += sum(self._table.input_lengths[row] for row in rows)
-                record.tokens += sum(self._table.target_lengths[row] for row in rows)
+                record.count(loss, rows, self._table)
         if not all(finite):
             grads = grads[self._drop_diverged(finite)]
         if self.active:
@@ -126,12 +164,8 @@ class Pack:
         scores = self._dev.scores(prompts, [self._task_of[run] for run in self.active])
         for run, prompt, score in zip(self.active, prompts, scores, strict=True):
             record = self.records[run]
-            record.curve.append((step, score, math.fsum(record.losses) / len(record.losses)))
-            record.losses.clear()
-            # The first of equal scores stays; NaN (a metric without a value) beats nothing.
-            better = score > record.dev or (math.isnan(record.dev) and not math.isnan(score))
-            if better or record.best_step == 0 or self._config.select == "last":
-                record.dev, record.best_step, record.prompt = score, step, prompt.clone()
+            if record.note(step, score, self._config.select):
+                record.prompt = prompt.clone()
 
     def test(self) -> list[float]:
         """Return the test score of every run's selected prompt, NaN for a diverged run."""
@@ -177,18 +211,9 @@ class Pack:
         return derive(self._root, "dropout", "downstream", task.name, task.seed, step)
 
     def _batch_rows(self, task: int, step: int) -> list[int]:
-        """Return the table rows of a task's batch at `step`: epochs of shuffled rows, cut up.
-
-        The last batch of an epoch holds what is left of it.
-        """
-        known = self._tasks[task]
-        size, n = self._config.batch_size, len(known.train)
-        epoch, batch = divmod(step - 1, math.ceil(n / size))
-        if self._orders.get(task, (-1, []))[0] != epoch:
-            generator = numpy_generator(self._root, "order", known.name, known.seed, epoch)
-            self._orders[task] = (epoch, generator.permutation(n).tolist())
-        order = self._orders[task][1]
-        return [self._first_row[task] + row for row in order[batch * size : (batch + 1) * size]]
+        """Return the table rows of a task's batch at `step`."""
+        first = self._first_row[task]
+        return [first + row for row in self._order.rows(self._tasks[task], step)]
 
     def _drop_diverged(self, finite: Sequence[bool]) -> list[int]:
         """Let the runs that are not finite leave the pack; return the slots that stay."""

@@ -38,7 +38,8 @@ class TuningResult:
     curve: tuple[tuple[int, float, float], ...]
     """(step, dev score, mean training loss since the evaluation before) of every evaluation."""
     prompt: Tensor
-    """The selected prompt [P, d], on the CPU; if the run diverged, the one selected until then."""
+    """The selected prompt [P, d], on the CPU; if the run diverged, the one selected until then.
+    [0, d] from fine-tuning."""
     status: str
     """"ok" or "diverged"."""
     cost: dict[str, float]
@@ -87,11 +88,12 @@ def tune(
     tested = pack.test()
     seconds = (time.perf_counter() - started) / len(runs)
     return [
-        _result(record, test, seconds) for record, test in zip(pack.records, tested, strict=True)
+        result_of(record, test, seconds) for record, test in zip(pack.records, tested, strict=True)
     ]
 
 
-def _result(record: Record, test: float, seconds: float) -> TuningResult:
+def result_of(record: Record, test: float, seconds: float) -> TuningResult:
+    """Return what a finished run gave, from its record, its test score and its time."""
     return TuningResult(
         dev=math.nan if record.diverged else record.dev,
         test=test,

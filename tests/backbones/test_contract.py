@@ -167,7 +167,7 @@ def test_packed_losses_gradients_and_outputs_equal_separate_ones(backbone64: Bac
 
 
 def test_a_prompt_of_word_embeddings_reads_like_the_words(backbone64: Backbone) -> None:
-    """The model's own input_ids path and ours agree, so scale and place of the prompt are right."""
+    """The model's own input_ids path and ours agree: scale and place of the prompt are right."""
     words, target = _rows(backbone64)[0]
     soft = backbone64.word_ids("qrst")
     scale = getattr(backbone64._words, "embed_scale", 1.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from toys import toy_task
 
 from mpt.backbones import Backbone, Batch
+from mpt.backbones.generation import Generation
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator
 from mpt.gym.fewshot import Example, FewShotTask
@@ -90,9 +91,9 @@ def test_generation_is_left_out_where_it_cannot_change_the_score(
     generated: list[int] = []
     generate_ids = toy_backbone.generate_ids
 
-    def spy(prompts: Tensor, batch: Batch, max_new_tokens: int) -> list[list[int]]:
+    def spy(prompts: Tensor, batch: Batch, limit: int, how: Generation) -> list[list[int]]:
         generated.append(len(batch))
-        return generate_ids(prompts, batch, max_new_tokens)
+        return generate_ids(prompts, batch, limit, how)
 
     monkeypatch.setattr(toy_backbone, "generate_ids", spy)
     prompts = _prompts(toy_backbone, 8)
@@ -130,3 +131,30 @@ def test_only_the_first_rows_count_where_a_limit_is_set(
     limited = _evaluator(toy_backbone, [task], split, **limit).scores(prompts, [0] * 10)
     assert limited == _evaluator(toy_backbone, [cut], split).scores(prompts, [0] * 10)
     assert limited != _evaluator(toy_backbone, [task], split).scores(prompts, [0] * 10)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"repetition_penalty": 2.5}, {"beams": 4, "length_penalty": 0.5}]
+)
+def test_with_beams_or_a_penalty_every_output_is_really_generated(
+    changes: dict[str, Any], toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, task = _prompts(toy_backbone, 3, scale=3.0), toy_task(test=10)
+    rows = toy_backbone.encode_rows(task.name, task.test, TextConfig())
+    how, generate_ids = Generation(**changes), toy_backbone.generate_ids
+    expected = []
+    for run in range(3):
+        outputs = generate_ids(prompts, toy_backbone.collate(rows, [run] * 10), 5, how)
+        texts = [toy_backbone.decode(ids) for ids in outputs]
+        expected.append(task_metrics.score(task.metric, texts, [e.outputs for e in task.test]))
+    asked: list[tuple[int, Generation]] = []
+
+    def spy(prompts: Tensor, batch: Batch, limit: int, how: Generation) -> list[list[int]]:
+        asked.append((len(batch), how))
+        return generate_ids(prompts, batch, limit, how)
+
+    monkeypatch.setattr(toy_backbone, "generate_ids", spy)
+    evaluator = _evaluator(toy_backbone, [task], max_generated=5, **changes)
+    assert evaluator.scores(prompts, [0] * 3) == expected
+    assert sum(count for count, _ in asked) == 30
+    assert {used for _, used in asked} == {how}

@@ -1,0 +1,168 @@
+"""Fine-tuning (FT): all weights are trained on one target task, without any prompt.
+
+The path is that of prompt tuning with a prompt of 0 tokens: same rows and batches, same loss, same
+evaluation, selection and result. Every run trains a copy of the backbone, float32 at least; the
+backbone itself is never touched.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mpt.backbones.base import Backbone
+from mpt.backbones.rows import length_groups
+from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.pack import TOKENS_PER_PASS, BatchOrder, Record, TuningRun
+from mpt.downstream.prompt_tuning import TuningResult, result_of
+from mpt.errors import UsageError
+from mpt.optim import Adafactor
+from mpt.seeds import derive
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, TextConfig
+
+LRS = (5e-4, 3e-4, 2e-4, 1e-4)
+"""Learning rates of fine-tuning (PROTOCOL §2); ties on dev keep the earlier one."""
+
+
+def no_prompt(backbone: Backbone) -> Tensor:
+    """Return the prompt [0, d] that a fine-tuning run starts from."""
+    return backbone.embeddings()[:0].cpu().clone()
+
+
+def fine_tune(
+    backbone: Backbone,
+    runs: Sequence[TuningRun],
+    config: DownstreamConfig,
+    text: TextConfig,
+    root_seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[TuningResult]:
+    """Fine-tune one copy of the backbone per run, one after the other.
+
+    Args:
+        backbone: where every run starts; bfloat16 weights are widened, so load float32 ones.
+        runs: task and learning rate; each has the prompt of `no_prompt`.
+        config: the recipe; its `lrs` are not read (each run has its own, see `LRS`).
+        text: lengths of inputs and targets.
+        root_seed: root of data order and dropout, both as in prompt tuning.
+        on_progress: called with (steps done, steps in all) over all runs after every step.
+
+    Returns:
+        One result per run, in the same order; it depends on that run alone.
+
+    Raises:
+        UsageError: a run has a prompt.
+    """
+    for run in runs:
+        if len(run.prompt) > 0:
+            raise UsageError(
+                f"prompt of {run.task.name} has {len(run.prompt)} tokens, but fine-tuning has none"
+            )
+    results = []
+    for place, run in enumerate(runs):
+        started = time.perf_counter()
+        tuned = _FineTuning(backbone.trainable_copy(), run, config, text, root_seed)
+        for step in range(1, config.steps + 1):
+            if not tuned.record.diverged:
+                tuned.step(step)
+                if step % config.eval_every == 0 or step == config.steps:
+                    tuned.evaluate(step)
+            if on_progress is not None:
+                on_progress(place * config.steps + step, len(runs) * config.steps)
+        test = tuned.test()
+        results.append(result_of(tuned.record, test, time.perf_counter() - started))
+    return results
+
+
+class _FineTuning:
+    """One run: a copy of the model, its optimisers, data and record."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        run: TuningRun,
+        config: DownstreamConfig,
+        text: TextConfig,
+        root_seed: int,
+    ):
+        self._backbone, self._task, self._config = backbone, run.task, config
+        self._text, self._root = text, root_seed
+        self._max_tokens = TOKENS_PER_PASS["cpu" if backbone.device.type == "cpu" else "cuda"]
+        self._prompts = no_prompt(backbone).to(backbone.device)[None]  # [1, 0, d]
+        self._weights = list(backbone.model.parameters())
+        self._optimisers = [_adafactor(weight, run.lr) for weight in self._weights]
+        self._table = backbone.table(backbone.encode_rows(run.task.name, run.task.train, text))
+        self._order = BatchOrder(root_seed, config.batch_size)
+        self._dev = self._evaluator("dev")
+        self._selected: dict[str, Tensor] | None = None
+        self.record = Record(prompt=run.prompt)
+
+    def step(self, step: int) -> None:
+        """Take step number `step` (from 1), or note that the run has diverged."""
+        rows = self._order.rows(self._task, step)
+        loss = self._backward(rows, step)
+        grads = [weight.grad for weight in self._weights if weight.grad is not None]
+        finite = math.isfinite(loss) and bool(
+            torch.stack([grad.isfinite().all() for grad in grads]).all()
+        )
+        self.record.diverged = not finite
+        if finite:
+            self.record.count(loss, rows, self._table)
+            for weight, optimiser in zip(self._weights, self._optimisers, strict=True):
+                if weight.grad is not None:
+                    optimiser.step(weight.grad.reshape(optimiser.prompts.shape))
+        self._backbone.model.zero_grad(set_to_none=True)
+
+    def _backward(self, rows: Sequence[int], step: int) -> float:
+        """Leave the gradient of the rows' token mean in the weights; return that mean."""
+        inputs, targets = self._table.input_lengths, self._table.target_lengths
+        tokens = sum(targets[row] for row in rows)
+        seed = derive(self._root, "dropout", "downstream", self._task.name, self._task.seed, step)
+        total = 0.0
+        with self._backbone.dropout(self._config.dropout, seed):
+            for group in length_groups([inputs[n] + targets[n] for n in rows], self._max_tokens):
+                batch = self._table.batch([rows[n] for n in group], [0] * len(group))
+                loss = self._backbone.row_losses(self._prompts, batch)[0].sum() / tokens
+                loss.backward()
+                total += float(loss.detach())
+        return total
+
+    def evaluate(self, step: int) -> None:
+        """Score the weights on dev and copy them if they are to be selected."""
+        if self.record.diverged:
+            return
+        (score,) = self._dev.scores(self._prompts, [0])
+        if self.record.note(step, score, self._config.select):
+            # A copy: the weights themselves go on changing (PROTOCOL row 13).
+            state = self._backbone.model.state_dict()
+            self._selected = {name: value.to("cpu", copy=True) for name, value in state.items()}
+
+    def test(self) -> float:
+        """Return the test score of the selected weights, NaN for a diverged run."""
+        if self.record.diverged or self._selected is None:
+            return math.nan
+        self._backbone.model.load_state_dict(self._selected)
+        (score,) = self._evaluator("test").scores(self._prompts, [0])
+        return score
+
+    def _evaluator(self, split: str) -> Evaluator:
+        return Evaluator(
+            self._backbone, [self._task], split, self._config, self._text, self._max_tokens
+        )
+
+
+def _adafactor(weight: nn.Parameter, lr: float) -> Adafactor:
+    """Return the optimiser of one weight, which changes it in place.
+
+    A matrix is a stack of one [P, d]. A vector is one [1, d]: its factored second moment is then
+    the plain one, as Hugging Face's Adafactor has it for vectors.
+    """
+    data = weight.detach()
+    return Adafactor(data.view(1, -1, data.shape[-1]), [lr])
