@@ -21,22 +21,6 @@ RECIPES = ("paper", "released")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
-    """How a downstream output is generated (row 14)."""
-
-    beams: int
-    """Width of the beam; 1 is greedy."""
-    repetition_penalty: float
-    """1 is none."""
-    length_penalty: float = 1.0
-    """Exponent of the length by which a beam's score is divided."""
-    early_stopping: bool = False
-    """Whether the search ends as soon as there are as many ended outputs as beams."""
-    max_tokens: int = 128
-    """Longest output."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of every stage under one name."""
 
@@ -60,15 +44,13 @@ class Recipe:
     max_epochs: int | None
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
-    """Rows 9, 11, 12, 13, 23: prompt tuning."""
+    """Rows 9, 11, 12, 13, 14, 23: prompt tuning."""
     downstream_max_epochs: int | None
     """Row 12: most epochs of a downstream run over its train rows; None: no cap."""
     tuning_lrs: tuple[float, ...]
     """Learning rates where all weights are tuned."""
     tuning_steps: int
     """Steps where all weights are tuned (§2)."""
-    generation: Generation
-    """Row 14."""
     precision: Mapping[str, str]
     """Row 10: number format of weights and activations, by method and for "downstream"."""
 
@@ -101,12 +83,16 @@ def paper() -> Recipe:
         multitask_epochs=20,
         max_epochs=None,
         downstream=DownstreamConfig(
-            batch_size=8, steps=3000, eval_every=50, select="best", max_test=None
+            batch_size=8,
+            steps=3000,
+            eval_every=50,
+            select="best",
+            max_test=None,
+            max_generated=128,
         ),
         downstream_max_epochs=None,
         tuning_lrs=(5e-4, 3e-4, 2e-4, 1e-4),
         tuning_steps=3000,
-        generation=Generation(beams=1, repetition_penalty=1.0),
         precision=_precision("bfloat16", "bfloat16"),
     )
 
@@ -143,10 +129,12 @@ def released() -> Recipe:
             dropout=0.1,
             max_test=1000,
             max_generated=128,
+            beams=4,
+            repetition_penalty=2.5,
+            length_penalty=1.0,
         ),
         downstream_max_epochs=1000,
         tuning_steps=1000,
-        generation=Generation(beams=4, repetition_penalty=2.5, early_stopping=True),
         precision=_precision("float32", "float16"),
     )
 

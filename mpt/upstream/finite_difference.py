@@ -10,9 +10,14 @@ gradients that are there anyway, g(ε), g(−ε) and g_0 of the inner step::
     r = |g(ε) + g(−ε) − 2 g_0| / |g(ε) − g(−ε)| = ε |a_2| / |a_1|,    truncation ≈ r²
     n = η |g_0| / |g(ε) − g(−ε)|,                                     rounding   ≈ n
 
-with η the relative rounding of a gradient. If their sum matters beside v, the step goes to where
-r² (ε′/ε)² + n (ε/ε′) is least, ε′ = ε (n / 2r²)^{1/3}. Everything is a function of prompt, rows
-and v: a resumed trajectory takes the same steps.
+with η the relative rounding of a gradient, a few units in the last place at best. If their sum
+matters beside v, the step goes to where r² (ε′/ε)² + c n (ε/ε′) is least::
+
+    ε′ = ε (c n / 2 r²)^{1/3},   c = 50
+
+because a sharp model's gradient was measured to be that much rounder than η, and more: where the
+product is many times v, float32 leaves 1e-3 to 1e-2 of error at any step. Everything is a function
+of prompt, rows and v: a resumed trajectory takes the same steps.
 
 Shapes: P prompt tokens, d model width.
 """
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Estimated error of v − α H v, relative to it, at which no better step is looked for."""
+CAUTION = 50.0
+"""c, by how much a gradient may be rounder than η where a step is chosen."""
 ATTEMPTS = 3
 """Most steps tried; each costs two gradients."""
 
@@ -48,10 +55,9 @@ class Attempt:
     noise: float
     """n, see above."""
 
-    @property
-    def error(self) -> float:
-        """Estimated error of `product`, relative to it."""
-        return self.curving**2 + self.noise
+    def error(self, caution: float = 1.0) -> float:
+        """Return the estimated error of `product`, relative to it."""
+        return self.curving**2 + caution * self.noise
 
 
 def finite_difference_product(
@@ -75,7 +81,7 @@ def finite_difference_product(
     best: Attempt | None = None
     for _ in range(ATTEMPTS):
         attempt = _difference(loss, step, v, epsilon, 4 * unit)
-        if best is None or attempt.error < best.error:
+        if best is None or attempt.error(CAUTION) < best.error(CAUTION):
             best = attempt
         matters = (
             inner_lr
@@ -83,9 +89,9 @@ def finite_difference_product(
             / max(float((v - inner_lr * best.product).norm()), math.ulp(0.0))
         )
         # Written so that a NaN ends the search: it is for the caller to report.
-        if not best.error * matters > TOLERANCE:
+        if not best.error() * matters > TOLERANCE:
             break
-        change = (attempt.noise / (2 * max(attempt.curving, 1e-6) ** 2)) ** (1 / 3)
+        change = (CAUTION * attempt.noise / (2 * max(attempt.curving, 1e-6) ** 2)) ** (1 / 3)
         if not (change < 0.7 or change > 1.5):
             break
         epsilon *= min(max(change, 1e-2), 1e2)

@@ -129,5 +129,5 @@ class ItemLoss:
             if second_order:
                 stack.enter_context(self._backbone.second_order())
             elif self._checkpointing:
-                stack.enter_context(activation_checkpointing(self._backbone.model))
+                stack.enter_context(activation_checkpointing(self._backbone))
             return self._backbone.run_losses(prompt[None], batch)[0]

@@ -273,6 +273,7 @@ def test_activation_checkpointing_changes_memory_but_no_number(
         run.advance(2)
         return run.prompt
 
+    toy_backbone.model.eval()
     assert torch.equal(prompt(False), prompt(True))
     assert not any(module.training for module in toy_backbone.model.modules())
 
