@@ -24,6 +24,7 @@ TINY = train.Recipe(
     encoder_layers=1,
     decoder_layers=1,
     heads=2,
+    recall_steps=2,
     steps=6,
     batch_size=8,
     checkpoint_every=3,
@@ -92,6 +93,17 @@ def test_span_corruption_hides_spans_and_gives_them_back() -> None:
                 restored.append(token)
         assert restored == ids
         assert len(target) >= 2
+
+
+def test_recall_asks_for_every_value_by_its_key() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        source, target = train.recall(rng, 3, 400, [3, 4, 5])
+        told = dict(zip(source[:6:2], source[1:6:2], strict=True))
+        asked = dict(zip(source[7::2], source[6::2], strict=True))
+        answers = dict(zip(target[::2], target[1::2], strict=True))
+        assert answers == {sentinel: told[key] for sentinel, key in asked.items()}
+        assert min(told) >= len(SPECIALS)
 
 
 def test_a_run_that_was_cut_ends_with_the_same_weights(
