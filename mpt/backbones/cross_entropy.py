@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -85,7 +84,11 @@ class _ChunkedLosses(torch.autograd.Function):
         return torch.cat(losses)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():  # create_graph=True: the slopes' own slope is not known here
+            raise RuntimeError(
+                "chunked losses in closed form cannot be differentiated twice; compute them "
+                "inside `Backbone.second_order()`"
+            )
         (slopes,) = ctx.saved_tensors
         return (grad[:, None] * slopes).to(slopes.dtype), None, None, None
