@@ -5,7 +5,8 @@
 Every cell runs in a process of its own, so that its peak is its own; ratios are to FoMAML in the
 same run. Memory is what a step needs beyond the loaded model (on a GPU as its allocator counts it,
 else by the process's high-water mark, which Linux alone can reset). The error is relative to the
-same gradient in float64, through the graph of all inner steps.
+same gradient in float64, through the graph of all inner steps. The default backbones are random
+T5s of a given shape: cost does not depend on what the weights are.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import itertools
 import math
 import multiprocessing
 import multiprocessing.connection
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
 
 from mpt.backbones import Backbone, Row, load_backbone
 from mpt.config import UpstreamConfig
@@ -51,6 +56,21 @@ ENGINES = (
     Engine("higher", "maml", "higher"),
     Engine("reptile", "reptile"),
 )
+
+
+SHAPES = {
+    "random-tiny": {"d_model": 256, "d_ff": 512, "layers": 4, "heads": 4, "vocabulary": 8000},
+    "random-small": {"d_model": 512, "d_ff": 1024, "layers": 8, "heads": 6, "vocabulary": 32128},
+    "random-base": {"d_model": 768, "d_ff": 2048, "layers": 12, "heads": 12, "vocabulary": 32128},
+    "random-large": {
+        "d_model": 1024,
+        "d_ff": 2816,
+        "layers": 24,
+        "heads": 16,
+        "vocabulary": 32128,
+    },
+}
+"""Name → shape; from "small" on those of T5 v1.1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +103,21 @@ class RandomRows:
 def main() -> None:
     """Measure and print."""
     flags = _flags()
-    names = [engine.name for engine in ENGINES]
-    chosen = [engine for engine in ENGINES if not flags.engines or engine.name in flags.engines]
     print(
         f"backbone {flags.backbone} on {flags.device}, prompt {flags.prompt}, α {flags.inner_lr}"
     )
     print(f"best of {flags.repeats} steps; memory beyond the model; × is to fomaml\n")
+    with tempfile.TemporaryDirectory() as folder:
+        if flags.backbone in SHAPES:
+            _in_a_process(_save_random, flags.backbone, folder)
+            flags.backbone = folder
+        _tables(flags)
+
+
+def _tables(flags: argparse.Namespace) -> None:
+    """Measure and print one table a size."""
+    names = [engine.name for engine in ENGINES]
+    chosen = [engine for engine in ENGINES if not flags.engines or engine.name in flags.engines]
     width = max(map(len, names))
     sizes = itertools.product(flags.batch, flags.length, flags.inner_steps)
     for size in itertools.starmap(Size, sizes):
@@ -118,15 +147,16 @@ def _flags() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--backbone", default="embedded", help='"embedded", a Hub id or a local checkpoint')
+    known = ", ".join(SHAPES)
+    add("--backbone", default="random-tiny", help=f'{known}, "embedded", a Hub id or a path')
     add("--device", default="cpu", help='"cpu" or "cuda"')
     add("--batch", type=int, nargs="+", default=[4], help="2 to 16")
-    add("--length", type=int, nargs="+", default=[256], help="input tokens, 64 to 512")
+    add("--length", type=int, nargs="+", default=[128], help="input tokens, 64 to 512")
     add("--target-length", type=int, default=16, help="target tokens")
-    add("--inner-steps", type=int, nargs="+", default=[1, 4], help="k, 1 to 10")
+    add("--inner-steps", type=int, nargs="+", default=[1, 10], help="k, 1 to 10")
     add("--prompt", type=int, default=20, help="prompt tokens")
-    add("--inner-lr", type=float, default=0.1, help="α")
-    add("--repeats", type=int, default=3, help="timed steps")
+    add("--inner-lr", type=float, default=10.0, help="α")
+    add("--repeats", type=int, default=2, help="timed steps")
     add("--engines", nargs="+", choices=[engine.name for engine in ENGINES], help="default: all")
     return parser.parse_args()
 
@@ -185,16 +215,13 @@ def _cell(flags: argparse.Namespace, size: Size, engine: Engine) -> dict[str, An
     _step(flags, Size(1, 8, 1), engine, backbone)()
     step = _step(flags, size, engine, backbone)
     before = _reset_peak(flags.device)
-    gradient = step()
-    peak = _peak(flags.device) - before
     times = []
     for _ in range(flags.repeats):
         started = time.perf_counter()
-        step()
-        if flags.device != "cpu":
-            torch.cuda.synchronize()
+        gradient = step().cpu()
         times.append(time.perf_counter() - started)
-    numbers = gradient.cpu().double().flatten().tolist()
+    peak = _peak(flags.device) - before
+    numbers = gradient.double().flatten().tolist()
     return {"seconds": min(times), "bytes": peak, "gradient": numbers}
 
 
@@ -202,6 +229,33 @@ def _reference(flags: argparse.Namespace, size: Size) -> list[float] | str:
     backbone = load_backbone(flags.backbone, device=flags.device, dtype=torch.float64)
     engine = Engine("reference", "maml", "unrolled")
     return _step(flags, size, engine, backbone)().cpu().flatten().tolist()
+
+
+def _save_random(name: str, folder: str) -> None:
+    """Save a random T5 of a shape, with a tokenizer that has its tokens and no more."""
+    shape = SHAPES[name]
+    settings: dict[str, Any] = {
+        "vocab_size": shape["vocabulary"],
+        "d_model": shape["d_model"],
+        "d_kv": 64,
+        "d_ff": shape["d_ff"],
+        "num_layers": shape["layers"],
+        "num_decoder_layers": shape["layers"],
+        "num_heads": shape["heads"],
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+    }
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(T5Config(**settings)).save_pretrained(folder)
+    words = ["<pad>", "</s>", "<unk>", *(f"w{n}" for n in range(shape["vocabulary"] - 3))]
+    vocabulary = {word: place for place, word in enumerate(words)}
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")),
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    ).save_pretrained(folder)
 
 
 def _reset_peak(device: str) -> int:
