@@ -18,6 +18,8 @@ except ModuleNotFoundError as error:
         f"the package {error.name!r} is missing in {sys.executable}: run `make search`, or "
         "`pip install -e .` in the project's folder, and use that Python"
     )
+except KeyboardInterrupt:
+    sys.exit(75)
 
 if __name__ == "__main__":
     sys.exit(main("maml"))

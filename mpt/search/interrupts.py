@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupts:
     """Whether a signal came; while Tune runs it is told to stop, otherwise the program is."""
@@ -19,14 +21,18 @@ class Interrupts:
     @contextlib.contextmanager
     def watching(self) -> Iterator[Interrupts]:
         """Handle SIGINT and SIGTERM inside the block (in the main thread)."""
-        old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in old:
-            signal.signal(number, self._handle)
+        old = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
         try:
             yield self
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take the signals (again: `ray.init` puts a handler in place that aborts on SIGTERM)."""
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
 
     @contextlib.contextmanager
     def tuning(self) -> Iterator[None]:

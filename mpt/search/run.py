@@ -136,6 +136,7 @@ def _compute(
     shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
     todo = [n for n, part in enumerate(load.trajectories) if _incomplete(standings, job, n)]
     with ray_session(execution, len(todo)) as slots:
+        interrupts.listen()
         from mpt.search.tuning import Watcher, tune_trials
 
         left = TimeLeft(load, rates or remote_probe(job, execution), slots)

@@ -25,6 +25,9 @@ ROOT = Path(mpt.__file__).resolve().parents[1]
 PATIENCE_S = 300.0
 """For a loaded machine; nothing here takes long on a free one."""
 
+PACK = 4
+"""Leaves of a pack of the toy search: two data seeds, two learning rates."""
+
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -153,8 +156,16 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
 ) -> None:
     results = tmp_path / "results"
 
-    def packs() -> int:
-        return len(computed(results))
+    def started(then_packs: int) -> Driver:
+        """Start a driver and wait until it has committed some packs of its own.
+
+        Workers of the killed driver live on for some seconds and commit theirs.
+        """
+        driver = drive(results, "SLOW")
+        driver.until(lambda: "time left" in driver.output())
+        before = len(computed(results))
+        driver.until(lambda: len(computed(results)) >= before + then_packs * PACK)
+        return driver
 
     # SIGKILL of the driver, as soon as there is a checkpoint
     first = drive(results, "SLOW")
@@ -163,9 +174,7 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
     assert first.wait() == -signal.SIGKILL
 
     # Ctrl-C in a terminal, which all processes of the group receive
-    before = packs()
-    second = drive(results, "SLOW")
-    second.until(lambda: packs() > before)
+    second = started(then_packs=1)
     os.killpg(second.process.pid, signal.SIGINT)
     assert second.wait() == 75, second.output()
     said = "interrupted; what was finished is kept. Resume with: the same command"
@@ -173,20 +182,16 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
     assert "Traceback" not in second.output()
 
     # SIGTERM, as from a batch system
-    before = packs()
-    third = drive(results, "SLOW")
-    third.until(lambda: packs() > before)
+    third = started(then_packs=2)
     third.process.terminate()
     assert third.wait() == 75, third.output()
     assert third.output().splitlines()[-1] == said
 
     # SIGKILL of a worker in the middle of a pack; the driver starts the trial again
-    before = packs()
-    fourth = drive(results, "SLOW")
-    fourth.until(lambda: packs() > before)
-    for worker in fourth.workers()[:1]:
-        os.kill(worker, signal.SIGKILL)
+    fourth = started(then_packs=1)
+    os.kill(fourth.workers()[0], signal.SIGKILL)
     assert fourth.wait() == 0, fourth.output()
+    assert "its worker died; it goes on from its last checkpoint" in fourth.output()
 
     assert bits(results) == undisturbed
     assert len(computed(results)) == len(set(computed(results))), "a leaf was computed twice"
