@@ -51,16 +51,17 @@ class Memory:
 
 
 def _t5(d: int, heads: int, ff: int) -> T5Config:
-    return T5Config(
-        vocab_size=32128,
-        d_model=d,
-        d_kv=64,
-        d_ff=ff,
-        num_layers=12 if d == 768 else 24,
-        num_heads=heads,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
+    shape: dict[str, Any] = {
+        "vocab_size": 32128,
+        "d_model": d,
+        "d_kv": 64,
+        "d_ff": ff,
+        "num_layers": 12 if d == 768 else 24,
+        "num_heads": heads,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
+    return T5Config(**shape)
 
 
 PUBLISHED: Mapping[str, Any] = {

@@ -136,7 +136,7 @@ class DecoderOnly(Backbone):
     @torch.no_grad()
     def _input_keys_values(self, ids: Tensor) -> Tensor:
         """Return keys and values [layers, 2, heads, n, d/heads] of one input [n]."""
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         self._transformer(self._words(ids[None]), past_key_values=cache, use_cache=True)
         return torch.stack([torch.cat([layer.keys, layer.values]) for layer in cache.layers])
 
@@ -146,7 +146,7 @@ class _Decoding(Decoding):
 
     def __init__(self, backbone: DecoderOnly, embedded: Tensor, mask: Tensor):
         self._backbone, self._embedded, self._mask = backbone, embedded, mask
-        self._cache = DynamicCache()
+        self._cache: Any = DynamicCache()
 
     def next_states(self, tokens: Tensor | None) -> Tensor:
         if tokens is None:

@@ -124,7 +124,7 @@ class _Decoding(Decoding):
 
     def __init__(self, decoder: Any, states: Tensor, mask: Tensor, given: Tensor):
         self._decoder, self._states, self._mask, self._given = decoder, states, mask, given
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def next_states(self, tokens: Tensor | None) -> Tensor:
         decoded = self._decoder(

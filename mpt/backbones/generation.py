@@ -59,16 +59,15 @@ def greedy_search(
     decoding: Decoding, head: Head, end: int, max_new_tokens: int, penalty: float
 ) -> list[list[int]]:
     """Return every row's output, the end mark included where it came; stop when all ended."""
-    written: Tensor | None = None  # [B, n]
-    ended: Tensor | None = None
-    while written is None or (written.shape[1] < max_new_tokens and not bool(ended.all())):
-        logits = head(decoding.next_states(None if written is None else written[:, -1]))
-        if written is None:
-            written = torch.zeros(len(logits), 0, dtype=torch.long, device=logits.device)
-            ended = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+    logits = head(decoding.next_states(None))
+    token = logits.argmax(-1)
+    written = token[:, None]  # [B, n]
+    ended = token == end
+    while written.shape[1] < max_new_tokens and not bool(ended.all()):
+        logits = head(decoding.next_states(token))
         token = _penalised(logits, written, penalty).argmax(-1)
         written = torch.cat([written, token[:, None]], 1)
-        ended = ended | (token == end)
+        ended |= token == end
     return [_until(ids, end) for ids in written.tolist()]
 
 
