@@ -101,7 +101,7 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
     size = load_smoke_size() if flags.smoke else None
     title = f'space "{space.name}", {space.title}'
     if size is not None:
-        trajectories, title = size.cut(trajectories), f"{title}, cut down to smoke size"
+        trajectories, title = size.cut(trajectories), f"{title}, at smoke size"
     plan = plan_study(
         config,
         allow_missing=flags.allow_missing,

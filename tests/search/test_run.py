@@ -17,7 +17,12 @@ import search_toys
 from search_toys import bits, computed, slow_job, toy_job
 
 import mpt
+from mpt.errors import UsageError
+from mpt.records import PointStore
+from mpt.search import run as run_module
+from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
+from mpt.search.run import plan_search, run_search
 from mpt.search.study import Study, open_study
 from mpt.search.trajectory import TrajectoryWork
 
@@ -212,30 +217,100 @@ def test_a_trial_that_fails_for_good_leaves_the_others_alone_and_the_code_is_4(
     assert "3 of 6 points are missing. Try again: the same command" in output
     assert "3/6" in output
     assert "Traceback" not in output
-    # cured, the same command finishes
-    blocked.unlink()
-    assert drive(results).wait() == 0
 
 
-def test_fresh_moves_the_records_aside_and_a_second_driver_is_refused(
-    drive: Callable[..., Driver], tmp_path: Path
+def test_the_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
-    results = tmp_path / "results"
-    (results / "leaves" / "aa").mkdir(parents=True)
-    (results / "leaves" / "aa" / "kept.json").write_text("{}")
-    (results / "notes.txt").write_text("mine")
-    with driver_lock(results):
-        second = drive(results, "FRESH")
-        assert second.wait() == 2
-        assert f"in use by process {os.getpid()} on" in second.output()
-        assert (results / "leaves" / "aa" / "kept.json").exists()
-    driver = drive(results, "FRESH")
-    assert driver.wait() == 0, driver.output()
-    (moved,) = results.glob("old-*")
-    assert str(moved) in driver.output()
+    command = [sys.executable, str(ROOT / "tune_jobs" / "maml_rr.py"), "--smoke"]
+    done = subprocess.run(
+        [*command, "--backbone", str(toy_checkpoint), "--gym", str(toy_gym)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    points = PointStore(tmp_path / "results" / "smoke").all()
+    assert len(points) == 4
+    assert {point["partial"] for point in points} == {"partial: smoke, 3 source tasks"}
+    assert "partial: smoke, 3 source tasks" in done.stdout
+
+
+# --- around the search, without Ray -------------------------------------------------------------
+
+
+def test_fresh_moves_the_records_aside_and_leaves_what_is_not_ours(
+    job: SearchJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaf = job.results / "leaves" / "aa" / "kept.json"
+    leaf.parent.mkdir(parents=True)
+    leaf.write_text("{}")
+    (job.results / "notes.txt").write_text("mine")
+    monkeypatch.setattr(run_module, "_run", lambda *_: 0)
+    assert run_search(job, Execution()) == 0
+    assert leaf.exists()  # not without --fresh
+    assert run_search(job, Execution(), fresh=True) == 0
+    (moved,) = job.results.glob("old-*")
+    assert str(moved) in capsys.readouterr().out
     assert (moved / "leaves" / "aa" / "kept.json").read_text() == "{}"
-    assert (results / "notes.txt").read_text() == "mine"  # what is not ours stays
-    assert not (results / "leaves" / "aa" / "kept.json").exists()
+    assert (job.results / "notes.txt").read_text() == "mine"
+    assert not leaf.exists()
+
+
+def test_a_second_driver_is_refused_before_it_moves_anything(job: SearchJob) -> None:
+    leaf = job.results / "leaves" / "aa" / "kept.json"
+    leaf.parent.mkdir(parents=True)
+    leaf.write_text("{}")
+    with (
+        driver_lock(job.results),
+        pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"),
+    ):
+        run_search(job, Execution(), fresh=True)
+    assert leaf.exists()
+
+
+def test_a_results_path_that_is_a_file_is_refused_at_the_start(job: SearchJob) -> None:
+    job.results.write_text("")
+    with pytest.raises(UsageError, match="must be a directory"):
+        run_search(job, Execution())
+
+
+def test_a_dry_run_prints_every_point_and_writes_nothing(
+    job: SearchJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan_search(job, Execution(workers=2)) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if line.split()[-1:] == ["no"]]
+    assert [row[1:4] for row in rows] == [
+        [inner, "0.3", steps] for inner in ("0.1", "1") for steps in ("2", "4", "6")
+    ]
+    # 2 tasks × 2 seeds × 2 rates: 8 leaves a point, and 8 shared ones counted once
+    assert "56 downstream runs (48 + 8 shared baseline), 0 on disk" in text
+    assert "12 steps left" in text
+    assert "56 left of 56" in text
+    assert "in 14 packs" in text
+    assert "estimate" in text
+    assert not job.results.exists()
+
+
+def test_a_dry_run_counts_what_is_on_disk(
+    job: SearchJob, study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = TrajectoryWork(study, job.trajectories[0], job.results, 1e9)
+    for progress in work.units():
+        if progress.landed == [4]:
+            break
+    assert plan_search(job, Execution(workers=2)) == 0
+    text = capsys.readouterr().out
+    # two points with their leaves, and the baseline; 2 + 6 steps and 2 + 6 packs are left
+    assert "24 on disk" in text
+    assert "8 steps left" in text
+    assert "32 left of 56" in text
+    assert "in 8 packs" in text
 
 
 @pytest.mark.slow

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from search_toys import SOURCES, toy_study
 
+import mpt
+from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.search.study import open_study, plan_study
 
+REAL_GYM = Path(mpt.__file__).resolve().parents[1].parent / "shared" / "gym"
 HERE = Path("unused-checkpoint")
 
 
@@ -91,3 +94,15 @@ def test_a_broken_few_shot_file_is_named_with_its_line(gym: Path, toy_checkpoint
     path.write_text(path.read_text() + "no tab\n")
     with pytest.raises(DataError, match=rf"{path}:9: no tab"):
         open_study(plan_study(toy_study(toy_checkpoint, gym)))
+
+
+@pytest.mark.skipif(not REAL_GYM.is_dir(), reason=f"no real few-shot files at {REAL_GYM}")
+def test_the_real_gym_is_refused_with_a_list_and_taken_by_a_smoke_run() -> None:
+    config = StudyConfig(backbone="embedded", gym=str(REAL_GYM))
+    with pytest.raises(DataError, match=r"lack \d+ tasks: .*empathetic_dialogues"):
+        plan_study(config)
+    plan = plan_study(config, smoke_sources=3)
+    assert len(plan.source) == 3
+    assert "tweet_qa" in plan.validation
+    assert plan.partial is not None
+    assert "1 of 5 validation tasks missing" in plan.partial
