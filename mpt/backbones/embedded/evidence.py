@@ -41,11 +41,11 @@ def main() -> None:
     )
     parser.add_argument("--backbone", default="embedded", help="'embedded' or a checkpoint folder")
     parser.add_argument("--outer-lr", type=float, default=0.1, help="MAML outer learning rate")
-    parser.add_argument("--inner-lr", type=float, default=0.1, help="MAML inner learning rate")
-    parser.add_argument("--upstream-steps", type=int, default=200, help="MAML outer steps")
+    parser.add_argument("--inner-lr", type=float, default=1.0, help="MAML inner learning rate")
+    parser.add_argument("--upstream-steps", type=int, default=100, help="MAML outer steps")
     parser.add_argument("--lr", type=float, default=0.1, help="prompt-tuning learning rate")
     parser.add_argument(
-        "--budgets", default="25,50,100", help="prompt-tuning steps, comma-separated"
+        "--budgets", default="10,25,50", help="prompt-tuning steps, comma-separated"
     )
     arguments = parser.parse_args()
     backbone = load_backbone(arguments.backbone)
