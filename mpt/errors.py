@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MptError(Exception):
-    """An error with a cure in its text; a command prints it as one line and exits with its code."""
+    """An error with a cure in its text; a command prints one line and exits with its code."""
 
     exit_code = 1
 
