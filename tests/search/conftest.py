@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,7 @@ import torch
 from search_toys import toy_job, write_toy_gym
 
 from mpt.search.job import SearchJob
-from mpt.search.ray_session import prepare_environment
 from mpt.search.study import Study, open_study
-
-# Ray reads its settings when it is imported, which no test may do before this line.
-assert "ray" not in sys.modules
-prepare_environment("local")
 
 # As in the workers: with another number of threads, sums may differ in the last bit.
 torch.set_num_threads(1)
