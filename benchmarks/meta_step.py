@@ -15,19 +15,15 @@ import argparse
 import dataclasses
 import itertools
 import math
-import multiprocessing
-import multiprocessing.connection
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models
+from measuring import in_a_process, peak, reset_peak
+from random_models import SHAPES, save_random
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
-from transformers.utils import logging
 
 from mpt.backbones import Backbone, Row, load_backbone
 from mpt.config import UpstreamConfig
@@ -56,21 +52,6 @@ ENGINES = (
     Engine("higher", "maml", "higher"),
     Engine("reptile", "reptile"),
 )
-
-
-SHAPES = {
-    "random-tiny": {"d_model": 256, "d_ff": 512, "layers": 4, "heads": 4, "vocabulary": 8000},
-    "random-small": {"d_model": 512, "d_ff": 1024, "layers": 8, "heads": 6, "vocabulary": 32128},
-    "random-base": {"d_model": 768, "d_ff": 2048, "layers": 12, "heads": 12, "vocabulary": 32128},
-    "random-large": {
-        "d_model": 1024,
-        "d_ff": 2816,
-        "layers": 24,
-        "heads": 16,
-        "vocabulary": 32128,
-    },
-}
-"""Name → shape; from "small" on those of T5 v1.1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +90,7 @@ def main() -> None:
     print(f"best of {flags.repeats} steps; memory beyond the model; × is to fomaml\n")
     with tempfile.TemporaryDirectory() as folder:
         if flags.backbone in SHAPES:
-            _in_a_process(_save_random, flags.backbone, folder)
+            in_a_process(save_random, flags.backbone, folder)
             flags.backbone = folder
         _tables(flags)
 
@@ -123,10 +104,10 @@ def _tables(flags: argparse.Namespace) -> None:
     for size in itertools.starmap(Size, sizes):
         print(f"batch {size.batch}, length {size.length}, inner steps {size.inner_steps}")
         print(f"  {'engine':{width}}  {'time':>9}  {'×':>5}  {'memory':>9}  {'×':>5}  error")
-        reference = _in_a_process(_reference, flags, size)
+        reference = in_a_process(_reference, flags, size)
         base: dict[str, float] | None = None
         for engine in chosen:
-            found = _in_a_process(_cell, flags, size, engine)
+            found = in_a_process(_cell, flags, size, engine)
             if isinstance(found, str):
                 print(f"  {engine.name:{width}}  {found}", flush=True)
                 continue
@@ -148,7 +129,7 @@ def _flags() -> argparse.Namespace:
     )
     add = parser.add_argument
     known = ", ".join(SHAPES)
-    add("--backbone", default="random-tiny", help=f'{known}, "embedded", a Hub id or a path')
+    add("--backbone", default="t5-tiny-random", help=f'{known}, "embedded", a Hub id or a path')
     add("--device", default="cpu", help='"cpu" or "cuda"')
     add("--batch", type=int, nargs="+", default=[4], help="2 to 16")
     add("--length", type=int, nargs="+", default=[128], help="input tokens, 64 to 512")
@@ -159,34 +140,6 @@ def _flags() -> argparse.Namespace:
     add("--repeats", type=int, default=2, help="timed steps")
     add("--engines", nargs="+", choices=[engine.name for engine in ENGINES], help="default: all")
     return parser.parse_args()
-
-
-def _in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `work` returns in a fresh process, or one line that says why it does not.
-
-    The process is forked before anything ran here: it has the libraries and nothing else.
-    """
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, work, arguments))
-    process.start()
-    there.close()
-    try:
-        return here.recv()
-    except EOFError:
-        return "ended without a word (out of memory?)"
-    finally:
-        process.join()
-
-
-def _send(
-    pipe: multiprocessing.connection.Connection, work: Callable[..., Any], arguments: Any
-) -> None:
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    try:
-        pipe.send(work(*arguments))
-    except Exception as error:  # one engine that cannot run must not end the table
-        pipe.send(f"{type(error).__name__}: {error}"[:160])
 
 
 def _step(
@@ -214,71 +167,21 @@ def _cell(flags: argparse.Namespace, size: Size, engine: Engine) -> dict[str, An
     # A small step first, so that libraries and their buffers are in place.
     _step(flags, Size(1, 8, 1), engine, backbone)()
     step = _step(flags, size, engine, backbone)
-    before = _reset_peak(flags.device)
+    before = reset_peak(flags.device)
     times = []
     for _ in range(flags.repeats):
         started = time.perf_counter()
         gradient = step().cpu()
         times.append(time.perf_counter() - started)
-    peak = _peak(flags.device) - before
+    bytes_held = peak(flags.device) - before
     numbers = gradient.double().flatten().tolist()
-    return {"seconds": min(times), "bytes": peak, "gradient": numbers}
+    return {"seconds": min(times), "bytes": bytes_held, "gradient": numbers}
 
 
 def _reference(flags: argparse.Namespace, size: Size) -> list[float] | str:
     backbone = load_backbone(flags.backbone, device=flags.device, dtype=torch.float64)
     engine = Engine("reference", "maml", "unrolled")
     return _step(flags, size, engine, backbone)().cpu().flatten().tolist()
-
-
-def _save_random(name: str, folder: str) -> None:
-    """Save a random T5 of a shape, with a tokenizer that has its tokens and no more."""
-    shape = SHAPES[name]
-    settings: dict[str, Any] = {
-        "vocab_size": shape["vocabulary"],
-        "d_model": shape["d_model"],
-        "d_kv": 64,
-        "d_ff": shape["d_ff"],
-        "num_layers": shape["layers"],
-        "num_decoder_layers": shape["layers"],
-        "num_heads": shape["heads"],
-        "feed_forward_proj": "gated-gelu",
-        "decoder_start_token_id": 0,
-    }
-    logging.disable_progress_bar()
-    torch.manual_seed(0)
-    T5ForConditionalGeneration(T5Config(**settings)).save_pretrained(folder)
-    words = ["<pad>", "</s>", "<unk>", *(f"w{n}" for n in range(shape["vocabulary"] - 3))]
-    vocabulary = {word: place for place, word in enumerate(words)}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>")),
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    ).save_pretrained(folder)
-
-
-def _reset_peak(device: str) -> int:
-    """Return the bytes in use, from which on the peak is counted."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is in use
-    return _status("VmRSS")
-
-
-def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device != "cpu" else _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise SystemExit(
-        f"/proc/self/status has no {field}: memory on a CPU is measured on Linux only"
-    )
 
 
 def _ratio(found: dict[str, float], base: dict[str, float] | None, key: str) -> str:
