@@ -203,6 +203,26 @@ class Backbone(ABC):
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
         """Return the model about to write the outputs of a batch."""
 
+    @property
+    @abstractmethod
+    def _reader(self) -> Any:
+        """The module that reads an input: an encoder, or all of a decoder-only model."""
+
+    @torch.no_grad()
+    def input_states(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the hidden states of the inputs, read without a prompt: [B, L, d] for each layer.
+
+        The first are the embeddings, the last are what the whole reader makes of the inputs (its
+        last norm included). Only the places of ``batch.input_mask`` mean anything.
+        """
+        self._check_positions("input", batch.input_ids.shape[1])
+        read = self._reader(
+            inputs_embeds=self._words(batch.input_ids),
+            attention_mask=batch.input_mask,
+            output_hidden_states=True,
+        )
+        return tuple(read.hidden_states)
+
     @torch.no_grad()
     def generate_ids(
         self, prompts: Tensor, batch: Batch, max_new_tokens: int, how: Generation = GREEDY

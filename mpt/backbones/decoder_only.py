@@ -43,6 +43,10 @@ class DecoderOnly(Backbone):
         room = max(max_tokens - len(self._input_end), 0)
         return [*self.word_ids(text)[:room], *self._input_end]
 
+    @property
+    def _reader(self) -> Any:
+        return self._model.transformer
+
     def head(self, states: Tensor) -> Tensor:
         """Return the vocabulary logits [N, V] of hidden states [N, d]."""
         return self._wide(self._model.lm_head(states))

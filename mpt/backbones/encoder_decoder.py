@@ -36,6 +36,10 @@ class EncoderDecoder(Backbone):
     def _words(self) -> Any:
         return self._encoder.embed_tokens
 
+    @property
+    def _reader(self) -> Any:
+        return self._encoder
+
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the decoder states [N, d] that predict the target tokens."""
         states, mask = self._encode(prompts, batch)
