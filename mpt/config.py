@@ -133,10 +133,21 @@ class DownstreamConfig:
     """Examples per step."""
     steps: int = 3000
     """Optimiser steps."""
+    max_epochs: int | None = None
+    """Most epochs over the train rows: a run on few rows ends earlier (PROTOCOL row 12). None: no
+    cap."""
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
     select: str = "best"
     """Which prompt is tested: "best" on dev (first on ties) or "last"."""
+    patience: int | None = None
+    """Evaluations in a row without a better dev score after which a run ends. None: never."""
+    catch_up: float | None = None
+    """A run ends when its best dev score is more than this (a fraction) below that of another
+    learning rate of its family after the same step, or when an earlier rate has the highest score
+    there is (see `mpt.downstream.stopping`). None: never."""
+    catch_up_after: int = 4
+    """Evaluations of a run before `catch_up` compares its score."""
     dropout: float = 0.0
     """Dropout rate of the backbone while tuning."""
     max_test: int | None = 1000
@@ -164,7 +175,14 @@ class DownstreamConfig:
             ),
             batch_size=_at_least(1),
             steps=_at_least(1),
+            max_epochs=optional,
             eval_every=_at_least(1),
+            patience=optional,
+            catch_up=(
+                (lambda v: v is None or (_is_number(v) and v >= 0)),
+                "a finite number ≥ 0 or None",
+            ),
+            catch_up_after=_at_least(1),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
             max_test=optional,
@@ -174,6 +192,12 @@ class DownstreamConfig:
             repetition_penalty=_POSITIVE,
             length_penalty=((lambda v: _is_number(v) and v >= 0), "a finite number ≥ 0"),
         )
+
+    def steps_on(self, rows: int) -> int:
+        """Return the steps of a run on a task of this many train rows."""
+        if self.max_epochs is None:
+            return self.steps
+        return min(self.steps, self.max_epochs * math.ceil(rows / self.batch_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +217,9 @@ class StudyConfig:
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     """The soft prompt."""
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
-    """Lengths."""
+    """Lengths downstream."""
+    upstream_lengths: TextConfig | None = None
+    """Lengths upstream where they differ (PROTOCOL row 8); None: those downstream."""
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
 
@@ -206,3 +232,8 @@ class StudyConfig:
             ),
             train_seed=_at_least(0),
         )
+
+    @property
+    def upstream_text(self) -> TextConfig:
+        """Lengths upstream."""
+        return self.text if self.upstream_lengths is None else self.upstream_lengths

@@ -2,24 +2,23 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.plan import Load, Rates, TrajectoryLoad, estimate, makespan, work_seconds
+from mpt.plan import CourseLoad, Load, Rates, estimate, makespan, work_seconds
 from mpt.search.time_left import TimeLeft, clock_text
 
 
-def _load(*trajectories: tuple[int, int], shared_packs: int = 0) -> Load:
+def _load(*trajectories: tuple[int, int], shared: int = 0) -> Load:
     return Load(
-        trajectories=tuple(TrajectoryLoad(steps=s, packs=p) for s, p in trajectories),
+        courses=tuple(CourseLoad(steps=s, leaves=p) for s, p in trajectories),
         points=1,
         points_there=0,
         leaves=1,
         leaves_there=0,
-        shared=1,
+        shared=shared,
         shared_there=0,
-        shared_packs=shared_packs,
     )
 
 
-RATES = Rates(step_s=2.0, pack_s=10.0, start_s=5.0)
+RATES = Rates(step_s=2.0, leaf_s=10.0, start_s=5.0)
 
 
 @pytest.mark.parametrize(
@@ -38,15 +37,15 @@ def test_makespan_is_that_of_jobs_started_in_order(
     assert makespan(jobs, slots) == end
 
 
-def test_work_is_steps_and_packs_at_their_rates() -> None:
-    assert work_seconds(_load((10, 3), (0, 1), shared_packs=2), RATES) == ([50.0, 10.0], 20.0)
+def test_work_is_steps_and_leaves_at_their_rates() -> None:
+    assert work_seconds(_load((10, 3), (0, 1), shared=2), RATES) == ([50.0, 10.0], 20.0)
 
 
 def test_an_estimate_counts_start_shared_work_and_the_trajectories() -> None:
     # one worker: 5 s start + 20 s baseline + 50 s + 10 s
-    assert estimate(_load((10, 3), (0, 1), shared_packs=2), RATES, 1) == 85.0
+    assert estimate(_load((10, 3), (0, 1), shared=2), RATES, 1) == 85.0
     # two workers: the baseline is shared out, the longer trajectory decides
-    assert estimate(_load((10, 3), (0, 1), shared_packs=2), RATES, 2) == 5 + 10 + 50
+    assert estimate(_load((10, 3), (0, 1), shared=2), RATES, 2) == 5 + 10 + 50
     # workers without a trajectory do nothing
     assert estimate(_load((10, 3)), RATES, 8) == 55.0
     assert estimate(_load((0, 0)), RATES, 2) == 0.0
@@ -58,14 +57,14 @@ def test_time_left_starts_with_the_estimate_and_then_follows_the_clock() -> None
     assert left.seconds == 65.0
     now += 5
     assert left.seconds == 60.0  # nothing is done yet: the estimate runs down
-    left.report({"index": 0, "steps": 20, "packs": 1})  # 50 of 120 s
+    left.report({"index": 0, "steps": 20, "leaves": 1})  # 50 of 120 s
     now = 125.0
     assert left.seconds == pytest.approx(25 * 70 / 50)
-    # a trial that was started again counts packs from 0: what is done stays done
-    left.report({"index": 0, "steps": 20, "packs": 0})
+    # a trial that was started again counts leaves from 0: what is done stays done
+    left.report({"index": 0, "steps": 20, "leaves": 0})
     assert left.seconds == pytest.approx(25 * 70 / 50)
-    left.report({"index": 0, "steps": 20, "packs": 2})
-    left.report({"index": 1, "steps": 20, "packs": 2})
+    left.report({"index": 0, "steps": 20, "leaves": 2})
+    left.report({"index": 1, "steps": 20, "leaves": 2})
     assert left.seconds == 0.0
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -94,6 +94,13 @@ class Catalogue:
             return self.tasks[name]
         near = sorted(self.tasks, key=lambda known: (-_common(known, name), known))[:3]
         raise UsageError(f"task {name!r} is unknown; near it are {', '.join(near)}")
+
+    def with_shots(self, shots: int | None) -> Catalogue:
+        """Return this catalogue with another number of shots for every task; None: its own."""
+        if shots is None:
+            return self
+        tasks = {name: replace(info, shots=shots) for name, info in self.tasks.items()}
+        return replace(self, tasks=tasks)
 
     def partition(self, name: str) -> Partition:
         """Return a partition, or raise `UsageError` that lists the known ones."""

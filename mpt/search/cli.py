@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mpt.errors import MptError, UsageError
-from mpt.search.job import Execution, SearchJob
+from mpt.search.job import Execution, SearchJob, courses_of
 from mpt.search.presets import default_space, load_smoke_size, load_study
 from mpt.search.run import check_gpus, plan_search, run_search
 from mpt.search.spaces import Space, Trajectory, load_space
@@ -111,8 +111,7 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
         raise UsageError(f"--results is {flags.results!r}, but must be a directory so far")
     results = flags.results or ("results/smoke" if flags.smoke else "results/search")
     return SearchJob(
-        plan=plan,
-        trajectories=tuple(trajectories),
+        courses=courses_of(plan, trajectories),
         results=Path(results).expanduser().absolute(),
         title=title,
     )

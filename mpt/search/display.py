@@ -37,7 +37,7 @@ class Display:
     def __init__(self, job: SearchJob, console: Console | None = None) -> None:
         self._job = job
         self._console = console or make_console()
-        self._names = _varied(job.trajectories)
+        self._names = _varied([course.trajectory for course in job.courses])
         self._said: set[str] = set()
 
     def say(self, text: str = "") -> None:
@@ -52,17 +52,17 @@ class Display:
 
     def header(self, load: Load) -> None:
         """Say what is searched, over what, and how much of it is there."""
-        job, config = self._job, self._job.plan.config
-        method = job.trajectories[0].config.method.upper()
-        rungs = ", ".join(map(str, job.trajectories[0].rungs))
+        job, first = self._job, self._job.courses[0]
+        config, method = first.plan.config, first.trajectory.config.method.upper()
+        rungs = ", ".join(map(str, first.trajectory.rungs))
         self.say(f"{method} search · {config.partition} · backbone {config.backbone}")
         self.say(
-            f"  points   {load.points} from {len(job.trajectories)} trajectories "
+            f"  points   {load.points} from {len(job.courses)} trajectories "
             f"(steps {rungs} are rungs of one run)"
         )
         self.say(f"  space    {job.title}")
         self.say(
-            f"  score    ARG (%) over prompt tuning on {len(job.plan.validation)} validation "
+            f"  score    ARG (%) over prompt tuning on {len(first.plan.scored)} {first.plan.role} "
             f"tasks × {len(config.data_seeds)} data seeds"
         )
         self.say(
@@ -70,8 +70,8 @@ class Display:
             f"baseline), {load.all_there} on disk"
         )
         self.say(f"  results  {job.results}")
-        if job.plan.partial:
-            self.say(f"  {job.plan.partial}")
+        for label in job.partial:
+            self.say(f"  {label}")
 
     def points_table(self, entries: Sequence[Entry]) -> None:
         """List every point of the plan (`--dry-run`)."""
@@ -121,8 +121,8 @@ class Display:
             )
         self._console.print(table)
         self._reasons(order)
-        if self._job.plan.partial:
-            self.say(self._job.plan.partial)
+        for label in self._job.partial:
+            self.say(label)
         if order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
             return
@@ -148,7 +148,7 @@ class Display:
             self.say(f"note: no relative gain on {line}")
 
     def _settings(self, entry: Entry) -> list[str]:
-        return [f"{getattr(entry.trajectory.config, name):g}" for name in self._names]
+        return [f"{getattr(entry.course.trajectory.config, name):g}" for name in self._names]
 
     def _table(self, *columns: str) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +11,53 @@ from mpt.search.study import StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchJob:
-    """A search: small enough to be sent to every worker."""
+class Course:
+    """One trajectory of one study: what a trial works on."""
 
     plan: StudyPlan
-    """What every point shares."""
-    trajectories: tuple[Trajectory, ...]
+    """Backbone, source tasks and scored tasks."""
+    trajectory: Trajectory
+    """Method, settings and rungs."""
+
+    @property
+    def name(self) -> str:
+        """Readable name, e.g. ``maml-inner0.1-outer0.3-k1-b4-random_to_random``."""
+        return f"{self.trajectory.name}-{self.plan.config.partition}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchJob:
+    """A search or a replay: courses and where their results go."""
+
+    courses: tuple[Course, ...]
     """In the order they are started."""
     results: Path
     """Results directory, absolute; on a cluster it must be shared by all nodes."""
     title: str
     """The space's title, for people."""
-    keys: tuple[str, ...] = ()
-    """The driver's trajectory keys; a worker with other keys has other data. Empty: unchecked."""
     chunk_s: float = 5.0
-    """Seconds of upstream learning between two checkpoints."""
+    """Seconds of work between two looks at the clock: of upstream learning between two
+    checkpoints, of tuning between two reports."""
 
     @property
-    def points(self) -> list[tuple[Trajectory, int]]:
-        """Every (trajectory, rung)."""
-        return [
-            (trajectory, rung) for trajectory in self.trajectories for rung in trajectory.rungs
-        ]
+    def points(self) -> list[tuple[Course, int]]:
+        """Every (course, rung)."""
+        return [(course, rung) for course in self.courses for rung in course.trajectory.rungs]
+
+    @property
+    def plans(self) -> tuple[StudyPlan, ...]:
+        """The different studies, in order of first appearance."""
+        return tuple(dict.fromkeys(course.plan for course in self.courses))
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """What is left out of the studies, one label each; empty if nothing is."""
+        return tuple(dict.fromkeys(plan.partial for plan in self.plans if plan.partial))
+
+
+def courses_of(plan: StudyPlan, trajectories: Sequence[Trajectory]) -> tuple[Course, ...]:
+    """Return the courses of one study."""
+    return tuple(Course(plan=plan, trajectory=trajectory) for trajectory in trajectories)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,7 @@
-"""The score of a prompt: its leaves on the validation tasks, and the ARG that follows from them.
+"""The score of a prompt: its leaves on the scored tasks, and the ARG that follows from them.
 
 A leaf is one downstream run. The leaves of one prompt on one task (data seeds × learning rates)
-are a *pack*: they ride through the model together and are committed together. What is in a pack
-follows from the study alone, so a repeated pack gives the same bits on any worker.
+are a *pack*; `mpt.search.leaf_work` computes them.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from mpt.metrics.relative_gain import (
     average_relative_gain,
     select_by_dev,
 )
-from mpt.provenance import provenance
-from mpt.records import SCHEMA, LeafStore, Record, append_line, leaf_key, make_leaf
+from mpt.records import SCHEMA, LeafStore, Record, leaf_key
 from mpt.seeds import numpy_generator
 from mpt.storage import digest
 
@@ -98,11 +96,11 @@ def leaf_identity(study: Study, task: FewShotTask, prompt: str, lr: float) -> Re
 
 
 def packs_of(study: Study, prompt_for: Callable[[FewShotTask], Tensor]) -> list[Pack]:
-    """Return one pack a validation task; `prompt_for` gives the starting prompt of a sample."""
+    """Return one pack a scored task; `prompt_for` gives the starting prompt of a sample."""
     from mpt.prompts import prompt_digest
 
     packs = []
-    for name, samples in study.validation.items():
+    for name, samples in study.scored.items():
         runs = []
         for task in samples.values():
             prompt = prompt_for(task)
@@ -131,49 +129,9 @@ def baseline_packs(study: Study) -> list[Pack]:
     return packs_of(study, start)
 
 
-def compute_pack(study: Study, pack: Pack, store: LeafStore) -> int:
-    """Compute the leaves of a pack that are missing and commit them; return how many."""
-    from mpt.downstream.prompt_tuning import TuningRun, tune
-
-    todo = pack.missing(store)
-    if not todo:
-        return 0
-    config = study.config
-    results = tune(
-        study.backbone,
-        [TuningRun(run.task, run.lr, run.prompt) for run in todo],
-        config.downstream,
-        config.text,
-        config.train_seed,
-    )
-    origin = provenance()
-    leaves = []
-    for run, result in zip(todo, results, strict=True):
-        body = {
-            "dev": _finite(result.dev),
-            "test": _finite(result.test),
-            "best_step": result.best_step,
-            "curve": [[step, _finite(dev), _finite(loss)] for step, dev, loss in result.curve],
-            "status": result.status,
-        }
-        leaves.append(make_leaf(run.identity, body, dict(result.cost), origin))
-    written = store.put_many(leaves)
-    append_line(
-        store.disk.root / "packs.jsonl",
-        {
-            "time": origin["time"],
-            "task": pack.task,
-            "leaves": [leaf["key"] for leaf in leaves],
-            "already_there": len(leaves) - len(written),
-            "seconds": round(sum(result.cost["seconds"] for result in results), 3),
-        },
-    )
-    return len(leaves)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN: None stands for it."""
-    return value if math.isfinite(value) else None
+def missing_runs(packs: Sequence[Pack], store: LeafStore) -> list[PackRun]:
+    """Return the runs of all packs whose leaves are not there, in order."""
+    return [run for pack in packs for run in pack.missing(store)]
 
 
 def leaf_table(packs: Sequence[Pack]) -> LeafTable:

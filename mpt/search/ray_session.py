@@ -18,7 +18,7 @@ from mpt.errors import Interrupted, MptError, UsageError
 
 if TYPE_CHECKING:
     from mpt.plan import Rates
-    from mpt.search.job import Execution, SearchJob
+    from mpt.search.job import Course, Execution
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -132,7 +132,7 @@ def on_this_cpu(execution: Execution) -> bool:
     return execution.address == "local" and execution.gpus_per_trial == 0
 
 
-def remote_probe(job: SearchJob, execution: Execution) -> Rates:
+def remote_probe(course: Course, execution: Execution) -> Rates:
     """Measure the rates where trials run, with what a trial has.
 
     Raises:
@@ -144,7 +144,7 @@ def remote_probe(job: SearchJob, execution: Execution) -> Rates:
 
     task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
     try:
-        return ray.get(task.remote(job))
+        return ray.get(task.remote(course))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MptError):
             raise error.cause from None

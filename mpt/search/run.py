@@ -7,23 +7,25 @@ over the point records. Nothing of Tune's is ever restored.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
+import functools
 import os
 import shutil
 import time
 from pathlib import Path
 
 from mpt.errors import UsageError
-from mpt.plan import Load, Rates, estimate, probe, take_stock
+from mpt.plan import Load, Rates, estimate
 from mpt.records import LeafStore
 from mpt.search.display import Display
 from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
+from mpt.search.probe import probe
 from mpt.search.ray_session import on_this_cpu, ray_session, remote_probe
 from mpt.search.standing import Standings, ranked
-from mpt.search.study import Study, open_study
+from mpt.search.stock import take_stock
+from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.time_left import TimeLeft, clock_text
 from mpt.storage import Disk
 
@@ -66,25 +68,23 @@ def run_search(
 def plan_search(job: SearchJob, execution: Execution, display: Display | None = None) -> int:
     """Print every point, the leaves and a measured estimate; write no results."""
     show = display or Display(job)
-    study, start_s = _open(job)
-    load = take_stock(job, study)
+    load = take_stock(job, _open)
     show.header(load)
-    show.points_table(Standings(job, study, read_only=True).entries())
+    show.points_table(Standings(job, _open, read_only=True).entries())
     if load.points_there == load.points:
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
         return DONE
     if on_this_cpu(execution):
-        slots = min(len(job.trajectories), execution.workers or _cpus())
-        rates = probe(study, job.trajectories[0], start_s)
+        slots = min(len(job.courses), execution.workers or _cpus())
+        rates = _probe(job)
     else:
-        with ray_session(execution, len(job.trajectories)) as slots:
-            rates = remote_probe(job, execution)
-    total = sum(part.steps for part in load.trajectories)
-    packs = sum(part.packs for part in load.trajectories) + load.shared_packs
+        with ray_session(execution, len(job.courses)) as slots:
+            rates = remote_probe(job.courses[0], execution)
+    total = sum(part.steps for part in load.courses)
     show.say(f"upstream   {total} steps left, {rates.step_s:.3g} s each")
     show.say(
-        f"leaves     {load.all_leaves - load.all_there} left of {load.all_leaves} (the shared "
-        f"baseline counted once), in {packs} packs of about {rates.pack_s:.3g} s"
+        f"leaves     {load.all_leaves - load.all_there} left of {load.all_leaves} (shared "
+        f"baselines counted once), about {rates.leaf_s:.3g} s each"
     )
     show.say(
         f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "
@@ -95,15 +95,12 @@ def plan_search(job: SearchJob, execution: Execution, display: Display | None = 
 
 def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
     began = time.perf_counter()
-    study, start_s = _open(job)
-    keys = tuple(study.trajectory_key(trajectory.config) for trajectory in job.trajectories)
-    job = dataclasses.replace(job, keys=keys)
-    load = take_stock(job, study)
+    load = take_stock(job, _open)
     show.header(load)
-    standings = Standings(job, study)
+    standings = Standings(job, _open)
     failures: dict[int, str] = {}
     if load.points_there < load.points:
-        rates = probe(study, job.trajectories[0], start_s) if on_this_cpu(execution) else None
+        rates = _probe(job) if on_this_cpu(execution) else None
         failures = _compute(job, execution, show, interrupts, standings, load, rates)
     for problem in standings.problems:
         show.problem(problem)
@@ -114,7 +111,7 @@ def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interr
     if ranked(entries):
         show.ranking(entries)
     for index, reason in failures.items():
-        show.say(f"failed: {job.trajectories[index].name}: {reason}")
+        show.say(f"failed: {standings.courses[index].name}: {reason}")
     if missing:
         show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
         return FAILED
@@ -131,15 +128,15 @@ def _compute(
     load: Load,
     rates: Rates | None,
 ) -> dict[int, str]:
-    """Run the trials that are not complete; return trajectory → why it failed."""
+    """Run the trials that are not complete; return course → why it failed."""
     folder = job.results / "tune" / _stamp()
     shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
-    todo = [n for n, part in enumerate(load.trajectories) if _incomplete(standings, job, n)]
+    todo = [n for n in range(len(job.courses)) if not standings.complete(n)]
     with ray_session(execution, len(todo)) as slots:
         interrupts.listen()
         from mpt.search.tuning import Watcher, tune_trials
 
-        left = TimeLeft(load, rates or remote_probe(job, execution), slots)
+        left = TimeLeft(load, rates or remote_probe(job.courses[0], execution), slots)
         show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
         show.lines_head()
         watcher = Watcher(show, standings, left)
@@ -151,19 +148,23 @@ def _compute(
     return failures
 
 
-def _open(job: SearchJob) -> tuple[Study, float]:
-    """Open the study as a worker would; return it and the seconds that took."""
-    began = time.perf_counter()
+@functools.lru_cache(maxsize=1)
+def _open(plan: StudyPlan) -> Study:
+    """Open a study as a worker would."""
     import torch
 
     # One thread, as in the workers: the last bit of a mean, and with it a key, may depend on it.
     torch.set_num_threads(1)
-    return open_study(job.plan), time.perf_counter() - began
+    return open_study(plan)
 
 
-def _incomplete(standings: Standings, job: SearchJob, index: int) -> bool:
-    rungs = job.trajectories[index].rungs
-    return any(standings.entry(index, rung).score is None for rung in rungs)
+def _probe(job: SearchJob) -> Rates:
+    """Measure the rates here, on the first course."""
+    course = job.courses[0]
+    _open.cache_clear()  # a worker starts from nothing
+    began = time.perf_counter()
+    study = _open(course.plan)
+    return probe(study, course.trajectory, time.perf_counter() - began)
 
 
 def _closing(

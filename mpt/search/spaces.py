@@ -82,8 +82,11 @@ class Trajectory:
 
     @property
     def name(self) -> str:
-        """Short readable name, e.g. ``maml-inner3e-05-outer0.5``."""
-        return f"{self.config.method}-inner{self.config.inner_lr:g}-outer{self.config.outer_lr:g}"
+        """Readable name, e.g. ``maml-inner3e-05-outer0.5-k1-b2`` (k inner steps, batch b)."""
+        config = self.config
+        inner = f"-inner{config.inner_lr:g}" if config.method != "multitask" else ""
+        steps = f"-k{config.inner_steps}" if config.method != "multitask" else ""
+        return f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
 
 
 @dataclass(frozen=True, kw_only=True)

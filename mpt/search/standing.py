@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.search.objective import PointScore, leaf_counts, score_point
+from mpt.search.objective import PointScore, score_point
 from mpt.search.trajectory import point_identity, point_is_whole
 
 if TYPE_CHECKING:
-    from mpt.search.job import SearchJob
-    from mpt.search.spaces import Trajectory
-    from mpt.search.study import Study
+    from mpt.search.job import Course, SearchJob
+    from mpt.search.study import Study, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +20,8 @@ class Entry:
     """One point of a search."""
 
     index: int
-    """Position of its trajectory in the job."""
-    trajectory: Trajectory
+    """Position of its course among the standings' courses."""
+    course: Course
     steps: int
     record: Mapping[str, Any] | None
     """The point record; None if it is not on disk, or a leaf it names is not."""
@@ -31,17 +30,40 @@ class Entry:
 
 
 class Standings:
-    """Reads the points of one search; every reading is fresh from disk."""
+    """Reads the points of a job; every reading is fresh from disk.
 
-    def __init__(self, job: SearchJob, study: Study, *, read_only: bool = False) -> None:
-        self.job = job
+    Args:
+        job: the courses.
+        studies: opens a study, which is needed for the names of its points.
+        read_only: create nothing in the results directory.
+    """
+
+    def __init__(
+        self, job: SearchJob, studies: Callable[[StudyPlan], Study], *, read_only: bool = False
+    ) -> None:
         self._leaves = LeafStore(job.results, read_only=read_only)
         self._points = PointStore(job.results, read_only=read_only)
-        self._keys = {}
-        for index, trajectory in enumerate(job.trajectories):
-            key = study.trajectory_key(trajectory.config)
-            for rung in trajectory.rungs:
-                self._keys[index, rung] = leaf_key(point_identity(study, key, rung))
+        self.courses: list[Course] = []
+        self.keys: list[str] = []
+        """Trajectory key of each course; a worker that finds another has other data."""
+        self._points_of: dict[tuple[int, int], str] = {}
+        names: dict[Course, tuple[str, dict[int, str]]] = {}
+        for plan in job.plans:  # each study is opened once
+            study = studies(plan)
+            names |= {c: _names(study, c) for c in job.courses if c.plan == plan}
+        for course in job.courses:
+            self._add(course, *names[course])
+
+    def add(self, course: Course, study: Study) -> int:
+        """Take in a course that the job did not list; return its position."""
+        self._add(course, *_names(study, course))
+        return len(self.courses) - 1
+
+    def _add(self, course: Course, key: str, points: Mapping[int, str]) -> None:
+        for rung, point in points.items():
+            self._points_of[len(self.courses), rung] = point
+        self.courses.append(course)
+        self.keys.append(key)
 
     @property
     def problems(self) -> list[str]:
@@ -50,12 +72,12 @@ class Standings:
 
     def entry(self, index: int, steps: int) -> Entry:
         """Return one point."""
-        record = self._points.get(self._keys[index, steps])
+        record = self._points.get(self._points_of[index, steps])
         if record is not None and not point_is_whole(record, self._leaves):
             record = None
         return Entry(
             index=index,
-            trajectory=self.job.trajectories[index],
+            course=self.courses[index],
             steps=steps,
             record=record,
             score=None if record is None else score_point(record, self._leaves),
@@ -63,14 +85,12 @@ class Standings:
 
     def entries(self) -> list[Entry]:
         """Return all points in the job's order."""
-        return [self.entry(*place) for place in self._keys]
+        return [self.entry(*place) for place in self._points_of]
 
-    def baseline_of(self, entries: list[Entry]) -> tuple[int, int]:
-        """Return (leaves on disk, leaves) of the shared baseline."""
-        for entry in entries:
-            if entry.record is not None and entry.record["baseline"]:
-                return leaf_counts(self._leaves, entry.record["baseline"])
-        return 0, 0
+    def complete(self, index: int) -> bool:
+        """Return whether every point of a course is recorded."""
+        rungs = self.courses[index].trajectory.rungs
+        return all(self.entry(index, rung).score is not None for rung in rungs)
 
     def leaf_costs(self, entries: list[Entry]) -> dict[str, float]:
         """Return the summed cost of every different leaf behind the points."""
@@ -91,6 +111,13 @@ class Standings:
                 for name in ("steps", "tokens", "seconds"):
                     total[name] += leaf["cost"].get(name, 0.0)
         return total
+
+
+def _names(study: Study, course: Course) -> tuple[str, dict[int, str]]:
+    """Return a course's trajectory key and its points' keys by rung."""
+    key = study.trajectory_key(course.trajectory.config)
+    rungs = course.trajectory.rungs
+    return key, {rung: leaf_key(point_identity(study, key, rung)) for rung in rungs}
 
 
 def ranked(entries: list[Entry]) -> list[Entry]:

@@ -1,12 +1,13 @@
-"""A study with everything loaded: backbone, source items, validation tasks.
+"""A study with everything loaded: backbone, source items, scored tasks.
 
-The driver resolves a `StudyConfig` into a `StudyPlan` (names only: which source and validation
-tasks there are); each worker opens the plan for itself.
+The driver resolves a `StudyConfig` into a `StudyPlan` (names only: which tasks are learned from
+and which are scored); each worker opens the plan for itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import DataError, UsageError
-from mpt.gym.catalogue import Catalogue, load_catalogue, missing_tasks
+from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ class StudyPlan:
     config: StudyConfig
     source: tuple[str, ...]
     """Source tasks that are learned from, in the partition's order."""
-    validation: tuple[str, ...]
+    scored: tuple[str, ...]
     """Tasks the score runs over."""
+    role: str = "validation"
+    """What the scored tasks are: "validation" tasks of a search, or "target" tasks of a replay."""
+    source_set: str = "all"
+    """Name of the choice of source tasks: "all" of the partition's, or a part of them."""
+    source_shots: int | None = None
+    """Shots of the source tasks' files (`ALL_SHOTS` for all); None: each task's own."""
+    target_shots: int | None = None
+    """Shots of the scored tasks' files (`ALL_SHOTS` for all); None: each task's own."""
     partial: str | None
     """What is left out, for the label of every result; None if nothing is."""
 
@@ -68,7 +77,7 @@ def plan_study(
     return StudyPlan(
         config=_absolute(config),
         source=source.there[:smoke_sources],
-        validation=validation.there,
+        scored=validation.there,
         partial=f"partial: {'; '.join(notes)}" if notes else None,
     )
 
@@ -126,8 +135,8 @@ class Study:
     backbone: Backbone
     items: tuple[FewShotTask, ...]
     """Upstream items: every source task at every data seed."""
-    validation: Mapping[str, Mapping[int, FewShotTask]]
-    """Validation task → data seed → its few-shot sample."""
+    scored: Mapping[str, Mapping[int, FewShotTask]]
+    """Scored task → data seed → its few-shot sample."""
 
     @property
     def config(self) -> StudyConfig:
@@ -140,7 +149,12 @@ class Study:
 
         config = self.config
         return trajectory_key(
-            self.backbone, self.items, upstream, config.prompt, config.text, config.train_seed
+            self.backbone,
+            self.items,
+            upstream,
+            config.prompt,
+            config.upstream_text,
+            config.train_seed,
         )
 
 
@@ -151,25 +165,28 @@ def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
         UsageError: the backbone cannot be loaded.
         DataError: a few-shot file is malformed (file and line).
     """
-    from mpt.backbones import load_backbone  # torch and transformers take seconds to import
-
     config = plan.config
     gym = gym_folder(config.gym)
     catalogue = load_catalogue(gym)
-    items = [_load(gym, catalogue, name, seed) for name in plan.source for seed in _seeds(config)]
-    validation = {
-        name: {seed: _load(gym, catalogue, name, seed) for seed in _seeds(config)}
-        for name in plan.validation
+    source, scored = (
+        catalogue.with_shots(plan.source_shots),
+        catalogue.with_shots(plan.target_shots),
+    )
+    seeds = config.data_seeds
+    items = [load_task(gym, source.task(name), seed) for name in plan.source for seed in seeds]
+    samples = {
+        name: {seed: load_task(gym, scored.task(name), seed) for seed in seeds}
+        for name in plan.scored
     }
     if not items:
         raise UsageError("the study has no source tasks")
-    backbone = load_backbone(config.backbone, device=device, position=config.prompt.position)
-    return Study(plan=plan, backbone=backbone, items=tuple(items), validation=validation)
+    backbone = _backbone(config.backbone, device, config.prompt.position)
+    return Study(plan=plan, backbone=backbone, items=tuple(items), scored=samples)
 
 
-def _seeds(config: StudyConfig) -> tuple[int, ...]:
-    return config.data_seeds
+@functools.lru_cache(maxsize=1)
+def _backbone(name: str, device: str, position: str) -> Backbone:
+    """Load a backbone once for all studies in a row that use it."""
+    from mpt.backbones import load_backbone  # torch and transformers take seconds to import
 
-
-def _load(gym: Path, catalogue: Catalogue, name: str, seed: int) -> FewShotTask:
-    return load_task(gym, catalogue.task(name), seed)
+    return load_backbone(name, device=device, position=position)

@@ -20,7 +20,7 @@ class TimeLeft:
 
     Args:
         load: what was left when the search began.
-        rates: measured rates; their ratio weighs steps against packs.
+        rates: measured rates; their ratio weighs steps against leaves.
         slots: trials that run at once.
         clock: seconds, monotonic.
     """
@@ -33,23 +33,23 @@ class TimeLeft:
         each, shared = work_seconds(load, rates)
         self._total = sum(each) + shared
         self._begun = clock()
-        self._seen: dict[int, tuple[int, int]] = {}
-        self._begin = [part.begin for part in load.trajectories]
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._begin = [part.begin for part in load.courses]
 
     def report(self, result: dict[str, Any]) -> None:
         """Take in a trial's report."""
-        index, steps, packs = result["index"], result["steps"], result["packs"]
+        index, steps, leaves = result["index"], result["steps"], result["leaves"]
         old = self._seen.get(index, (0, 0))
-        # a trial that was started again counts its packs from 0
-        self._seen[index] = max(old[0], steps), max(old[1], packs)
+        # a trial that was started again counts its leaves from 0
+        self._seen[index] = max(old[0], steps), max(old[1], leaves)
 
     @property
     def seconds(self) -> float:
         """Seconds left."""
         elapsed = self._clock() - self._begun
         done = sum(
-            max(0, steps - self._begin[index]) * self._rates.step_s + packs * self._rates.pack_s
-            for index, (steps, packs) in self._seen.items()
+            max(0, steps - self._begin[index]) * self._rates.step_s + leaves * self._rates.leaf_s
+            for index, (steps, leaves) in self._seen.items()
         )
         share = min(1.0, done / self._total) if self._total > 0 else 1.0
         if share < _TRUSTED:

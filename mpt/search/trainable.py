@@ -1,4 +1,4 @@
-"""The Ray Tune trial: a trajectory's units, one a step.
+"""The Ray Tune trial: a course's units, one a step.
 
 Tune's own checkpoints carry nothing: a trial that starts (first, again after its worker died, or
 in the next session) finds its state in the results directory. So Tune's files may be lost or torn.
@@ -18,14 +18,19 @@ import torch
 from ray import tune
 
 from mpt.errors import DataError, MptError
-from mpt.plan import Rates, probe
-from mpt.search.job import SearchJob
+from mpt.plan import Rates
+from mpt.search.job import Course
+from mpt.search.probe import probe
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.trajectory import Progress, TrajectoryWork
 
 
 class SearchTrial(tune.Trainable):
-    """One trajectory; the configuration holds the `job`, the `index` in it, and the `gpus`."""
+    """One course.
+
+    The configuration holds the `trial` (the `course`, its `index` and `key` in the driver's list),
+    the `results` directory, `chunk_s` (see `SearchJob`) and the `gpus`.
+    """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -34,27 +39,29 @@ class SearchTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open the study and find out what is left to do."""
-        self._job: SearchJob = config["job"]
         self._held = contextlib.ExitStack()
-        self._begin(config["index"])
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turn this actor to another trajectory; what it loaded stays loaded."""
+        """Turn this actor to another course; what it loaded stays loaded."""
         self._held.close()
-        self._begin(new_config["index"])
+        self._begin(new_config)
         return True
 
-    def _begin(self, index: int) -> None:
-        self._index = index
+    def _begin(self, config: dict[str, Any]) -> None:
+        trial = config["trial"]
+        self._index: int = trial["index"]
+        self._course: Course = trial["course"]
         self._failure: str | None = None
         self._progress = Progress()
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
-            study = _open(self._job.plan, _device())
-            trajectory = self._job.trajectories[index]
-            self._work = TrajectoryWork(study, trajectory, self._job.results, self._job.chunk_s)
-            if self._job.keys and self._work.key != self._job.keys[index]:
+            study = _open(self._course.plan, _device())
+            self._work = TrajectoryWork(
+                study, self._course.trajectory, config["results"], config["chunk_s"]
+            )
+            if self._work.key != trial["key"]:
                 raise DataError(
                     f"node {platform.node()} has another backbone, data or code than the driver; "
                     "install the same version and files on every node"
@@ -85,7 +92,7 @@ class SearchTrial(tune.Trainable):
             "score": scores[max(scores, key=int)] if scores else math.nan,
             "rung_scores": dict(scores),
             "landed": list(done.landed),
-            "packs": done.packs,
+            "leaves": done.leaves,
             "problems": list(done.problems),
             "failure": self._failure,
             "done": done.done or self._failure is not None,
@@ -99,20 +106,20 @@ class SearchTrial(tune.Trainable):
         """Do nothing: `setup` has found the state."""
 
     def cleanup(self) -> None:
-        """Let go of the trajectory."""
+        """Let go of the course."""
         self._held.close()
 
     def __repr__(self) -> str:
-        job, index = getattr(self, "_job", None), getattr(self, "_index", None)
-        return type(self).__name__ if job is None else job.trajectories[index].name
+        course = getattr(self, "_course", None)
+        return type(self).__name__ if course is None else course.name
 
 
-def probe_here(job: SearchJob) -> Rates:
+def probe_here(course: Course) -> Rates:
     """Measure the rates on this worker's device."""
     torch.set_num_threads(1)
     began = time.perf_counter()
-    study = _open(job.plan, _device())
-    return probe(study, job.trajectories[0], time.perf_counter() - began)
+    study = _open(course.plan, _device())
+    return probe(study, course.trajectory, time.perf_counter() - began)
 
 
 @functools.lru_cache(maxsize=1)

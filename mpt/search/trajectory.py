@@ -23,12 +23,13 @@ from mpt.checkpoints import TrajectoryCheckpoints
 from mpt.errors import DataError
 from mpt.provenance import provenance
 from mpt.records import SCHEMA, LeafStore, PointStore, Record, leaf_key
+from mpt.search.leaf_work import LeafWork
 from mpt.search.objective import (
     Pack,
     baseline_packs,
-    compute_pack,
     leaf_counts,
     leaf_table,
+    missing_runs,
     packs_of,
     score_point,
 )
@@ -51,8 +52,8 @@ class Progress:
     """Rung → score of the points that are on disk, see `PointScore.score`."""
     landed: list[int] = field(default_factory=list)
     """Rungs whose points this unit completed."""
-    packs: int = 0
-    """Packs that this process computed so far."""
+    leaves: int = 0
+    """Leaves that this process computed so far."""
     problems: list[str] = field(default_factory=list)
     """What was found broken on disk so far, and the course taken."""
     done: bool = False
@@ -73,13 +74,18 @@ def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
             **dataclasses.asdict(config.downstream),
             "lrs": [float(lr) for lr in config.downstream.lrs],
         },
-        "validation": [
+        "scored": [
             [name, seed, task.digest]
-            for name, samples in study.validation.items()
+            for name, samples in study.scored.items()
             for seed, task in samples.items()
         ],
         "train_seed": config.train_seed,
     }
+
+
+def _shots(shots: int | None) -> int | str | None:
+    """Return shots as a record has them: a number, "all", or None for the tasks' own."""
+    return None if shots is None else shots or "all"
 
 
 def point_is_whole(point: Record | None, store: LeafStore) -> bool:
@@ -113,6 +119,7 @@ class TrajectoryWork:
         self._checkpoints = TrajectoryCheckpoints(self._folder, self._store.disk)
         self._baseline = baseline_packs(study)
         self._unclaimed = list(self._baseline)
+        self._leaves: LeafWork | None = None
         self._run: UpstreamRun | None = None
         self._step_s: float | None = None
         self._broken: list[str] = []
@@ -157,10 +164,17 @@ class TrajectoryWork:
             if not pack.missing(self._store):
                 continue
             with contextlib.suppress(TimeoutError), self._pack_lock(pack, timeout_s=0):
-                if compute_pack(self._study, pack, self._store):
-                    self.progress.packs += 1
+                if self._compute(pack):
                     return True
         return False
+
+    def _compute(self, pack: Pack) -> int:
+        """Compute the missing leaves of a pack; return how many they were."""
+        work = LeafWork(self._study, [pack], self._store)
+        while not work.done:
+            work.advance()
+        self.progress.leaves += work.computed
+        return work.computed
 
     def _pack_lock(
         self, pack: Pack, timeout_s: float | None
@@ -179,10 +193,14 @@ class TrajectoryWork:
             return
         self.progress.steps = max(self.progress.steps, steps)
         packs = packs_of(self._study, lambda _: rung.prompt)
-        for pack in packs:
-            if compute_pack(self._study, pack, self._store):
-                self.progress.packs += 1
-                return
+        if missing_runs(packs, self._store):
+            if self._leaves is None:
+                self._leaves = LeafWork(self._study, packs, self._store)
+            before = self._leaves.computed
+            self._leaves.advance(self._chunk_s)
+            self.progress.leaves += self._leaves.computed - before
+            return
+        self._leaves = None
         self._finish_baseline()
         self._record(rung, packs)
 
@@ -191,7 +209,7 @@ class TrajectoryWork:
         for pack in self._baseline:
             if pack.missing(self._store):
                 with self._pack_lock(pack, timeout_s=None):
-                    self.progress.packs += bool(compute_pack(self._study, pack, self._store))
+                    self._compute(pack)
 
     def _advance(self, rung: int) -> None:
         """Take upstream steps for about `chunk_s` seconds, at most up to the rung; save the state.
@@ -218,8 +236,8 @@ class TrajectoryWork:
         if self._run is not None and self._run.step_count <= rung:
             return self._run
         config, study = self._study.config, self._study
-        settings = (self._trajectory.config, config.prompt, config.text, config.train_seed)
-        self._run = UpstreamRun(study.backbone, study.items, *settings)
+        settings = (self._trajectory.config, config.prompt, config.upstream_text)
+        self._run = UpstreamRun(study.backbone, study.items, *settings, config.train_seed)
         found = self._checkpoints.load(at_most=rung)
         if found is not None:
             try:
@@ -272,6 +290,13 @@ class TrajectoryWork:
             {
                 "method": self._trajectory.config.method,
                 "partition": plan.config.partition,
+                "backbone": plan.config.backbone,
+                "gym": plan.config.gym,
+                "role": plan.role,
+                "sources": len(plan.source),
+                "source_set": plan.source_set,
+                "source_shots": _shots(plan.source_shots),
+                "target_shots": _shots(plan.target_shots),
                 "config": dataclasses.asdict(self._trajectory.config),
                 "steps": rung,
                 "trajectory": self.key,

@@ -27,7 +27,7 @@ def tune_trials(
     folder: Path,
     watcher: Watcher,
 ) -> None:
-    """Run the trials of these trajectories, in order; return when all ended or Tune was stopped.
+    """Run the trials of these courses, in order; return when all ended or Tune was stopped.
 
     Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
     """
@@ -35,9 +35,10 @@ def tune_trials(
         # not `tune.with_parameters`: it would hide the class's name from `ps` and the dashboard
         SearchTrial,
         param_space={
-            "index": tune.grid_search(list(indices)),
+            "trial": tune.grid_search([_trial(watcher.standings, index) for index in indices]),
             "gpus": execution.gpus_per_trial,
-            "job": job,
+            "results": job.results,
+            "chunk_s": job.chunk_s,
         },
         tune_config=tune.TuneConfig(
             # A process that goes on with the next trajectory saves its start. On a cluster every
@@ -61,8 +62,13 @@ def tune_trials(
         tuner.fit()
 
 
+def _trial(standings: Standings, index: int) -> dict[str, Any]:
+    """Return what a worker is told of a course."""
+    return {"index": index, "course": standings.courses[index], "key": standings.keys[index]}
+
+
 def _short_name(trial: Any) -> str:
-    return f"trial-{trial.config['index']}"
+    return f"trial-{trial.config['trial']['index']}"
 
 
 @contextlib.contextmanager
@@ -81,14 +87,14 @@ class Watcher(tune.Callback):
     """Prints points as they land. Tune ends the experiment if a callback raises: none may."""
 
     def __init__(self, show: Display, standings: Standings, left: TimeLeft) -> None:
-        self._show, self._standings, self._left = show, standings, left
+        self._show, self.standings, self._left = show, standings, left
         self._scores = {
             (entry.index, entry.steps): entry.score.score
             for entry in standings.entries()
             if entry.score is not None
         }
         self.failures: dict[int, str] = {}
-        """Trajectory → why it failed for good."""
+        """Course → why it failed for good."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its callbacks, and nobody reads that."""
@@ -110,8 +116,7 @@ class Watcher(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial goes on in another process."""
         with self._shielded():
-            index = trial.config["index"]
-            name = self._standings.job.trajectories[index].name
+            name = trial.config["trial"]["course"].name
             self._show.say(f"note: {name}: its worker died; it goes on from its last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -120,10 +125,12 @@ class Watcher(tune.Callback):
             error = trial.get_error()
             text = str(error).strip().splitlines()
             reason = text[-1] if text else "unknown reason"
-            self.failures[trial.config["index"]] = f"{reason} (details: {trial.error_file})"
+            self.failures[trial.config["trial"]["index"]] = (
+                f"{reason} (details: {trial.error_file})"
+            )
 
     def _landed(self, index: int, steps: int) -> None:
-        entry = self._standings.entry(index, steps)
+        entry = self.standings.entry(index, steps)
         if entry.score is None:
             return
         self._scores[index, steps] = entry.score.score

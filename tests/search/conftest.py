@@ -28,4 +28,4 @@ def job(toy_checkpoint: Path, toy_gym: Path, tmp_path: Path) -> SearchJob:
 @pytest.fixture(scope="session")
 def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The toy search's study; what it computes goes where a test's own `job` says."""
-    return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plan)
+    return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plans[0])

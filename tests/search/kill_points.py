@@ -26,7 +26,7 @@ STRIDES = (19, 31, 53, 97)
 
 
 def work(study: Study, job: SearchJob) -> None:
-    one = TrajectoryWork(study, job.trajectories[0], job.results, job.chunk_s)
+    one = TrajectoryWork(study, job.courses[0].trajectory, job.results, job.chunk_s)
     with one.hold():
         list(one.units())
 
@@ -89,7 +89,7 @@ def main() -> None:
         name: toy_job(checkpoint, gym, folder / name)
         for name in ("undisturbed", *map(str, STRIDES))
     }
-    study = open_study(jobs["undisturbed"].plan)
+    study = open_study(jobs["undisturbed"].plans[0])
     assert child(lambda: work(study, jobs["undisturbed"]), None) == 0
     print(json.dumps([killed_search(study, jobs[str(stride)], stride) for stride in STRIDES]))
 

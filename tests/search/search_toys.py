@@ -17,7 +17,7 @@ import numpy as np
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
 from mpt.errors import MptError
 from mpt.records import LeafStore, PointStore, read_lines
-from mpt.search.job import Execution, SearchJob
+from mpt.search.job import Execution, SearchJob, courses_of
 from mpt.search.spaces import Trajectory
 from mpt.search.study import plan_study
 
@@ -73,15 +73,26 @@ def toy_job(
     **changes: Any,
 ) -> SearchJob:
     return SearchJob(
-        plan=plan_study(toy_study(checkpoint, gym, **changes)),
-        trajectories=tuple(
-            Trajectory(config=UpstreamConfig(inner_lr=inner_lr, outer_lr=0.3), rungs=rungs)
-            for inner_lr in inner_lrs
+        courses=courses_of(
+            plan_study(toy_study(checkpoint, gym, **changes)),
+            [
+                Trajectory(config=UpstreamConfig(inner_lr=inner_lr, outer_lr=0.3), rungs=rungs)
+                for inner_lr in inner_lrs
+            ],
         ),
         results=results,
         title='space "toy"',
         chunk_s=chunk_s,
     )
+
+
+def with_rungs(job: SearchJob, rungs: tuple[int, ...], **changes: Any) -> SearchJob:
+    """Return a job whose courses have these rungs."""
+    courses = tuple(
+        dataclasses.replace(c, trajectory=dataclasses.replace(c.trajectory, rungs=rungs))
+        for c in job.courses
+    )
+    return dataclasses.replace(job, courses=courses, **changes)
 
 
 def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:

@@ -112,7 +112,7 @@ def test_missing_tasks_end_with_one_line_and_code_3(
 def test_smoke_has_a_results_directory_of_its_own(parse: object, tmp_path: Path) -> None:
     called = parse()  # type: ignore[operator]
     assert called.job.results == tmp_path / "results" / "smoke"
-    assert called.job.plan.partial.startswith("partial: smoke")
+    assert called.job.plans[0].partial.startswith("partial: smoke")
     assert not called.fresh
 
 
@@ -122,7 +122,7 @@ def test_flags_reach_the_search(parse: object, tmp_path: Path) -> None:
         "--fresh",
     )
     assert called.job.results == tmp_path / "r"
-    assert called.job.plan.config.train_seed == 7
+    assert called.job.plans[0].config.train_seed == 7
     assert called.execution.gpus_per_trial == 0.5
     assert called.execution.address == "auto"
     assert called.fresh
@@ -137,7 +137,7 @@ def test_the_embedded_backbone_takes_the_embedded_space_and_others_the_papers(
 
 def test_a_random_search_takes_as_many_as_asked(parse: object) -> None:
     called = parse("--searcher", "random", "--space", "wide", "--num-samples", "1")  # type: ignore[operator]
-    assert len(called.job.trajectories) == 1
+    assert len(called.job.courses) == 1
 
 
 def test_the_commands_told_to_the_user_say_what_was_asked(parse: object, toy_gym: Path) -> None:

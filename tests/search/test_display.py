@@ -9,9 +9,9 @@ from rich.console import Console
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.relative_gain import Gain, TaskGain
-from mpt.plan import Load, TrajectoryLoad
+from mpt.plan import CourseLoad, Load
 from mpt.search.display import Display
-from mpt.search.job import SearchJob
+from mpt.search.job import SearchJob, courses_of
 from mpt.search.objective import BAD_SCORE, PointScore
 from mpt.search.spaces import Trajectory
 from mpt.search.standing import Entry, ranked
@@ -22,12 +22,12 @@ INNER = (2e-5, 3e-5, 5e-5)
 
 def _job(partial: str | None = None) -> SearchJob:
     return SearchJob(
-        plan=StudyPlan(
-            config=StudyConfig(), source=("s",), validation=("a", "b"), partial=partial
-        ),
-        trajectories=tuple(
-            Trajectory(config=UpstreamConfig(inner_lr=lr), rungs=(2500, 5000, 10000))
-            for lr in INNER
+        courses=courses_of(
+            StudyPlan(config=StudyConfig(), source=("s",), scored=("a", "b"), partial=partial),
+            [
+                Trajectory(config=UpstreamConfig(inner_lr=lr), rungs=(2500, 5000, 10000))
+                for lr in INNER
+            ],
         ),
         results=Path("/results"),
         title='space "paper"',
@@ -50,7 +50,7 @@ def _entry(index: int, steps: int, arg: float | None, **changes: object) -> Entr
     )
     return Entry(
         index=index,
-        trajectory=_job().trajectories[index],
+        course=_job().courses[index],
         steps=steps,
         record={},
         score=dataclasses.replace(score, **changes),  # type: ignore[arg-type]
@@ -70,14 +70,13 @@ def show() -> Display:
 
 def test_the_header_says_what_how_much_and_where(show: Display) -> None:
     load = Load(
-        trajectories=(TrajectoryLoad(steps=1, packs=1),) * 3,
+        courses=(CourseLoad(steps=1, leaves=10),) * 3,
         points=9,
         points_there=0,
         leaves=450,
         leaves_there=100,
         shared=50,
         shared_there=50,
-        shared_packs=0,
     )
     show.header(load)
     text = _printed(show)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mpt.records import LeafStore, make_leaf
+from mpt.search.leaf_work import compute_leaves
 from mpt.search.objective import (
     BAD_SCORE,
     Pack,
     baseline_packs,
-    compute_pack,
     leaf_identity,
     leaf_table,
     packs_of,
@@ -139,7 +139,7 @@ def test_a_score_is_the_same_after_every_reading(store: LeafStore) -> None:
 
 def test_a_pack_holds_every_data_seed_and_learning_rate_of_a_task(study: Study) -> None:
     packs = baseline_packs(study)
-    assert [pack.task for pack in packs] == list(study.plan.validation)
+    assert [pack.task for pack in packs] == list(study.plan.scored)
     for pack in packs:
         runs = [(run.task.seed, run.lr) for run in pack.runs]
         assert runs == [(seed, lr) for seed in (13, 21) for lr in (0.5, 0.2)]
@@ -157,7 +157,7 @@ def test_the_baseline_starts_anew_at_every_data_seed_and_alike_at_every_rate(stu
 
 
 def test_a_leafs_identity_holds_all_that_can_change_its_number(study: Study) -> None:
-    task = study.validation["v-one"][13]
+    task = study.scored["v-one"][13]
     identity = leaf_identity(study, task, "prompt", 0.5)
     assert identity["backbone"] == study.backbone.digest
     assert identity["data"] == task.digest
@@ -173,9 +173,9 @@ def test_only_missing_leaves_are_computed_and_the_log_says_which(
     store = LeafStore(tmp_path)
     packs = packs_of(study, lambda _: torch.zeros(3, study.backbone.d_model))
     half = Pack(packs[0].task, packs[0].runs[:2])
-    assert compute_pack(study, half, store) == 2
-    assert compute_pack(study, packs[0], store) == 2
-    assert compute_pack(study, packs[0], store) == 0
+    assert compute_leaves(study, [half], store) == 2
+    assert compute_leaves(study, packs[:1], store) == 2
+    assert compute_leaves(study, packs[:1], store) == 0
     leaf = store.get(packs[0].runs[0].key)
     assert leaf is not None
     assert 0 <= leaf["result"]["test"] <= 1

@@ -115,9 +115,9 @@ def undisturbed(
 ) -> dict[str, object]:
     """The slow toy search without Ray: one process, last trajectory first, long chunks."""
     job = slow_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("undisturbed"))
-    study = open_study(job.plan)
-    for trajectory in reversed(job.trajectories):
-        list(TrajectoryWork(study, trajectory, job.results, chunk_s=1e9).units())
+    study = open_study(job.plans[0])
+    for course in reversed(job.courses):
+        list(TrajectoryWork(study, course.trajectory, job.results, chunk_s=1e9).units())
     return bits(job.results)
 
 
@@ -134,8 +134,8 @@ def test_a_search_ends_with_a_ranking_and_a_finished_one_returns_at_once(
     assert lines[-1] == "next     rest"
     # another number of workers (one), another order, no Ray: the same bits
     other = toy_job(toy_checkpoint, toy_gym, tmp_path / "other")
-    for trajectory in reversed(other.trajectories):
-        list(TrajectoryWork(study, trajectory, other.results, 1e9).units())
+    for course in reversed(other.courses):
+        list(TrajectoryWork(study, course.trajectory, other.results, 1e9).units())
     assert bits(results) == bits(other.results)
     assert not (results / "tune").exists()  # disposable, and disposed of
 
@@ -207,13 +207,13 @@ def test_a_trial_that_fails_for_good_leaves_the_others_alone_and_the_code_is_4(
 ) -> None:
     results = tmp_path / "results"
     job = toy_job(toy_checkpoint, toy_gym, results)
-    blocked = results / "trajectories" / study.trajectory_key(job.trajectories[0].config)
+    blocked = results / "trajectories" / study.trajectory_key(job.courses[0].trajectory.config)
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder should be")
     driver = drive(results)
     assert driver.wait() == 4, driver.output()
     output = driver.output()
-    assert "failed: maml-inner0.1-outer0.3: " in output
+    assert "failed: maml-inner0.1-outer0.3-k1-b2-random_to_random: " in output
     assert "3 of 6 points are missing. Try again: the same command" in output
     assert "3/6" in output
     assert "Traceback" not in output
@@ -292,7 +292,6 @@ def test_a_dry_run_prints_every_point_and_writes_nothing(
     assert "56 downstream runs (48 + 8 shared baseline), 0 on disk" in text
     assert "12 steps left" in text
     assert "56 left of 56" in text
-    assert "in 14 packs" in text
     assert "estimate" in text
     assert not job.results.exists()
 
@@ -300,17 +299,16 @@ def test_a_dry_run_prints_every_point_and_writes_nothing(
 def test_a_dry_run_counts_what_is_on_disk(
     job: SearchJob, study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work = TrajectoryWork(study, job.trajectories[0], job.results, 1e9)
+    work = TrajectoryWork(study, job.courses[0].trajectory, job.results, 1e9)
     for progress in work.units():
         if progress.landed == [4]:
             break
     assert plan_search(job, Execution(workers=2)) == 0
     text = capsys.readouterr().out
-    # two points with their leaves, and the baseline; 2 + 6 steps and 2 + 6 packs are left
+    # two points with their leaves, and the baseline; 2 + 6 steps and 8 + 24 leaves are left
     assert "24 on disk" in text
     assert "8 steps left" in text
     assert "32 left of 56" in text
-    assert "in 8 packs" in text
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_allow_missing_labels_what_is_left_out(gym: Path) -> None:
     shutil.rmtree(gym / "v-one")
     plan = plan_study(toy_study(HERE, gym), allow_missing=True)
     assert plan.source == ("s-one", "s-three")
-    assert plan.validation == ("v_two",)
+    assert plan.scored == ("v_two",)
     assert plan.partial == (
         "partial: 1 of 3 source tasks missing; 1 of 2 validation tasks missing"
     )
@@ -103,6 +103,6 @@ def test_the_real_gym_is_refused_with_a_list_and_taken_by_a_smoke_run() -> None:
         plan_study(config)
     plan = plan_study(config, smoke_sources=3)
     assert len(plan.source) == 3
-    assert "tweet_qa" in plan.validation
+    assert "tweet_qa" in plan.scored
     assert plan.partial is not None
     assert "1 of 5 validation tasks missing" in plan.partial
