@@ -1,0 +1,267 @@
+"""The two sides of `search_cost.py`: the same points scored plainly, and by this project."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from unittest import mock
+
+import torch
+from plain_tuning import PlainRun, batch_rows, texts
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM
+from transformers.utils import logging
+
+from mpt.backbones import Row
+from mpt.backbones.load import EMBEDDED_WEIGHTS
+from mpt.downstream.evaluation import Evaluator
+from mpt.gym.fewshot import Example, FewShotTask
+from mpt.metrics import task_metrics
+from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
+from mpt.records import LeafStore, PointStore, leaf_key
+from mpt.search.objective import Pack, PackRun, baseline_packs, packs_of, score_point
+from mpt.search.rungs import load_rung
+from mpt.search.spaces import Trajectory
+from mpt.search.study import Study
+from mpt.search.trajectory import TrajectoryWork, point_identity
+from mpt.seeds import numpy_generator
+from mpt.upstream.engine import UpstreamRun
+
+PARTS = ("upstream", "training", "evaluation", "baselines")
+"""Upstream learning; downstream training and evaluation of the points' own runs; all of the
+baselines' runs."""
+
+EVAL_BATCH = 32
+"""Rows that the plain side generates at once."""
+
+LeafName = tuple[str, str, int, float]
+"""Point (or "baseline of" it), task, data seed, learning rate."""
+
+
+class Side(Protocol):
+    """One way to do a search, with what it took and gave so far."""
+
+    name: str
+    seconds: dict[str, float]
+    leaves: dict[LeafName, tuple[float, float]]
+    """(dev, test) of every leaf."""
+    args: dict[str, float | None]
+    """Point → ARG in % over the tasks that have one."""
+
+    def run(self, trajectory: Trajectory) -> None:
+        """Score the points of a trajectory."""
+
+    def steps(self, trajectory: Trajectory) -> int:
+        """Return the upstream steps that the points of a trajectory take."""
+
+    def baselines(self, points: int) -> int:
+        """Return how often the baselines are tuned for this many points."""
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.leaves: dict[LeafName, tuple[float, float]] = {}
+        self.args: dict[str, float | None] = {}
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - started
+
+
+def point_name(trajectory: Trajectory, steps: int) -> str:
+    """Return a point's readable name."""
+    return f"{trajectory.name}-steps{steps}"
+
+
+class Plain(_Clock):
+    """Every point by itself, every run by itself."""
+
+    name = "plain"
+
+    def __init__(self, study: Study, checkpoint: str | Path = EMBEDDED_WEIGHTS):
+        super().__init__()
+        self._study = study
+        dtype = study.backbone.dtype
+        logging.disable_progress_bar()
+        model: Any = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype)
+        self._model = model.eval().requires_grad_(False)
+
+    def steps(self, trajectory: Trajectory) -> int:
+        """Return the steps of every point, each from the start."""
+        return sum(trajectory.rungs)
+
+    def baselines(self, points: int) -> int:
+        """Return a tuning for every point."""
+        return points
+
+    def run(self, trajectory: Trajectory) -> None:
+        """Score the points one after the other."""
+        for steps in trajectory.rungs:
+            name = point_name(trajectory, steps)
+            with self._timed("upstream"):
+                prompt = _upstream(self._study, trajectory, steps)
+            own = packs_of(self._study, lambda _, prompt=prompt: prompt)  # type: ignore[misc]
+            method = self._tune(name, own, "training", "evaluation")
+            before = baseline_packs(self._study)
+            baseline = self._tune(f"baseline of {name}", before, "baselines", "baselines")
+            self.args[name] = _arg(self._study, method, baseline)
+
+    def _tune(
+        self, name: str, packs: Sequence[Pack], training: str, evaluation: str
+    ) -> dict[str, dict[int, float]]:
+        """Return task → data seed → test score of the learning rate that is best on dev."""
+        scores: dict[str, dict[int, float]] = {}
+        for pack in packs:
+            tried: dict[int, list[Candidate]] = {}
+            for run in pack.runs:
+                dev, test = self._leaf(run, training, evaluation)
+                self.leaves[name, pack.task, run.task.seed, run.lr] = dev, test
+                tried.setdefault(run.task.seed, []).append(
+                    Candidate(lr=run.lr, dev=dev, test=test)
+                )
+            best = {seed: select_by_dev(candidates) for seed, candidates in tried.items()}
+            scores[pack.task] = {seed: one.test for seed, one in best.items() if one is not None}
+        return scores
+
+    def _leaf(self, run: PackRun, training: str, evaluation: str) -> tuple[float, float]:
+        """Tune one prompt; return the best dev score and its prompt's test score."""
+        config, task, root = self._study.config, run.task, self._study.config.train_seed
+        down, pad = config.downstream, int(self._model.config.pad_token_id)
+        with self._timed(training):
+            tuned = PlainRun(self._model, run.prompt, run.lr, pad)
+            train, best, chosen = self._rows(task, task.train), -math.inf, tuned.prompt.detach()
+        for step in range(1, down.steps + 1):
+            with self._timed(training):
+                tuned.step(batch_rows(train, down.batch_size, step, root, task.name, task.seed))
+            if step % down.eval_every == 0 or step == down.steps:
+                with self._timed(evaluation):
+                    dev = self._score(tuned, task, task.dev[: down.max_dev])
+                if dev > best:
+                    best, chosen = dev, tuned.prompt.detach().clone()
+        with self._timed(evaluation):
+            tuned.prompt.data.copy_(chosen)
+            return best, self._score(tuned, task, task.test[: down.max_test])
+
+    def _score(self, run: PlainRun, task: FewShotTask, examples: Sequence[Example]) -> float:
+        longest, decode = self._study.config.downstream.max_generated, self._study.backbone.decode
+        found = texts(run, self._rows(task, examples), EVAL_BATCH, longest, decode)
+        return task_metrics.score(task.metric, found, [example.outputs for example in examples])
+
+    def _rows(self, task: FewShotTask, examples: Sequence[Example]) -> list[Row]:
+        return self._study.backbone.encode_rows(task.name, examples, self._study.config.text)
+
+
+class Ours(_Clock):
+    """Trajectories with rungs, shared baselines, packs and one-pass evaluation, on disk."""
+
+    name = "ours"
+
+    def __init__(self, study: Study, results: Path):
+        super().__init__()
+        self._study, self._results = study, results
+        self._baseline = baseline_packs(study)
+
+    def steps(self, trajectory: Trajectory) -> int:
+        """Return the steps of the longest: the others are passed on the way."""
+        return max(trajectory.rungs)
+
+    def baselines(self, points: int) -> int:
+        """Return one tuning for all."""
+        return 1
+
+    def run(self, trajectory: Trajectory) -> None:
+        """Score the points as a search's worker does."""
+        started, before = time.perf_counter(), self.total
+        with self._watched():
+            work = TrajectoryWork(self._study, trajectory, self._results)
+            with work.hold():
+                while not work.progress.done:
+                    self._unit(work)
+        # All that is not upstream, evaluation or baseline: steps, tables, records.
+        self.seconds["training"] += time.perf_counter() - started - (self.total - before)
+        for steps in trajectory.rungs:
+            self._read(trajectory, steps, work.key)
+
+    def _unit(self, work: TrajectoryWork) -> None:
+        """Do a unit; if it tunes baselines, all of its time is theirs."""
+        store = LeafStore(self._results, read_only=True)
+        if not any(pack.missing(store) for pack in self._baseline):
+            work.unit()
+            return
+        evaluation = self.seconds["evaluation"]
+        with self._timed("baselines"):
+            work.unit()
+        self.seconds["evaluation"] = evaluation
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Time upstream learning and evaluation wherever they are called."""
+        watched = ((UpstreamRun, "advance", "upstream"), (Evaluator, "scores", "evaluation"))
+        with contextlib.ExitStack() as stack:
+            for kind, method, part in watched:
+                stack.enter_context(
+                    mock.patch.object(kind, method, self._timing(getattr(kind, method), part))
+                )
+            yield
+
+    def _timing(self, method: Any, part: str) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
+            with self._timed(part):
+                return method(*arguments, **named)
+
+        return timed
+
+    def _read(self, trajectory: Trajectory, steps: int, key: str) -> None:
+        """Take the numbers of a point from its records."""
+        store = LeafStore(self._results, read_only=True)
+        points = PointStore(self._results, read_only=True)
+        rung = load_rung(self._results, key, steps)
+        point = points.get(leaf_key(point_identity(self._study, key, steps)))
+        if rung is None or point is None:
+            raise RuntimeError(f"{point_name(trajectory, steps)} diverged; take another point")
+        name = point_name(trajectory, steps)
+        own = packs_of(self._study, lambda _: rung.prompt)
+        for owner, packs in ((name, own), (f"baseline of {name}", self._baseline)):
+            for pack in packs:
+                for run in pack.runs:
+                    leaf = store.get(run.key)
+                    assert leaf is not None
+                    scores = leaf["result"]["dev"], leaf["result"]["test"]
+                    self.leaves[owner, pack.task, run.task.seed, run.lr] = scores
+        gain = score_point(point, store).gain
+        self.args[name] = None if gain is None else gain.arg_of_defined
+
+
+def _upstream(study: Study, trajectory: Trajectory, steps: int) -> Tensor:
+    """Return the prompt after this many upstream steps from the start."""
+    config = study.config
+    settings = (trajectory.config, config.prompt, config.text, config.train_seed)
+    run = UpstreamRun(study.backbone, study.items, *settings)
+    run.advance(steps)
+    return run.prompt.detach().clone().to(torch.device("cpu"))
+
+
+def _arg(
+    study: Study, method: dict[str, dict[int, float]], baseline: dict[str, dict[int, float]]
+) -> float | None:
+    seeds = sorted(study.config.data_seeds)
+    rng = numpy_generator(study.config.train_seed, "bootstrap")
+    gain = average_relative_gain(method, baseline, sorted(method), seeds, rng=rng)
+    return gain.arg_of_defined
