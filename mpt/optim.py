@@ -86,6 +86,21 @@ class Adafactor:
         self._lrs, self._steps = self._lrs[index], self._steps[index]
         self._row, self._col = self._row[index], self._col[index]
 
+    def add(self, prompts: Tensor, lrs: Sequence[float]) -> None:
+        """Take these runs in behind the others, before their first step; `prompts` is a new stack.
+
+        Args:
+            prompts: [N, P, d].
+            lrs: learning rate of each.
+        """
+        new = Adafactor(prompts.to(self.prompts), lrs)
+        self.prompts = torch.cat([self.prompts, new.prompts])
+        self._lrs, self._steps = (
+            torch.cat([self._lrs, new._lrs]),
+            torch.cat([self._steps, new._steps]),
+        )
+        self._row, self._col = torch.cat([self._row, new._row]), torch.cat([self._col, new._col])
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the prompts: copies of the tensors of this optimiser."""
         return {

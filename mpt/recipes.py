@@ -45,8 +45,6 @@ class Recipe:
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
     """Rows 9, 11, 12, 13, 14, 23: prompt tuning."""
-    downstream_max_epochs: int | None
-    """Row 12: most epochs of a downstream run over its train rows; None: no cap."""
     tuning_lrs: tuple[float, ...]
     """Learning rates where all weights are tuned."""
     tuning_steps: int
@@ -90,7 +88,6 @@ def paper() -> Recipe:
             max_test=None,
             max_generated=128,
         ),
-        downstream_max_epochs=None,
         tuning_lrs=(5e-4, 3e-4, 2e-4, 1e-4),
         tuning_steps=3000,
         precision=_precision("bfloat16", "bfloat16"),
@@ -124,6 +121,7 @@ def released() -> Recipe:
         downstream=DownstreamConfig(
             batch_size=16,
             steps=3000,
+            max_epochs=1000,
             eval_every=50,
             select="last",
             dropout=0.1,
@@ -133,7 +131,6 @@ def released() -> Recipe:
             repetition_penalty=2.5,
             length_penalty=1.0,
         ),
-        downstream_max_epochs=1000,
         tuning_steps=1000,
         precision=_precision("float32", "float16"),
     )
@@ -162,10 +159,7 @@ def upstream_steps(recipe: Recipe, method: str, items: int, rows: int) -> int:
 
 def downstream_steps(recipe: Recipe, rows: int) -> int:
     """Return the steps of a downstream run on a task of this many train rows."""
-    if recipe.downstream_max_epochs is None:
-        return recipe.downstream.steps
-    per_epoch = math.ceil(rows / recipe.downstream.batch_size)
-    return min(recipe.downstream.steps, recipe.downstream_max_epochs * per_epoch)
+    return recipe.downstream.steps_on(rows)
 
 
 def _methods(meta: UpstreamConfig) -> dict[str, UpstreamConfig]:

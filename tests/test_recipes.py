@@ -31,7 +31,7 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (10, "precision.downstream", "bfloat16", "float16"),
     (11, "downstream.batch_size", 8, 16),
     (12, "downstream.steps", 3000, 3000),
-    (12, "downstream_max_epochs", None, 1000),
+    (12, "downstream.max_epochs", None, 1000),
     (13, "downstream.select", "best", "last"),
     (13, "downstream.eval_every", 50, 50),
     (14, "downstream.beams", 1, 4),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,3 +114,61 @@ def length_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             groups.append([row])
     return groups
+
+
+def cheapest_groups(
+    inputs: Sequence[int],
+    targets: Sequence[int],
+    *,
+    extra: int,
+    pass_cost: int,
+    max_tokens: int,
+) -> list[list[int]]:
+    """Split rows into the passes of least cost: Σ (pass_cost + padded tokens) over the passes.
+
+    A pass of n rows has n · (extra + longest input + longest target) padded tokens. Among all ways
+    to cut the rows, sorted by input and then by target length, the best is found exactly:
+    best(i) = min_j best(j) + cost of a pass of the rows j … i − 1.
+
+    Args:
+        inputs: input tokens of every row [N].
+        targets: target tokens of every row [N].
+        extra: tokens that every row has besides (the prompt).
+        pass_cost: fixed cost of a pass, in tokens.
+        max_tokens: most padded tokens of a pass; a longer single row is a pass of its own.
+
+    Returns:
+        Groups of row positions, the longest inputs first, so that a memory limit shows at once.
+        A pure function of the arguments.
+    """
+    order = np.lexsort((-np.asarray(targets, int), -np.asarray(inputs, int)))
+    cost = _pass_costs(np.asarray(inputs)[order], np.asarray(targets)[order], extra, max_tokens)
+    best = np.zeros(len(order) + 1)
+    first = np.zeros(len(order), int)
+    for last in range(len(order)):
+        total = best[: last + 1] + cost[last, : last + 1]
+        first[last] = total.argmin()
+        best[last + 1] = total[first[last]] + pass_cost
+    groups: list[list[int]] = []
+    end = len(order)
+    while end > 0:
+        groups.append(order[first[end - 1] : end].tolist())
+        end = int(first[end - 1])
+    return groups[::-1]
+
+
+def _pass_costs(
+    inputs: np.ndarray, targets: np.ndarray, extra: int, max_tokens: int
+) -> np.ndarray:
+    """Return the padded tokens of a pass of the rows j … i [i, j]; infinite where not allowed.
+
+    Inputs fall from row to row, so row j has the longest; the longest target is a running maximum.
+    """
+    n = len(inputs)
+    place = np.arange(n)
+    upper = place[:, None] <= place  # [j, i]
+    longest = np.maximum.accumulate(np.where(upper, targets, 0), axis=1)
+    rows = place - place[:, None] + 1
+    padded = rows * (extra + inputs[:, None] + longest)
+    allowed = upper & ((padded <= max_tokens) | (rows == 1))
+    return np.ascontiguousarray(np.where(allowed, padded, np.inf).T)

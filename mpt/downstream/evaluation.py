@@ -9,21 +9,24 @@ a repetition penalty does not follow the arg-max: there every output is generate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from mpt.backbones.base import Backbone, Row
+from mpt.backbones.base import Backbone, Batch, Row
 from mpt.backbones.generation import Generation
 from mpt.backbones.rows import length_groups
+from mpt.downstream.limits import attempt, halved
 from mpt.downstream.verdict import can_still_match
 from mpt.metrics import task_metrics
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig
     from mpt.gym.fewshot import Example, FewShotTask
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Evaluator:
         split: "dev" or "test".
         config: row limits `max_dev`, `max_test` and `max_generated`, and how to generate.
         text: lengths of inputs and targets.
-        max_tokens: padded tokens per forward pass.
+        max_tokens: padded tokens per forward pass; `max_tokens` is lowered where a pass does not
+            fit into memory.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Evaluator:
         text: TextConfig,
         max_tokens: int,
     ):
-        self._backbone, self._max_tokens = backbone, max_tokens
+        self._backbone, self.max_tokens = backbone, max_tokens
         self._max_generated = config.max_generated
         self._how = Generation(
             beams=config.beams,
@@ -108,13 +112,13 @@ class Evaluator:
         """Yield each job with a text of the right score, or None where it must be generated."""
         inputs, targets = self._table.input_lengths, self._table.target_lengths
         lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
-        for group in length_groups(lengths, self._max_tokens):
-            batch = self._table.batch(
-                [jobs[place].row for place in group], [jobs[place].run for place in group]
-            )
-            greedy = self._backbone.greedy_tokens(prompts, batch).tolist()
-            for place, tokens in zip(group, greedy, strict=True):
-                yield jobs[place], self._verdict(jobs[place].row, tokens, metrics[place])
+
+        def greedy(places: Sequence[int]) -> list[list[int]]:
+            batch = self._batch([jobs[place] for place in places])
+            return self._backbone.greedy_tokens(prompts, batch).tolist()
+
+        for place, tokens in self._in_passes(lengths, 1, greedy):
+            yield jobs[place], self._verdict(jobs[place].row, tokens, metrics[place])
 
     def _verdict(self, row: int, greedy: list[int], metric: str) -> str | None:
         """Return the row's output, or any text that scores like it, or None if that is unknown."""
@@ -133,13 +137,42 @@ class Evaluator:
     def _generated(self, prompts: Tensor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, str]]:
         """Yield each job with its generated text."""
         lengths = [prompts.shape[1] + self._table.input_lengths[job.row] for job in jobs]
-        for group in length_groups(lengths, self._max_tokens // self._how.beams):
-            batch = self._table.batch(
-                [jobs[place].row for place in group], [jobs[place].run for place in group]
-            )
-            outputs = self._backbone.generate_ids(prompts, batch, self._max_generated, self._how)
-            for place, ids in zip(group, outputs, strict=True):
-                yield jobs[place], self._text(ids)
+
+        def generate(places: Sequence[int]) -> list[list[int]]:
+            batch = self._batch([jobs[place] for place in places])
+            return self._backbone.generate_ids(prompts, batch, self._max_generated, self._how)
+
+        for place, ids in self._in_passes(lengths, self._how.beams, generate):
+            yield jobs[place], self._text(ids)
+
+    def _batch(self, jobs: Sequence[_Job]) -> Batch:
+        return self._table.batch([job.row for job in jobs], [job.run for job in jobs])
+
+    def _in_passes(
+        self, lengths: Sequence[int], beams: int, run: Callable[[Sequence[int]], Sequence[_T]]
+    ) -> Iterator[tuple[int, _T]]:
+        """Yield every place with what `run` makes of it, several places a pass.
+
+        Where memory runs out, what is left goes on in smaller passes.
+
+        Args:
+            lengths: tokens of every place.
+            beams: rows that a place becomes.
+            run: places of one pass → one value each.
+        """
+        left = list(range(len(lengths)))
+        while left:
+            done: set[int] = set()
+            for group in length_groups([lengths[n] for n in left], self.max_tokens // beams):
+                places = [left[n] for n in group]
+                found = attempt(run, places)
+                if found is None:
+                    padded = beams * len(places) * max(lengths[place] for place in places)
+                    self.max_tokens = halved(self.max_tokens, rows=len(places), padded=padded)
+                    break
+                yield from zip(places, found, strict=True)
+                done.update(places)
+            left = [place for place in left if place not in done]
 
     def _text(self, ids: Sequence[int]) -> str:
         """Decode; outputs repeat (labels), so texts are remembered."""

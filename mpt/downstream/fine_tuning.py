@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.rows import length_groups
+from mpt.downstream.data import BatchOrder
 from mpt.downstream.evaluation import Evaluator
-from mpt.downstream.pack import TOKENS_PER_PASS, BatchOrder, Record, TuningRun
-from mpt.downstream.prompt_tuning import TuningResult, result_of
+from mpt.downstream.limits import default_limits
+from mpt.downstream.record import Record, TuningResult, TuningRun
+from mpt.downstream.stopping import stop_reasons
 from mpt.errors import UsageError
 from mpt.optim import Adafactor
 from mpt.seeds import derive
@@ -58,26 +60,28 @@ def fine_tune(
         One result per run, in the same order; it depends on that run alone.
 
     Raises:
-        UsageError: a run has a prompt.
+        UsageError: a run has a prompt, or `catch_up` is set: its runs do not go on side by side.
     """
+    if config.catch_up is not None:
+        raise UsageError(
+            f"catch_up is {config.catch_up}, but must be None in fine-tuning, whose runs come one "
+            "after the other; use patience"
+        )
     for run in runs:
         if len(run.prompt) > 0:
             raise UsageError(
                 f"prompt of {run.task.name} has {len(run.prompt)} tokens, but fine-tuning has none"
             )
+    steps = [config.steps_on(len(run.task.train)) for run in runs]
     results = []
     for place, run in enumerate(runs):
-        started = time.perf_counter()
         tuned = _FineTuning(backbone.trainable_copy(), run, config, text, root_seed)
-        for step in range(1, config.steps + 1):
-            if not tuned.record.diverged:
-                tuned.step(step)
-                if step % config.eval_every == 0 or step == config.steps:
-                    tuned.evaluate(step)
+        for step in range(1, steps[place] + 1):
+            if tuned.going:
+                tuned.advance(step, last=steps[place])
             if on_progress is not None:
-                on_progress(place * config.steps + step, len(runs) * config.steps)
-        test = tuned.test()
-        results.append(result_of(tuned.record, test, time.perf_counter() - started))
+                on_progress(sum(steps[:place]) + step, sum(steps))
+        results.append(tuned.result())
     return results
 
 
@@ -94,7 +98,8 @@ class _FineTuning:
     ):
         self._backbone, self._task, self._config = backbone, run.task, config
         self._text, self._root = text, root_seed
-        self._max_tokens = TOKENS_PER_PASS["cpu" if backbone.device.type == "cpu" else "cuda"]
+        self._started = time.perf_counter()
+        self._max_tokens = default_limits(backbone.device).tokens
         self._prompts = no_prompt(backbone).to(backbone.device)[None]  # [1, 0, d]
         self._weights = list(backbone.model.parameters())
         self._optimisers = [_adafactor(weight, run.lr) for weight in self._weights]
@@ -103,6 +108,25 @@ class _FineTuning:
         self._dev = self._evaluator("dev")
         self._selected: dict[str, Tensor] | None = None
         self.record = Record(prompt=run.prompt)
+
+    @property
+    def going(self) -> bool:
+        """Whether the run has neither diverged nor been stopped."""
+        return not self.record.diverged and self.record.stopped is None
+
+    def advance(self, step: int, last: int) -> None:
+        """Take step number `step` of `last` and evaluate where it is due."""
+        self.step(step)
+        if step % self._config.eval_every == 0 or step == last:
+            self.evaluate(step)
+            going = step < last and not self.record.diverged
+            (self.record.stopped,) = stop_reasons([self.record], [going], self._config)
+
+    def result(self) -> TuningResult:
+        """Test the selected weights; return what the run gave."""
+        test = self.test()
+        self.record.seconds = time.perf_counter() - self._started
+        return self.record.result(test)
 
     def step(self, step: int) -> None:
         """Take step number `step` (from 1), or note that the run has diverged."""

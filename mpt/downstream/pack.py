@@ -2,243 +2,284 @@
 
 Rows are tagged with their run and read with its prompt. The loss of a step is the sum over runs
 of each run's own token mean, so the gradient of a prompt is that of its run alone; Adafactor keeps
-its state per run.
+its state per run. Every run counts its own steps: runs may enter and leave between any two.
 
 Shapes: R active runs, P prompt tokens, d model width.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mpt.backbones.base import Backbone, Row, RowTable
-from mpt.backbones.rows import length_groups
+from mpt.backbones.base import Backbone
+from mpt.backbones.rows import Batch, cheapest_groups
+from mpt.downstream.data import TrainRows
 from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.limits import PackLimits, attempt, halved
+from mpt.downstream.record import Record, TuningRun
 from mpt.errors import UsageError
 from mpt.optim import Adafactor
-from mpt.seeds import derive, numpy_generator
+from mpt.seeds import derive
 
 if TYPE_CHECKING:
-    from mpt.config import DownstreamConfig, TextConfig
-    from mpt.gym.fewshot import FewShotTask
+    from mpt.config import DownstreamConfig
 
-TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65536}
-"""Padded tokens per forward pass; on a CPU larger passes leave the cache and are slower."""
+__all__ = ["Member", "Pack", "TuningRun", "Work"]
 
 
-@dataclass(frozen=True, eq=False)
-class TuningRun:
-    """One downstream run to be done."""
+@dataclass(frozen=True)
+class Member:
+    """A run of a pack."""
 
-    task: FewShotTask
+    place: int
+    """Its position among all runs to be done."""
+    task: int
+    """Position of its task among the train rows' tasks."""
     lr: float
     """Adafactor learning rate."""
-    prompt: Tensor
-    """Starting prompt [P, d]; it is copied."""
+    steps: int
+    """Steps after which it is through."""
+    record: Record
 
 
-@dataclass
-class Record:
-    """What is known of a run so far."""
+@dataclass(frozen=True)
+class Work:
+    """What one step of a pack has done."""
 
-    prompt: Tensor
-    """The prompt to be selected as things stand; the starting prompt before any evaluation."""
-    diverged: bool = False
-    dev: float = math.nan
-    best_step: int = 0
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    steps: int = 0
-    examples: int = 0
-    tokens: int = 0
-
-    def note(self, step: int, score: float, select: str) -> bool:
-        """Note the dev score after `step`; return whether the state is now the selected one."""
-        self.curve.append((step, score, math.fsum(self.losses) / len(self.losses)))
-        self.losses.clear()
-        # The first of equal scores stays; NaN (a metric without a value) beats nothing.
-        better = score > self.dev or (math.isnan(self.dev) and not math.isnan(score))
-        if not (better or self.best_step == 0 or select == "last"):
-            return False
-        self.dev, self.best_step = score, step
-        return True
-
-    def count(self, loss: float, rows: Sequence[int], table: RowTable) -> None:
-        """Add a step on these rows of a table."""
-        self.losses.append(loss)
-        self.steps += 1
-        self.examples += len(rows)
-        self.tokens += sum(table.input_lengths[row] + table.target_lengths[row] for row in rows)
-
-
-class BatchOrder:
-    """Which train rows a step of a task sees: a pure function of root seed, task and step.
-
-    It is the same for every learning rate, starting prompt and way of tuning, so that these are
-    compared on common random numbers.
-    """
-
-    def __init__(self, root_seed: int, batch_size: int):
-        self._root, self._size = root_seed, batch_size
-        self._orders: dict[tuple[str, int], tuple[int, list[int]]] = {}
-
-    def rows(self, task: FewShotTask, step: int) -> list[int]:
-        """Return the positions in `task.train` at `step` (from 1): shuffled epochs, cut up.
-
-        The last batch of an epoch holds what is left of it.
-        """
-        n, key = len(task.train), (task.name, task.seed)
-        epoch, batch = divmod(step - 1, math.ceil(n / self._size))
-        if self._orders.get(key, (-1, []))[0] != epoch:
-            generator = numpy_generator(self._root, "order", task.name, task.seed, epoch)
-            self._orders[key] = (epoch, generator.permutation(n).tolist())
-        return self._orders[key][1][batch * self._size : (batch + 1) * self._size]
+    steps: int
+    """Runs that took a step."""
+    examples: int
+    tokens: int
+    """Real tokens, those of the prompts included."""
+    padded_tokens: int
+    """Tokens that went through the model."""
 
 
 class Pack:
-    """R runs: prompts, optimiser, data and records; `active` are those still going on."""
+    """The runs that are going on: prompts, optimiser and the records that count their steps.
+
+    Args:
+        backbone: the frozen model.
+        rows: train rows of all tasks.
+        config: the recipe.
+        root_seed: root of dropout.
+        prompt_length: P.
+        limits: what goes through the model at once.
+    """
 
     def __init__(
         self,
         backbone: Backbone,
-        runs: Sequence[TuningRun],
+        rows: TrainRows,
         config: DownstreamConfig,
-        text: TextConfig,
         root_seed: int,
+        prompt_length: int,
+        limits: PackLimits,
     ):
-        self._backbone, self._config, self._text, self._root = backbone, config, text, root_seed
-        self._tasks = _distinct(run.task for run in runs)
-        place = {(task.name, task.seed): n for n, task in enumerate(self._tasks)}
-        self._task_of = [place[run.task.name, run.task.seed] for run in runs]
-        self._max_tokens = TOKENS_PER_PASS["cpu" if backbone.device.type == "cpu" else "cuda"]
-        for run in runs:
-            if run.prompt.shape != (len(runs[0].prompt), backbone.d_model):
-                raise UsageError(
-                    f"prompt of {run.task.name} is {tuple(run.prompt.shape)}, but must be "
-                    f"[P, {backbone.d_model}], P the same for all runs"
-                )
-        wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
-        stack = torch.stack([run.prompt.detach().to(backbone.device, wide) for run in runs])
-        self._optimiser = Adafactor(stack, [run.lr for run in runs])
-        self.active = list(range(len(runs)))
-        self.records = [Record(prompt=prompt.clone()) for prompt in stack]
-        self._first_row: list[int] = []
-        rows: list[Row] = []
-        for task in self._tasks:
-            self._first_row.append(len(rows))
-            rows += backbone.encode_rows(task.name, task.train, text)
-        self._table = backbone.table(rows)
-        self._order = BatchOrder(root_seed, config.batch_size)
-        self._dev = self._evaluator("dev", self._tasks)
+        self._backbone, self._rows, self._config = backbone, rows, config
+        self._root, self._p = root_seed, prompt_length
+        self._wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
+        self._optimiser = Adafactor(self._stack([]), [])
+        self._through: list[Member] = []
+        self._last: list[Tensor] = []
+        self.limits = limits
+        self.members: list[Member] = []
+        """Runs with steps to go, slot by slot."""
 
-    def step(self, step: int) -> None:
-        """Take step number `step` (from 1) of every active run."""
-        rows_of = [self._batch_rows(self._task_of[run], step) for run in self.active]
-        losses, grads = self._gradient(rows_of, step)
+    def _stack(self, prompts: Sequence[Tensor]) -> Tensor:
+        """Return the prompts as a stack [N, P, d] of their own, at least in float32."""
+        wide = [prompt.detach().to(self._backbone.device, self._wide) for prompt in prompts]
+        empty = torch.empty(
+            0, self._p, self._backbone.d_model, dtype=self._wide, device=self._backbone.device
+        )
+        return torch.stack(wide) if wide else empty
+
+    @property
+    def places(self) -> list[int]:
+        """Positions of all runs that are here: with steps to go, or through and not yet gone."""
+        return [member.place for member in (*self.members, *self._through)]
+
+    def enter(self, members: Sequence[Member]) -> None:
+        """Let runs enter at their first step, from the prompt that their record holds."""
+        if members:
+            self._optimiser.add(
+                self._stack([member.record.prompt for member in members]),
+                [member.lr for member in members],
+            )
+            self.members += members
+
+    def leave(self, places: Sequence[int]) -> None:
+        """Let runs leave; their tensors are freed."""
+        self._keep([slot for slot, m in enumerate(self.members) if m.place not in places])
+        stay = [n for n, member in enumerate(self._through) if member.place not in places]
+        self._through = [self._through[n] for n in stay]
+        self._last = [self._last[n] for n in stay]
+
+    def _keep(self, slots: Sequence[int]) -> None:
+        if len(slots) < len(self.members):
+            self._optimiser.keep(slots)
+            self.members = [self.members[slot] for slot in slots]
+
+    def step(self) -> Work:
+        """Take the next step of every run that has one; a diverging run leaves.
+
+        Raises:
+            UsageError: a single row does not fit into memory.
+        """
+        rows_of = [self._rows.batch(m.task, m.record.steps + 1) for m in self.members]
+        losses, grads, padded = self._gradient(rows_of)
         finite = (losses.isfinite() & grads.isfinite().all(2).all(1)).tolist()
-        for run, rows, loss, fine in zip(
-            self.active, rows_of, losses.tolist(), finite, strict=True
+        for m, rows, loss, fine in zip(
+            self.members, rows_of, losses.tolist(), finite, strict=True
         ):
-            record = self.records[run]
             if fine:
-                record.count(loss, rows, self._table)
+                m.record.count(loss, rows, self._rows.table)
+        work = self._work(rows_of, padded)
         if not all(finite):
             grads = grads[self._drop_diverged(finite)]
-        if self.active:
+        if self.members:
             self._optimiser.step(grads)
+        self._set_aside()
+        return work
 
-    def evaluate(self, step: int) -> None:
-        """Score every active prompt on dev and note the ones to be selected."""
+    def _work(self, rows_of: Sequence[Sequence[int]], padded: int) -> Work:
+        table = self._rows.table
+        rows = [row for own in rows_of for row in own]
+        tokens = sum(table.input_lengths[row] + table.target_lengths[row] for row in rows)
+        return Work(len(rows_of), len(rows), tokens + self._p * len(rows), padded)
+
+    def _set_aside(self) -> None:
+        """Put runs that have taken their last step aside, to be evaluated with the others."""
+        through = [slot for slot, m in enumerate(self.members) if m.record.steps == m.steps]
+        self._through += [self.members[slot] for slot in through]
+        self._last += [self._optimiser.prompts[slot].clone() for slot in through]
+        self._keep([slot for slot in range(len(self.members)) if slot not in through])
+
+    def evaluate(self, dev: Evaluator) -> None:
+        """Score every prompt on dev and note the ones to be selected."""
         finite = self._optimiser.prompts.isfinite().all(2).all(1).tolist()
         if not all(finite):
             self._drop_diverged(finite)
-        if not self.active:
+        broken = [
+            member.place
+            for member, prompt in zip(self._through, self._last, strict=True)
+            if not bool(prompt.isfinite().all())
+        ]
+        for member in self._through:
+            member.record.diverged |= member.place in broken
+        self.leave(broken)
+        members = [*self.members, *self._through]
+        if not members:
             return
-        prompts = self._optimiser.prompts
-        scores = self._dev.scores(prompts, [self._task_of[run] for run in self.active])
-        for run, prompt, score in zip(self.active, prompts, scores, strict=True):
-            record = self.records[run]
-            if record.note(step, score, self._config.select):
-                record.prompt = prompt.clone()
-
-    def test(self) -> list[float]:
-        """Return the test score of every run's selected prompt, NaN for a diverged run."""
-        scores = [math.nan] * len(self.records)
-        if self.active:
-            evaluator = self._evaluator("test", self._tasks)
-            prompts = torch.stack([self.records[run].prompt for run in self.active])
-            found = evaluator.scores(prompts, [self._task_of[run] for run in self.active])
-            for run, score in zip(self.active, found, strict=True):
-                scores[run] = score
-        return scores
-
-    def _gradient(self, rows_of: Sequence[Sequence[int]], step: int) -> tuple[Tensor, Tensor]:
-        """Return each active run's loss [R] and its gradient [R, P, d] on its rows."""
-        prompts = self._optimiser.prompts.detach().requires_grad_()
-        rows = [row for own in rows_of for row in own]
-        slots = [slot for slot, own in enumerate(rows_of) for _ in own]
-        tokens = [sum(self._table.target_lengths[row] for row in own) for own in rows_of]
-        weights = prompts.new_tensor([1 / tokens[slot] for slot in slots])
-        losses = prompts.new_zeros(len(rows_of)).detach()
-        for group in self._groups(rows, slots, prompts.shape[1]):
-            batch = self._table.batch([rows[n] for n in group], [slots[n] for n in group])
-            with self._backbone.dropout(self._config.dropout, self._dropout_seed(batch.run, step)):
-                nll, _ = self._backbone.row_losses(prompts, batch)
-                shares = nll * weights[group]
-                shares.sum().backward()
-            losses.index_add_(0, batch.run, shares.detach().to(losses.dtype))
-        assert prompts.grad is not None
-        return losses, prompts.grad
-
-    def _groups(self, rows: Sequence[int], slots: Sequence[int], p: int) -> list[list[int]]:
-        """Return which rows share a forward pass: similar lengths, or one run with dropout."""
-        if self._config.dropout > 0:
-            return [[n for n, s in enumerate(slots) if s == slot] for slot in sorted(set(slots))]
-        inputs, targets = self._table.input_lengths, self._table.target_lengths
-        return length_groups([p + inputs[row] + targets[row] for row in rows], self._max_tokens)
-
-    def _dropout_seed(self, slots: Tensor, step: int) -> int:
-        """Return the seed of a pass with dropout, in which all rows are of one run."""
-        if self._config.dropout == 0:
-            return 0
-        task = self._tasks[self._task_of[self.active[int(slots[0])]]]
-        return derive(self._root, "dropout", "downstream", task.name, task.seed, step)
-
-    def _batch_rows(self, task: int, step: int) -> list[int]:
-        """Return the table rows of a task's batch at `step`."""
-        first = self._first_row[task]
-        return [first + row for row in self._order.rows(self._tasks[task], step)]
+        prompts = torch.cat([self._optimiser.prompts, self._stack(self._last)])
+        scores = dev.scores(prompts, [member.task for member in members])
+        for member, prompt, score in zip(members, prompts, scores, strict=True):
+            if member.record.note(member.record.steps, score, self._config.select):
+                member.record.prompt = prompt.clone()
 
     def _drop_diverged(self, finite: Sequence[bool]) -> list[int]:
         """Let the runs that are not finite leave the pack; return the slots that stay."""
         stay = [slot for slot, fine in enumerate(finite) if fine]
-        for run, fine in zip(self.active, finite, strict=True):
-            self.records[run].diverged |= not fine
-        self._optimiser.keep(stay)
-        self.active = [self.active[slot] for slot in stay]
+        for member, fine in zip(self.members, finite, strict=True):
+            member.record.diverged |= not fine
+        self._keep(stay)
         return stay
 
-    def _evaluator(self, split: str, tasks: Sequence[FewShotTask]) -> Evaluator:
-        return Evaluator(self._backbone, tasks, split, self._config, self._text, self._max_tokens)
+    def _gradient(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, int]:
+        """Return each run's loss [R], its gradient [R, P, d] and the padded tokens it took.
 
+        Where memory runs out the step is done again with smaller passes: it has changed nothing.
+        """
+        while (found := self._in_passes(rows_of)) is None:
+            continue
+        return found
 
-def _distinct(tasks: Iterable[FewShotTask]) -> list[FewShotTask]:
-    """Return the tasks without repetition, in order of first appearance.
+    def _in_passes(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, int] | None:
+        """Return the same, or None where a pass did not fit; the limit is lower then."""
+        prompts = self._optimiser.prompts.detach().requires_grad_()
+        table = self._rows.table
+        rows = [row for own in rows_of for row in own]
+        slots = [slot for slot, own in enumerate(rows_of) for _ in own]
+        tokens = [sum(table.target_lengths[row] for row in own) for own in rows_of]
+        weights = prompts.new_tensor([1 / tokens[slot] for slot in slots])
+        losses = prompts.new_zeros(len(rows_of)).detach()
+        padded = 0
+        for group in self._groups(rows, slots):
+            batch = table.batch([rows[n] for n in group], [slots[n] for n in group])
+            size = len(group) * (self._p + batch.input_ids.shape[1] + batch.target_ids.shape[1])
+            shares = attempt(self._pass, prompts, batch, weights[group])
+            if shares is None:
+                self._shrink(len(group), size)
+                return None
+            losses.index_add_(0, batch.run, shares.to(losses.dtype))
+            padded += size
+        assert prompts.grad is not None
+        return losses, prompts.grad, padded
 
-    Raises:
-        UsageError: two tasks share name and data seed but not their data.
-    """
-    found: dict[tuple[str, int], FewShotTask] = {}
-    for task in tasks:
-        known = found.setdefault((task.name, task.seed), task)
-        if known.digest != task.digest:
+    def _pass(self, prompts: Tensor, batch: Batch, weights: Tensor) -> Tensor:
+        """Add a pass's gradient to that of the prompts; return the rows' shares of the losses."""
+        with self._backbone.dropout(self._config.dropout, self._dropout_seed(batch)):
+            nll, _ = self._backbone.row_losses(prompts, batch)
+            shares = nll * weights
+            shares.sum().backward()
+        return shares.detach()
+
+    def _shrink(self, rows: int, padded: int) -> None:
+        """Lower the limit below a pass that did not fit into memory."""
+        if self._config.dropout > 0 and rows > 1:
             raise UsageError(
-                f"task {task.name} with data seed {task.seed} is given twice with different data"
+                f"a pass of {rows} rows and {padded} padded tokens does not fit into memory, and "
+                "with dropout it cannot be cut, since its masks would change; lower batch_size, "
+                "set dropout to 0, or take a larger device"
             )
-    return list(found.values())
+        tokens = halved(self.limits.tokens, rows=rows, padded=padded)
+        self.limits = self.limits.shrunk(tokens=tokens)
+
+    def _groups(self, rows: Sequence[int], slots: Sequence[int]) -> list[list[int]]:
+        """Return which rows share a forward pass: similar lengths, or one run with dropout."""
+        if self._config.dropout > 0:
+            return [[n for n, s in enumerate(slots) if s == slot] for slot in sorted(set(slots))]
+        table = self._rows.table
+        return cheapest_groups(
+            [table.input_lengths[row] for row in rows],
+            [table.target_lengths[row] for row in rows],
+            extra=self._p,
+            pass_cost=self.limits.pass_cost,
+            max_tokens=self.limits.tokens,
+        )
+
+    def _dropout_seed(self, batch: Batch) -> int:
+        """Return the seed of a pass with dropout, in which all rows are of one run."""
+        if self._config.dropout == 0:
+            return 0
+        member = self.members[int(batch.run[0])]
+        task, step = self._rows.tasks[member.task], member.record.steps + 1
+        return derive(self._root, "dropout", "downstream", task.name, task.seed, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the records as a tree for `mpt.checkpoints`, of copies."""
+        return {
+            "limits": self.limits.to_dict(),
+            "active": [member.place for member in self.members],
+            "prompts": self._optimiser.prompts.detach().cpu().clone(),
+            "optimiser": self._optimiser.state_dict(),
+            "through": [member.place for member in self._through],
+            "last": [prompt.detach().cpu().clone() for prompt in self._last],
+        }
+
+    def load_state_dict(self, state: dict[str, Any], member_of: dict[int, Member]) -> None:
+        """Go on from a state; `member_of` gives the run, with its record, at a position."""
+        members = [member_of[place] for place in state["active"]]
+        prompts = self._stack(list(state["prompts"].unbind()))
+        optimiser = Adafactor(prompts, [member.lr for member in members])
+        optimiser.load_state_dict(state["optimiser"])
+        last = [self._stack([prompt])[0] for prompt in state["last"]]
+        through = [member_of[place] for place in state["through"]]
+        limits = PackLimits.from_dict(state["limits"])
+        self.members, self._optimiser = members, optimiser
+        self._through, self._last, self.limits = through, last, limits

@@ -13,10 +13,10 @@ from transformers.optimization import Adafactor as HuggingFaceAdafactor
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream import fine_tuning
+from mpt.downstream.data import BatchOrder
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
-from mpt.downstream.pack import BatchOrder, TuningRun
-from mpt.downstream.prompt_tuning import TuningResult
+from mpt.downstream.record import TuningResult, TuningRun
 from mpt.errors import UsageError
 
 TASK = toy_task(shots=4, test=8)

@@ -15,8 +15,8 @@ from transformers.optimization import Adafactor as HuggingFaceAdafactor
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig, TextConfig
-from mpt.downstream import pack
 from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.limits import PackLimits
 from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.errors import UsageError
 from mpt.gym.fewshot import FewShotTask
@@ -43,9 +43,12 @@ def _runs(backbone: Backbone, tasks: Sequence[FewShotTask]) -> list[TuningRun]:
 
 
 def _tune(
-    backbone: Backbone, runs: Sequence[TuningRun], config: DownstreamConfig = CONFIG
+    backbone: Backbone,
+    runs: Sequence[TuningRun],
+    config: DownstreamConfig = CONFIG,
+    limits: PackLimits | None = None,
 ) -> list[TuningResult]:
-    return tune(backbone, runs, config, TextConfig(), 42)
+    return tune(backbone, runs, config, TextConfig(), 42, limits=limits)
 
 
 def _same(one: TuningResult, other: TuningResult) -> bool:
@@ -71,10 +74,7 @@ def tasks() -> list[FewShotTask]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_packing_gives_what_separate_runs_give(
-    seed: int,
-    random_backbone: Backbone,
-    tasks: list[FewShotTask],
-    monkeypatch: pytest.MonkeyPatch,
+    seed: int, random_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
     """50 steps in float32: random members, order and pass size; the update is compared.
 
@@ -86,8 +86,13 @@ def test_any_packing_gives_what_separate_runs_give(
     config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
     everything = _runs(random_backbone, tasks)
     runs = [everything[place] for place in rng.permutation(len(everything))[: 3 + 2 * seed]]
-    monkeypatch.setitem(pack.TOKENS_PER_PASS, "cpu", int(rng.integers(50, 2000)))
-    packed = _tune(random_backbone, runs, config)
+    limits = PackLimits(
+        runs=int(rng.integers(1, 8)),
+        tokens=int(rng.integers(50, 2000)),
+        pass_cost=int(rng.integers(0, 200)),
+        source="random",
+    )
+    packed = _tune(random_backbone, runs, config, limits)
     for run, result in zip(runs, packed, strict=True):
         (alone,) = _tune(random_backbone, [run], config)
         update = alone.prompt - run.prompt
@@ -244,7 +249,7 @@ def test_a_pack_in_which_every_run_diverges_ends_early(
         toy_backbone, [run, run], CONFIG, TextConfig(), 42, lambda step, _: steps.append(step)
     )
     assert [result.status for result in results] == ["diverged", "diverged"]
-    assert steps == [1]
+    assert steps == [12]  # both count as done after their first
 
 
 @pytest.mark.parametrize(

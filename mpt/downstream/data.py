@@ -1,0 +1,89 @@
+"""The train rows of downstream runs and the order in which a run sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mpt.backbones.base import Backbone, Row
+from mpt.errors import UsageError
+from mpt.seeds import numpy_generator
+
+if TYPE_CHECKING:
+    from mpt.config import TextConfig
+    from mpt.gym.fewshot import FewShotTask
+
+
+class BatchOrder:
+    """Which train rows a step of a task sees: a pure function of root seed, task and step.
+
+    It is the same for every learning rate, starting prompt and way of tuning, so that these are
+    compared on common random numbers.
+    """
+
+    def __init__(self, root_seed: int, batch_size: int):
+        self._root, self._size = root_seed, batch_size
+        self._orders: dict[tuple[str, int], tuple[int, list[int]]] = {}
+
+    def rows(self, task: FewShotTask, step: int) -> list[int]:
+        """Return the positions in `task.train` at `step` (from 1): shuffled epochs, cut up.
+
+        The last batch of an epoch holds what is left of it.
+        """
+        n, key = len(task.train), (task.name, task.seed)
+        epoch, batch = divmod(step - 1, math.ceil(n / self._size))
+        if self._orders.get(key, (-1, []))[0] != epoch:
+            generator = numpy_generator(self._root, "order", task.name, task.seed, epoch)
+            self._orders[key] = (epoch, generator.permutation(n).tolist())
+        return self._orders[key][1][batch * self._size : (batch + 1) * self._size]
+
+
+class TrainRows:
+    """The train rows of several tasks, tokenised once, and each task's batches.
+
+    Args:
+        backbone: gives the tokens.
+        tasks: distinct tasks; they are referred to by position.
+        text: lengths of inputs and targets.
+        root_seed: root of the data order.
+        batch_size: examples per step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tasks: Sequence[FewShotTask],
+        text: TextConfig,
+        root_seed: int,
+        batch_size: int,
+    ):
+        self.tasks = tasks
+        self._order = BatchOrder(root_seed, batch_size)
+        self._first: list[int] = []
+        rows: list[Row] = []
+        for task in tasks:
+            self._first.append(len(rows))
+            rows += backbone.encode_rows(task.name, task.train, text)
+        self.table = backbone.table(rows)
+
+    def batch(self, task: int, step: int) -> list[int]:
+        """Return the table rows of a task's batch at `step` (from 1)."""
+        first = self._first[task]
+        return [first + row for row in self._order.rows(self.tasks[task], step)]
+
+
+def distinct_tasks(tasks: Iterable[FewShotTask]) -> list[FewShotTask]:
+    """Return the tasks without repetition, in order of first appearance.
+
+    Raises:
+        UsageError: two tasks share name and data seed but not their data.
+    """
+    found: dict[tuple[str, int], FewShotTask] = {}
+    for task in tasks:
+        known = found.setdefault((task.name, task.seed), task)
+        if known.digest != task.digest:
+            raise UsageError(
+                f"task {task.name} with data seed {task.seed} is given twice with different data"
+            )
+    return list(found.values())

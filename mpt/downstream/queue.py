@@ -1,0 +1,391 @@
+"""A queue of prompt-tuning runs: some go on side by side, the others wait for them to leave.
+
+Time is cut into intervals of `eval_every` steps. In an interval every active run takes its next
+steps; at its end all are evaluated together, those that have finished are tested and leave, and
+waiting ones enter in queue order. Each run counts its own steps, and nothing else of a run depends
+on when it entered. What happens in an interval follows from the state at its beginning: neither
+the clock nor an interruption changes the sequence of states.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mpt.backbones.base import Backbone
+from mpt.downstream.data import TrainRows, distinct_tasks
+from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.limits import PackLimits, default_limits
+from mpt.downstream.pack import Member, Pack, Work
+from mpt.downstream.record import Record, TuningResult, TuningRun
+from mpt.downstream.stopping import stop_reasons
+from mpt.errors import DataError, UsageError
+from mpt.prompts import prompt_digest
+from mpt.storage import digest
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, TextConfig
+    from mpt.gym.fewshot import FewShotTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueProgress:
+    """How far a queue is; counts are over all it has done, before a resumption too."""
+
+    runs: int
+    finished: int
+    running: int
+    waiting: int
+    steps: int
+    """Steps taken, summed over runs."""
+    steps_left: int
+    """Most steps still to be taken, summed over runs."""
+    examples: int
+    tokens: int
+    """Real tokens trained on, those of the prompts included."""
+    padded_tokens: int
+    """Tokens that went through the model in training."""
+    seconds: float
+    """Seconds of work, evaluation included."""
+
+    @property
+    def useful_share(self) -> float:
+        """Real tokens / padded tokens in training; NaN before the first step."""
+        return self.tokens / self.padded_tokens if self.padded_tokens else math.nan
+
+
+class TuningQueue:
+    """Runs that are tuned side by side, at most ``limits.runs`` at a time.
+
+    With `catch_up` a family of learning rates (`mpt.downstream.stopping`) enters as a whole, when
+    there is room for all of it; a family larger than ``limits.runs`` is cut in its order into
+    parts of that size, and every part counts as a family of its own. Without it, runs enter one by
+    one.
+
+    Args:
+        backbone: the frozen model.
+        runs: any mixture of tasks.
+        config: the recipe; its `lrs` are not read (each run has its own).
+        text: lengths of inputs and targets.
+        root_seed: root of data order and dropout.
+        limits: what is packed; None: `default_limits` of the backbone's device.
+
+    Raises:
+        UsageError: a prompt has another shape than the first, or two tasks share name and data
+            seed but not their data.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        runs: Sequence[TuningRun],
+        config: DownstreamConfig,
+        text: TextConfig,
+        root_seed: int,
+        limits: PackLimits | None = None,
+    ):
+        self._backbone, self._runs, self._config = backbone, list(runs), config
+        self._text, self._root = text, root_seed
+        self._p = len(runs[0].prompt) if runs else 0
+        _check_prompts(backbone, runs, self._p)
+        tasks = distinct_tasks(run.task for run in runs)
+        place = {(task.name, task.seed): n for n, task in enumerate(tasks)}
+        self._task_of = [place[run.task.name, run.task.seed] for run in runs]
+        self._rows = TrainRows(backbone, tasks, text, root_seed, config.batch_size)
+        limits = limits or default_limits(backbone.device)
+        self._dev = self._evaluator("dev", tasks, limits)
+        self._pack = self._new_pack(limits)
+        marks = _digests(self._runs)
+        self._families = _families(self._runs, marks, together=config.catch_up is not None)
+        self._identity = self._digest(marks)
+        self._records: dict[int, Record] = {}
+        self._active: list[int] = []  # since the interval began; a diverged run stays to its end
+        self._begun = self._tick = 0
+        self._spent = self._seconds = 0.0
+        self._done = Work(0, 0, 0, 0)
+        self._handed: dict[int, TuningResult] = {}
+        self._fresh: dict[int, TuningResult] = {}
+        self._fill()
+
+    @property
+    def limits(self) -> PackLimits:
+        """What is packed, as it is now; it shrinks where memory runs out."""
+        return self._pack.limits
+
+    @property
+    def done(self) -> bool:
+        """Whether every run has finished and its result has been returned."""
+        return not self._active and not self._fresh
+
+    @property
+    def progress(self) -> QueueProgress:
+        """How far the queue is."""
+        waiting = [place for unit in self._units()[self._begun :] for place in unit]
+        to_go = sum(m.steps - m.record.steps for m in self._pack.members)
+        return QueueProgress(
+            runs=len(self._runs),
+            finished=len(self._runs) - len(waiting) - len(self._active),
+            running=len(self._active),
+            waiting=len(waiting),
+            steps=self._done.steps,
+            steps_left=to_go + sum(self._steps_of(place) for place in waiting),
+            examples=self._done.examples,
+            tokens=self._done.tokens,
+            padded_tokens=self._done.padded_tokens,
+            seconds=self._seconds,
+        )
+
+    def advance(
+        self, seconds: float | None = None, on_step: Callable[[], None] | None = None
+    ) -> list[tuple[int, TuningResult]]:
+        """Work to the first end of an interval at or after `seconds`; at least one interval.
+
+        Args:
+            seconds: None: to the end.
+            on_step: called after every step. It may raise: the state is whole then.
+
+        Returns:
+            (position in `runs`, result) of the runs that finished since the last call, in queue
+            order. Calling again says that they are stored: until then they are in the state too,
+            and a queue that loads it returns them once more.
+
+        Raises:
+            UsageError: a single row does not fit into memory.
+        """
+        started = time.perf_counter()
+        self._handed = {}
+        while self._active:
+            self._interval(on_step)
+            if seconds is not None and time.perf_counter() - started >= seconds:
+                break
+        self._handed, self._fresh = self._fresh, {}
+        return sorted(self._handed.items())
+
+    def _interval(self, on_step: Callable[[], None] | None) -> None:
+        while self._tick < self._config.eval_every and self._pack.members:
+            started = time.perf_counter()
+            self._done = _sum(self._done, self._pack.step())
+            self._tick += 1
+            self._spend(started)
+            if on_step is not None:
+                on_step()
+        self._finish_interval()
+
+    def _spend(self, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._spent, self._seconds = self._spent + seconds, self._seconds + seconds
+
+    def _finish_interval(self) -> None:
+        """Evaluate; let runs leave that have finished, and others enter."""
+        started = time.perf_counter()
+        self._dev.max_tokens = self.limits.evaluation
+        self._pack.evaluate(self._dev)
+        self._remember(self._dev)
+        ended = self._ended()
+        tests = self._test([place for place in ended if not self._records[place].diverged])
+        self._spend(started)
+        for place in self._active:
+            self._records[place].seconds += self._spent / len(self._active)
+        for place in ended:
+            self._fresh[place] = self._records[place].result(tests.get(place, math.nan))
+            self._records[place].prompt = torch.empty(0)
+        self._pack.leave(ended)
+        self._active = [place for place in self._active if place not in ended]
+        self._tick, self._spent = 0, 0.0
+        self._fill()
+
+    def _ended(self) -> list[int]:
+        """Return which active runs end here; note why, if it is before their last step."""
+        ended = []
+        for family in self._families_now():
+            records = [self._records[place] for place in family]
+            running = [
+                place in self._active
+                and not record.diverged
+                and record.steps < self._steps_of(place)
+                for place, record in zip(family, records, strict=True)
+            ]
+            reasons = stop_reasons(records, running, self._config)
+            for place, record, going, reason in zip(
+                family, records, running, reasons, strict=True
+            ):
+                record.stopped = reason if going else record.stopped
+                if place in self._active and (reason or not going):
+                    ended.append(place)
+        return sorted(ended)
+
+    def _families_now(self) -> list[list[int]]:
+        """Return the units that have an active run, those of them included that have ended."""
+        return [
+            unit
+            for unit in self._units()[: self._begun]
+            if any(place in self._active for place in unit)
+        ]
+
+    def _test(self, places: Sequence[int]) -> dict[int, float]:
+        """Return the test score of each run's selected prompt."""
+        if not places:
+            return {}
+        tasks = distinct_tasks(self._runs[place].task for place in places)
+        of = {(task.name, task.seed): n for n, task in enumerate(tasks)}
+        evaluator = self._evaluator("test", tasks, self.limits)
+        scores = evaluator.scores(
+            torch.stack([self._records[place].prompt for place in places]),
+            [of[self._runs[place].task.name, self._runs[place].task.seed] for place in places],
+        )
+        self._remember(evaluator)
+        return dict(zip(places, scores, strict=True))
+
+    def _remember(self, evaluator: Evaluator) -> None:
+        """Take over an evaluator's limit: it may have run out of memory."""
+        self._pack.limits = self.limits.shrunk(evaluation=evaluator.max_tokens)
+
+    def _fill(self) -> None:
+        """Let waiting runs enter while there is room for the next unit of them."""
+        units = self._units()
+        while self._begun < len(units):
+            unit = units[self._begun]
+            if len(self._active) + len(unit) > self.limits.runs:
+                break
+            for place in unit:
+                start = self._runs[place].prompt.detach().to(self._backbone.device, copy=True)
+                self._records[place] = Record(prompt=start)
+            self._pack.enter([self._member(place, self._records[place]) for place in unit])
+            self._active += unit
+            self._begun += 1
+        needed = {place for unit in self._families_now() for place in unit}
+        self._records = {p: record for p, record in self._records.items() if p in needed}
+
+    def _units(self) -> list[list[int]]:
+        """Return which runs enter together, in queue order."""
+        most = self.limits.runs
+        return [
+            family[first : first + most]
+            for family in self._families
+            for first in range(0, len(family), most)
+        ]
+
+    def _steps_of(self, place: int) -> int:
+        return self._config.steps_on(len(self._runs[place].task.train))
+
+    def _member(self, place: int, record: Record) -> Member:
+        lr, steps = self._runs[place].lr, self._steps_of(place)
+        return Member(place, self._task_of[place], lr, steps, record)
+
+    def _evaluator(
+        self, split: str, tasks: Sequence[FewShotTask], limits: PackLimits
+    ) -> Evaluator:
+        return Evaluator(self._backbone, tasks, split, self._config, self._text, limits.evaluation)
+
+    def _new_pack(self, limits: PackLimits) -> Pack:
+        return Pack(self._backbone, self._rows, self._config, self._root, self._p, limits)
+
+    def _digest(self, marks: Sequence[str]) -> str:
+        """Return the SHA-256 of everything that can change a result of this queue."""
+        return digest(
+            {
+                "backbone": self._backbone.digest,
+                "position": self._backbone.position,
+                "config": dataclasses.asdict(self._config),
+                "text": dataclasses.asdict(self._text),
+                "root_seed": self._root,
+                "runs": [
+                    [run.task.name, run.task.seed, run.task.digest, run.lr, mark]
+                    for run, mark in zip(self._runs, marks, strict=True)
+                ],
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state as a tree for `mpt.checkpoints.pack_state`.
+
+        There is no generator to save: all draws are functions of root seed and step.
+        """
+        return {
+            "identity": self._identity,
+            "begun": self._begun,
+            "tick": self._tick,
+            "active": list(self._active),
+            "spent": self._spent,
+            "seconds": self._seconds,
+            "done": dataclasses.asdict(self._done),
+            "records": {str(place): r.state_dict() for place, r in self._records.items()},
+            "results": {
+                str(place): result.state_dict()
+                for place, result in {**self._handed, **self._fresh}.items()
+            },
+            "pack": self._pack.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of the same runs; the limits are those of the state.
+
+        Raises:
+            DataError: the state is of other runs or incomplete; nothing is changed then.
+        """
+        try:
+            if state["identity"] != self._identity:
+                raise DataError(
+                    f"state is of tuning queue {state['identity'][:12]}, but this one is "
+                    f"{self._identity[:12]}: runs, settings, data or backbone differ; start anew"
+                )
+            records = {
+                int(place): Record.from_state(record, self._backbone.device)
+                for place, record in state["records"].items()
+            }
+            pack = self._new_pack(PackLimits.from_dict(state["pack"]["limits"]))
+            pack.load_state_dict(
+                state["pack"], {p: self._member(p, record) for p, record in records.items()}
+            )
+            results = {int(p): TuningResult.from_state(r) for p, r in state["results"].items()}
+            counts = (int(state["begun"]), int(state["tick"]), [int(p) for p in state["active"]])
+            times = (float(state["spent"]), float(state["seconds"]), Work(**state["done"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"state is incomplete ({error!r}); start the queue anew") from None
+        self._records, self._pack = records, pack
+        self._begun, self._tick, self._active = counts
+        self._spent, self._seconds, self._done = times
+        self._handed, self._fresh = {}, results
+
+
+def _sum(one: Work, other: Work) -> Work:
+    pairs = zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)
+    return Work(*[a + b for a, b in pairs])
+
+
+def _check_prompts(backbone: Backbone, runs: Sequence[TuningRun], length: int) -> None:
+    for run in runs:
+        if run.prompt.shape != (length, backbone.d_model):
+            raise UsageError(
+                f"prompt of {run.task.name} is {tuple(run.prompt.shape)}, but must be "
+                f"[P, {backbone.d_model}], P the same for all runs"
+            )
+
+
+def _digests(runs: Sequence[TuningRun]) -> list[str]:
+    """Return the digest of every run's starting prompt; runs often share one tensor."""
+    known: dict[int, str] = {}
+    for run in runs:
+        if id(run.prompt) not in known:
+            known[id(run.prompt)] = prompt_digest(run.prompt)
+    return [known[id(run.prompt)] for run in runs]
+
+
+def _families(
+    runs: Sequence[TuningRun], marks: Sequence[str], *, together: bool
+) -> list[list[int]]:
+    """Return the positions of the runs that differ in their learning rate only, in queue order."""
+    if not together:
+        return [[place] for place in range(len(runs))]
+    found: dict[tuple[str, int, str], list[int]] = {}
+    for place, (run, mark) in enumerate(zip(runs, marks, strict=True)):
+        found.setdefault((run.task.name, run.task.seed, mark), []).append(place)
+    return list(found.values())
