@@ -42,6 +42,11 @@ LeafName = tuple[str, str, int, float]
 """Point (or "baseline of" it), task, data seed, learning rate."""
 
 
+def now() -> float:
+    """Return the CPU seconds of this process: other processes lengthen them least."""
+    return time.process_time()
+
+
 class Side(Protocol):
     """One way to do a search, with what it took and gave so far."""
 
@@ -52,8 +57,8 @@ class Side(Protocol):
     args: dict[str, float | None]
     """Point → ARG in % over the tasks that have one."""
 
-    def run(self, trajectory: Trajectory) -> None:
-        """Score the points of a trajectory."""
+    def points(self, trajectory: Trajectory) -> Iterator[None]:
+        """Score the points of a trajectory; yield after each."""
 
     def steps(self, trajectory: Trajectory) -> int:
         """Return the upstream steps that the points of a trajectory take."""
@@ -63,7 +68,7 @@ class Side(Protocol):
 
     @property
     def total(self) -> float:
-        """Seconds in all."""
+        """CPU seconds in all."""
 
 
 class _Clock:
@@ -78,11 +83,11 @@ class _Clock:
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started = now()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - started
+            self.seconds[part] += now() - started
 
 
 def point_name(trajectory: Trajectory, steps: int) -> str:
@@ -111,8 +116,8 @@ class Plain(_Clock):
         """Return a tuning for every point."""
         return points
 
-    def run(self, trajectory: Trajectory) -> None:
-        """Score the points one after the other."""
+    def points(self, trajectory: Trajectory) -> Iterator[None]:
+        """Score the points, each from nothing; yield after each."""
         for steps in trajectory.rungs:
             name = point_name(trajectory, steps)
             with self._timed("upstream"):
@@ -122,6 +127,7 @@ class Plain(_Clock):
             before = baseline_packs(self._study)
             baseline = self._tune(f"baseline of {name}", before, "baselines", "baselines")
             self.args[name] = _arg(self._study, method, baseline)
+            yield
 
     def _tune(
         self, name: str, packs: Sequence[Pack], training: str, evaluation: str
@@ -186,18 +192,18 @@ class Ours(_Clock):
         """Return one tuning for all."""
         return 1
 
-    def run(self, trajectory: Trajectory) -> None:
-        """Score the points as a search's worker does."""
-        started, before = time.perf_counter(), self.total
-        with self._watched():
-            work = TrajectoryWork(self._study, trajectory, self._results)
-            with work.hold():
-                while not work.progress.done:
-                    self._unit(work)
-        # All that is not upstream, evaluation or baseline: steps, tables, records.
-        self.seconds["training"] += time.perf_counter() - started - (self.total - before)
+    def points(self, trajectory: Trajectory) -> Iterator[None]:
+        """Score the points as a search's worker does; yield after each."""
+        work = TrajectoryWork(self._study, trajectory, self._results)
         for steps in trajectory.rungs:
+            started, before = now(), self.total
+            with self._watched(), work.hold():
+                while str(steps) not in work.progress.rung_scores:
+                    self._unit(work)
+            # All that is not upstream, evaluation or baseline: steps, tables, records.
+            self.seconds["training"] += now() - started - (self.total - before)
             self._read(trajectory, steps, work.key)
+            yield
 
     def _unit(self, work: TrajectoryWork) -> None:
         """Do a unit; if it tunes baselines, all of its time is theirs."""
