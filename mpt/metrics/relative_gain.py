@@ -13,6 +13,7 @@ over the other tasks, for callers that say "n of N".
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ Scores = Mapping[str, Mapping[int, float]]
 
 MIN_DEFINED = 0.95
 """Share of bootstrap resamples that must have a defined ARG for an interval to be given."""
+
+
+NEAR_ZERO = 0.05
+"""Baseline (a fraction) below which a relative gain is flagged: there, one point of the test score
+more or less is a relative gain of over 20 %, and the task can rule the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +101,21 @@ class Gain:
         """ARG in % over the tasks that have a gain; to be shown with "n of N" only."""
         gains = [task.gain for task in self.tasks if task.gain is not None]
         return 100 * sum(gains) / len(gains) if gains else None
+
+    @property
+    def median_of_defined(self) -> float | None:
+        """Median relative gain in % over the tasks that have one: no single task rules it."""
+        gains = [task.gain for task in self.tasks if task.gain is not None]
+        return 100 * statistics.median(gains) if gains else None
+
+    @property
+    def near_zero(self) -> tuple[str, ...]:
+        """Tasks with a gain over a baseline below `NEAR_ZERO`."""
+        return tuple(
+            task.task
+            for task in self.tasks
+            if task.gain is not None and task.baseline is not None and task.baseline < NEAR_ZERO
+        )
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -210,3 +231,21 @@ def _interval(
     arg = 100 * ((s[fine] - s_pt[fine]) / s_pt[fine]).mean(axis=1)
     low, high = np.percentile(arg, [2.5, 97.5])
     return float(low), float(high), undefined
+
+
+def interval_over_tasks(
+    gain: Gain, *, rng: np.random.Generator, resamples: int = 2000
+) -> tuple[float | None, float | None]:
+    """Return a 95 % bootstrap interval (low, high) of `Gain.arg_of_defined` over tasks, in %.
+
+    The second view beside `Gain.low` and `Gain.high`: the relative gains of the tasks, taken as
+    they are, are drawn with replacement (as many as there are), so the interval is about other
+    tasks of the same kind. Percentiles as in `average_relative_gain`; below two tasks there is
+    none.
+    """
+    gains = np.array([task.gain for task in gain.tasks if task.gain is not None])
+    if len(gains) < 2:
+        return None, None
+    draw = rng.integers(len(gains), size=(resamples, len(gains)))  # [B, T]
+    low, high = np.percentile(100 * gains[draw].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

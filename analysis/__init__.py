@@ -1,0 +1,1 @@
+"""Tables, figures and exports; everything here is read from records, nothing is computed anew."""
