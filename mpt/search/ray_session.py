@@ -32,9 +32,6 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")
-"""Where Ray notes the address of a cluster that was started on this machine."""
-
 _STARTS = 3
 """Attempts to start a local Ray."""
 
@@ -110,7 +107,7 @@ def _check_reachable(address: str) -> None:
     if address == "auto":
         target = os.environ.get("RAY_ADDRESS", "")
         with contextlib.suppress(OSError):
-            target = target or _CURRENT_CLUSTER.read_text().strip()
+            target = target or _current_cluster().read_text().strip()
         if not target:
             raise _unreachable(address, "no cluster runs on this machine")
     host, _, port = target.rpartition("/")[2].rpartition(":")
@@ -118,6 +115,12 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
         raise _unreachable(address, f"{target}: {error}") from None
+
+
+def _current_cluster() -> Path:
+    """Return the file where Ray notes the address of a cluster started on this machine."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
 
 
 def _unreachable(address: str, reason: str) -> UsageError:
