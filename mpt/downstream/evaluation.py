@@ -18,7 +18,7 @@ from torch import Tensor
 from mpt.backbones.base import Backbone, Batch, Row
 from mpt.backbones.generation import Generation
 from mpt.backbones.rows import length_groups
-from mpt.downstream.limits import attempt, halved
+from mpt.downstream.out_of_memory import attempt, halved
 from mpt.downstream.verdict import can_still_match
 from mpt.metrics import task_metrics
 

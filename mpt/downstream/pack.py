@@ -20,7 +20,8 @@ from mpt.backbones.base import Backbone
 from mpt.backbones.rows import Batch, cheapest_groups
 from mpt.downstream.data import TrainRows
 from mpt.downstream.evaluation import Evaluator
-from mpt.downstream.limits import PackLimits, attempt, halved
+from mpt.downstream.limits import PackLimits
+from mpt.downstream.out_of_memory import attempt, halved
 from mpt.downstream.record import Record, TuningRun
 from mpt.errors import UsageError
 from mpt.optim import Adafactor
