@@ -155,10 +155,10 @@ def test_the_next_step_leads_beyond_the_grid_and_then_to_more_draws(
     parser = cli._parser("maml")
     grid = parser.parse_args(["--backbone", "x/y"])
     assert (
-        cli._next_step("maml", grid) == "python j.py --backbone x/y --space wide --searcher random"
+        cli._next_step(parser, grid) == "python j.py --backbone x/y --space wide --searcher random"
     )
     drawn = parser.parse_args(["--searcher", "random", "--num-samples", "8"])
-    assert cli._next_step("maml", drawn) == "python j.py --searcher random --num-samples 16"
+    assert cli._next_step(parser, drawn) == "python j.py --searcher random --num-samples 16"
 
 
 def test_a_usage_error_of_the_search_is_one_line_too(

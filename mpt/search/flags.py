@@ -1,0 +1,138 @@
+"""What the command lines of all jobs share: parser, number formats, flags, errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from mpt.errors import MptError, UsageError
+from mpt.search.job import Execution
+from mpt.search.run import check_gpus
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; no abbreviated flags.
+
+    Args:
+        description: first paragraph of the help text.
+    """
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise one line instead of printing the usage."""
+        raise UsageError(f"{message} (see --help)")
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers ≥ `low`."""
+
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("+").isdigit() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
+        return int(text)
+
+    return parse
+
+
+def number(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
+    return value
+
+
+def add_backbone(parser: Parser) -> None:
+    """Add the flag of jobs that work on one backbone."""
+    parser.add_argument(
+        "--backbone", default="embedded", help='"embedded", a Hub id or a local checkpoint'
+    )
+
+
+def add_common(parser: Parser, results: str) -> None:
+    """Add the flags that every job has.
+
+    Args:
+        parser: where they go.
+        results: the default of ``--results``, for the help text.
+    """
+    add = parser.add_argument
+    add("--gym", default="embedded", help='"embedded" or a directory of few-shot files')
+    add("--train-seed", type=whole(0), default=42, help="root of all training randomness")
+    add("--results", help=f"results directory (default: {results}, or results/smoke)")
+    add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
+    add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
+    add("--fresh", action="store_true", help="move the records so far aside and start anew")
+    add("--dry-run", action="store_true", help="print points and estimated time; write nothing")
+    add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
+    add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
+
+
+def results_of(flags: argparse.Namespace, default: str) -> Path:
+    """Return the absolute results directory; a smoke run has one of its own.
+
+    Raises:
+        UsageError: it is an address of an object store.
+    """
+    if flags.results and "://" in flags.results:
+        raise UsageError(f"--results is {flags.results!r}, but must be a directory so far")
+    name = flags.results or ("results/smoke" if flags.smoke else default)
+    return Path(name).expanduser().absolute()
+
+
+def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> Execution:
+    """Return where and how a job runs.
+
+    Args:
+        parser: of these flags, see `command_of`.
+        flags: what was asked for.
+        next_step: the command that suits the finished job.
+
+    Raises:
+        UsageError: ``--gpus-per-trial`` is no share that Ray can give.
+    """
+    check_gpus(flags.gpus_per_trial)
+    return Execution(
+        address=flags.address,
+        gpus_per_trial=flags.gpus_per_trial,
+        resume=command_of(parser, flags),
+        next_step=next_step,
+    )
+
+
+def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> str:
+    """Return the command line that stands for these flags; without ``--fresh``, to go on."""
+    words = ["python", sys.argv[0]]
+    for name, value in {**vars(flags), "fresh": False, **changes}.items():
+        if value == parser.get_default(name):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return shlex.join(words)
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Do a job's work; return its exit code, with errors as one line on stderr."""
+    try:
+        return work()
+    except MptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted before the search began", file=sys.stderr)
+        return 75
