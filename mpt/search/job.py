@@ -68,6 +68,8 @@ class Execution:
     """"local" (a Ray of its own), "auto", or the address of a cluster."""
     gpus_per_trial: float = 0.0
     """GPUs of each trial; a fraction shares one, above 1 whole numbers."""
+    device: str | None = None
+    """Where a trial computes, e.g. "cpu"; None: on the GPU Ray gave it, or else on the CPU."""
     workers: int | None = None
     """CPUs of the local Ray; None: all of the machine's."""
     max_failures: int = 3

@@ -147,7 +147,7 @@ def remote_probe(course: Course, execution: Execution) -> Rates:
 
     task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
     try:
-        return ray.get(task.remote(course))
+        return ray.get(task.remote(course, execution.device))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MptError):
             raise error.cause from None

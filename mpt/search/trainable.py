@@ -17,7 +17,7 @@ import ray
 import torch
 from ray import tune
 
-from mpt.errors import DataError, MptError
+from mpt.errors import DataError, MptError, UsageError
 from mpt.plan import Rates
 from mpt.search.job import Course
 from mpt.search.probe import probe
@@ -29,7 +29,8 @@ class SearchTrial(tune.Trainable):
     """One course.
 
     The configuration holds the `trial` (the `course`, its `index` and `key` in the driver's list),
-    the `results` directory, `chunk_s` (see `SearchJob`) and the `gpus`.
+    the `results` directory, `chunk_s` (see `SearchJob`), the `gpus` and the `device` (see
+    `Execution`).
     """
 
     @classmethod
@@ -57,7 +58,7 @@ class SearchTrial(tune.Trainable):
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
-            study = _open(self._course.plan, _device())
+            study = _open(self._course.plan, device_of(config["device"]))
             self._work = TrajectoryWork(
                 study, self._course.trajectory, config["results"], config["chunk_s"]
             )
@@ -114,11 +115,11 @@ class SearchTrial(tune.Trainable):
         return type(self).__name__ if course is None else course.name
 
 
-def probe_here(course: Course) -> Rates:
+def probe_here(course: Course, device: str | None) -> Rates:
     """Measure the rates on this worker's device."""
     torch.set_num_threads(1)
     began = time.perf_counter()
-    study = _open(course.plan, _device())
+    study = _open(course.plan, device_of(device))
     return probe(study, course.trajectory, time.perf_counter() - began)
 
 
@@ -128,10 +129,22 @@ def _open(plan: StudyPlan, device: str) -> Study:
     return open_study(plan, device)
 
 
-def _device() -> str:
-    """Return the device that Ray gave this worker.
+def device_of(wanted: str | None) -> str:
+    """Return where this worker computes: where it is wanted, or else on what Ray gave it.
 
-    `torch.cuda.is_available()` would be wrong: Ray 2.60 leaves the GPUs of a node visible to
+    `torch.cuda.is_available()` alone would be wrong: Ray 2.60 leaves the GPUs of a node visible to
     workers that asked for none.
+
+    Raises:
+        UsageError: Ray gave a GPU that torch does not see.
     """
-    return "cuda" if ray.get_gpu_ids() else "cpu"
+    if wanted is not None:
+        return wanted
+    if not ray.get_gpu_ids():
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"node {platform.node()} gave the trial a GPU, but its torch {torch.__version__} sees "
+            "none; install torch with CUDA there, or search without --gpus-per-trial"
+        )
+    return "cuda"

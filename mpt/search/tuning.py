@@ -37,6 +37,7 @@ def tune_trials(
         param_space={
             "trial": tune.grid_search([_trial(watcher.standings, index) for index in indices]),
             "gpus": execution.gpus_per_trial,
+            "device": execution.device,
             "results": job.results,
             "chunk_s": job.chunk_s,
         },
