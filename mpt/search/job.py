@@ -38,6 +38,8 @@ class SearchJob:
     chunk_s: float = 5.0
     """Seconds of work between two looks at the clock: of upstream learning between two
     checkpoints, of tuning between two reports."""
+    keep_prompts: bool = False
+    """Keep every tuned prompt beside its leaf."""
 
     @property
     def points(self) -> list[tuple[Course, int]]:

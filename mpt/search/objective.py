@@ -75,7 +75,8 @@ def leaf_identity(study: Study, task: FewShotTask, prompt: str, lr: float) -> Re
     """
     config = study.config
     downstream = dataclasses.asdict(config.downstream)
-    del downstream["lrs"]  # the leaf's own rate stands beside it
+    if config.downstream.catch_up is None:
+        del downstream["lrs"]  # the leaf's own rate stands beside it, and it raced with no other
     return {
         "schema": SCHEMA,
         "backbone": study.backbone.digest,

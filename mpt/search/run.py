@@ -30,7 +30,18 @@ from mpt.search.time_left import TimeLeft, clock_text
 from mpt.storage import Disk
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
-_OURS = ("leaves", "points", "pending", "trajectories", "locks", "packs.jsonl", "tune", "tmp")
+_OURS = (
+    "leaves",
+    "points",
+    "pending",
+    "trajectories",
+    "locks",
+    "packs.jsonl",
+    "tune",
+    "tmp",
+    "packs",
+    "prompts",
+)
 
 
 def run_search(

@@ -7,6 +7,7 @@ in the next session) finds its state in the results directory. So Tune's files m
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import platform
@@ -45,7 +46,7 @@ class SearchTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turn this actor to another course; what it loaded stays loaded."""
-        self._held.close()
+        self._let_go()
         self._begin(new_config)
         return True
 
@@ -55,20 +56,25 @@ class SearchTrial(tune.Trainable):
         self._course: Course = trial["course"]
         self._failure: str | None = None
         self._progress = Progress()
+        self._work: TrajectoryWork | None = None
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
             study = _open(self._course.plan, device_of(config["device"]))
-            self._work = TrajectoryWork(
-                study, self._course.trajectory, config["results"], config["chunk_s"]
+            work = TrajectoryWork(
+                study,
+                self._course.trajectory,
+                config["results"],
+                config["chunk_s"],
+                keep_prompts=config["keep_prompts"],
             )
-            if self._work.key != trial["key"]:
+            if work.key != trial["key"]:
                 raise DataError(
                     f"node {platform.node()} has another backbone, data or code than the driver; "
                     "install the same version and files on every node"
                 )
-            self._held.enter_context(self._work.hold())
-            self._progress = self._work.progress
+            self._held.enter_context(work.hold())
+            self._work, self._progress = work, work.progress
         except MptError as error:
             self._failure = str(error)
 
@@ -79,7 +85,7 @@ class SearchTrial(tune.Trainable):
         again would not help. Anything else (a lost worker, no memory) is left to Tune, which
         starts the trial again.
         """
-        if self._failure is None:
+        if self._work is not None and self._failure is None:
             try:
                 self._progress = self._work.unit()
             except MptError as error:
@@ -94,6 +100,7 @@ class SearchTrial(tune.Trainable):
             "rung_scores": dict(scores),
             "landed": list(done.landed),
             "leaves": done.leaves,
+            "tuning": None if done.tuning is None else dataclasses.asdict(done.tuning),
             "problems": list(done.problems),
             "failure": self._failure,
             "done": done.done or self._failure is not None,
@@ -108,6 +115,11 @@ class SearchTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let go of the course."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._work is not None:
+            self._work.close()
         self._held.close()
 
     def __repr__(self) -> str:

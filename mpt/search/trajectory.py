@@ -1,8 +1,9 @@
 """One trajectory of a search as a row of small units, each of which is on disk when it ends.
 
-A unit is one of: some upstream steps and a checkpoint (seconds), one pack of leaves, or a point
-record. Whoever takes over after a kill finds the finished units on disk and goes on behind them;
-what a unit computes follows from its inputs alone, so the result is the same bit for bit.
+A unit is one of: some upstream steps and a checkpoint, some intervals of a queue of leaves, or a
+point record; each takes seconds. Whoever takes over after a kill finds the finished units on disk
+and goes on behind them; what a unit computes follows from its inputs alone, so the result is the
+same bit for bit.
 
     results/trajectories/<key>/checkpoint-a.bin, checkpoint-b.bin    state, written in turn
                                rung-<steps>.safetensors              the prompt φ at a rung
@@ -23,7 +24,7 @@ from mpt.checkpoints import TrajectoryCheckpoints
 from mpt.errors import DataError
 from mpt.provenance import provenance
 from mpt.records import SCHEMA, LeafStore, PointStore, Record, leaf_key
-from mpt.search.leaf_work import LeafWork
+from mpt.search.leaf_work import LeafProgress, LeafWork
 from mpt.search.objective import (
     Pack,
     baseline_packs,
@@ -52,8 +53,10 @@ class Progress:
     """Rung → score of the points that are on disk, see `PointScore.score`."""
     landed: list[int] = field(default_factory=list)
     """Rungs whose points this unit completed."""
-    leaves: int = 0
-    """Leaves that this process computed so far."""
+    leaves: float = 0.0
+    """Leaves that this process computed so far; one that is half through counts half."""
+    tuning: LeafProgress | None = None
+    """Where the downstream runs of this unit stand; None in a unit without any."""
     problems: list[str] = field(default_factory=list)
     """What was found broken on disk so far, and the course taken."""
     done: bool = False
@@ -105,13 +108,21 @@ class TrajectoryWork:
         study: the open study.
         trajectory: settings and rungs.
         results: results directory.
-        chunk_s: seconds of upstream learning between two checkpoints.
+        chunk_s: seconds of a unit of upstream learning or tuning.
+        keep_prompts: keep every tuned prompt beside its leaf.
     """
 
     def __init__(
-        self, study: Study, trajectory: Trajectory, results: Path, chunk_s: float = 5.0
+        self,
+        study: Study,
+        trajectory: Trajectory,
+        results: Path,
+        chunk_s: float = 5.0,
+        *,
+        keep_prompts: bool = False,
     ) -> None:
         self._study, self._trajectory, self._chunk_s = study, trajectory, chunk_s
+        self._keep_prompts = keep_prompts
         self.key = study.trajectory_key(trajectory.config)
         self._store, self._points = LeafStore(results), PointStore(results)
         self._results = results
@@ -120,6 +131,7 @@ class TrajectoryWork:
         self._baseline = baseline_packs(study)
         self._unclaimed = list(self._baseline)
         self._leaves: LeafWork | None = None
+        self._held_pack: tuple[LeafWork, contextlib.ExitStack] | None = None
         self._run: UpstreamRun | None = None
         self._step_s: float | None = None
         self._broken: list[str] = []
@@ -131,6 +143,12 @@ class TrajectoryWork:
         """Return a context in which no other process works on this trajectory."""
         return exclusive(self._folder / "lock")
 
+    def close(self) -> None:
+        """Let go of what is held: a baseline pack that is in work."""
+        if self._held_pack is not None:
+            self._held_pack[1].close()
+            self._held_pack = None
+
     def units(self) -> Iterator[Progress]:
         """Do all that is left, one unit after the other; yield the state after each."""
         while not self.progress.done:
@@ -138,7 +156,7 @@ class TrajectoryWork:
 
     def unit(self) -> Progress:
         """Do the next unit."""
-        self.progress.landed = []
+        self.progress.landed, self.progress.tuning = [], None
         rung = self._next_rung()
         if rung is None:
             self.progress.done = True
@@ -158,23 +176,42 @@ class TrajectoryWork:
         return next((r for r in self._trajectory.rungs if str(r) not in scores), None)
 
     def _claim_baseline(self) -> bool:
-        """Compute one baseline pack that nobody else has; return whether there was one."""
-        while self._unclaimed:
-            pack = self._unclaimed.pop(0)
-            if not pack.missing(self._store):
-                continue
-            with contextlib.suppress(TimeoutError), self._pack_lock(pack, timeout_s=0):
-                if self._compute(pack):
-                    return True
+        """Work on a baseline pack that nobody else has; return whether there was one."""
+        while self._held_pack or self._unclaimed:
+            if self._held_pack is None:
+                self._held_pack = self._claim(self._unclaimed.pop(0))
+            if self._held_pack is not None:
+                work, lock = self._held_pack
+                self._work_on(work)
+                if work.done:
+                    lock.close()
+                    self._held_pack = None
+                return True
         return False
 
-    def _compute(self, pack: Pack) -> int:
-        """Compute the missing leaves of a pack; return how many they were."""
-        work = LeafWork(self._study, [pack], self._store)
-        while not work.done:
-            work.advance()
-        self.progress.leaves += work.computed
-        return work.computed
+    def _claim(self, pack: Pack) -> tuple[LeafWork, contextlib.ExitStack] | None:
+        """Return the work on a baseline pack and its lock; None if it is done or in work."""
+        if not pack.missing(self._store):
+            return None
+        lock = contextlib.ExitStack()
+        with contextlib.suppress(TimeoutError):
+            lock.enter_context(self._pack_lock(pack, timeout_s=0))
+            work = self._leaf_work([pack])
+            if not work.done:
+                return work, lock
+        lock.close()
+        return None
+
+    def _leaf_work(self, packs: list[Pack]) -> LeafWork:
+        return LeafWork(self._study, packs, self._store, keep_prompts=self._keep_prompts)
+
+    def _work_on(self, work: LeafWork) -> None:
+        """Go on with leaves for about `chunk_s` seconds."""
+        before = work.share
+        work.advance(self._chunk_s)
+        self.progress.leaves += work.share - before
+        self.progress.tuning = work.progress
+        self._broken += [text for text in work.problems if text not in self._broken]
 
     def _pack_lock(
         self, pack: Pack, timeout_s: float | None
@@ -193,14 +230,13 @@ class TrajectoryWork:
             return
         self.progress.steps = max(self.progress.steps, steps)
         packs = packs_of(self._study, lambda _: rung.prompt)
-        if missing_runs(packs, self._store):
-            if self._leaves is None:
-                self._leaves = LeafWork(self._study, packs, self._store)
-            before = self._leaves.computed
-            self._leaves.advance(self._chunk_s)
-            self.progress.leaves += self._leaves.computed - before
+        if self._leaves is None and missing_runs(packs, self._store):
+            self._leaves = self._leaf_work(packs)
+        if self._leaves is not None:
+            self._work_on(self._leaves)
+            if self._leaves.done:
+                self._leaves = None
             return
-        self._leaves = None
         self._finish_baseline()
         self._record(rung, packs)
 
@@ -209,7 +245,9 @@ class TrajectoryWork:
         for pack in self._baseline:
             if pack.missing(self._store):
                 with self._pack_lock(pack, timeout_s=None):
-                    self._compute(pack)
+                    work = self._leaf_work([pack])
+                    while not work.done:
+                        self._work_on(work)
 
     def _advance(self, rung: int) -> None:
         """Take upstream steps for about `chunk_s` seconds, at most up to the rung; save the state.

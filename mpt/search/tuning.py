@@ -40,6 +40,7 @@ def tune_trials(
             "device": execution.device,
             "results": job.results,
             "chunk_s": job.chunk_s,
+            "keep_prompts": job.keep_prompts,
         },
         tune_config=tune.TuneConfig(
             # A process that goes on with the next trajectory saves its start. On a cluster every

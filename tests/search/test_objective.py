@@ -179,4 +179,4 @@ def test_only_missing_leaves_are_computed_and_the_log_says_which(
     leaf = store.get(packs[0].runs[0].key)
     assert leaf is not None
     assert 0 <= leaf["result"]["test"] <= 1
-    assert set(leaf["provenance"]) == {"commit", "versions", "machine", "time"}
+    assert set(leaf["provenance"]) == {"commit", "versions", "machine", "time", "pack"}
