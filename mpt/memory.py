@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, BartConfig, GPT2Config, T5Config
 
-from mpt.backbones.base import _use_fused_gelu
+from mpt.backbones.base import use_fused_gelu
 from mpt.backbones.cross_entropy import LOGITS_AT_ONCE
-from mpt.backbones.load import FAMILIES, _quiet, _read, _source
+from mpt.backbones.load import FAMILIES, pretrained_source, quiet, read_pretrained
 from mpt.errors import MptError, UsageError
 
 GIB = 2**30
@@ -98,13 +98,13 @@ def estimate(
     """
     config = PUBLISHED.get(name)
     if config is None:
-        config = _read("configuration", name, AutoConfig, _source(name))
+        config = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise UsageError(f"backbone {name}: architecture {config.model_type!r} is not supported")
-    with torch.device("meta"), _quiet():
+    with torch.device("meta"), quiet():
         model = family.auto.from_config(config, dtype=dtype).eval().requires_grad_(False)
-    _use_fused_gelu(model)
+    use_fused_gelu(model)
     if config.model_type == "t5" and not config.scale_decoder_outputs:
         # An untied checkpoint's head is a matrix of its own; from_config ties it regardless.
         head = torch.empty_like(model.lm_head.weight)

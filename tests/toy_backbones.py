@@ -10,7 +10,7 @@ import torch
 from toys import byte_tokenizer, save_toy_t5
 from transformers import BartConfig, BartForConditionalGeneration, GPT2Config, GPT2LMHeadModel
 
-from mpt.backbones.load import _quiet
+from mpt.backbones.load import quiet
 
 POSITIONS = 64
 """Learned positions of the toy BART and GPT-2."""
@@ -76,7 +76,7 @@ def _enlarge(model: Any) -> None:
 
 
 def _save(model: Any, tokenizer: Any, path: Path) -> Path:
-    with _quiet():
+    with quiet():
         model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

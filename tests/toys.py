@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from mpt.backbones import Row, load_backbone
-from mpt.backbones.load import _quiet
+from mpt.backbones.load import quiet
 from mpt.config import TextConfig
 from mpt.gym.fewshot import Example, FewShotTask
 
@@ -69,7 +69,7 @@ def save_trained_toy_t5(path: Path, *, steps: int = 200) -> Path:
 
 
 def _save(model: T5ForConditionalGeneration, tokenizer: Any, path: Path) -> Path:
-    with _quiet():
+    with quiet():
         model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

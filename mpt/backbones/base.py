@@ -56,7 +56,7 @@ class Backbone(ABC):
         self.name = name
         self.position = position
         self._model = model.eval().requires_grad_(False)
-        _use_fused_gelu(model)
+        use_fused_gelu(model)
         self._tokenizer = tokenizer
         self.end_id = int(model.config.eos_token_id)
         pad = model.config.pad_token_id  # its value never matters: padding is masked
@@ -371,7 +371,7 @@ def _set_dropout(model: nn.Module, rate: float) -> list[tuple[nn.Module, str, An
     return changed
 
 
-def _use_fused_gelu(model: nn.Module) -> None:
+def use_fused_gelu(model: nn.Module) -> None:
     """Compute the same tanh-GELU in one kernel: a third of its time, an eighth of a step's."""
     for module in model.modules():
         if isinstance(getattr(module, "act", None), NewGELUActivation):

@@ -51,23 +51,25 @@ def load_backbone(
             "dtype is float16, but T5 activations overflow in it (65504 is its largest number) "
             "and prompt gradients underflow; use bfloat16 or float32"
         )
-    source = _source(name)
-    config = _read("configuration", name, AutoConfig, source)
+    source = pretrained_source(name)
+    config = read_pretrained("configuration", name, AutoConfig, source)
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise UsageError(
             f"backbone {name}: architecture {config.model_type!r} is not supported; "
             f"take one of: {', '.join(sorted(FAMILIES))}"
         )
-    tokenizer = _read("tokenizer", name, AutoTokenizer, source)
-    model = _read("weights", name, family.auto, source, dtype=dtype, use_safetensors=True)
+    tokenizer = read_pretrained("tokenizer", name, AutoTokenizer, source)
+    model = read_pretrained(
+        "weights", name, family.auto, source, dtype=dtype, use_safetensors=True
+    )
     _check_untied(name, model)
     backbone = family(name, model.to(device), tokenizer, position)
     backbone.check_frozen()
     return backbone
 
 
-def _source(name: str) -> str:
+def pretrained_source(name: str) -> str:
     """Return what `from_pretrained` is given for a name."""
     if name == "embedded":
         if not (EMBEDDED_WEIGHTS / "config.json").is_file():
@@ -86,14 +88,14 @@ def _source(name: str) -> str:
     return name
 
 
-def _read(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
+def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
     """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
     here = Path(source).exists()
     reason = ""
     # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
     for local_only in (True,) if here else (True, False):
         try:
-            with _quiet():
+            with quiet():
                 return auto.from_pretrained(
                     source, trust_remote_code=False, local_files_only=local_only, **options
                 )
@@ -108,7 +110,7 @@ def _read(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of transformers: what matters is checked and raised here."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hub_verbosity = hub_logging.get_verbosity()

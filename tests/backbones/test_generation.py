@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from mpt.backbones import Backbone, Row, load_backbone
 from mpt.backbones.generation import Generation
-from mpt.backbones.load import _quiet
+from mpt.backbones.load import quiet
 
 RELEASED = Generation(beams=4, repetition_penalty=2.5, length_penalty=1.0)
 NEW = 8
@@ -64,7 +64,7 @@ def _reference(backbone: Any, how: Generation, run: int, row: Row) -> list[int]:
             "inputs_embeds": embedded,
             "attention_mask": torch.ones(embedded.shape[:2], dtype=torch.long),
         }
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         found = backbone.model.generate(**options, generation_config=settings)[0].tolist()
     found = found[1:] if backbone.model.config.is_encoder_decoder else found
     return found[: found.index(backbone.end_id) + 1] if backbone.end_id in found else found
