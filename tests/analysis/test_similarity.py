@@ -47,7 +47,7 @@ def _rotation(width: int, seed: int) -> Tensor:
     return torch.linalg.qr(_random(width, width, seed)).Q
 
 
-# --- closed forms ---------------------------------------------------------------------------------
+# --- closed forms --------------------------------------------------------------------------------
 
 
 def test_identical_subspaces_have_similarity_one() -> None:
@@ -149,7 +149,7 @@ def test_settings_out_of_range_are_named_together() -> None:
         SimilarityConfig(threshold=0, samples=0, states="x")
 
 
-# --- choosing sources -----------------------------------------------------------------------------
+# --- choosing sources ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_pairs_are_compared_by_mean_and_order(fan: dict[str, Subspace]) -> None:
         compare_pairs([("h", "nobody")], [("h", "e")], fan)
 
 
-# --- backbones ------------------------------------------------------------------------------------
+# --- backbones -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,1 @@
+"""Figures: what draws plain data (`analysis.figures.data`), and what reads records."""

@@ -1,0 +1,196 @@
+"""What figures are made of: plain values, checked once, apart from where they come from.
+
+A value that is missing is None and says why; a figure shows it as missing, never as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none."""
+
+    value: float | None
+    """The number; None if it is missing."""
+    low: float | None = None
+    """Lower end of the 95 % interval; None without one."""
+    high: float | None = None
+    """Upper end."""
+    note: str = ""
+    """Why the value is missing, or what must be known beside it ("18 of 20 tasks")."""
+
+    def __post_init__(self) -> None:
+        ends = [end for end in (self.low, self.high) if end is not None]
+        numbers = ends if self.value is None else [self.value, *ends]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"estimate is {numbers}, but must be finite; missing is None")
+        if self.value is None and (ends or not self.note):
+            raise ValueError("an estimate without a value must have a note and no interval")
+        if len(ends) == 1 or (ends and ends[0] > ends[1]):
+            raise ValueError(
+                f"interval is {self.low} to {self.high}, but needs both ends in order"
+            )
+
+
+def missing(why: str) -> Estimate:
+    """Return the estimate of what is not there."""
+    return Estimate(value=None, note=why)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskChart:
+    """One number for each task and method (Figures 4–13 and 14–23)."""
+
+    title: str
+    axis: str
+    """Name and unit of the numbers."""
+    tasks: tuple[str, ...]
+    """From top to bottom."""
+    series: Mapping[str, tuple[Estimate, ...]]
+    """Method → an estimate for each task."""
+    summary: Mapping[str, Estimate] = field(default_factory=dict)
+    """Method → the number over all tasks; drawn on top where it is given."""
+    summary_label: str = "mean"
+    zero: bool = False
+    """Whether 0 is a mark to be compared with."""
+
+    def __post_init__(self) -> None:
+        for method, values in self.series.items():
+            if len(values) != len(self.tasks):
+                raise ValueError(f"{method} has {len(values)} values for {len(self.tasks)} tasks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A number against an ordered setting, for each method (Figure 3, Tables 3 and 4)."""
+
+    title: str
+    setting: str
+    """Name of the x axis."""
+    axis: str
+    """Name and unit of the y axis."""
+    values: tuple[str, ...]
+    """The setting's values as they are written, in order; they are spaced evenly."""
+    series: Mapping[str, tuple[Estimate, ...]]
+    """Method → an estimate for each value."""
+    published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Method → the numbers that the paper prints."""
+
+    def __post_init__(self) -> None:
+        for method, found in (*self.series.items(), *self.published.items()):
+            if len(found) != len(self.values):
+                raise ValueError(
+                    f"{method} has {len(found)} numbers for {len(self.values)} values"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A curve over downstream steps: mean and spread over data seeds."""
+
+    steps: tuple[int, ...]
+    """Ascending."""
+    mean: tuple[float | None, ...]
+    """None where a seed has no value (its run diverged or had ended)."""
+    low: tuple[float | None, ...]
+    """Lowest seed."""
+    high: tuple[float | None, ...]
+    """Highest seed."""
+    seeds: int
+    """Seeds behind every point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePanel:
+    """The learning curves of all methods on one task, or on the mean over tasks."""
+
+    title: str
+    bands: Mapping[str, Band]
+    """Method → curve."""
+    note: str = ""
+    """What is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsTo:
+    """How many downstream steps it takes to come to a share of the final dev score."""
+
+    title: str
+    shares: tuple[float, ...]
+    """Shares of the final score, ascending, in (0, 1]."""
+    series: Mapping[str, tuple[Estimate, ...]]
+    """Method → median steps for each share; missing where half of the runs never came there."""
+    reference: str
+    """Whose final score is meant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPoint:
+    """One point of a search."""
+
+    settings: Mapping[str, float]
+    """Searched setting → value; the same settings for all points."""
+    score: Estimate
+    """ARG in % with its interval; missing if the point has none (diverged, incomplete)."""
+    trajectory: str
+    """Which trajectory it lies on: points of one trajectory differ in ``steps`` only."""
+
+    @property
+    def steps(self) -> int:
+        """The rung."""
+        return int(self.settings["steps"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """All points of one search (one method, backbone, gym and partition)."""
+
+    title: str
+    points: tuple[SearchPoint, ...]
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError("a search needs at least one point")
+        names = set(self.points[0].settings)
+        if any(set(point.settings) != names for point in self.points):
+            raise ValueError("all points of a search must have the same settings")
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Settings with more than one value, in the order of the points' settings."""
+        return tuple(
+            name
+            for name in self.points[0].settings
+            if len({point.settings[name] for point in self.points}) > 1
+        )
+
+    @property
+    def scored(self) -> tuple[SearchPoint, ...]:
+        """Points that have a score, best first; equal ones keep their order."""
+        found = [point for point in self.points if point.score.value is not None]
+        return tuple(sorted(found, key=lambda point: -float(point.score.value or 0.0)))
+
+    @property
+    def without(self) -> tuple[SearchPoint, ...]:
+        """Points without a score."""
+        return tuple(point for point in self.points if point.score.value is None)
+
+
+def write(value: float) -> str:
+    """Return a setting's value as people write it: 1, 0.03, 3e-5."""
+    text = f"{value:g}"
+    return text.replace("e-0", "e-").replace("e+0", "e")
+
+
+def name_of(setting: str) -> str:
+    """Return a setting's name in words."""
+    return setting.replace("_", " ")
+
+
+def point_label(point: SearchPoint, varied: tuple[str, ...]) -> str:
+    """Return a point's values of the varied settings, in one line."""
+    return " · ".join(write(point.settings[name]) for name in varied)
