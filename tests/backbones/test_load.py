@@ -108,7 +108,9 @@ def test_a_name_that_is_neither_here_nor_cached_is_one_clear_line(
 def test_an_absent_path_is_not_looked_for_on_the_hub(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpt.backbones.load._read", lambda *_, **__: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(
+        "mpt.backbones.load.read_pretrained", lambda *_, **__: pytest.fail("asked the Hub")
+    )
     with pytest.raises(UsageError, match="this path does not exist"):
         load_backbone(name)
 
