@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mpt.backbones.base import Backbone
+from mpt.downstream.allocator import keep_freed_memory
 from mpt.downstream.data import TrainRows, distinct_tasks
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import PackLimits, default_limits
 from mpt.downstream.pack import Member, Pack, Work
 from mpt.downstream.record import Record, TuningResult, TuningRun
+from mpt.downstream.run_list import RunList
 from mpt.downstream.stopping import stop_reasons
-from mpt.errors import DataError, UsageError
-from mpt.prompts import prompt_digest
-from mpt.storage import digest
+from mpt.errors import DataError
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig
@@ -90,20 +90,15 @@ class TuningQueue:
         root_seed: int,
         limits: PackLimits | None = None,
     ):
-        self._backbone, self._runs, self._config = backbone, list(runs), config
-        self._text, self._root = text, root_seed
-        self._p = len(runs[0].prompt) if runs else 0
-        _check_prompts(backbone, runs, self._p)
-        tasks = distinct_tasks(run.task for run in runs)
-        place = {(task.name, task.seed): n for n, task in enumerate(tasks)}
-        self._task_of = [place[run.task.name, run.task.seed] for run in runs]
+        self._backbone, self._config, self._text, self._root = backbone, config, text, root_seed
+        keep_freed_memory(backbone.device)
+        self._list = RunList(backbone, runs, config, text, root_seed)
+        tasks = self._list.tasks
+        self._task_of = self._list.task_places(range(len(runs)), tasks)
         self._rows = TrainRows(backbone, tasks, text, root_seed, config.batch_size)
         limits = limits or default_limits(backbone.device)
         self._dev = self._evaluator("dev", tasks, limits)
         self._pack = self._new_pack(limits)
-        marks = _digests(self._runs)
-        self._families = _families(self._runs, marks, together=config.catch_up is not None)
-        self._identity = self._digest(marks)
         self._records: dict[int, Record] = {}
         self._active: list[int] = []  # since the interval began; a diverged run stays to its end
         self._begun = self._tick = 0
@@ -129,12 +124,12 @@ class TuningQueue:
         waiting = [place for unit in self._units()[self._begun :] for place in unit]
         to_go = sum(m.steps - m.record.steps for m in self._pack.members)
         return QueueProgress(
-            runs=len(self._runs),
-            finished=len(self._runs) - len(waiting) - len(self._active),
+            runs=len(self._list),
+            finished=len(self._list) - len(waiting) - len(self._active),
             running=len(self._active),
             waiting=len(waiting),
             steps=self._done.steps,
-            steps_left=to_go + sum(self._steps_of(place) for place in waiting),
+            steps_left=to_go + sum(self._list.steps(place) for place in waiting),
             examples=self._done.examples,
             tokens=self._done.tokens,
             padded_tokens=self._done.padded_tokens,
@@ -208,7 +203,7 @@ class TuningQueue:
             running = [
                 place in self._active
                 and not record.diverged
-                and record.steps < self._steps_of(place)
+                and record.steps < self._list.steps(place)
                 for place, record in zip(family, records, strict=True)
             ]
             reasons = stop_reasons(records, running, self._config)
@@ -232,12 +227,11 @@ class TuningQueue:
         """Return the test score of each run's selected prompt."""
         if not places:
             return {}
-        tasks = distinct_tasks(self._runs[place].task for place in places)
-        of = {(task.name, task.seed): n for n, task in enumerate(tasks)}
+        tasks = distinct_tasks(self._list.runs[place].task for place in places)
         evaluator = self._evaluator("test", tasks, self.limits)
         scores = evaluator.scores(
             torch.stack([self._records[place].prompt for place in places]),
-            [of[self._runs[place].task.name, self._runs[place].task.seed] for place in places],
+            self._list.task_places(places, tasks),
         )
         self._remember(evaluator)
         return dict(zip(places, scores, strict=True))
@@ -254,7 +248,7 @@ class TuningQueue:
             if len(self._active) + len(unit) > self.limits.runs:
                 break
             for place in unit:
-                start = self._runs[place].prompt.detach().to(self._backbone.device, copy=True)
+                start = self._list.runs[place].prompt.detach().to(self._backbone.device, copy=True)
                 self._records[place] = Record(prompt=start)
             self._pack.enter([self._member(place, self._records[place]) for place in unit])
             self._active += unit
@@ -264,18 +258,10 @@ class TuningQueue:
 
     def _units(self) -> list[list[int]]:
         """Return which runs enter together, in queue order."""
-        most = self.limits.runs
-        return [
-            family[first : first + most]
-            for family in self._families
-            for first in range(0, len(family), most)
-        ]
-
-    def _steps_of(self, place: int) -> int:
-        return self._config.steps_on(len(self._runs[place].task.train))
+        return self._list.units(self.limits.runs)
 
     def _member(self, place: int, record: Record) -> Member:
-        lr, steps = self._runs[place].lr, self._steps_of(place)
+        lr, steps = self._list.runs[place].lr, self._list.steps(place)
         return Member(place, self._task_of[place], lr, steps, record)
 
     def _evaluator(
@@ -284,22 +270,8 @@ class TuningQueue:
         return Evaluator(self._backbone, tasks, split, self._config, self._text, limits.evaluation)
 
     def _new_pack(self, limits: PackLimits) -> Pack:
-        return Pack(self._backbone, self._rows, self._config, self._root, self._p, limits)
-
-    def _digest(self, marks: Sequence[str]) -> str:
-        """Return the SHA-256 of everything that can change a result of this queue."""
-        return digest(
-            {
-                "backbone": self._backbone.digest,
-                "position": self._backbone.position,
-                "config": dataclasses.asdict(self._config),
-                "text": dataclasses.asdict(self._text),
-                "root_seed": self._root,
-                "runs": [
-                    [run.task.name, run.task.seed, run.task.digest, run.lr, mark]
-                    for run, mark in zip(self._runs, marks, strict=True)
-                ],
-            }
+        return Pack(
+            self._backbone, self._rows, self._config, self._root, self._list.prompt_length, limits
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -308,7 +280,7 @@ class TuningQueue:
         There is no generator to save: all draws are functions of root seed and step.
         """
         return {
-            "identity": self._identity,
+            "identity": self._list.identity,
             "begun": self._begun,
             "tick": self._tick,
             "active": list(self._active),
@@ -330,10 +302,10 @@ class TuningQueue:
             DataError: the state is of other runs or incomplete; nothing is changed then.
         """
         try:
-            if state["identity"] != self._identity:
+            if state["identity"] != self._list.identity:
                 raise DataError(
                     f"state is of tuning queue {state['identity'][:12]}, but this one is "
-                    f"{self._identity[:12]}: runs, settings, data or backbone differ; start anew"
+                    f"{self._list.identity[:12]}: its runs or their settings differ; start anew"
                 )
             records = {
                 int(place): Record.from_state(record, self._backbone.device)
@@ -359,33 +331,3 @@ class TuningQueue:
 def _sum(one: Work, other: Work) -> Work:
     pairs = zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True)
     return Work(*[a + b for a, b in pairs])
-
-
-def _check_prompts(backbone: Backbone, runs: Sequence[TuningRun], length: int) -> None:
-    for run in runs:
-        if run.prompt.shape != (length, backbone.d_model):
-            raise UsageError(
-                f"prompt of {run.task.name} is {tuple(run.prompt.shape)}, but must be "
-                f"[P, {backbone.d_model}], P the same for all runs"
-            )
-
-
-def _digests(runs: Sequence[TuningRun]) -> list[str]:
-    """Return the digest of every run's starting prompt; runs often share one tensor."""
-    known: dict[int, str] = {}
-    for run in runs:
-        if id(run.prompt) not in known:
-            known[id(run.prompt)] = prompt_digest(run.prompt)
-    return [known[id(run.prompt)] for run in runs]
-
-
-def _families(
-    runs: Sequence[TuningRun], marks: Sequence[str], *, together: bool
-) -> list[list[int]]:
-    """Return the positions of the runs that differ in their learning rate only, in queue order."""
-    if not together:
-        return [[place] for place in range(len(runs))]
-    found: dict[tuple[str, int, str], list[int]] = {}
-    for place, (run, mark) in enumerate(zip(runs, marks, strict=True)):
-        found.setdefault((run.task.name, run.task.seed, mark), []).append(place)
-    return list(found.values())
