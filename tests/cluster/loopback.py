@@ -8,17 +8,17 @@ nothing is downloaded.
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import sysconfig
 import time
 from pathlib import Path
+
+from ray_processes import end_processes
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MISSING = [tool for tool in ("ssh", "rsync") if shutil.which(tool) is None]
@@ -109,26 +109,8 @@ class Machine:
             "ssh_proxy_command": str(self.proxy),
         }
 
-    def processes(self) -> list[int]:
-        """Processes whose home this is: sessions, Ray's daemons and workers, jobs."""
-        mark, found = f"HOME={self.home}".encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                mine = mark in (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if mine:
-                found.append(int(folder.name))
-        return found
-
     def stop(self) -> None:
-        """End the sshd and every process whose home this is, each by its id."""
+        """End the sshd and every process whose home this is: sessions, Ray, jobs."""
         self._sshd.terminate()
         self._sshd.wait()
-        deadline = time.monotonic() + 30
-        while pids := self.processes():
-            assert time.monotonic() < deadline, f"{pids} will not end"
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)
+        end_processes("HOME", str(self.home))

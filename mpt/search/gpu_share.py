@@ -1,0 +1,85 @@
+"""How many trials can share a GPU, from what one of them was measured to need.
+
+Ray counts shares of a GPU but does not keep a trial within its share of the memory. So the share
+has to come from a measurement: `measured_need` around the probe of a search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from mpt.errors import UsageError
+
+GIB = 2**30
+
+CONTEXT_BYTES = GIB
+"""What a process holds on a GPU besides its tensors: the CUDA context and loaded kernels.
+
+An allowance, not a measurement of ours: 0.3 to 0.8 GiB are reported on current GPUs.
+"""
+
+MARGIN = 0.1
+"""Part of the GPU left free: a trial's longest batch may be longer than the probe's."""
+
+MOST_SHARING = 16
+"""Trials on one GPU at most: beyond, each takes its CPU and host memory for little gain."""
+
+RAY_UNIT = 10_000
+"""Ray counts resources in ten-thousandths."""
+
+
+def suggest_gpu_share(memory_needed_bytes: int, gpu_bytes: int) -> float:
+    """Return the share of a GPU, 1/n rounded down to Ray's unit, with which n trials fit on it.
+
+    n is the largest number with n·(need + context) ≤ (1 − margin)·GPU, at most `MOST_SHARING`.
+
+    Args:
+        memory_needed_bytes: most bytes of tensors a trial held (see `measured_need`).
+        gpu_bytes: bytes of one GPU.
+
+    Raises:
+        UsageError: not even one trial fits.
+    """
+    if memory_needed_bytes < 0 or gpu_bytes <= 0:
+        raise UsageError(
+            f"a trial's {memory_needed_bytes} bytes on a GPU of {gpu_bytes} bytes: the need must "
+            "be ≥ 0 and the GPU's memory > 0"
+        )
+    room = (1 - MARGIN) * gpu_bytes
+    trials = int(room // (memory_needed_bytes + CONTEXT_BYTES))
+    if trials < 1:
+        raise UsageError(
+            f"a trial needs {memory_needed_bytes / GIB:.1f} GiB and its process "
+            f"{CONTEXT_BYTES / GIB:.1f} GiB, but a GPU of {gpu_bytes / GIB:.1f} GiB has "
+            f"{room / GIB:.1f} GiB to give; take a larger GPU or a smaller backbone"
+        )
+    # rounded down: seven shares of 0.1429 would be more than one GPU, and Ray would run six
+    return RAY_UNIT // min(trials, MOST_SHARING) / RAY_UNIT
+
+
+class Need:
+    """The result of `measured_need`."""
+
+    gpu_bytes: int | None = None
+    """Most bytes of tensors that were on the GPU at once; None: unknown (no GPU)."""
+
+
+@contextlib.contextmanager
+def measured_need(device: str) -> Iterator[Need]:
+    """Measure the most memory that the block's tensors take on the current GPU.
+
+    Not run on a GPU so far: only the CPU's answer, None, is tested.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    import torch
+
+    need = Need()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    yield need
+    if device == "cuda":
+        torch.cuda.synchronize()
+        need.gpu_bytes = torch.cuda.max_memory_allocated()

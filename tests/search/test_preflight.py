@@ -1,0 +1,232 @@
+"""What preflight says of nodes: by what they report, and on a real cluster of raylets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import preflight_cluster
+import pytest
+from ray_processes import end_processes
+
+from mpt.errors import UsageError
+from mpt.search import node_sight, preflight
+from mpt.search.gpu_share import GIB
+from mpt.search.node_sight import Errand, Sight, look, signed, versions
+from mpt.search.preflight import check_cluster
+
+FINE = Sight(versions=versions(), storage=None, gpus=())
+NODES = [
+    {
+        "NodeID": f"{number}" * 40,
+        "NodeManagerHostname": host,
+        "NodeManagerAddress": f"10.0.0.{number}",
+        "Alive": number < 4,
+        "Resources": {"CPU": 1.0, "GPU": 2.0} if number == 3 else {"CPU": 1.0},
+    }
+    for number, host in ((1, "one"), (2, "two"), (3, "three"), (4, "dead"))
+]
+
+
+def verdict(
+    monkeypatch: pytest.MonkeyPatch, answers: Mapping[int, Sight | str], **options: Any
+) -> str:
+    """Run the check over three nodes that answer so, the others being fine."""
+    import ray
+
+    def ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
+        return {errand.node: answers.get(int(errand.node[0]), FINE) for errand in errands}
+
+    monkeypatch.setattr(ray, "nodes", lambda: NODES)
+    monkeypatch.setattr(preflight, "_ask", ask)
+    with pytest.raises(UsageError) as caught:
+        check_cluster(None, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_all_unfit_nodes_are_named_at_once_and_those_with_the_same_fault_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older = dataclasses.replace(FINE, versions={**versions(), "torch": "2.12.0"})
+    text = verdict(monkeypatch, {1: older, 2: "is lost", 3: older})
+    assert text.startswith("3 of 3 nodes of the cluster are not fit for this search: ")
+    torch = versions()["torch"]
+    assert f"[1] one (10.0.0.1), three (10.0.0.3): torch is 2.12.0, but {torch} with the" in text
+    assert "pip install -e ." in text
+    assert text.endswith("[2] two (10.0.0.2): is lost")
+
+
+def test_a_node_that_lacks_a_package_is_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: version for name, version in versions().items() if name != "transformers"}
+    text = verdict(monkeypatch, {2: dataclasses.replace(FINE, versions=few)})
+    assert "two (10.0.0.2): transformers is missing, but" in text
+
+
+def test_a_gpu_that_ray_counts_and_torch_does_not_see_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = dataclasses.replace(FINE, gpus=(GIB,))
+    text = verdict(monkeypatch, {3: one}, gpus=1.0)
+    assert "1 of 3" in text
+    assert "three (10.0.0.3): Ray counts 2 GPUs there, but torch sees 1" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.5, "GPU 1 has 15.0 GiB free, but 2 trials of 8.0 GiB are to share it"),
+        (0.3333, "GPU 1 has 15.0 GiB free, but 3 trials of 8.0 GiB are to share it"),
+    ],
+)
+def test_a_gpu_without_room_for_all_its_trials_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, share: float, text: str
+) -> None:
+    two = dataclasses.replace(FINE, gpus=(24 * GIB, 15 * GIB))
+    assert text in verdict(monkeypatch, {3: two}, gpus=share, gpu_bytes=8 * GIB)
+
+
+def test_memory_that_is_not_known_or_suffices_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third node has a fault of another kind, so that there is a text to look into."""
+    roomy = dataclasses.replace(FINE, gpus=(16 * GIB, 16 * GIB), storage="is flooded")
+    known = verdict(monkeypatch, {3: roomy}, gpus=0.5, gpu_bytes=8 * GIB)
+    assert known == verdict(monkeypatch, {3: roomy}, gpus=0.5)
+    assert known.endswith("three (10.0.0.3): is flooded")
+
+
+def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
+    twins = [{**node, "NodeManagerHostname": "t", "NodeManagerAddress": "::1"} for node in NODES]
+    assert preflight.node_names(twins[:2]) == {
+        "1" * 40: "t (::1) node 11111111",
+        "2" * 40: "t (::1) node 22222222",
+    }
+
+
+def test_a_node_with_the_same_directory_has_no_fault_and_its_reply_is_seen(tmp_path: Path) -> None:
+    with signed(tmp_path) as sign:
+        assert look(Errand(node="n", sign=sign, gpus=False)).storage is None
+        assert node_sight.reply_seen(sign, "n")
+    assert not list((tmp_path / "tmp").iterdir())  # nothing is left behind
+
+
+@pytest.mark.parametrize("there", ["nothing", "another file"])
+def test_a_node_with_another_directory_is_told_to_mount_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    monkeypatch.setattr(node_sight, "SETTLE_S", 0.2)
+    with signed(tmp_path / "driver") as sign:
+        other = dataclasses.replace(sign, path=tmp_path / "node" / "tmp" / sign.path.name)
+        if there == "another file":
+            other.path.parent.mkdir(parents=True)
+            other.path.write_text("another secret")
+        fault = look(Errand(node="n", sign=other, gpus=False)).storage
+        assert fault is not None
+        assert fault.startswith(f"does not see what the driver writes to {tmp_path / 'node'}; ")
+        assert not node_sight.reply_seen(sign, "n")
+
+
+def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
+    with signed(tmp_path) as sign:
+        late = tmp_path / "late"
+        command = f"import time; time.sleep(0.5); open({str(late)!r}, 'w').write({sign.secret!r})"
+        with subprocess.Popen([sys.executable, "-c", command]):
+            fault = look(
+                Errand(node="n", sign=dataclasses.replace(sign, path=late), gpus=False)
+            ).storage
+        # It is found, and as nobody holds a lock on it, that is the fault.
+        assert fault is not None
+        assert fault.startswith("does not see the driver's file lock")
+
+
+def test_a_results_directory_that_cannot_be_written_is_an_error_of_the_driver(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "results").write_text("a file")
+    with (
+        pytest.raises(UsageError, match="is no place for a search on a cluster"),
+        signed(tmp_path / "results"),
+    ):
+        pass
+
+
+def test_the_digest_follows_every_source_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest_in(folder: Path) -> str:
+        there = folder / "mpt" / "search" / "node_sight.py"
+        monkeypatch.setattr(node_sight, "__file__", str(there))
+        return node_sight._source_digest()
+
+    same = preflight_cluster.copy_source(tmp_path / "same")
+    again = preflight_cluster.copy_source(tmp_path / "again")
+    assert digest_in(same) == digest_in(again)
+    (again / "mpt" / "errors.py").rename(again / "mpt" / "mistakes.py")
+    other = preflight_cluster.other_source(tmp_path / "other")
+    assert len({digest_in(folder) for folder in (same, again, other)}) == 3
+
+
+def can_mount() -> bool:
+    try:
+        words = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
+        return subprocess.run(words, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_on_a_real_cluster_unfit_and_silent_nodes_are_found() -> None:
+    mark, mount = uuid.uuid4().hex, can_mount()
+    folder = Path(tempfile.mkdtemp(prefix="mpt-"))  # short: paths of sockets have ≤ 107 bytes
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "MPT_TEST_MARK": mark,
+        # a copy, which nobody edits meanwhile
+        "PYTHONPATH": str(preflight_cluster.copy_source(folder / "source")),
+        "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    words = [str(Path(preflight_cluster.__file__)), str(folder), str(port)]
+    try:
+        done = subprocess.run(
+            [sys.executable, *words, *(["MOUNT"] if mount else [])],
+            env=environment,
+            cwd=folder,  # Ray lets workers import from the driver's directory
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    finally:
+        end_processes("MPT_TEST_MARK", mark)
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    says = json.loads(done.stdout.splitlines()[-1])
+    assert says["two like nodes"] is None
+    unfit = re.split(r" \[\d\] ", says["unfit nodes"])
+    assert unfit[0].startswith(f"{1 + mount} of {3 + mount} nodes")
+    (other,) = [text for text in unfit if says["other"][:8] in text]
+    assert "mpt's source is" in other
+    assert "Ray counts 1 GPUs there, but torch sees 0" in other
+    if mount:
+        (elsewhere,) = [text for text in unfit if says["elsewhere"][:8] in text]
+        assert "does not see what the driver writes to" in elsewhere
+    assert says["plain"][:8] not in says["unfit nodes"]
+    assert f"node {says['plain'][:8]}: did not answer within 3 s" in says["a silent node"]
+    assert says["seconds"] < 30
+    assert says["left"] == []
