@@ -96,10 +96,10 @@ class Catalogue:
         raise UsageError(f"task {name!r} is unknown; near it are {', '.join(near)}")
 
     def with_shots(self, shots: int | None) -> Catalogue:
-        """Return this catalogue with another number of shots for every task; None: its own."""
+        """Return this catalogue at another sample size (`TaskInfo.at_shots`); None: its own."""
         if shots is None:
             return self
-        tasks = {name: replace(info, shots=shots) for name, info in self.tasks.items()}
+        tasks = {name: info.at_shots(shots) for name, info in self.tasks.items()}
         return replace(self, tasks=tasks)
 
     def partition(self, name: str) -> Partition:
@@ -142,9 +142,18 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
     return _catalogue(table, str(path))
 
 
-def missing_tasks(gym: Path, names: Iterable[str], seeds: Iterable[int]) -> dict[str, str]:
-    """Say which tasks cannot be read for these data seeds, and why: task name → reason."""
-    catalogue = load_catalogue(gym)
+def missing_tasks(
+    gym: Path, names: Iterable[str], seeds: Iterable[int], shots: int | None = None
+) -> dict[str, str]:
+    """Say which tasks cannot be read for these data seeds, and why: task name → reason.
+
+    Args:
+        gym: directory of few-shot files.
+        names: task names.
+        seeds: data seeds.
+        shots: another sample size than the catalogue's, see `Catalogue.with_shots`.
+    """
+    catalogue = load_catalogue(gym).with_shots(shots)
     seeds = tuple(seeds)
     missing = {}
     for name in names:

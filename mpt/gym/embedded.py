@@ -1,12 +1,14 @@
 """The embedded gym: generated tasks of a small English world, written as ordinary few-shot files.
 
 `embedded_tasks.toml` has one row a task; the generators stand in `mpt.gym.world`. The files are
-written once into a cache directory and from there read like any other gym.
+written once into a cache directory and from there read like any other gym. Samples of another
+size than the published one are a gym of their own, written when they are first asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +23,8 @@ from typing import Any
 
 from mpt.config import DATA_SEEDS
 from mpt.errors import UsageError
+from mpt.gym.catalogue import ALL_SHOTS, TaskInfo
+from mpt.gym.size import PUBLISHED_SHOTS
 from mpt.gym.world.skills import SKILLS
 from mpt.gym.world.split import in_gym
 from mpt.seeds import numpy_generator
@@ -33,6 +37,10 @@ POOL_PER_CLASS = 96
 """Examples of each class from which the five train and dev files are sampled."""
 POOL = 256
 """The same for tasks without classes."""
+LARGE_POOL = 384
+"""The same for larger samples (per class, or in all), as far as the world has them."""
+SUBSETS = {"cls_to_cls": (5, 11)}
+"""Partition → sizes of the nested parts of its sources: 12/45 and 24/45 of them, as published."""
 _DRAWS = 100_000
 
 
@@ -59,6 +67,10 @@ class EmbeddedTask:
     def shots(self) -> int:
         """Examples per class (classification) or in all (others) of train and of dev."""
         return 16 if self.family == "classification" else 32
+
+    def at_shots(self, shots: int) -> int:
+        """Return k of the file names of another sample size, see `TaskInfo.at_shots`."""
+        return TaskInfo(self.name, self.family, self.metric, self.shots).at_shots(shots).shots
 
 
 def embedded_tasks() -> dict[str, EmbeddedTask]:
@@ -100,7 +112,21 @@ def embedded_partitions() -> dict[str, tuple[list[str], list[str]]]:
     }
 
 
-def ensure_embedded_gym(cache: Path | None = None) -> Path:
+def source_subsets() -> dict[str, list[str]]:
+    """Return the parts of a partition's sources, ``<partition>_<size>`` → tasks; they are nested.
+
+    A part holds the first tasks of one drawn order; they stand in it in the partition's order.
+    """
+    subsets = {}
+    for name, sizes in SUBSETS.items():
+        source, _ = embedded_partitions()[name]
+        order = numpy_generator(ROOT_SEED, "source subsets", name).permutation(len(source))
+        for size in sizes:
+            subsets[f"{name}_{size}"] = [source[at] for at in sorted(order[:size])]
+    return subsets
+
+
+def ensure_embedded_gym(cache: Path | None = None, shots: int = PUBLISHED_SHOTS) -> Path:
     """Write the embedded gym into the cache, once, and return its directory.
 
     The directory's name holds a digest of the sources that made it, so that an older version's
@@ -109,19 +135,21 @@ def ensure_embedded_gym(cache: Path | None = None) -> Path:
     Args:
         cache: directory to write below; default `$MPT_CACHE`, else `$XDG_CACHE_HOME/mpt`, else
             `~/.cache/mpt`.
+        shots: sample size as ``python -m mpt.gym build --shots`` names it; `ALL_SHOTS` for all.
 
     Raises:
         UsageError: the cache cannot be written.
     """
     cache = cache or cache_directory()
-    final = cache / f"embedded-gym-{source_digest()[:12]}"
+    size = "" if shots == PUBLISHED_SHOTS else f"-{shots or 'all'}"
+    final = cache / f"embedded-gym-{source_digest()[:12]}{size}"
     if final.is_dir():
         return final
     try:
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".embedded-gym-", dir=cache))
         try:
-            write_embedded_gym(draft)
+            write_embedded_gym(draft, shots)
             draft.rename(final)
         except OSError:
             if not final.is_dir():  # else another process was first
@@ -155,33 +183,41 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def write_embedded_gym(out: Path) -> None:
+def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
     """Write `gym.toml` and 15 files a task (train, dev, test × 5 data seeds) into `out`."""
     tasks = embedded_tasks()
     for task in tasks.values():
         folder = out / task.name
         folder.mkdir()
-        test, pools = draw_examples(task)
+        size = task.at_shots(shots)
+        larger = size != task.shots
+        test, pools = draw_examples(task, LARGE_POOL if larger else None)
         for seed in DATA_SEEDS:
-            train, dev = _sample(task, pools, seed)
+            train, dev = (_larger_sample if larger else _sample)(task, pools, seed, size)
             for split, rows in (("train", train), ("dev", dev), ("test", test)):
                 text = "".join(f"{source}\t{target}\n" for source, target in rows)
-                path = folder / f"{task.name}_{task.shots}_{seed}_{split}.tsv"
+                path = folder / f"{task.name}_{size or 'all'}_{seed}_{split}.tsv"
                 path.write_text(text, encoding="utf-8")
-    (out / "gym.toml").write_text(_catalogue(tasks), encoding="utf-8")
+    (out / "gym.toml").write_text(_catalogue(tasks, shots), encoding="utf-8")
 
 
 Rows = list[tuple[str, str]]
 
 
-def draw_examples(task: EmbeddedTask) -> tuple[Rows, dict[str, Rows]]:
+def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, dict[str, Rows]]:
     """Draw a task's test rows and the pools (by class, or one) that train and dev come from.
 
-    All inputs of a task are different and belong to the gym's side of the split.
+    All inputs of a task are different and belong to the gym's side of the split. Larger pools
+    begin with the smaller ones, and the test rows do not depend on their size.
+
+    Args:
+        task: whose rows.
+        larger: size of larger pools; where the world has less, they stay smaller.
     """
     rng = numpy_generator(ROOT_SEED, "embedded", task.name)
     classes = list(task.labels.values()) if task.family == "classification" else [""]
-    size = POOL_PER_CLASS if task.family == "classification" else POOL
+    least = _pool_size(task)
+    size = larger or least
     seen: set[str] = set()
     test: Rows = []
     pools: dict[str, Rows] = {name: [] for name in classes}
@@ -202,29 +238,65 @@ def draw_examples(task: EmbeddedTask) -> tuple[Rows, dict[str, Rows]]:
         seen.add(text)
         if not quota.total() and all(len(pool) == size for pool in pools.values()):
             return test, pools
-    raise AssertionError(f"{task.name}: the world is too small for {size} examples a class")
+    if not quota.total() and all(len(pool) >= least for pool in pools.values()):
+        return test, pools
+    raise AssertionError(f"{task.name}: the world is too small for {least} examples a class")
 
 
-def _sample(task: EmbeddedTask, pools: Mapping[str, Rows], seed: int) -> tuple[Rows, Rows]:
+def _pool_size(task: EmbeddedTask) -> int:
+    return POOL_PER_CLASS if task.family == "classification" else POOL
+
+
+def _sample(
+    task: EmbeddedTask, pools: Mapping[str, Rows], seed: int, shots: int
+) -> tuple[Rows, Rows]:
     rng = numpy_generator(ROOT_SEED, "sample", task.name, seed)
     train: Rows = []
     dev: Rows = []
     for pool in pools.values():
-        order = rng.permutation(len(pool))[: 2 * task.shots]
-        train += [pool[i] for i in order[: task.shots]]
-        dev += [pool[i] for i in order[task.shots :]]
+        order = rng.permutation(len(pool))[: 2 * shots]
+        train += [pool[i] for i in order[:shots]]
+        dev += [pool[i] for i in order[shots:]]
     return train, dev
 
 
-def _catalogue(tasks: Mapping[str, EmbeddedTask]) -> str:
+def _larger_sample(
+    task: EmbeddedTask, pools: Mapping[str, Rows], seed: int, shots: int
+) -> tuple[Rows, Rows]:
+    """Sample more shots: the train rows of fewer shots are among those of more.
+
+    A class with fewer than twice `shots` rows, and every class for `ALL_SHOTS`, gives a half to
+    either file (PROTOCOL row 21). Classes take turns, so that the first rows hold all of them.
+    """
+    rng = numpy_generator(ROOT_SEED, "sample", task.name, seed)
+    more = numpy_generator(ROOT_SEED, "larger sample", task.name, seed)
+    first = _pool_size(task)
+    train: list[Rows] = []
+    dev: list[Rows] = []
+    for pool in pools.values():
+        order = [*rng.permutation(first), *(first + more.permutation(len(pool) - first))]
+        each = len(pool) // 2 if shots == ALL_SHOTS else min(shots, len(pool) // 2)
+        train.append([pool[i] for i in order[:each]])
+        dev.append([pool[i] for i in order[each : 2 * each]])
+    return _in_turns(train), _in_turns(dev)
+
+
+def _in_turns(classes: list[Rows]) -> Rows:
+    turns = itertools.zip_longest(*classes)
+    return [row for turn in turns for row in turn if row is not None]
+
+
+def _catalogue(tasks: Mapping[str, EmbeddedTask], shots: int) -> str:
     """Return `gym.toml`: what `mpt.gym.catalogue` reads of a gym that is not the published one."""
     lines = [f"validation_tasks = {json.dumps(_rows()['study']['validation_tasks'])}"]
+    lines += ["[source_subsets]"]
+    lines += [f"{name} = {json.dumps(part)}" for name, part in source_subsets().items()]
     for task in tasks.values():
         lines += [
             f"[tasks.{task.name}]",
             f'family = "{task.family}"',
             f'metric = "{task.metric}"',
-            f"shots = {task.shots}",
+            f"shots = {json.dumps(task.at_shots(shots) or 'all')}",
         ]
     for name, (source, target) in embedded_partitions().items():
         lines += [

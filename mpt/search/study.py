@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import DataError, UsageError
-from mpt.gym.catalogue import load_catalogue, missing_tasks
+from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 
 if TYPE_CHECKING:
@@ -44,76 +44,146 @@ class StudyPlan:
 
 
 def plan_study(
-    config: StudyConfig, *, allow_missing: bool = False, smoke_sources: int | None = None
+    config: StudyConfig,
+    *,
+    role: str = "validation",
+    scored: Sequence[str] | None = None,
+    source_set: str = "all",
+    source_shots: int | None = None,
+    target_shots: int | None = None,
+    allow_missing: bool = False,
+    smoke_sources: int | None = None,
 ) -> StudyPlan:
     """Find the tasks of a study and check that their files are there.
 
-    Only what a search reads is asked for: the partition's source tasks and the validation tasks.
-    Target tasks are for the replay of the best point.
+    Only what will be read is asked for: the source tasks, and the validation tasks of a search or
+    the target tasks of a replay.
 
     Args:
         config: the study; `gym` and a local `backbone` path may be relative.
+        role: what is scored, "validation" or "target" tasks.
+        scored: these tasks instead of the catalogue's for the role.
+        source_set: "all", or which part of the sources, see `source_tasks`.
+        source_shots: another sample size of the source tasks, see `gym_folder`.
+        target_shots: the same for the scored tasks.
         allow_missing: go on without the tasks that are missing; every result is labelled.
         smoke_sources: take this many available source tasks only (a smoke run).
 
     Raises:
-        UsageError: the partition is unknown (the known ones are listed), or the gym is absent.
+        UsageError: partition or source set is unknown (the known ones are listed), or the gym is
+            absent.
         DataError: tasks are missing; all of them are listed.
     """
-    gym = gym_folder(config.gym)
-    catalogue = load_catalogue(gym)
+    catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
-    lenient = allow_missing or smoke_sources is not None
-    source = _available(gym, partition.source, config)
-    validation = _available(gym, catalogue.validation_tasks, config)
-    lost = {**source.missing, **validation.missing}
-    if lost and not lenient:
-        raise DataError(_missing_text(gym, config, lost))
+    if scored is None:
+        scored = partition.target if role == "target" else catalogue.validation_tasks
+    source = _available(
+        "source", source_tasks(catalogue, partition, source_set), config, source_shots
+    )
+    tasks = _available(role, scored, config, target_shots)
+    if (source.missing or tasks.missing) and not allow_missing and smoke_sources is None:
+        raise DataError(_missing_text(config, role, (source, tasks)))
+    for part in (source, tasks):
+        if not part.there:
+            raise DataError(
+                f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
+            )
     notes = [f"smoke, {smoke_sources} source tasks"] if smoke_sources is not None else []
-    notes += source.note("source") + validation.note("validation")
-    if not source.there or not validation.there:
-        kind = "source" if not source.there else "validation"
-        raise DataError(f"{gym}: none of the {kind} tasks of {config.partition} is there")
+    notes += source.note() + tasks.note()
     return StudyPlan(
         config=_absolute(config),
         source=source.there[:smoke_sources],
-        scored=validation.there,
+        scored=tasks.there,
+        role=role,
+        source_set=source_set,
+        source_shots=source_shots,
+        target_shots=target_shots,
         partial=f"partial: {'; '.join(notes)}" if notes else None,
     )
 
 
-def gym_folder(gym: str) -> Path:
-    """Return the folder of a gym's few-shot files; "embedded" is generated where it is absent."""
+def source_tasks(catalogue: Catalogue, partition: Partition, source_set: str) -> tuple[str, ...]:
+    """Return the source tasks of a partition, or a part of them.
+
+    Args:
+        catalogue: names the parts, ``<partition>_<source set>``.
+        partition: whose sources.
+        source_set: "all", or the name of a part, e.g. "12".
+
+    Raises:
+        UsageError: the partition has no such part; those it has are listed.
+    """
+    if source_set == "all":
+        return partition.source
+    known = source_sets(catalogue, partition.name)
+    if source_set not in known:
+        raise UsageError(
+            f"source set {source_set!r} of {partition.name} is unknown; known are "
+            f"{', '.join([*known, 'all'])}"
+        )
+    return known[source_set]
+
+
+def source_sets(catalogue: Catalogue, partition: str) -> dict[str, tuple[str, ...]]:
+    """Return the named parts of a partition's sources: name → tasks."""
+    head = f"{partition}_"
+    return {
+        name.removeprefix(head): tasks
+        for name, tasks in catalogue.source_subsets.items()
+        if name.startswith(head)
+    }
+
+
+def gym_folder(gym: str, shots: int | None = None) -> Path:
+    """Return the folder of a gym's few-shot files at a sample size.
+
+    The embedded gym is generated where it is absent. Files of another size than the gym's own are
+    looked for in ``<gym>-<shots>`` (``<gym>-all``), where ``python -m mpt.gym build --shots`` may
+    put them, and without such a folder beside the gym's own files, as CrossFit has them.
+    """
     if gym == "embedded":
         from mpt.gym.embedded import ensure_embedded_gym
 
-        return ensure_embedded_gym()
-    return Path(gym).expanduser()
+        return ensure_embedded_gym() if shots is None else ensure_embedded_gym(shots=shots)
+    own = Path(gym).expanduser()
+    if shots is None:
+        return own
+    other = own.with_name(f"{own.name}-{shots or 'all'}")
+    return other if other.is_dir() else own
 
 
 @dataclass(frozen=True)
 class _Available:
+    kind: str
+    gym: Path
     there: tuple[str, ...]
     missing: Mapping[str, str]
 
-    def note(self, kind: str) -> list[str]:
+    def note(self) -> list[str]:
         if not self.missing:
             return []
         total = len(self.there) + len(self.missing)
-        return [f"{len(self.missing)} of {total} {kind} tasks missing"]
+        return [f"{len(self.missing)} of {total} {self.kind} tasks missing"]
 
 
-def _available(gym: Path, names: Sequence[str], config: StudyConfig) -> _Available:
-    missing = missing_tasks(gym, names, config.data_seeds)
-    return _Available(tuple(name for name in names if name not in missing), missing)
+def _available(
+    kind: str, names: Sequence[str], config: StudyConfig, shots: int | None
+) -> _Available:
+    gym = gym_folder(config.gym, shots)
+    missing = missing_tasks(gym, names, config.data_seeds, shots)
+    return _Available(kind, gym, tuple(name for name in names if name not in missing), missing)
 
 
-def _missing_text(gym: Path, config: StudyConfig, lost: Mapping[str, str]) -> str:
+def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -> str:
+    lost = {name: reason for part in parts for name, reason in part.missing.items()}
+    where = dict.fromkeys(str(part.gym) for part in parts if part.missing)
     listed = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     return (
-        f"{gym}: partition {config.partition} and its validation tasks lack {len(lost)} tasks: "
-        f"{listed}. Build them (python -m mpt.gym build), or go on without them: --allow-missing "
-        "labels every result as partial"
+        f"{' and '.join(where)}: partition {config.partition} and its {role} tasks lack "
+        f"{len(lost)} tasks: {listed}. Build them (python -m mpt.gym build; other sample sizes "
+        "with --shots K --out GYM-K), or go on without them: --allow-missing labels every result "
+        "as partial"
     )
 
 
@@ -166,22 +236,25 @@ def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
         DataError: a few-shot file is malformed (file and line).
     """
     config = plan.config
-    gym = gym_folder(config.gym)
-    catalogue = load_catalogue(gym)
-    source, scored = (
-        catalogue.with_shots(plan.source_shots),
-        catalogue.with_shots(plan.target_shots),
-    )
-    seeds = config.data_seeds
-    items = [load_task(gym, source.task(name), seed) for name in plan.source for seed in seeds]
-    samples = {
-        name: {seed: load_task(gym, scored.task(name), seed) for seed in seeds}
-        for name in plan.scored
-    }
+    source = _samples(config, plan.source, plan.source_shots)
+    items = [sample for samples in source.values() for sample in samples.values()]
+    samples = _samples(config, plan.scored, plan.target_shots)
     if not items:
         raise UsageError("the study has no source tasks")
     backbone = _backbone(config.backbone, device, config.prompt.position)
     return Study(plan=plan, backbone=backbone, items=tuple(items), scored=samples)
+
+
+def _samples(
+    config: StudyConfig, names: Sequence[str], shots: int | None
+) -> dict[str, dict[int, FewShotTask]]:
+    """Read tasks at a sample size: task → data seed → sample."""
+    gym = gym_folder(config.gym, shots)
+    catalogue = load_catalogue(gym).with_shots(shots)
+    return {
+        name: {seed: load_task(gym, catalogue.task(name), seed) for seed in config.data_seeds}
+        for name in names
+    }
 
 
 @functools.lru_cache(maxsize=1)

@@ -64,10 +64,16 @@ class Progress:
 
 
 def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
-    """Return everything that can change a point's score."""
+    """Return everything that can change a point's score, and what it is a point of.
+
+    Two settings may have the same sources and scored tasks; each has points of its own, with the
+    same leaves.
+    """
     config = study.config
     return {
         "schema": SCHEMA,
+        "role": study.plan.role,
+        "partition": config.partition,
         "trajectory": trajectory_key,
         "steps": steps,
         "backbone": study.backbone.digest,

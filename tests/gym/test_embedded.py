@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 from mpt.config import DATA_SEEDS
 from mpt.errors import UsageError
 from mpt.gym import embedded
-from mpt.gym.catalogue import PARTITIONS, load_catalogue
-from mpt.gym.fewshot import load_task
+from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, TaskInfo, load_catalogue
+from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.gym.world.split import in_gym
 
 
@@ -120,7 +122,7 @@ def test_writing_twice_gives_the_same_bytes(gym: Path, tmp_path: Path) -> None:
 def test_a_gym_that_is_there_is_used_and_a_half_written_one_never_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(out: Path) -> None:
+    def broken(out: Path, shots: int) -> None:
         (out / "reviews-film").mkdir()
         raise OSError(28, "No space left on device")
 
@@ -145,3 +147,84 @@ def test_a_world_that_is_too_small_for_a_task_is_an_error(monkeypatch: pytest.Mo
     monkeypatch.setattr(embedded, "_DRAWS", 300)
     with pytest.raises(AssertionError, match="the world is too small"):
         embedded.draw_examples(embedded.embedded_tasks()["reviews-film"])
+
+
+FEW = ("nli-places", "paraphrase-questions", "title-news")
+"""Three classes; a class that the world runs out of; no classes."""
+
+
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few tasks at 16, 64 and 128 shots and at all of them, in folders of these names."""
+    folder, rows = tmp_path_factory.mktemp("larger"), embedded.embedded_tasks()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "embedded_tasks", lambda: {name: rows[name] for name in FEW})
+        patch.setattr(embedded, "_catalogue", lambda *_: "")
+        patch.setattr(embedded, "_DRAWS", 20_000)  # the duplicates are found after half of these
+        for shots in (16, 64, 128, ALL_SHOTS):
+            (folder / str(shots)).mkdir()
+            embedded.write_embedded_gym(folder / str(shots), shots)
+    return folder
+
+
+def _sampled(larger: Path, name: str, shots: int, seed: int = 13) -> FewShotTask:
+    row = embedded.embedded_tasks()[name]
+    info = TaskInfo(name, row.family, row.metric, row.shots).at_shots(shots)
+    return load_task(larger / str(shots), info, seed)
+
+
+def test_a_larger_sample_keeps_the_published_files(gym: Path, larger: Path) -> None:
+    for path in (larger / "16").rglob("*.tsv"):
+        assert path.read_bytes() == (gym / path.relative_to(larger / "16")).read_bytes()
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_train_rows_of_fewer_shots_are_among_those_of_more(larger: Path, name: str) -> None:
+    parts = [_sampled(larger, name, shots) for shots in (16, 64, 128, ALL_SHOTS)]
+    for fewer, more in itertools.pairwise(parts):
+        assert set(fewer.train) < set(more.train)
+        assert fewer.test == more.test
+        assert not {e.input for e in more.train} & {e.input for e in (*more.dev, *more.test)}
+    assert parts[1].train != _sampled(larger, name, 64, seed=21).train
+
+
+def test_a_class_with_too_few_rows_gives_half_of_them_and_no_class_less(larger: Path) -> None:
+    def sizes(name: str, shots: int) -> set[int]:
+        task = _sampled(larger, name, shots)
+        counts = [Counter(e.outputs[0] for e in part) for part in (task.train, task.dev)]
+        assert counts[0] == counts[1]
+        return set(counts[0].values())
+
+    assert sizes("nli-places", 64) == {64}
+    assert sizes("nli-places", ALL_SHOTS) == {embedded.LARGE_POOL // 2}
+    short = sizes("paraphrase-questions", 128)  # the world has fewer duplicates than 256
+    assert max(short) == 128
+    assert 64 < min(short) < 128
+    assert len(_sampled(larger, "title-news", 64).train) == 64
+
+
+def test_the_first_rows_of_a_larger_sample_hold_every_class(larger: Path) -> None:
+    for part in (_sampled(larger, "nli-places", 64).train, _sampled(larger, "nli-places", 64).dev):
+        assert len({e.outputs[0] for e in part[:3]}) == 3
+
+
+def test_samples_of_another_size_are_a_gym_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(embedded, "write_embedded_gym", lambda out, shots: asked.append(shots))
+    folders = [embedded.ensure_embedded_gym(tmp_path, shots) for shots in (16, 64, ALL_SHOTS)]
+    assert asked == [16, 64, ALL_SHOTS]
+    assert [folder.name.removeprefix(folders[0].name) for folder in folders] == ["", "-64", "-all"]
+    text = embedded._catalogue(embedded.embedded_tasks(), 64)
+    assert {row["shots"] for row in tomllib.loads(text)["tasks"].values()} == {64}
+
+
+def test_parts_of_the_sources_are_nested_and_of_the_published_proportions(gym: Path) -> None:
+    catalogue = load_catalogue(gym)
+    source = catalogue.partitions["cls_to_cls"].source
+    few, more = catalogue.source_subsets.values()
+    assert set(few) < set(more) < set(source)
+    assert len(few) / len(source) == pytest.approx(12 / 45, abs=0.5 / len(source))
+    assert len(more) / len(source) == pytest.approx(24 / 45, abs=0.5 / len(source))
+    assert [name for name in source if name in more] == list(more)  # in the partition's order
