@@ -126,7 +126,11 @@ class Cell:
     @property
     def leaves(self) -> tuple[int, int]:
         """(leaves on disk, leaves named) of the method."""
-        samples = [sample for row in self.tasks.values() for sample in row.values()]
+        return self.leaves_of(*self.tasks)
+
+    def leaves_of(self, *tasks: str) -> tuple[int, int]:
+        """Return (leaves on disk, leaves named) of the method on some tasks."""
+        samples = [sample for task in tasks for sample in self.tasks[task].values()]
         return sum(s.there for s in samples), sum(len(s.keys) for s in samples)
 
     @property

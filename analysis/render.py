@@ -99,8 +99,8 @@ def _markdown_cell(cell: TableCell) -> str:
     body = escape_markdown(cell.number + cell.marks)
     if cell.link:
         body = f"[{body}]({_address(cell.link)})"
-    parts = [body, escape_markdown(cell.interval), cell.count]
-    return " ".join(part for part in parts if part)
+    # the brackets of an interval cannot be taken for a link: no link is named like a number
+    return " ".join(part for part in (body, cell.interval, cell.count) if part)
 
 
 def _address(link: str) -> str:

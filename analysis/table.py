@@ -82,8 +82,13 @@ class TableCell:
 
     @property
     def number(self) -> str:
-        """The number as text with a true minus sign; a dash if it is missing."""
-        return MISSING if self.value is None else shown(self.value, self.digits)
+        """The number as text with a true minus sign; a dash if it is missing.
+
+        It is empty where the cell is about an interval alone.
+        """
+        if self.value is not None:
+            return shown(self.value, self.digits)
+        return MISSING if self.low is None else ""
 
     @property
     def interval(self) -> str:

@@ -1,0 +1,69 @@
+"""``python -m analysis arg``: tables from records and scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.render import RENDERERS
+from mpt.errors import MptError
+from mpt.search.flags import Parser
+
+
+class _Command(Parser):
+    """A parser of one command; argparse gives it its name."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(description)
+        self.prog = prog
+        self.formatter_class = argparse.HelpFormatter
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (0 done, 2 usage, 3 bad data).
+
+    Args:
+        argv: arguments without the program's name; None for those of the process.
+    """
+    try:
+        flags = _parser().parse_args(argv)
+        return int(flags.run(flags))
+    except MptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> Parser:
+    parser = _Command("python -m analysis", "Tables, figures and exports, read from records.")
+    commands = parser.add_subparsers(required=True, metavar="arg", parser_class=_Command)
+    arg = commands.add_parser(
+        "arg",
+        help="ARG of scores from elsewhere",
+        description="Print the ARG over prompt tuning (method pt) of a CSV file with the columns "
+        "method,partition,backbone,task,seed,test.",
+    )
+    arg.add_argument("--scores", required=True, type=Path, help="the file")
+    arg.add_argument("--partition", help="only this one (default: all of the file)")
+    arg.add_argument("--format", choices=tuple(RENDERERS), default="md", help="of the table")
+    arg.set_defaults(run=_arg)
+    return parser
+
+
+def _arg(flags: argparse.Namespace) -> int:
+    from analysis.arg import scored_methods
+    from analysis.arg_table import arg_table
+
+    table = arg_table(scored_methods(flags.scores, flags.partition))
+    sys.stdout.write(RENDERERS[flags.format](table))
+    sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
