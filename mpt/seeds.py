@@ -8,9 +8,12 @@ any worker, after any restart. Nothing here touches a global generator.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 Name = str | int | float
 
@@ -37,6 +40,8 @@ def numpy_generator(root: int, *names: Name) -> np.random.Generator:
 
 def torch_generator(root: int, *names: Name, device: str = "cpu") -> torch.Generator:
     """Return a fresh torch generator on `device` for this name (see `derive`)."""
+    import torch  # takes seconds; a command's --help imports this file
+
     generator = torch.Generator(device=device)
     generator.manual_seed(derive(root, *names))
     return generator

@@ -14,12 +14,7 @@ import sys
 try:
     from mpt.search.cli import main
 except ModuleNotFoundError as error:
-    sys.exit(
-        f"the package {error.name!r} is missing in {sys.executable}: run `make search`, or "
-        "`pip install -e .` in the project's folder, and use that Python"
-    )
-except KeyboardInterrupt:
-    sys.exit(75)
+    sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 
 if __name__ == "__main__":
     sys.exit(main("maml"))

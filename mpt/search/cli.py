@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mpt.errors import UsageError
+from mpt.search.epochs import on_study
 from mpt.search.flags import (
     Parser,
     add_backbone,
@@ -19,7 +20,6 @@ from mpt.search.flags import (
 )
 from mpt.search.job import SearchJob, courses_of
 from mpt.search.presets import default_space, load_smoke_size, load_study
-from mpt.search.run import plan_search, run_search
 from mpt.search.spaces import Space, Trajectory, load_space
 from mpt.search.study import plan_study
 
@@ -36,6 +36,8 @@ def _main(method: str, argv: Sequence[str] | None) -> int:
     flags = parser.parse_args(argv)
     job = _job(method, flags)
     execution = execution_of(parser, flags, _next_step(parser, flags))
+    from mpt.search.run import plan_search, run_search  # imports torch, which takes seconds
+
     if flags.dry_run:
         return plan_search(job, execution)
     return run_search(job, execution, fresh=flags.fresh)
@@ -58,7 +60,6 @@ def _parser(method: str) -> Parser:
 
 def _job(method: str, flags: argparse.Namespace) -> SearchJob:
     space = load_space(method, flags.space or default_space(flags.backbone))
-    trajectories = _trajectories(space, flags)
     config = dataclasses.replace(
         load_study(flags.backbone, smoke=flags.smoke),
         gym=flags.gym,
@@ -66,14 +67,15 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
         train_seed=flags.train_seed,
     )
     size = load_smoke_size() if flags.smoke else None
-    title = f'space "{space.name}", {space.title}'
-    if size is not None:
-        trajectories, title = size.cut(trajectories), f"{title}, at smoke size"
     plan = plan_study(
         config,
         allow_missing=flags.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
+    trajectories = _trajectories(on_study(space, plan), flags)
+    title = f'space "{space.name}", {space.title}'
+    if size is not None:
+        trajectories, title = size.cut(trajectories), f"{title}, at smoke size"
     return SearchJob(
         courses=courses_of(plan, trajectories),
         results=results_of(flags, "results/search"),

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution
-from mpt.search.run import check_gpus
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,13 +104,21 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
-    check_gpus(flags.gpus_per_trial)
+    _check_gpus(flags.gpus_per_trial)
     return Execution(
         address=flags.address,
         gpus_per_trial=flags.gpus_per_trial,
         resume=command_of(parser, flags),
         next_step=next_step,
     )
+
+
+def _check_gpus(gpus: float) -> None:
+    """Refuse a share of GPUs that Ray cannot give."""
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise UsageError(
+            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1] or a whole number above"
+        )
 
 
 def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> str:

@@ -1,4 +1,8 @@
-"""What every point of a search shares, read from ``search_spaces/studies.toml``."""
+"""What every point of a search shares, read from ``search_spaces/studies.toml``.
+
+The learning rates, steps and batches of downstream tuning are the grid of the same name in
+``prompt_tuning.toml``; a study may lay other values over them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig
 from mpt.errors import DataError, UsageError
-from mpt.search.spaces import SPACES, Trajectory
+from mpt.search.spaces import PROMPT_TUNING, SPACES, Trajectory, load_space
 from mpt.search.toml_file import only_keys, read_toml, table_of
 
 _PARTS: Mapping[str, type] = {
@@ -53,6 +57,8 @@ def load_study(backbone: str, *, smoke: bool = False, folder: Path = SPACES) -> 
     path = folder / "studies.toml"
     tables = read_toml(path)
     settings = _settings(tables, default_space(backbone), path)
+    grid = _tuning_grid(default_space(backbone), folder)
+    settings["downstream"] = {**grid, **settings["downstream"]}
     if smoke:
         for part, values in _settings(tables, "smoke", path).items():
             settings[part] = {**settings[part], **values} if part in _PARTS else values
@@ -61,6 +67,13 @@ def load_study(backbone: str, *, smoke: bool = False, folder: Path = SPACES) -> 
         return StudyConfig(backbone=backbone, **parts, **settings)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _tuning_grid(name: str, folder: Path) -> dict[str, Any]:
+    """Return downstream settings from the grid of plain prompt tuning."""
+    space = load_space(PROMPT_TUNING, name, folder)
+    lrs = tuple(point["lr"] for point in space.points())
+    return {**space.fixed, "lrs": lrs, "steps": space.rungs[-1]}
 
 
 def load_smoke_size(folder: Path = SPACES) -> SmokeSize:

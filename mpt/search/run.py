@@ -14,7 +14,6 @@ import shutil
 import time
 from pathlib import Path
 
-from mpt.errors import UsageError
 from mpt.plan import Load, Rates, estimate
 from mpt.records import LeafStore
 from mpt.search.display import Display
@@ -220,11 +219,3 @@ def _stamp() -> str:
 
 def _cpus() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def check_gpus(gpus: float) -> None:
-    """Refuse a share of GPUs that Ray cannot give."""
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise UsageError(
-            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1] or a whole number above"
-        )

@@ -2,7 +2,8 @@
 
 Settings that make a trajectory (learning rates and the like) are searched; `steps` are rungs of a
 trajectory, because the learning rate is constant and n steps are the beginning of any longer run.
-So 3 × 3 trajectories with 3 rungs are 27 points.
+So 3 × 3 trajectories with 3 rungs are 27 points. Multitask learning may count `epochs` over the
+source tasks' rows instead; how many steps they are depends on the study and on the batch size.
 """
 
 from __future__ import annotations
@@ -16,60 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import mpt
-from mpt.config import UpstreamConfig
+from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.errors import DataError, UsageError
+from mpt.recipes import paper, upstream_steps
+from mpt.search.domains import Domain
 from mpt.search.toml_file import only_keys, read_toml, table_of
 from mpt.seeds import numpy_generator
 
 SPACES = Path(mpt.__file__).resolve().parent.parent / "search_spaces"
 """Where the shipped spaces lie."""
 
-_FIELDS = {field.name: field.type for field in dataclasses.fields(UpstreamConfig)}
-_SEARCHABLE = tuple(name for name in _FIELDS if name != "method")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Domain:
-    """The values of one searched setting: a list, or a range to draw from."""
-
-    name: str
-    """Field of `UpstreamConfig`, or "steps"."""
-    values: tuple[float, ...] = ()
-    """Grid values, in the order they are tried; empty for a range."""
-    low: float | None = None
-    """Lower end, included; None for a list."""
-    high: float | None = None
-    """Upper end, included."""
-    scale: str = "linear"
-    """"linear" or "log"."""
-    source: str | None = None
-    """Where the values come from; None: the space's source."""
-    why: str | None = None
-    """Reason."""
-
-    def extremes(self) -> tuple[float, ...]:
-        """Return every value that has to be allowed for all of the domain to be."""
-        if self.values:
-            return self.values
-        assert self.low is not None
-        assert self.high is not None
-        return (self.low, self.high)
-
-    def at(self, share: float) -> float:
-        """Return the value at a share in [0, 1) of the domain; whole numbers stay whole."""
-        if self.values:
-            return self.values[int(share * len(self.values))]
-        low, high = self.extremes()
-        if _FIELDS[self.name] == "int":
-            # every whole number has the same width: [low, high + 1) is cut down
-            return min(int(high), math.floor(_between(low, high + 1, share, self.scale)))
-        return _between(low, high, share, self.scale)
-
-
-def _between(low: float, high: float, share: float, scale: str) -> float:
-    if scale == "log":
-        return min(high, low * (high / low) ** share)
-    return min(high, low + (high - low) * share)
+PROMPT_TUNING = "prompt_tuning"
+"""Plain prompt tuning: its space holds settings of `DownstreamConfig`, and `lr` for one of `lrs`;
+it has no trajectories."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +60,19 @@ class Space:
     domains: tuple[Domain, ...]
     """Searched settings other than steps."""
     rungs: tuple[int, ...]
-    """The values of `steps`, ascending."""
+    """The values of `steps`, ascending; empty where epochs are counted."""
+    epochs: tuple[int, ...] = ()
+    """The values of `epochs`, ascending; empty where steps are counted."""
+    rows: int | None = None
+    """Train and dev rows of the source tasks, which an epoch runs over; None: not known yet."""
     fixed: Mapping[str, Any]
     """Settings that are not searched but differ from the defaults."""
     first: Mapping[str, Any]
     """The point that is tried first; empty: the grid's own order."""
+
+    def on_rows(self, rows: int) -> Space:
+        """Return the space for source tasks with this many train and dev rows."""
+        return dataclasses.replace(self, rows=rows)
 
     def grid(self) -> list[Trajectory]:
         """Return all trajectories of the grid, the first point's first.
@@ -112,16 +80,41 @@ class Space:
         Raises:
             UsageError: the space holds a range, of which no grid can be made.
         """
+        return [self.trajectory(point) for point in self.points()]
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return the searched settings of every grid trajectory, the first point's first.
+
+        Raises:
+            UsageError: as for `grid`.
+        """
         ranges = [domain.name for domain in self.domains if not domain.values]
         if ranges:
             raise UsageError(
                 f"space {self.name!r} holds a range for {', '.join(ranges)}, of which no grid can "
-                "be made; use --searcher random --num-samples N"
+                "be made; use --searcher random or optuna with --num-samples N"
             )
         rows = itertools.product(*(domain.values for domain in self.domains))
         points = [dict(zip(self._names(), row, strict=True)) for row in rows]
         points.sort(key=lambda point: point != dict(self.first))  # stable: only `first` moves
-        return [self._trajectory(point) for point in points]
+        return points
+
+    @property
+    def size(self) -> int | None:
+        """How many different trajectories there are; None for a continuous or long range."""
+        listed = all(domain.values for domain in self.domains)
+        return math.prod(len(domain.values) for domain in self.domains) if listed else None
+
+    def check_count(self, count: int) -> None:
+        """Refuse to draw more different trajectories than there are.
+
+        Raises:
+            UsageError: the space holds fewer.
+        """
+        if self.size is not None and count > self.size:
+            raise UsageError(
+                f"--num-samples is {count}, but space {self.name!r} holds {self.size} trajectories"
+            )
 
     def sample(self, count: int, seed: int) -> list[Trajectory]:
         """Return `count` distinct trajectories: the first point, then random draws.
@@ -131,12 +124,7 @@ class Space:
         Raises:
             UsageError: the space holds fewer than `count` different trajectories.
         """
-        listed = all(domain.values for domain in self.domains)
-        size = math.prod(len(domain.values) for domain in self.domains) if listed else None
-        if size is not None and count > size:
-            raise UsageError(
-                f"--num-samples is {count}, but space {self.name!r} holds {size} trajectories"
-            )
+        self.check_count(count)
         points: list[dict[str, Any]] = [dict(self.first)] if self.first else []
         for index in itertools.count():
             if len(points) >= count:
@@ -145,15 +133,36 @@ class Space:
             point = {domain.name: domain.at(float(rng.random())) for domain in self.domains}
             if point not in points:
                 points.append(point)
-        return [self._trajectory(point) for point in points[:count]]
+        return [self.trajectory(point) for point in points[:count]]
 
     def _names(self) -> list[str]:
         return [domain.name for domain in self.domains]
 
-    def _trajectory(self, point: Mapping[str, Any]) -> Trajectory:
-        return Trajectory(
-            config=UpstreamConfig(method=self.method, **{**self.fixed, **point}), rungs=self.rungs
+    def trajectory(self, point: Mapping[str, Any]) -> Trajectory:
+        """Return the trajectory with these searched settings.
+
+        Raises:
+            UsageError: epochs are counted and the source tasks' rows are not known.
+        """
+        config = UpstreamConfig(method=self.method, **{**self.fixed, **point})
+        return Trajectory(config=config, rungs=self._rungs(config))
+
+    def _rungs(self, config: UpstreamConfig) -> tuple[int, ...]:
+        if not self.epochs:
+            return self.rungs
+        if self.rows is None:
+            raise UsageError(f"space {self.name!r} counts epochs: it needs the source tasks' rows")
+        recipe = dataclasses.replace(paper(), upstream={config.method: config})
+        return tuple(
+            upstream_steps(
+                dataclasses.replace(recipe, multitask_epochs=epochs), config.method, 0, self.rows
+            )
+            for epochs in self.epochs
         )
+
+    def settings(self, trajectory: Trajectory) -> dict[str, Any]:
+        """Return the searched settings of a trajectory; the inverse of `trajectory`."""
+        return {name: getattr(trajectory.config, name) for name in self._names()}
 
 
 def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
@@ -175,25 +184,37 @@ def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Spac
     for key in ("title", "source", "search"):
         if key not in table:
             raise DataError(f"{path}: [{name}] lacks {key!r}")
+    lengths = ("steps", "epochs") if method == "multitask" else ("steps",)
+    searchable = _searchable(method)
     search = dict(table_of(table["search"], path, f"{name}.search"))
-    only_keys(search, (*_SEARCHABLE, "steps"), path, f"{name}.search")
-    if "steps" not in search:
-        raise DataError(f"{path}: [{name}.search] lacks 'steps'")
+    only_keys(search, (*searchable, *lengths), path, f"{name}.search")
+    length = [key for key in lengths if key in search]
+    if len(length) != 1:
+        fault = "lacks 'steps'" if not length else "must hold either steps or epochs"
+        raise DataError(f"{path}: [{name}.search] {fault}")
     fixed = table_of(table.get("fixed", {}), path, f"{name}.fixed")
-    only_keys(fixed, tuple(key for key in _SEARCHABLE if key not in search), path, f"{name}.fixed")
-    steps = search.pop("steps")
+    only_keys(fixed, tuple(key for key in searchable if key not in search), path, f"{name}.fixed")
+    rungs = _ascending(_domain(length[0], search.pop(length[0]), path, name), path, name)
     space = Space(
         name=name,
         method=method,
         title=str(table["title"]),
         source=str(table["source"]),
         domains=tuple(_domain(key, row, path, name) for key, row in search.items()),
-        rungs=_rungs(_domain("steps", steps, path, name), path, name),
+        rungs=rungs if length == ["steps"] else (),
+        epochs=rungs if length == ["epochs"] else (),
         fixed=fixed,
         first=table_of(table.get("first", {}), path, f"{name}.first"),
     )
     _check_values(space, path)
     return space
+
+
+def _searchable(method: str) -> tuple[str, ...]:
+    kind: type = DownstreamConfig if method == PROMPT_TUNING else UpstreamConfig
+    names = [field.name for field in dataclasses.fields(kind)]
+    own = ("lr",) if method == PROMPT_TUNING else ()
+    return (*own, *(name for name in names if name not in ("method", "lrs", "steps")))
 
 
 def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
@@ -223,13 +244,13 @@ def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
     return Domain(name=name, low=low, high=high, scale=scale, **notes)
 
 
-def _rungs(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
+def _ascending(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
     values = domain.values
     fine = values and all(isinstance(value, int) and value >= 1 for value in values)
     if not fine or list(values) != sorted(values):
         raise DataError(
-            f"{path}: [{space}.search.steps] must hold values, whole numbers ≥ 1, ascending "
-            "(they are rungs of one trajectory)"
+            f"{path}: [{space}.search.{domain.name}] must hold values, whole numbers ≥ 1, "
+            "ascending (they are rungs of one trajectory)"
         )
     return tuple(int(value) for value in values)
 
@@ -237,10 +258,11 @@ def _rungs(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
 def _check_values(space: Space, path: Path) -> None:
     """Refuse a space with a value that the settings do not allow, naming file and key."""
     for key, value in space.fixed.items():
-        _try({key: value}, f"{path}: [{space.name}.fixed]")
+        _try(space.method, {key: value}, f"{path}: [{space.name}.fixed]")
     for domain in space.domains:
         for value in domain.extremes():
-            _try({domain.name: value}, f"{path}: [{space.name}.search.{domain.name}]")
+            where = f"{path}: [{space.name}.search.{domain.name}]"
+            _try(space.method, {domain.name: value}, where)
     if space.first:
         names = {domain.name for domain in space.domains}
         if set(space.first) != names:
@@ -249,18 +271,20 @@ def _check_values(space: Space, path: Path) -> None:
             )
         for domain in space.domains:
             value = space.first[domain.name]
-            low, high = min(domain.extremes()), max(domain.extremes())
-            inside = value in domain.values if domain.values else low <= value <= high
-            if not inside:
+            if not (_is_number(value) and domain.holds(value)):
                 raise DataError(
                     f"{path}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
                     f"[{space.name}.search.{domain.name}]"
                 )
 
 
-def _try(settings: Mapping[str, Any], where: str) -> None:
+def _try(method: str, settings: Mapping[str, Any], where: str) -> None:
     try:
-        UpstreamConfig(**settings)
+        if method == PROMPT_TUNING:
+            lrs = {"lrs": (settings["lr"],)} if "lr" in settings else settings
+            DownstreamConfig(**lrs)
+        else:
+            UpstreamConfig(**settings)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from None
 

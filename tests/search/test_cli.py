@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 import mpt
+from mpt.config import METHODS
 from mpt.errors import UsageError
 from mpt.search import cli
+from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
-JOB = ROOT / "tune_jobs" / "maml_rr.py"
+JOBS = [ROOT / "tune_jobs" / f"{method}_rr.py" for method in METHODS]
 
 
 class Called(Exception):
@@ -32,7 +34,7 @@ def parse(toy_gym: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> obj
     def search(job: SearchJob, execution: Execution, *, fresh: bool = False) -> int:
         raise Called(job, execution, fresh)
 
-    monkeypatch.setattr(cli, "run_search", search)
+    monkeypatch.setattr(run_module, "run_search", search)
 
     def call(*flags: str) -> Called:
         # the toy gym has the smoke preset's data seeds only
@@ -81,7 +83,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         (["--gpus-per-trial", "1.5"], "--gpus-per-trial is 1.5, but must be in [0, 1] or a whole"),
         (["--gpus-per-trial", "-1"], "--gpus-per-trial is -1"),
         (["--space", "xx"], "space 'xx' is unknown; maml.toml holds paper, embedded"),
-        (["--space", "wide"], "--searcher random --num-samples N"),
+        (["--space", "wide"], "--searcher random or optuna with --num-samples N"),
         (["--partition", "yy"], "partition 'yy' is unknown; known are random_to_random"),
         (["--results", "s3://bucket/x"], "--results is 's3://bucket/x', but must be a directory"),
         (["--gym", "/nonexistent"], "gym '/nonexistent' is not a directory"),
@@ -170,15 +172,16 @@ def test_a_usage_error_of_the_search_is_one_line_too(
     def refuse(*_: object, **__: object) -> int:
         raise UsageError("results directory is in use")
 
-    monkeypatch.setattr(cli, "run_search", refuse)
+    monkeypatch.setattr(run_module, "run_search", refuse)
     assert cli.main("maml", ["--smoke", "--gym", str(toy_gym)]) == 2
     assert capsys.readouterr().err == "error: results directory is in use\n"
 
 
-def test_the_job_is_short_and_works_from_any_directory(tmp_path: Path) -> None:
-    assert len(JOB.read_text().splitlines()) <= 30
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_a_job_is_short_and_works_from_any_directory(job: Path, tmp_path: Path) -> None:
+    assert len(job.read_text().splitlines()) <= 30
     done = subprocess.run(
-        [sys.executable, str(JOB), "--help"],
+        [sys.executable, str(job), "--help"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -187,12 +190,14 @@ def test_the_job_is_short_and_works_from_any_directory(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert "--gpus-per-trial" in done.stdout
+    assert f"settings of {job.stem.removesuffix('_rr').upper()}" in done.stdout
 
 
-def test_a_missing_package_is_one_clear_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> None:
     # `ray submit` copies this one file to the head's home, where nothing else may be
-    copied = tmp_path / "maml_rr.py"
-    copied.write_text(JOB.read_text())
+    copied = tmp_path / job.name
+    copied.write_text(job.read_text())
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(copied)], capture_output=True, text=True, check=False
     )
@@ -200,3 +205,12 @@ def test_a_missing_package_is_one_clear_sentence(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "package 'mpt' is missing" in done.stderr
     assert "pip install" in done.stderr
+
+
+def test_the_command_line_is_there_before_torch_is_imported() -> None:
+    # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
+    code = "import sys, mpt.search.cli; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    )

@@ -52,8 +52,8 @@ def test_smoke_keeps_the_path_and_shrinks_the_size(backbone: str) -> None:
         ),
         ("length = 100", "length = 0", r"length is 0, but must be a whole number ≥ 1"),
         ("length = 100", 'length = "100"', r"length is '100', but must be a whole number ≥ 1"),
-        ("lrs = [0.5, 0.4, 0.3, 0.2]", "lrs = [0.5, 0.5]", r"lrs is .*distinct finite numbers"),
-        ("lrs = [0.5, 0.4, 0.3, 0.2]", "lrs = 0.5", r"lrs is 0.5, but must be"),
+        ("max_test = 1000", "lrs = [0.5, 0.5]", r"lrs is .*distinct finite numbers"),
+        ("max_test = 1000", "lrs = 0.5", r"lrs is 0.5, but must be"),
         ("13, 21, 42, 87, 100]", '13, "21"]', r"data_seeds is .*distinct whole numbers"),
     ],
 )
@@ -68,6 +68,19 @@ def test_a_broken_preset_is_refused_by_file_and_key(
     with pytest.raises(MptError, match=message) as caught:
         load_study("other", folder=tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_a_study_tunes_with_the_grid_of_prompt_tuning_and_may_lay_values_over_it(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(SPACES, tmp_path, dirs_exist_ok=True)
+    grid = tmp_path / "prompt_tuning.toml"
+    grid.write_text(grid.read_text().replace("[0.5, 0.4, 0.3, 0.2]", "[0.7, 0.6]"))
+    assert load_study("other", folder=tmp_path).downstream.lrs == (0.7, 0.6)
+    study = tmp_path / "studies.toml"
+    study.write_text(study.read_text().replace("max_test = 1000", "lrs = [0.1]"))
+    assert load_study("other", folder=tmp_path).downstream.lrs == (0.1,)
+    assert load_study("embedded", folder=tmp_path).downstream.lrs == (0.1,)
 
 
 def test_a_broken_smoke_size_is_refused(tmp_path: Path) -> None:

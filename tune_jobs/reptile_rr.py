@@ -1,0 +1,11 @@
+"""Search Reptile's learning rates, inner steps and steps (135 points); flags as in maml_rr.py."""
+
+import sys
+
+try:
+    from mpt.search.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
+
+if __name__ == "__main__":
+    sys.exit(main("reptile"))
