@@ -21,7 +21,7 @@ from optuna.importance import (
 )
 from scipy.stats import kendalltau, norm, spearmanr
 
-from analysis.figures.data import Estimate, Search, SearchPoint, missing
+from analysis.figures.data import Estimate, Search, SearchPoint, missing, write
 from mpt.seeds import derive
 
 REPEATS = 5
@@ -218,7 +218,7 @@ def ablation_path(search: Search) -> AblationPath | str:
             if found is not None:
                 steps.append((name, found))
         if not steps:
-            lack = ", ".join(f"{name} = {best.settings[name]:g}" for name in open_)
+            lack = ", ".join(f"{name} = {write(best.settings[name])}" for name in open_)
             return AblationPath(
                 changes=tuple(changes), stopped=f"no point with only {lack} changed"
             )

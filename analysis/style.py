@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from analysis.names import BASELINE, in_order, method_label
+
 __all__ = ["Axes", "Canvas"]
 
 _Args = ParamSpec("_Args")
 
 WIDTH_CM = 8.0
 """Width of a figure unless it says otherwise."""
-DPI = 300
+DPI = 240
 """Of PNG files."""
 SMALL = 5.0
 """Points of the smallest letters: numbers within a figure, names of many tasks."""
@@ -80,38 +82,34 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn and called."""
+    """How a method is drawn."""
 
-    label: str
     color: str
     marker: str
 
 
 METHODS: dict[str, Look] = {
-    "maml": Look("MAML", BLUE, "o"),
-    "fomaml": Look("FoMAML", SKY, "s"),
-    "reptile": Look("Reptile", GREEN, "^"),
-    "multitask": Look("multi-task", ORANGE, "D"),
-    "fine_tuning": Look("fine-tuning", PURPLE, "v"),
-    "prompt_tuning": Look("prompt tuning", BLACK, "x"),
+    "maml": Look(BLUE, "o"),
+    "fomaml": Look(SKY, "s"),
+    "reptile": Look(GREEN, "^"),
+    "multitask": Look(ORANGE, "D"),
+    "fine_tuning": Look(PURPLE, "v"),
+    BASELINE: Look(BLACK, "x"),
 }
-"""Method → look, in the order of the paper's tables; prompt tuning is the baseline."""
-_OTHERS = ((VERMILION, "P"), (GREY, "X"), (BLACK, "*"))
+"""Method → look, in the order of the paper's tables."""
+_OTHERS = (Look(VERMILION, "P"), Look(GREY, "X"), Look(BLACK, "*"))
 
 
 def look(method: str) -> Look:
     """Return a method's look; methods that are not the paper's share the colours left over."""
     if method in METHODS:
         return METHODS[method]
-    color, marker = _OTHERS[sum(method.encode()) % len(_OTHERS)]
-    return Look(method.replace("_", " "), color, marker)
+    return _OTHERS[sum(method.encode()) % len(_OTHERS)]
 
 
-def by_method(methods: object) -> list[str]:
+def by_method(methods: Iterable[str]) -> list[str]:
     """Return names of methods in the order of `METHODS`, others behind them by name."""
-    names = [str(name) for name in methods]  # type: ignore[attr-defined]
-    order = list(METHODS)
-    return sorted(names, key=lambda m: (order.index(m) if m in order else len(order), m))
+    return in_order(methods, METHODS)
 
 
 def drawing() -> AbstractContextManager[None]:
@@ -158,9 +156,9 @@ def legend(figure: Canvas, handles: list[Artist], columns: int = 3) -> None:
 
 def method_handle(method: str, *, line: bool = False) -> Line2D:
     """Return the legend's entry of a method."""
-    shown = look(method)
+    shown, label = look(method), "PT" if method == BASELINE else method_label(method)
     return Line2D(
-        [], [], color=shown.color, marker=shown.marker, label=shown.label, lw=1.0 if line else 0.0
+        [], [], color=shown.color, marker=shown.marker, label=label, lw=1.0 if line else 0.0
     )
 
 
@@ -193,15 +191,20 @@ def mark_missing(ax: Axes, place: float, color: str, *, along: str) -> None:
         color: the method's.
         along: "y" where values lie on x, "x" where they lie on y.
     """
-    x, y, transform = (
-        (0.0, place, ax.get_yaxis_transform())
-        if along == "y"
-        else (place, 0.0, ax.get_xaxis_transform())
+    upright = along == "y"
+    ax.annotate(
+        "?",
+        (0.0, place) if upright else (place, 0.0),
+        xycoords=ax.get_yaxis_transform() if upright else ax.get_xaxis_transform(),
+        xytext=(4, 0) if upright else (0, 4),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        color=color,
+        fontsize=SMALL,
+        fontweight="bold",
+        gid="missing",
     )
-    ax.plot(
-        [x], [y], marker="$?$", ms=4, mew=0.3, color=color, lw=0, transform=transform,
-        clip_on=False, gid="missing",
-    )  # fmt: skip
 
 
 def save(figure: Canvas, out: Path, name: str) -> tuple[Path, Path]:

@@ -25,11 +25,14 @@ def draw_curves(title: str, panels: Sequence[CurvePanel], axis: str = "dev score
     for place, ax in enumerate(places.flat):
         if place >= len(panels):
             ax.set_axis_off()
+            places.flat[place - columns].tick_params(labelbottom=True)  # the last of its column
             continue
         _draw_panel(ax, panels[place])
         if len(panels) > 1:
             ax.set_title(names[place], fontsize=style.SMALL + 0.5, pad=2)
-    figure.supxlabel("downstream steps")
+    for column in range(columns):
+        last = (len(panels) - 1 - column) // columns
+        places[last, column].set_xlabel("downstream steps")
     figure.supylabel(axis)
     style.title(figure, title)
     methods = style.by_method({method for panel in panels for method in panel.bands})

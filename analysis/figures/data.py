@@ -181,8 +181,8 @@ class Search:
 
 
 def write(value: float) -> str:
-    """Return a setting's value as people write it: 1, 0.03, 3e-5."""
-    text = f"{value:g}"
+    """Return a setting's value as people write it, to three digits: 10000, 0.03, 3e-5."""
+    text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("e-0", "e-").replace("e+0", "e")
 
 

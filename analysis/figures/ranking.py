@@ -39,7 +39,7 @@ def draw_ranking(search: Search) -> Canvas:
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0, labelsize=style.SMALL + 0.5)
     figure.supxlabel(f"ARG, %      (rows: {' · '.join(map(name_of, varied))})")
-    style.title(figure, search.title)
+    style.title(figure, f"Ranking: {search.title}")
     return figure
 
 
@@ -117,7 +117,7 @@ def draw_rungs(found: RungAgreement, title: str) -> Canvas:
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     style.title(figure, title)
-    figure.supxlabel("above: Spearman's ρ; below: Kendall's τ; [95 % interval]; n trajectories")
+    figure.supxlabel("ρ: Spearman, τ: Kendall, [95 % interval], n trajectories")
     return figure
 
 

@@ -89,7 +89,7 @@ def draw_parallel(search: Search) -> Canvas:
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     ax.tick_params(axis="x", length=0)
-    style.title(figure, search.title)
+    style.title(figure, f"Settings and score: {search.title}")
     return figure
 
 
@@ -141,7 +141,7 @@ def draw_maps(search: Search, pairs: int = 3) -> Canvas:
         (_draw_table if few else _draw_landscape)(ax, search, x, y, (low, high))
         ax.set_xlabel(name_of(x), labelpad=1)
         ax.set_ylabel(name_of(y), labelpad=1)
-    style.title(figure, search.title)
+    style.title(figure, f"Mean ARG of two settings, %: {search.title}")
     return figure
 
 
@@ -175,7 +175,7 @@ def _draw_landscape(ax: Axes, search: Search, x: str, y: str, span: tuple[float,
     levels = np.linspace(span[0], span[1] if span[1] > span[0] else span[0] + 1, 9)
     flat = np.column_stack([np.log(px) if log_x else px, np.log(py) if log_y else py])
     if len(there) >= 4 and np.linalg.matrix_rank(flat - flat.mean(0)) == 2:
-        mesh = Triangulation(*flat.T)
+        mesh = Triangulation(*((flat - flat.min(0)) / np.ptp(flat, 0)).T)
         mesh = Triangulation(px, py, mesh.triangles)  # neighbours are those of the shown scale
         ax.tricontourf(mesh, list(there.values()), levels=levels, cmap=style.SEQUENTIAL, alpha=0.7)
     dots = ax.scatter(

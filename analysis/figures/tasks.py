@@ -87,7 +87,7 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     if chart.summary:
         ax.get_yticklabels()[0].set_fontweight("bold")
     ax.grid(axis="x")
-    figure.supxlabel(chart.axis)
+    ax.set_xlabel(chart.axis)
     style.title(figure, chart.title)
     lacking = any(estimate.value is None for estimate in everything)
     handles = [style.method_handle(method) for method in methods]

@@ -1,0 +1,58 @@
+"""A figure that is to be drawn, and words that captions share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from analysis.cells import OWN, Cell
+from analysis.style import METHODS, Canvas
+
+DOT = "Dot: mean over data seeds; line: 95 % bootstrap interval over data seeds."
+NAMED = 12
+"""Missing values that a caption names; of more it says how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A figure that is to be drawn, or the reason why not."""
+
+    name: str
+    """File name without ending."""
+    title: str
+    caption: str = ""
+    draw: Callable[[], Canvas] | None = None
+    """Draws it; None if it cannot be drawn."""
+    missing: str = ""
+    """Why it cannot."""
+
+
+def slug(text: str) -> str:
+    """Return a text as a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def lacks(what: Sequence[str]) -> str:
+    """Return the end of a caption that names what has no value; empty if there is nothing."""
+    if not what:
+        return ""
+    more = f"; and {len(what) - NAMED} more" if len(what) > NAMED else ""
+    return f" No value: {'; '.join(what[:NAMED])}{more}."
+
+
+def of_main_protocol(cell: Cell, but: str = "") -> bool:
+    """Return whether a cell has all source tasks and own sample sizes, `but` for one field."""
+    main = {"source_shots": OWN, "target_shots": OWN, "source_set": "all"}
+    return all(getattr(cell.place, name) == value for name, value in main.items() if name != but)
+
+
+def by_method(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return cells in the order of their methods in the paper's tables."""
+    order = list(METHODS)
+    return tuple(
+        sorted(
+            cells,
+            key=lambda c: order.index(c.place.method) if c.place.method in order else len(order),
+        )
+    )

@@ -1,0 +1,121 @@
+"""The figures of searches: their points, and their winners on the validation tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from analysis.cells import Cell
+from analysis.figures.data import Search
+from analysis.figures.from_cells import Group
+from analysis.figures.from_search import searches, unshown, winners
+from analysis.figures.plan import DOT, Plan, by_method, lacks, of_main_protocol, slug
+from analysis.figures.ranking import draw_ablation, draw_ranking, draw_rungs
+from analysis.figures.setting_plans import group_plans
+from analysis.figures.settings import draw_importance, draw_maps, draw_parallel
+from analysis.names import in_order
+from analysis.records import Study
+from analysis.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
+from mpt.gym.catalogue import PARTITIONS
+
+
+def validation_plans(
+    study: Study, home: tuple[str, str], cells: Sequence[Cell], suffix: str
+) -> Iterator[Plan]:
+    """Yield the figures of a backbone's searches.
+
+    Args:
+        study: what the cells are from.
+        home: backbone and gym.
+        cells: its validation cells.
+        suffix: ends the files' names.
+    """
+    best = winners(cells)
+    for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
+        chosen = [c for c in best.values() if c.place.partition == partition]
+        chosen = [c for c in chosen if of_main_protocol(c)]
+        if chosen:
+            tasks = len({task for cell in chosen for task in cell.tasks})
+            group = Group(
+                backbone=home[0],
+                gym=home[1],
+                partition=partition,
+                cells=by_method(chosen),
+                scored=f"{tasks} validation tasks, best point of each search",
+            )
+            yield from group_plans(study, group, f"validation-{slug(partition)}{suffix}")
+    for place, search in searches(cells).items():
+        own = [cell for cell in cells if cell.place == place]
+        extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"
+        ending = f"{slug(place.method)}-{slug(place.partition)}{suffix}{extra}"
+        hidden = unshown(own)
+        note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""
+        for plan in _search_plans(search, own[0].train_seed):
+            there = plan.caption + note if plan.draw else ""
+            yield replace(plan, name=f"search-{plan.name}-{ending}", caption=there)
+
+
+def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
+    """Yield the figures of one search; their names lack the search's."""
+    label, without = search.title, _without(search)
+    yield Plan(
+        name="ranking",
+        title=f"Ranking: {label}",
+        caption=f"All points, best first. {DOT} Grey: the interval of the best point.{without}",
+        draw=partial(draw_ranking, search),
+    )
+    title = f"Importance of settings: {label}"
+    shares = importance(search, root_seed)
+    if isinstance(shares, str):
+        yield Plan(name="importance", title=title, missing=shares)
+    else:
+        yield Plan(
+            name="importance",
+            title=title,
+            caption=f"From {shares.points} points; line: range of fANOVA's forests.{without}",
+            draw=partial(draw_importance, shares, title),
+        )
+    yield from _setting_map_plans(search, without)
+    yield _found_plan("rungs", f"Rank correlation between rungs: {label}", search, without)
+    yield _found_plan("ablation", f"From worst to best: {label}", search, without)
+
+
+def _found_plan(name: str, title: str, search: Search, without: str) -> Plan:
+    """Return the plan of rung correlations or of the ablation path."""
+    found = rung_agreement(search) if name == "rungs" else ablation_path(search)
+    if isinstance(found, str):
+        return Plan(name=name, title=title, missing=found)
+    draw = (
+        partial(draw_rungs, found, title)
+        if isinstance(found, RungAgreement)
+        else partial(draw_ablation, found, title)
+    )
+    return Plan(name=name, title=title, caption=f"ARG on validation tasks.{without}", draw=draw)
+
+
+def _setting_map_plans(search: Search, without: str) -> Iterator[Plan]:
+    few = f"{len(search.varied)} of its settings vary, two are needed"
+    for name, title, caption, draw in (
+        ("parallel", "Settings and score", "One line a point, yellow: best.", draw_parallel),
+        ("maps", "Mean ARG of two settings", "Mean over the other settings.", draw_maps),
+    ):
+        full = f"{title}: {search.title}"
+        if len(search.varied) < 2 or not search.scored:
+            why = few if len(search.varied) < 2 else "no point has a score"
+            yield Plan(name=name, title=full, missing=why)
+        else:
+            yield Plan(
+                name=name,
+                title=full,
+                caption=caption + without,
+                draw=partial(draw, search),
+            )
+
+
+def _without(search: Search) -> str:
+    """Return the end of a caption: how many points have no score, and why."""
+    reasons: dict[str, int] = {}
+    for point in search.without:
+        reasons[point.score.note] = reasons.get(point.score.note, 0) + 1
+    return lacks([f"{count} point(s): {why}" for why, count in reasons.items()])

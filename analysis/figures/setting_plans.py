@@ -1,0 +1,127 @@
+"""The figures of one setting: gains and scores by task, learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from analysis.cells import Cell
+from analysis.figures.curves import draw_curves, draw_steps_to
+from analysis.figures.data import TaskChart
+from analysis.figures.from_cells import Group, gain_chart, score_chart
+from analysis.figures.from_curves import (
+    curves_of,
+    evaluations,
+    mean_panel,
+    steps_to,
+    task_panels,
+)
+from analysis.figures.plan import DOT, Plan, by_method, lacks, of_main_protocol, slug
+from analysis.figures.tasks import draw_tasks
+from analysis.names import method_label, partition_label
+from analysis.records import Study
+
+
+def setting_plans(
+    study: Study, home: tuple[str, str], partition: str, cells: Sequence[Cell], suffix: str
+) -> Iterator[Plan]:
+    """Yield the figures of a setting's target tasks: gains, scores, curves.
+
+    Args:
+        study: what the cells are from.
+        home: backbone and gym.
+        partition: the setting.
+        cells: all target cells of the backbone. Fine-tuning learns from no source task, so that of
+            another setting with the same target tasks stands in where the setting has none.
+        suffix: ends the files' names.
+    """
+    own = [cell for cell in cells if of_main_protocol(cell)]
+    main = [cell for cell in own if cell.place.partition == partition]
+    ending = f"{slug(partition)}{suffix}"
+    if not main:
+        if not suffix:
+            label = partition_label(partition)
+            why = f"no result on the target tasks of {label} is recorded"
+            yield Plan(name=f"gain-{ending}", title=f"Relative gain by task: {label}", missing=why)
+            yield Plan(name=f"score-{ending}", title=f"Test score by task: {label}", missing=why)
+        return
+    tasks = {task for cell in main for task in cell.tasks}
+    scored = f"{len(tasks)} target tasks"
+    tuned = [
+        cell for cell in own if cell.place.method == "fine_tuning" and set(cell.tasks) == tasks
+    ]
+    if tuned and "fine_tuning" not in {cell.place.method for cell in main}:
+        main.append(tuned[0])
+    group = Group(
+        backbone=home[0], gym=home[1], partition=partition, cells=by_method(main), scored=scored
+    )
+    yield from group_plans(study, group, ending)
+
+
+def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
+    """Yield gains, scores and curves of one group of cells; `ending` ends the files' names."""
+    if not group.tasks:
+        why = "; ".join(f"{method_label(c.place.method)} {c.status}" for c in group.cells)
+        yield Plan(
+            name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
+        )
+        return
+    for kind, chart in (("gain", gain_chart(group)), ("score", score_chart(group))):
+        yield Plan(
+            name=f"{kind}-{ending}",
+            title=chart.title,
+            caption=f"{group.scored}. {DOT}{lacks(_chart_lacks(chart))}",
+            draw=partial(draw_tasks, chart),
+        )
+    yield from _curve_plans(study, group, ending)
+
+
+def _chart_lacks(chart: TaskChart) -> list[str]:
+    return [
+        f"{task} ({method_label(method)}: {estimate.note})"
+        for method, row in chart.series.items()
+        for task, estimate in zip(chart.tasks, row, strict=True)
+        if estimate.value is None
+    ]
+
+
+def _curve_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
+    curves = curves_of(group, study.leaves)
+    titles = {
+        "curves": f"Learning curves, mean over {group.scored}: {group.label}",
+        "curves-tasks": f"Learning curves by task: {group.label}",
+        "steps": f"Downstream steps to a share of PT's final dev score: {group.label}",
+    }
+    if evaluations(curves) < 2:
+        why = "the runs have fewer than two dev evaluations each, so there is no curve"
+        for kind, title in titles.items():
+            yield Plan(name=f"{kind}-{ending}", title=title, missing=why)
+        return
+    ribbon = "Line: mean over data seeds; band: lowest to highest data seed."
+    mean = mean_panel(group, curves)
+    yield Plan(
+        name=f"curves-{ending}",
+        title=titles["curves"],
+        caption=f"{ribbon} {mean.note}".strip(),
+        draw=partial(draw_curves, titles["curves"], [mean]),
+    )
+    panels = task_panels(group, curves)
+    yield Plan(
+        name=f"curves-tasks-{ending}",
+        title=titles["curves-tasks"],
+        caption=ribbon,
+        draw=partial(draw_curves, titles["curves-tasks"], panels),
+    )
+    chart = steps_to(group, curves)
+    notes = [
+        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
+        for method, row in chart.series.items()
+        for share, estimate in zip(chart.shares, row, strict=True)
+        if estimate.value is None
+    ]
+    yield Plan(
+        name=f"steps-{ending}",
+        title=titles["steps"],
+        caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(notes)}",
+        draw=partial(draw_steps_to, chart),
+    )

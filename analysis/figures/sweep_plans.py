@@ -1,0 +1,69 @@
+"""Which sweeps a study has: Figure 3 and the settings of Tables 3 and 4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from analysis.cells import Cell
+from analysis.figures.from_cells import short_backbone, shots_label, sweep_of
+from analysis.figures.plan import Plan, lacks, of_main_protocol, slug
+from analysis.figures.sweeps import draw_sweep
+from analysis.names import in_order, method_label, partition_label
+from mpt.gym.catalogue import PARTITIONS
+
+
+def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
+    """Yield the sweeps of a backbone's target cells; `suffix` ends the files' names.
+
+    What was never swept is named once, for the first backbone (no suffix).
+    """
+    kinds = (
+        ("source-shots", "source_shots", "examples per class of the source tasks", "Figure 3"),
+        ("target-shots", "target_shots", "examples per class of the target tasks", "Table 3"),
+        ("source-tasks", "source_set", "source tasks", "Table 4"),
+    )
+    for name, field, setting, place in kinds:
+        drawn = 0
+        for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
+            chosen = [
+                cell
+                for cell in cells
+                if cell.place.partition == partition and of_main_protocol(cell, field)
+            ]
+            plan = _sweep_plan(chosen, field, f"ARG against {setting}", setting, place)
+            if plan is not None:
+                drawn += 1
+                yield replace(plan, name=f"{name}-{slug(partition)}{suffix}")
+        if not drawn and not suffix:
+            why = f"no setting was run with two choices of {setting}"
+            yield Plan(name=name, title=f"ARG against {setting} ({place})", missing=why)
+
+
+def _sweep_plan(
+    cells: Sequence[Cell], field: str, title: str, setting: str, place: str
+) -> Plan | None:
+    if field == "source_set":  # named choices (of a pilot) are no numbers to be put in order
+        cells = [c for c in cells if c.place.source_set.isdigit() or c.place.source_set == "all"]
+        values = [str(c.sources) if c.sources else c.place.source_set for c in cells]
+    else:
+        values = [shots_label(getattr(cell.place, field)) for cell in cells]
+    if not cells:
+        return None
+    label = (
+        f"{partition_label(cells[0].place.partition)}, {short_backbone(cells[0].place.backbone)}"
+    )
+    full = f"{title} ({place}): {label}"
+    sweep = sweep_of(cells, values, title=full, setting=setting, place=place)
+    if sweep is None:
+        return None
+    note = " Hollow and dotted: the paper's numbers." if sweep.published else ""
+    lacking = [
+        f"{method_label(method)} at {value}: {e.note}"
+        for method, row in sweep.series.items()
+        for value, e in zip(sweep.values, row, strict=True)
+        if e.value is None
+    ]
+    caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
+    return Plan(name="", title=full, caption=caption, draw=partial(draw_sweep, sweep))
