@@ -25,6 +25,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from measuring import machine
 from search_sides import PARTS, Ours, Plain, Side
 
 from mpt.backbones import load_backbone
+from mpt.backbones.load import EMBEDDED_WEIGHTS
 from mpt.search.presets import load_study
 from mpt.search.spaces import Trajectory, load_space
 from mpt.search.study import Study, open_study, plan_study
@@ -62,16 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = first_points(grid, flags.points)
     print(
         f"{flags.points} of {count(grid)} points of MAML's embedded grid, "
-        f"{flags.dtype}{', quick sizes' if flags.quick else ''}\n{machine('cpu')}\n"
+        f"{flags.dtype}{', quick sizes' if flags.quick else ''}; the plain side generates "
+        f"{flags.eval_batch} rows at once\n{machine('cpu')}\n"
     )
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        plain, ours = compare(study, chosen, Path(folder))
+        plain, ours = compare(study, chosen, Path(folder), eval_batch=flags.eval_batch)
     print(table(plain, ours))
     found = agreement(plain, ours)
     print(describe(found))
     projected = full_grid(plain, ours, chosen, grid)
     print(f"\n{projected[0]}")
-    print(machine("cpu"))
+    print(f"\n{time.perf_counter() - started:.0f} s by the clock; {machine('cpu')}")
     if flags.json:
         body = {
             "seconds": {"plain": plain.seconds, "ours": ours.seconds},
@@ -91,10 +95,13 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="sizes of seconds; the ratio means little")
     add("--dtype", choices=["float32", "float64"], default="float32")
     add("--threads", type=int, default=1, help="threads of torch")
+    add("--eval-batch", type=int, default=8, help="rows that the plain side generates at once")
     add("--json", type=Path, help="write the numbers here too")
     flags = parser.parse_args(arguments)
     if not 1 <= flags.points <= 27:
         parser.error(f"--points is {flags.points}, but must be 1 to 27")
+    if flags.eval_batch < 1 or flags.threads < 1:
+        parser.error("--eval-batch and --threads must be whole numbers ≥ 1")
     return flags
 
 
@@ -102,9 +109,7 @@ def open_search(quick: bool, dtype: torch.dtype) -> tuple[Study, list[Trajectory
     """Return the embedded study and its grid, at full or at quick sizes."""
     config, grid = load_study("embedded"), load_space("maml", "embedded").grid()
     if quick:
-        few = dataclasses.replace(
-            config.downstream, steps=4, eval_every=2, max_dev=8, max_test=16, lrs=(0.1, 0.2)
-        )
+        few = dataclasses.replace(config.downstream, steps=2, eval_every=1, max_dev=4, max_test=8)
         config = dataclasses.replace(config, data_seeds=(13, 21), downstream=few)
         grid = [dataclasses.replace(one, rungs=(1, 2, 4)) for one in grid]
     study = open_study(plan_study(config, smoke_sources=3 if quick else None))
@@ -129,9 +134,23 @@ def count(trajectories: Sequence[Trajectory]) -> int:
     return sum(len(one.rungs) for one in trajectories)
 
 
-def compare(study: Study, trajectories: Sequence[Trajectory], folder: Path) -> tuple[Plain, Ours]:
-    """Run both sides, point by point in turns."""
-    plain, ours = Plain(study), Ours(study, folder)
+def compare(
+    study: Study,
+    trajectories: Sequence[Trajectory],
+    folder: Path,
+    checkpoint: Path = EMBEDDED_WEIGHTS,
+    eval_batch: int = 8,
+) -> tuple[Plain, Ours]:
+    """Run both sides, point by point in turns.
+
+    Args:
+        study: what is scored.
+        trajectories: whose rungs are the points.
+        folder: for the records of our side.
+        checkpoint: the study's backbone, which the plain side loads for itself.
+        eval_batch: rows that the plain side generates at once.
+    """
+    plain, ours = Plain(study, checkpoint, eval_batch), Ours(study, folder)
     for trajectory in trajectories:
         for _ in zip(plain.points(trajectory), ours.points(trajectory), strict=True):
             pass

@@ -17,7 +17,6 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.utils import logging
 
 from mpt.backbones import Row
-from mpt.backbones.load import EMBEDDED_WEIGHTS
 from mpt.downstream.evaluation import Evaluator
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
@@ -34,9 +33,6 @@ from mpt.upstream.engine import UpstreamRun
 PARTS = ("upstream", "training", "evaluation", "baselines")
 """Upstream learning; downstream training and evaluation of the points' own runs; all of the
 baselines' runs."""
-
-EVAL_BATCH = 32
-"""Rows that the plain side generates at once."""
 
 LeafName = tuple[str, str, int, float]
 """Point (or "baseline of" it), task, data seed, learning rate."""
@@ -96,13 +92,19 @@ def point_name(trajectory: Trajectory, steps: int) -> str:
 
 
 class Plain(_Clock):
-    """Every point by itself, every run by itself."""
+    """Every point by itself, every run by itself.
+
+    Args:
+        study: what is scored.
+        checkpoint: of its backbone; the model is loaded anew, as Hugging Face has it.
+        eval_batch: rows generated at once.
+    """
 
     name = "plain"
 
-    def __init__(self, study: Study, checkpoint: str | Path = EMBEDDED_WEIGHTS):
+    def __init__(self, study: Study, checkpoint: Path, eval_batch: int):
         super().__init__()
-        self._study = study
+        self._study, self._eval_batch = study, eval_batch
         dtype = study.backbone.dtype
         logging.disable_progress_bar()
         model: Any = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype)
@@ -166,8 +168,13 @@ class Plain(_Clock):
             return best, self._score(tuned, task, task.test[: down.max_test])
 
     def _score(self, run: PlainRun, task: FewShotTask, examples: Sequence[Example]) -> float:
-        longest, decode = self._study.config.downstream.max_generated, self._study.backbone.decode
-        found = texts(run, self._rows(task, examples), EVAL_BATCH, longest, decode)
+        found = texts(
+            run,
+            self._rows(task, examples),
+            self._eval_batch,
+            self._study.config.downstream.max_generated,
+            self._study.backbone.decode,
+        )
         return task_metrics.score(task.metric, found, [example.outputs for example in examples])
 
     def _rows(self, task: FewShotTask, examples: Sequence[Example]) -> list[Row]:

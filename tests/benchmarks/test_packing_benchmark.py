@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import packing_cells
+import pytest
+import torch
+from packing_cells import Setting, compiled, counted, make_runs, packed_rate, recipe
+from torch import nn
+
+from mpt.backbones import Backbone
+from mpt.downstream.prompt_tuning import tune
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SETTING = Setting(
+    backbone="toy",
+    device="cpu",
+    dtype="float32",
+    input_length=20,
+    shortest=0.2,
+    target_length=3,
+    prompt=4,
+    batch=2,
+    run_steps=4,
+    pass_tokens=None,
+)
+
+
+def test_the_command_prints_and_writes_a_row_for_every_pack(
+    toy_checkpoint: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "packing.py")]
+    command += ["--backbone", str(toy_checkpoint), "--runs", "1", "3", "--rounds", "2"]
+    command += ["--batch", "2", "--input-length", "16", "--run-steps", "3", "--profile", "3"]
+    command += ["--json", str(tmp_path / "found.json")]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    found = json.loads((tmp_path / "found.json").read_text())
+    plain, *packs = found["cells"]
+    assert [cell["runs"] for cell in found["cells"]] == [None, 1, 3]
+    assert plain["ratio"] == {"median": 1, "low": 1, "high": 1}
+    for cell in packs:
+        assert 0 < cell["rate"]["low"] <= cell["rate"]["median"] <= cell["rate"]["high"]
+        assert 0 < cell["useful"] <= 1
+        assert 0 < cell["efficiency"] < 1
+        assert isinstance(cell["bytes"], int), cell["bytes"]
+    assert found["shares"].keys() == {"3"}
+    lines = [line.split()[0] for line in shown.stdout.splitlines() if line.strip()]
+    assert {"plain", "1", "3"} <= set(lines)
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_rate_is_run_steps_over_time(
+    runs: int, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a clock that ticks once a step, a pack of R runs makes R run-steps a tick.
+    ticks = itertools.count()
+    monkeypatch.setattr(packing_cells, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert packed_rate(toy_backbone, SETTING, runs) == runs
+
+
+def test_tokens_are_counted_with_and_without_padding(toy_backbone: Backbone) -> None:
+    found = counted(toy_backbone, SETTING, 5)
+    steps = SETTING.steps(5) + 1
+    assert found.rows == 5 * SETTING.batch * steps
+    # The least there can be is the prompt, two tokens of input and two of target.
+    assert found.rows * (SETTING.prompt + 4) <= found.useful <= found.padded
+    assert found.padded <= found.rows * (SETTING.prompt + SETTING.input_length + 3)
+
+
+def test_runs_of_a_task_share_its_rows_and_differ_in_their_rate(toy_backbone: Backbone) -> None:
+    runs = make_runs(toy_backbone, SETTING, 6)
+    assert [run.lr for run in runs] == [0.5, 0.4, 0.3, 0.2, 0.5, 0.4]
+    assert [run.task.seed for run in runs] == [0, 0, 0, 0, 1, 1]
+    assert runs[0].task.train != runs[4].task.train
+    _, text = recipe(SETTING, 1)
+    lengths = [len(row[0]) for row in toy_backbone.encode_rows("t", runs[0].task.train, text)]
+    assert max(lengths) <= SETTING.input_length
+
+
+def test_only_training_passes_are_compiled_and_only_while_switched_on(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[nn.Module] = []
+
+    def stand_in(module: Any, **_: object) -> None:
+        def call(*arguments: object, **named: object) -> object:
+            calls.append(module)
+            return module._call_impl(*arguments, **named)
+
+        module._compiled_call_impl = call
+
+    monkeypatch.setattr(nn.Module, "compile", stand_in)
+    config, text = recipe(SETTING, 3)
+    runs = make_runs(toy_backbone, SETTING, 1)
+    with compiled(toy_backbone, "default") as turn:
+        eager = tune(toy_backbone, runs, config, text, 0)[0]
+        assert not calls
+        turn(True)
+        fast = tune(toy_backbone, runs, config, text, 0)[0]
+    # encoder and decoder once a step; evaluation is not among them
+    assert len(calls) == 2 * 3
+    assert len(set(calls)) == 2
+    assert torch.equal(eager.prompt, fast.prompt)
+    assert "row_losses" not in vars(toy_backbone)
+    tune(toy_backbone, runs, config, text, 0)
+    assert len(calls) == 2 * 3
+
+
+def test_a_cell_takes_at_least_three_steps() -> None:
+    assert SETTING.steps(1) == 4
+    assert SETTING.steps(32) == 3
+    assert dataclasses.replace(SETTING, run_steps=100).steps(32) == 4
