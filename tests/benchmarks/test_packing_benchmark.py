@@ -20,19 +20,6 @@ from mpt.downstream.prompt_tuning import tune
 
 ROOT = Path(__file__).resolve().parents[2]
 
-SETTING = Setting(
-    backbone="toy",
-    device="cpu",
-    dtype="float32",
-    input_length=20,
-    shortest=0.2,
-    target_length=3,
-    prompt=4,
-    batch=2,
-    run_steps=4,
-    pass_tokens=None,
-)
-
 
 def test_the_command_prints_and_writes_a_row_for_every_pack(
     toy_checkpoint: Path, tmp_path: Path
@@ -58,35 +45,39 @@ def test_the_command_prints_and_writes_a_row_for_every_pack(
 
 @pytest.mark.parametrize("runs", [1, 3])
 def test_a_rate_is_run_steps_over_time(
-    runs: int, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    runs: int, toy_backbone: Backbone, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a clock that ticks once a step, a pack of R runs makes R run-steps a tick.
     ticks = itertools.count()
     monkeypatch.setattr(packing_cells, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    assert packed_rate(toy_backbone, SETTING, runs) == runs
+    assert packed_rate(toy_backbone, setting, runs) == runs
 
 
-def test_tokens_are_counted_with_and_without_padding(toy_backbone: Backbone) -> None:
-    found = counted(toy_backbone, SETTING, 5)
-    steps = SETTING.steps(5) + 1
-    assert found.rows == 5 * SETTING.batch * steps
+def test_tokens_are_counted_with_and_without_padding(
+    toy_backbone: Backbone, setting: Setting
+) -> None:
+    found = counted(toy_backbone, setting, 5)
+    steps = setting.steps(5) + 1
+    assert found.rows == 5 * setting.batch * steps
     # The least there can be is the prompt, two tokens of input and two of target.
-    assert found.rows * (SETTING.prompt + 4) <= found.useful <= found.padded
-    assert found.padded <= found.rows * (SETTING.prompt + SETTING.input_length + 3)
+    assert found.rows * (setting.prompt + 4) <= found.useful <= found.padded
+    assert found.padded <= found.rows * (setting.prompt + setting.input_length + 3)
 
 
-def test_runs_of_a_task_share_its_rows_and_differ_in_their_rate(toy_backbone: Backbone) -> None:
-    runs = make_runs(toy_backbone, SETTING, 6)
+def test_runs_of_a_task_share_its_rows_and_differ_in_their_rate(
+    toy_backbone: Backbone, setting: Setting
+) -> None:
+    runs = make_runs(toy_backbone, setting, 6)
     assert [run.lr for run in runs] == [0.5, 0.4, 0.3, 0.2, 0.5, 0.4]
     assert [run.task.seed for run in runs] == [0, 0, 0, 0, 1, 1]
     assert runs[0].task.train != runs[4].task.train
-    _, text = recipe(SETTING, 1)
+    _, text = recipe(setting, 1)
     lengths = [len(row[0]) for row in toy_backbone.encode_rows("t", runs[0].task.train, text)]
-    assert max(lengths) <= SETTING.input_length
+    assert max(lengths) <= setting.input_length
 
 
 def test_only_training_passes_are_compiled_and_only_while_switched_on(
-    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    toy_backbone: Backbone, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[nn.Module] = []
 
@@ -98,8 +89,8 @@ def test_only_training_passes_are_compiled_and_only_while_switched_on(
         module._compiled_call_impl = call
 
     monkeypatch.setattr(nn.Module, "compile", stand_in)
-    config, text = recipe(SETTING, 3)
-    runs = make_runs(toy_backbone, SETTING, 1)
+    config, text = recipe(setting, 3)
+    runs = make_runs(toy_backbone, setting, 1)
     with compiled(toy_backbone, "default") as turn:
         eager = tune(toy_backbone, runs, config, text, 0)[0]
         assert not calls
@@ -114,7 +105,7 @@ def test_only_training_passes_are_compiled_and_only_while_switched_on(
     assert len(calls) == 2 * 3
 
 
-def test_a_cell_takes_at_least_three_steps() -> None:
-    assert SETTING.steps(1) == 4
-    assert SETTING.steps(32) == 3
-    assert dataclasses.replace(SETTING, run_steps=100).steps(32) == 4
+def test_a_cell_takes_at_least_three_steps(setting: Setting) -> None:
+    assert setting.steps(1) == 4
+    assert setting.steps(32) == 3
+    assert dataclasses.replace(setting, run_steps=100).steps(32) == 4

@@ -6,19 +6,6 @@ from packing_cells import Setting, shares
 from random_models import SHAPES, open_backbone
 from time_shares import PARTS
 
-SETTING = Setting(
-    backbone="toy-random",
-    device="cpu",
-    dtype="float32",
-    input_length=24,
-    shortest=0.5,
-    target_length=6,
-    prompt=4,
-    batch=4,
-    run_steps=4,
-    pass_tokens=None,
-)
-
 
 @pytest.mark.parametrize(
     ("largest", "sizes"),
@@ -29,12 +16,12 @@ SETTING = Setting(
     ],
 )
 def test_the_part_that_is_made_large_takes_the_largest_share(
-    largest: str, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    largest: str, sizes: dict[str, int], setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SHAPES, "toy-random", {"d_model": 32, "layers": 1, **sizes})
     backbone = open_backbone("toy-random", "cpu")
     hooks = sum(len(module._forward_hooks) for module in backbone.model.modules())
-    found = shares(backbone, SETTING, 2)
+    found = shares(backbone, setting, 2)
     assert set(found) == {*PARTS, "Python"}
     assert sum(found.values()) == pytest.approx(1)
     assert min(found.values()) >= 0
