@@ -18,19 +18,13 @@ import sysconfig
 import time
 from pathlib import Path
 
-from ray_processes import end_processes
+from ray_processes import end_processes, free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 MISSING = [tool for tool in ("ssh", "rsync") if shutil.which(tool) is None]
 """Programs the test needs and this machine lacks."""
 if SSHD is None:
     MISSING.append("sshd")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Machine:

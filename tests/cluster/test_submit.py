@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster_files import ROOT, prepared, read
-from loopback import MISSING, Machine, free_port
+from loopback import MISSING, Machine
+from ray_processes import free_port
 
 from mpt.records import LeafStore, PointStore
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import preflight_cluster
 import pytest
-from ray_processes import end_processes
+from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
 from mpt.search import node_sight, preflight
@@ -172,7 +167,7 @@ def test_the_digest_follows_every_source_file(
     same = preflight_cluster.copy_source(tmp_path / "same")
     again = preflight_cluster.copy_source(tmp_path / "again")
     assert digest_in(same) == digest_in(again)
-    (again / "mpt" / "errors.py").rename(again / "mpt" / "mistakes.py")
+    (again / "mpt" / "errors.py").rename(again / "mpt" / "errorz.py")
     other = preflight_cluster.other_source(tmp_path / "other")
     assert len({digest_in(folder) for folder in (same, again, other)}) == 3
 
@@ -188,35 +183,15 @@ def can_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_on_a_real_cluster_unfit_and_silent_nodes_are_found() -> None:
-    mark, mount = uuid.uuid4().hex, can_mount()
-    folder = Path(tempfile.mkdtemp(prefix="mpt-"))  # short: paths of sockets have ≤ 107 bytes
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-        "MPT_TEST_MARK": mark,
+    mount = can_mount()
+    printed = run_ray_script(
+        preflight_cluster.__file__,
+        *(["MOUNT"] if mount else []),
         # a copy, which nobody edits meanwhile
-        "PYTHONPATH": str(preflight_cluster.copy_source(folder / "source")),
-        "RAY_TMPDIR": str(folder),
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    words = [str(Path(preflight_cluster.__file__)), str(folder), str(port)]
-    try:
-        done = subprocess.run(
-            [sys.executable, *words, *(["MOUNT"] if mount else [])],
-            env=environment,
-            cwd=folder,  # Ray lets workers import from the driver's directory
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-    finally:
-        end_processes("MPT_TEST_MARK", mark)
-        shutil.rmtree(folder)
-    assert done.returncode == 0, done.stderr
-    says = json.loads(done.stdout.splitlines()[-1])
+        source=lambda folder: preflight_cluster.copy_source(folder / "source"),
+        timeout_s=300,
+    )
+    says = json.loads(printed.splitlines()[-1])
     assert says["two like nodes"] is None
     unfit = re.split(r" \[\d\] ", says["unfit nodes"])
     assert unfit[0].startswith(f"{1 + mount} of {3 + mount} nodes")

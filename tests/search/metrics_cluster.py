@@ -1,0 +1,61 @@
+"""A Ray with two actors that report as trials do; prints its metrics page when they are on it.
+
+``python metrics_cluster.py FOLDER PORT``: Ray serves the metrics on that port.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import urllib.request
+
+
+def page(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def main(port: int) -> None:
+    import ray
+
+    from mpt.search.gauges import Gauges
+
+    class Trial:
+        def __init__(self, name: str) -> None:
+            self._gauges = Gauges(name)
+
+        def report(self, arg: float) -> None:
+            self._gauges.report(
+                arg=arg,
+                leaves_done=2,
+                leaves_running=3,
+                leaves_waiting=5,
+                steps_per_s=7.5,
+                tokens_per_s=math.nan,
+            )
+            self._gauges.report(leaves_done=4)
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _metrics_export_port=port,
+    )
+    remote = ray.remote(num_cpus=0.5)(Trial)
+    trials = [remote.remote(name) for name in ("maml-inner0.1-outer0.3", "reptile-inner1")]
+    ray.get([trial.report.remote(arg) for trial, arg in zip(trials, (4.25, -1.5), strict=True)])
+    deadline, text = time.monotonic() + 60, ""
+    while text.count("ray_mpt_arg{") < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        text = page(port)
+    print(text)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[2]))
