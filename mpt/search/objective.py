@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mpt.metrics.relative_gain import (
     Candidate,
@@ -164,13 +164,20 @@ class PointScore:
     """What a reader must know: divergence, tasks left out; empty if nothing."""
 
 
-def leaf_counts(store: LeafStore, table: LeafTable) -> tuple[int, int]:
+class Leaves(Protocol):
+    """Where leaves are looked up: a `LeafStore`, or a part of one."""
+
+    def get(self, key: str) -> Record | None:
+        """Return the leaf under a key, or None if it is not there."""
+
+
+def leaf_counts(store: Leaves, table: LeafTable) -> tuple[int, int]:
     """Return (leaves on disk, leaves) of a table."""
     keys = [key for seeds in table.values() for lrs in seeds.values() for _, key in lrs]
     return sum(store.get(key) is not None for key in keys), len(keys)
 
 
-def selected_scores(store: LeafStore, table: LeafTable) -> dict[str, dict[int, float]]:
+def selected_scores(store: Leaves, table: LeafTable) -> dict[str, dict[int, float]]:
     """Return task → data seed → test score of the learning rate with the best dev score.
 
     A (task, seed) one of whose leaves is missing has no score: the choice would not be the
@@ -199,7 +206,7 @@ def _number(leaf: Record, name: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def score_point(point: Mapping[str, Any], store: LeafStore) -> PointScore:
+def score_point(point: Mapping[str, Any], store: Leaves) -> PointScore:
     """Compute a point's score from the leaves it names.
 
     The interval's generator depends on the study's train seed alone, so that all points are
