@@ -39,6 +39,11 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (DownstreamConfig, "lrs", 0.5, "distinct finite numbers > 0"),
     (DownstreamConfig, "steps", 0, "a whole number ≥ 1"),
     (DownstreamConfig, "eval_every", 0, "a whole number ≥ 1"),
+    (DownstreamConfig, "max_epochs", 0, "a whole number ≥ 1 or None"),
+    (DownstreamConfig, "patience", 0, "a whole number ≥ 1 or None"),
+    (DownstreamConfig, "catch_up", -0.1, "a finite number ≥ 0 or None"),
+    (DownstreamConfig, "catch_up", math.nan, "a finite number ≥ 0 or None"),
+    (DownstreamConfig, "catch_up_after", 0, "a whole number ≥ 1"),
     (DownstreamConfig, "select", "worst", '"best" or "last"'),
     (DownstreamConfig, "max_test", 0, "a whole number ≥ 1 or None"),
     (DownstreamConfig, "max_dev", 1.5, "a whole number ≥ 1 or None"),
@@ -80,5 +85,13 @@ def test_the_defaults_are_the_papers() -> None:
     assert (upstream.inner_steps, upstream.items_per_step) == (1, 2)
     assert downstream.lrs == (0.5, 0.4, 0.3, 0.2)
     assert (downstream.batch_size, downstream.steps, downstream.eval_every) == (8, 3000, 50)
+    assert (downstream.max_epochs, downstream.patience, downstream.catch_up) == (None, None, None)
     assert (PromptConfig().length, TextConfig().max_input) == (100, 512)
     assert StudyConfig().data_seeds == (13, 21, 42, 87, 100)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(8, 20), (9, 30), (32, 80), (100, 100)])
+def test_the_cap_on_epochs_bites_on_few_rows_only(rows: int, steps: int) -> None:
+    # Ten epochs of rows / 4 batches, the last of them not full.
+    assert DownstreamConfig(steps=100, batch_size=4, max_epochs=10).steps_on(rows) == steps
+    assert DownstreamConfig(steps=100, batch_size=4).steps_on(rows) == 100

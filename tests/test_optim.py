@@ -86,6 +86,26 @@ def test_kept_runs_go_on_as_if_nothing_had_happened() -> None:
     assert torch.equal(cut.prompts, whole.prompts[[2, 0]])
 
 
+def test_a_run_that_enters_later_starts_at_its_first_step() -> None:
+    generator = torch.Generator().manual_seed(2)
+    start = torch.randn(3, 5, 4, generator=generator)
+    late, alone = Adafactor(start[:2].clone(), LRS[:2]), Adafactor(start[2:].clone(), LRS[2:])
+    undisturbed = Adafactor(start[:2].clone(), LRS[:2])
+    for step in range(10):
+        grads = _gradients(step, start)
+        if step == 4:
+            late.add(start[2:], LRS[2:])
+        if step >= 4:
+            alone.step(grads[2:])
+        late.step(grads if step >= 4 else grads[:2])
+        undisturbed.step(grads[:2])
+    assert torch.equal(late.prompts, torch.cat([undisturbed.prompts, alone.prompts]))
+    late.keep([])
+    late.add(start[1:2], LRS[1:2])
+    late.step(_gradients(0, start)[1:2])
+    assert late.prompts.shape == (1, 5, 4)
+
+
 def test_a_saved_state_goes_on_bit_for_bit() -> None:
     stack = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(3))
     whole = Adafactor(stack.clone(), LRS)

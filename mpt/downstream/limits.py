@@ -69,17 +69,15 @@ class PackLimits:
 
     def shrunk(self, *, tokens: int | None = None, evaluation: int | None = None) -> PackLimits:
         """Return the limits after memory has run out; `source` says so."""
+        changed: dict[str, Any] = {}
         source = self.source
         if tokens is not None and tokens < self.tokens:
+            changed["tokens"] = tokens
             source += f"; out of memory in training: tokens {self.tokens} → {tokens}"
         if evaluation is not None and evaluation < self.evaluation:
+            changed["evaluation_tokens"] = evaluation
             source += f"; out of memory in evaluation: tokens {self.evaluation} → {evaluation}"
-        return dataclasses.replace(
-            self,
-            tokens=self.tokens if tokens is None else tokens,
-            evaluation_tokens=self.evaluation_tokens if evaluation is None else evaluation,
-            source=source,
-        )
+        return dataclasses.replace(self, source=source, **changed)
 
 
 def default_limits(device: torch.device | str) -> PackLimits:

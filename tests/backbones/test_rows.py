@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from mpt.backbones.rows import Row, RowTable, length_groups
+from mpt.backbones.rows import Row, RowTable, cheapest_groups, length_groups
 
 ROWS: list[Row] = [([5, 6, 1], [7, 1]), ([5, 1], [7, 8, 9, 1]), ([4, 4, 4, 4, 1], [1])]
 
@@ -57,3 +59,64 @@ def test_grouping_by_length_saves_most_of_the_padding() -> None:
 
 def test_no_rows_make_no_groups() -> None:
     assert length_groups([], 100) == []
+
+
+def _lengths(rows: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(5, 60, size=rows).tolist(), rng.integers(1, 9, size=rows).tolist()
+
+
+def _padded(groups: list[list[int]], inputs: list[int], targets: list[int], extra: int) -> int:
+    return sum(
+        len(group) * (extra + max(inputs[n] for n in group) + max(targets[n] for n in group))
+        for group in groups
+    )
+
+
+@pytest.mark.parametrize("max_tokens", [100, 300, 10_000])
+@pytest.mark.parametrize("pass_cost", [0, 10, 60])
+def test_passes_are_the_cheapest_of_all_cuts_of_the_sorted_rows(
+    max_tokens: int, pass_cost: int
+) -> None:
+    extra = 7
+    for seed in range(4):
+        inputs, targets = _lengths(9, seed)
+        inputs[3], targets[3] = inputs[5], targets[5]  # rows of one length
+        order = sorted(range(9), key=lambda n: (-inputs[n], -targets[n]))
+        costs = []
+        for cuts in itertools.product([False, True], repeat=8):
+            edges = [0, *[n + 1 for n, cut in enumerate(cuts) if cut], 9]
+            groups = [order[a:b] for a, b in itertools.pairwise(edges)]
+            sizes = [(_padded([group], inputs, targets, extra), len(group)) for group in groups]
+            if all(size <= max_tokens or rows == 1 for size, rows in sizes):
+                costs.append(pass_cost * len(groups) + sum(size for size, _ in sizes))
+        groups = cheapest_groups(
+            inputs, targets, extra=extra, pass_cost=pass_cost, max_tokens=max_tokens
+        )
+        cost = pass_cost * len(groups) + _padded(groups, inputs, targets, extra)
+        assert cost == min(costs)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 200, 10_000])
+def test_cheapest_passes_hold_every_row_once_within_the_limit(max_tokens: int) -> None:
+    inputs, targets = _lengths(50)
+    groups = cheapest_groups(inputs, targets, extra=4, pass_cost=30, max_tokens=max_tokens)
+    assert sorted(row for group in groups for row in group) == list(range(50))
+    for group in groups:
+        assert _padded([group], inputs, targets, 4) <= max_tokens or len(group) == 1
+    longest = [max(inputs[row] for row in group) for group in groups]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_the_fixed_cost_weighs_padding_against_passes() -> None:
+    inputs, targets = _lengths(50)
+
+    def passes(pass_cost: int) -> list[list[int]]:
+        return cheapest_groups(inputs, targets, extra=4, pass_cost=pass_cost, max_tokens=10**6)
+
+    real = sum(inputs) + sum(targets) + 4 * 50
+    assert len(passes(10**6)) == 1
+    assert _padded(passes(0), inputs, targets, 4) == real  # no padding where a pass is free
+    numbers = [len(passes(cost)) for cost in (0, 10, 100, 1000)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert cheapest_groups([], [], extra=4, pass_cost=1, max_tokens=10) == []

@@ -159,6 +159,36 @@ def test_a_run_that_diverges_says_so(toy_backbone: Backbone) -> None:
     assert progress == [(step, 8) for step in range(1, 9)]
 
 
+def test_patience_and_the_cap_on_epochs_end_a_run(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    # 8 rows in batches of 8: an epoch is a step.
+    config = DownstreamConfig(steps=20, max_epochs=12, eval_every=2, patience=2, max_generated=4)
+    dev_scores = iter([0.25, 0.5, 0.5, 0.25])
+
+    def scores(self: Evaluator, *_: object) -> list[float]:
+        return [next(dev_scores)] if self.split == "dev" else [0.6]
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    run = TuningRun(TASK, 1e-3, no_prompt(toy_backbone))
+
+    def add(done: int, total: int) -> None:
+        told.append((done, total))
+
+    (result,) = fine_tune(toy_backbone, [run], config, TextConfig(), 7, add)
+    assert result.stopped == "patience at step 8"
+    assert (result.status, result.dev, result.best_step, result.test) == ("ok", 0.5, 4, 0.6)
+    assert result.cost["steps"] == 8
+    assert told == [(step, 12) for step in range(1, 13)]
+
+
+def test_catching_up_is_refused(toy_backbone: Backbone) -> None:
+    run = TuningRun(TASK, 1e-3, no_prompt(toy_backbone))
+    with pytest.raises(UsageError, match=r"catch_up is 0\.1, but must be None in fine-tuning"):
+        fine_tune(toy_backbone, [run], DownstreamConfig(catch_up=0.1), TextConfig(), 7)
+
+
 def test_a_prompt_is_refused(toy_backbone: Backbone) -> None:
     run = TuningRun(TASK, 1e-3, torch.zeros(3, toy_backbone.d_model))
     with pytest.raises(UsageError, match="has 3 tokens, but fine-tuning has none"):

@@ -10,95 +10,33 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import save_toy_t5, toy_task
+from toys import toy_task
 from transformers.optimization import Adafactor as HuggingFaceAdafactor
+from tuning_toys import P, families, mixed_tasks, same, start_prompt
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator
-from mpt.downstream.limits import PackLimits
 from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.errors import UsageError
 from mpt.gym.fewshot import FewShotTask
 from mpt.prompts import init_downstream
 from mpt.seeds import numpy_generator
 
-P = 4
 CONFIG = DownstreamConfig(steps=6, eval_every=3, batch_size=3)
-
-
-def _prompt(backbone: Backbone, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(P, backbone.d_model, generator=generator)
-
-
-def _runs(backbone: Backbone, tasks: Sequence[FewShotTask]) -> list[TuningRun]:
-    """Every task with two learning rates and two starting prompts."""
-    return [
-        TuningRun(task, lr, _prompt(backbone, seed))
-        for task in tasks
-        for lr in (0.3, 0.1)
-        for seed in (0, 1)
-    ]
 
 
 def _tune(
     backbone: Backbone,
     runs: Sequence[TuningRun],
     config: DownstreamConfig = CONFIG,
-    limits: PackLimits | None = None,
 ) -> list[TuningResult]:
-    return tune(backbone, runs, config, TextConfig(), 42, limits=limits)
-
-
-def _same(one: TuningResult, other: TuningResult) -> bool:
-    scores = (one.dev, one.test, one.best_step, one.curve, one.status)
-    others = (other.dev, other.test, other.best_step, other.curve, other.status)
-    return scores == others and torch.equal(one.prompt, other.prompt)
-
-
-@pytest.fixture(scope="module")
-def random_backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(str(save_toy_t5(tmp_path_factory.mktemp("random-t5"))))
+    return tune(backbone, runs, config, TextConfig(), 42)
 
 
 @pytest.fixture
 def tasks() -> list[FewShotTask]:
-    """Tasks of different length and size, one with two data seeds."""
-    return [
-        toy_task("toy-one", 13),
-        toy_task("toy-one", 21),
-        toy_task("a_task_with_a_long_name", 13, shots=5),
-    ]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_any_packing_gives_what_separate_runs_give(
-    seed: int, random_backbone: Backbone, tasks: list[FewShotTask]
-) -> None:
-    """50 steps in float32: random members, order and pass size; the update is compared.
-
-    On random weights, because where a trained model's gradients nearly vanish Adafactor blows up
-    any rounding: on the trained toy the same comparison gives up to 5e-2 in float32, and less than
-    1e-10 in float64 (next test), which shows that it is rounding and nothing else.
-    """
-    rng = np.random.default_rng(seed)
-    config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
-    everything = _runs(random_backbone, tasks)
-    runs = [everything[place] for place in rng.permutation(len(everything))[: 3 + 2 * seed]]
-    limits = PackLimits(
-        runs=int(rng.integers(1, 8)),
-        tokens=int(rng.integers(50, 2000)),
-        pass_cost=int(rng.integers(0, 200)),
-        source="random",
-    )
-    packed = _tune(random_backbone, runs, config, limits)
-    for run, result in zip(runs, packed, strict=True):
-        (alone,) = _tune(random_backbone, [run], config)
-        update = alone.prompt - run.prompt
-        error = ((result.prompt - alone.prompt).norm() / update.norm()).item()
-        assert error <= 1e-5, f"relative difference of the update {error:.1e}"
-        assert (result.dev, result.test) == (alone.dev, alone.test)
+    return mixed_tasks()
 
 
 @pytest.mark.parametrize("position", ["prepend", "append"])
@@ -107,7 +45,7 @@ def test_packing_agrees_to_float64s_precision_in_float64(
 ) -> None:
     toy_backbone64 = load_backbone(str(toy_checkpoint), dtype=torch.float64, position=position)
     config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
-    runs = _runs(toy_backbone64, tasks)[::3]
+    runs = families(toy_backbone64, tasks)[::3]
     for run, result in zip(runs, _tune(toy_backbone64, runs, config), strict=True):
         (alone,) = _tune(toy_backbone64, [run], config)
         update = alone.prompt - run.prompt
@@ -117,9 +55,9 @@ def test_packing_agrees_to_float64s_precision_in_float64(
 def test_the_same_pack_again_is_bit_identical(
     toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
-    runs = _runs(toy_backbone, tasks)
+    runs = families(toy_backbone, tasks)
     pairs = zip(_tune(toy_backbone, runs), _tune(toy_backbone, runs), strict=True)
-    assert all(_same(one, other) for one, other in pairs)
+    assert all(same(one, other) for one, other in pairs)
 
 
 def test_a_run_equals_a_plain_loop_with_hugging_faces_adafactor(
@@ -127,8 +65,8 @@ def test_a_run_equals_a_plain_loop_with_hugging_faces_adafactor(
 ) -> None:
     task = tasks[2]  # 10 rows in batches of 4: 4, 4, 2
     config = DownstreamConfig(steps=7, eval_every=7, batch_size=4)
-    (result,) = _tune(toy_backbone64, [TuningRun(task, 0.3, _prompt(toy_backbone64))], config)
-    prompt = torch.nn.Parameter(_prompt(toy_backbone64).double())
+    (result,) = _tune(toy_backbone64, [TuningRun(task, 0.3, start_prompt(toy_backbone64))], config)
+    prompt = torch.nn.Parameter(start_prompt(toy_backbone64).double())
     settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
     settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "lr": 0.3}
     optimiser = HuggingFaceAdafactor([prompt], **settings)
@@ -161,7 +99,7 @@ def test_the_data_order_is_common_to_learning_rates_and_initialisations(
         return row_losses(prompts, batch)
 
     monkeypatch.setattr(toy_backbone, "row_losses", spy)
-    _tune(toy_backbone, _runs(toy_backbone, tasks[:1]))
+    _tune(toy_backbone, families(toy_backbone, tasks[:1]))
     for runs, rows in seen:
         batches = [
             sorted(row for r, row in zip(runs, rows, strict=True) if r == n) for n in (0, 3)
@@ -203,7 +141,7 @@ def test_the_selected_prompt_is_a_copy_and_tested_only_once(
     tasks: list[FewShotTask],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    run = TuningRun(tasks[0], 0.3, start_prompt(toy_backbone))
     evaluated = (2, 4, 6, 7)
     states = {}
     for steps in evaluated:
@@ -223,7 +161,7 @@ def test_the_selected_prompt_is_a_copy_and_tested_only_once(
 
 
 def test_a_diverging_run_ends_alone(toy_backbone: Backbone, tasks: list[FewShotTask]) -> None:
-    runs = _runs(toy_backbone, tasks[:2])
+    runs = families(toy_backbone, tasks[:2])
     poisoned = list(runs)
     poisoned[1] = TuningRun(tasks[0], 0.3, torch.full_like(runs[1].prompt, math.nan))
     poisoned[5] = TuningRun(tasks[1], 1e30, runs[5].prompt)  # overflows on its way
@@ -257,6 +195,8 @@ def test_a_pack_in_which_every_run_diverges_ends_early(
     [
         {"batch_size": 4},
         {"steps": 5},
+        {"max_epochs": 1},
+        {"catch_up": 0.0, "catch_up_after": 1},
         {"eval_every": 2},
         {"select": "last"},
         {"dropout": 0.2},
@@ -269,21 +209,21 @@ def test_every_setting_of_the_recipe_acts(
     change: dict[str, Any], toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
     task = dataclasses.replace(tasks[2], metric="Rouge-L")
-    runs = [TuningRun(task, lr, _prompt(toy_backbone, n)) for lr in (0.3, 3.0) for n in range(3)]
+    runs = families(toy_backbone, [task], (0.3, 3.0), prompts=3)
     base = _tune(toy_backbone, runs)
     changed = _tune(toy_backbone, runs, dataclasses.replace(CONFIG, **change))
-    assert not all(_same(one, other) for one, other in zip(base, changed, strict=True))
+    assert not all(same(one, other) for one, other in zip(base, changed, strict=True))
 
 
 @pytest.mark.parametrize("what", ["lr", "prompt", "task", "root_seed", "text"])
 def test_every_part_of_a_run_acts(
     what: str, toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
-    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    run = TuningRun(tasks[0], 0.3, start_prompt(toy_backbone))
     root, text = 42, TextConfig()
     changed = {
         "lr": dataclasses.replace(run, lr=0.2),
-        "prompt": dataclasses.replace(run, prompt=_prompt(toy_backbone, 1)),
+        "prompt": dataclasses.replace(run, prompt=start_prompt(toy_backbone, 1)),
         "task": dataclasses.replace(run, task=tasks[1]),
     }.get(what, run)
     base = _tune(toy_backbone, [run])[0]
@@ -297,7 +237,7 @@ def test_dropout_masks_do_not_depend_on_the_pack(
     toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
     config = dataclasses.replace(CONFIG, dropout=0.3)
-    runs = _runs(toy_backbone, tasks)
+    runs = families(toy_backbone, tasks)
     state = torch.get_rng_state()
     packed = _tune(toy_backbone, runs, config)
     assert torch.equal(torch.get_rng_state(), state)
@@ -310,9 +250,9 @@ def test_neither_weights_nor_starting_prompts_are_touched(
     toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
     before = {name: weight.clone() for name, weight in toy_backbone.model.named_parameters()}
-    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    run = TuningRun(tasks[0], 0.3, start_prompt(toy_backbone))
     (result,) = _tune(toy_backbone, [run])
-    assert torch.equal(run.prompt, _prompt(toy_backbone))
+    assert torch.equal(run.prompt, start_prompt(toy_backbone))
     assert not torch.equal(result.prompt, run.prompt)
     assert not result.prompt.requires_grad
     for name, weight in toy_backbone.model.named_parameters():
@@ -321,7 +261,7 @@ def test_neither_weights_nor_starting_prompts_are_touched(
 
 
 def test_cost_counts_the_rows_trained_on(toy_backbone: Backbone, tasks: list[FewShotTask]) -> None:
-    (result,) = _tune(toy_backbone, [TuningRun(tasks[0], 0.3, _prompt(toy_backbone))])
+    (result,) = _tune(toy_backbone, [TuningRun(tasks[0], 0.3, start_prompt(toy_backbone))])
     rows = toy_backbone.encode_rows(tasks[0].name, tasks[0].train, TextConfig())
     # 8 rows in batches of 3, 3, 2: six steps are two epochs.
     assert result.cost["steps"] == 6
@@ -340,7 +280,7 @@ def test_progress_is_told_after_every_step_and_may_end_the_pack(
         if done == 4:
             raise KeyboardInterrupt
 
-    run = TuningRun(tasks[0], 0.3, _prompt(toy_backbone))
+    run = TuningRun(tasks[0], 0.3, start_prompt(toy_backbone))
     with pytest.raises(KeyboardInterrupt):
         tune(toy_backbone, [run], CONFIG, TextConfig(), 42, listen)
     assert told == [(1, 6), (2, 6), (3, 6), (4, 6)]
@@ -350,7 +290,7 @@ def test_one_name_for_two_sets_of_data_is_refused(
     toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
     other = dataclasses.replace(tasks[0], digest="other")
-    runs = [TuningRun(task, 0.3, _prompt(toy_backbone)) for task in (tasks[0], other)]
+    runs = [TuningRun(task, 0.3, start_prompt(toy_backbone)) for task in (tasks[0], other)]
     with pytest.raises(UsageError, match="toy-one with data seed 13 is given twice"):
         _tune(toy_backbone, runs)
 
@@ -361,7 +301,7 @@ def test_a_prompt_of_another_width_or_length_is_refused(
     wide, long = torch.ones(P, toy_backbone.d_model + 1), torch.ones(P + 1, toy_backbone.d_model)
     with pytest.raises(UsageError, match=r"prompt of toy-one is \(4, 33\), but must be \[P, 32\]"):
         _tune(toy_backbone, [TuningRun(tasks[0], 0.3, wide)])
-    runs = [TuningRun(tasks[0], 0.3, prompt) for prompt in (_prompt(toy_backbone), long)]
+    runs = [TuningRun(tasks[0], 0.3, prompt) for prompt in (start_prompt(toy_backbone), long)]
     with pytest.raises(UsageError, match="P the same for all runs"):
         _tune(toy_backbone, runs)
 
