@@ -9,13 +9,13 @@ leader's interval would end there too, whatever its missing leaves are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt.metrics.relative_gain import Gain, average_relative_gain
 from mpt.search.objective import LeafTable, Leaves, leaf_counts, score_point, selected_scores
 from mpt.seeds import numpy_generator
+from mpt.storage import canonical
 
 BEST = 1.0
 """The highest score of every metric of the gym (a fraction, or a correlation)."""
@@ -83,7 +83,7 @@ def leader_low(points: Sequence[Mapping[str, Any]], store: Leaves) -> float | No
     The leader is the complete point with the highest score; the first of equal ones.
 
     Args:
-        points: point records of one study (see `of_study`).
+        points: point records that compete with each other (see `rivals`).
         store: the leaves they name.
 
     Returns:
@@ -98,22 +98,32 @@ def leader_low(points: Sequence[Mapping[str, Any]], store: Leaves) -> float | No
     return None if best is None else best[1]
 
 
-def of_study(
-    points: Sequence[Mapping[str, Any]], identity: Mapping[str, Any]
+def rivals(
+    points: Sequence[Mapping[str, Any]], point: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
-    """Return the points that can be compared with one of this identity.
+    """Return the point records that a point competes with.
 
-    They differ from it in the upstream trajectory and its steps alone: backbone, downstream
-    recipe, scored files and train seed are the same.
+    They differ from it in settings and steps alone: backbone, downstream recipe, scored files and
+    train seed are the same, and so are method and source tasks.
+
+    Args:
+        points: records, e.g. all of a results directory.
+        point: the point's record, or what is known of it already: ``identity``, ``method``,
+            ``partition``, ``sources``, ``source_set`` and ``source_shots``.
     """
-    mark = study_mark(identity)
-    return [point for point in points if study_mark(point["identity"]) == mark]
+    return [other for other in points if _mark(other) == _mark(point)]
 
 
-def study_mark(identity: Mapping[str, Any]) -> str:
-    """Return what is the same in the identities of all points of a study, as one text."""
-    same = {name: value for name, value in identity.items() if name not in ("trajectory", "steps")}
-    return json.dumps(same, sort_keys=True)
+_SAME = ("method", "partition", "sources", "source_set", "source_shots")
+
+
+def _mark(point: Mapping[str, Any]) -> str:
+    """Return what a point shares with its rivals, as one text."""
+    identity = point["identity"]
+    study = {
+        name: value for name, value in identity.items() if name not in ("trajectory", "steps")
+    }
+    return canonical([study, *(point.get(name) for name in _SAME)])
 
 
 def _complete(point: Mapping[str, Any], store: Leaves) -> bool:

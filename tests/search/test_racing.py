@@ -8,7 +8,7 @@ import pytest
 
 from mpt.records import Record, leaf_key
 from mpt.search.objective import LeafTable, score_point
-from mpt.search.racing import hopeless, leader_low, of_study, optimistic_bound
+from mpt.search.racing import hopeless, leader_low, optimistic_bound, rivals
 
 Scores = dict[str, list[list[float | None]]]
 """task → for each data seed the test score of each learning rate; None: the run diverged."""
@@ -175,15 +175,28 @@ def test_with_one_data_seed_there_is_no_interval_and_no_leader(store: Memory) ->
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        ({"trajectory": "other"}, True),
-        ({"steps": 50}, True),
-        ({"train_seed": 43}, False),
-        ({"backbone": "other"}, False),
-        ({"downstream": {"steps": 10}}, False),
+        ({"identity.trajectory": "other"}, True),
+        ({"identity.steps": 50}, True),
+        ({"config": "other"}, True),
+        ({"identity.train_seed": 43}, False),
+        ({"identity.backbone": "other"}, False),
+        ({"identity.downstream": {"steps": 10}}, False),
+        ({"method": "reptile"}, False),
+        ({"partition": "cls_to_cls"}, False),
+        ({"source_shots": 32}, False),
     ],
 )
-def test_points_are_compared_within_their_study(change: dict[str, Any], same: bool) -> None:
-    identity = {"trajectory": "t", "steps": 25, "backbone": "b", "train_seed": 42}
-    point = {"identity": {**identity, "downstream": {"steps": 3000}, **change}}
-    ours = {**identity, "downstream": {"steps": 3000}}
-    assert bool(of_study([point], ours)) is same
+def test_points_compete_where_only_settings_and_steps_differ(
+    change: dict[str, Any], same: bool
+) -> None:
+    ours = {
+        "identity": {"trajectory": "t", "steps": 25, "backbone": "b", "train_seed": 42},
+        "method": "maml",
+        "partition": "random_to_random",
+        "config": "c",
+    }
+    other = {**ours, "identity": dict(ours["identity"])}  # type: ignore[call-overload]
+    for name, value in change.items():
+        part, _, field = name.rpartition(".")
+        (other[part] if part else other)[field] = value  # type: ignore[index]
+    assert bool(rivals([other], ours)) is same
