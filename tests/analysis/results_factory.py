@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from mpt.records import LeafStore, PointStore, Record, make_leaf
 
@@ -34,6 +35,13 @@ class Results:
         self, task: str, seed: int, lr: float, *, init: str, **result: float | str | None
     ) -> str:
         """Write one leaf and return its key."""
+        leaf = self._leaf(task, seed, lr, init, result)
+        self.leaves.put_many([leaf])
+        return str(leaf["key"])
+
+    def _leaf(
+        self, task: str, seed: int, lr: float, init: str, result: Mapping[str, float | str | None]
+    ) -> Record:
         body: Record = {
             "dev": 0.5,
             "test": 0.5,
@@ -52,22 +60,23 @@ class Results:
             "metric": "ACC",
         }
         cost = {"steps": 10, "examples": 80, "tokens": 1000, "seconds": 1.5}
-        leaf = make_leaf(identity, body, cost, ORIGIN)
-        self.leaves.put_many([leaf])
-        return str(leaf["key"])
+        return make_leaf(identity, body, cost, ORIGIN)
 
     def table(self, scores: Scores, init: str) -> dict[str, dict[str, list[tuple[float, str]]]]:
         """Write leaves whose first learning rate is the best on dev; return the table of keys."""
-        return {
-            task: {
-                str(seed): [
-                    (lr, self.leaf(task, seed, lr, init=init, dev=0.9 - 0.1 * n, test=test))
-                    for n, lr in enumerate(self.lrs)
-                ]
-                for seed, test in row.items()
-            }
-            for task, row in scores.items()
-        }
+        leaves: list[Record] = []
+        keys: dict[str, dict[str, list[tuple[float, str]]]] = {}
+        for task, row in scores.items():
+            for seed, test in row.items():
+                for n, lr in enumerate(self.lrs):
+                    result = {"dev": 0.9 - 0.1 * n, "test": test}
+                    leaves.append(self._leaf(task, seed, lr, init, result))
+                    at = keys.setdefault(task, {}).setdefault(str(seed), [])
+                    at.append((lr, leaves[-1]["key"]))
+        # whether a leaf outlives a power failure is not the question here, and a disk is slow
+        with mock.patch("mpt.storage.os.fsync"):
+            self.leaves.put_many(leaves)
+        return keys
 
     def point(
         self,
