@@ -12,6 +12,7 @@ from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
+PRECISIONS = ("float32", "bfloat16", "float16")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
@@ -214,6 +215,9 @@ class StudyConfig:
     """Few-shot samples per task; both upstream items and downstream leaves run over them."""
     train_seed: int = 42
     """Root of every generator."""
+    precision: str = "float32"
+    """Number format of the backbone's weights and activations; `load_backbone` refuses "float16".
+    Prompts and optimisers are float32 with any of them."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     """The soft prompt."""
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -231,6 +235,7 @@ class StudyConfig:
                 "distinct whole numbers, at least one",
             ),
             train_seed=_at_least(0),
+            precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
         )
 
     @property

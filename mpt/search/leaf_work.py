@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.checkpoints import TrajectoryCheckpoints
 from mpt.errors import DataError
 from mpt.provenance import provenance
-from mpt.records import LeafStore, append_line, make_leaf
+from mpt.records import LeafStore, Record, append_line, make_leaf
 from mpt.search.objective import Pack, PackRun
 from mpt.search.pack_limits import pack_limits, remember_limits
 from mpt.storage import digest
@@ -188,23 +188,8 @@ class LeafWork:
         assert self._queue is not None
         if self._keep_prompts:
             self._save_prompts(new)
-        origin = {**provenance(), "pack": self._queue.limits.to_dict()}
-        leaves = [
-            make_leaf(run.identity, leaf_body(result), dict(result.cost), origin)
-            for run, result in new
-        ]
-        written = self._store.put_many(leaves)
-        self.computed += len(leaves)
-        append_line(
-            self._store.disk.root / "packs.jsonl",
-            {
-                "time": origin["time"],
-                "tasks": sorted({run.task.name for run, _ in new}),
-                "leaves": [leaf["key"] for leaf in leaves],
-                "already_there": len(leaves) - len(written),
-                "seconds": round(sum(result.cost["seconds"] for _, result in new), 3),
-            },
-        )
+        commit_leaves(self._store, new, {"pack": self._queue.limits.to_dict()})
+        self.computed += len(new)
 
     def _save_prompts(self, finished: Sequence[tuple[PackRun, TuningResult]]) -> None:
         from mpt.prompts import save_prompt
@@ -217,6 +202,34 @@ class LeafWork:
         self._todo = []
         remember_limits(self._study, queue.limits, self._store.disk)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def commit_leaves(
+    store: LeafStore, finished: Sequence[tuple[PackRun, TuningResult]], origin: Record
+) -> None:
+    """Put finished runs on disk as a whole, with a line in the log.
+
+    Args:
+        store: where leaves go.
+        finished: runs and what they gave.
+        origin: what a leaf's provenance says besides commit, versions and machine.
+    """
+    origin = {**provenance(), **origin}
+    leaves = [
+        make_leaf(run.identity, leaf_body(result), dict(result.cost), origin)
+        for run, result in finished
+    ]
+    written = store.put_many(leaves)
+    append_line(
+        store.disk.root / "packs.jsonl",
+        {
+            "time": origin["time"],
+            "tasks": sorted({run.task.name for run, _ in finished}),
+            "leaves": [leaf["key"] for leaf in leaves],
+            "already_there": len(leaves) - len(written),
+            "seconds": round(sum(result.cost["seconds"] for _, result in finished), 3),
+        },
+    )
 
 
 def prompt_path(results: Path, leaf: str) -> Path:

@@ -20,6 +20,7 @@ from mpt.gym.fewshot import FewShotTask, load_task
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
+    from mpt.search.fine_tuning import FineTuningConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +214,16 @@ class Study:
         """The study's settings."""
         return self.plan.config
 
-    def trajectory_key(self, upstream: UpstreamConfig) -> str:
-        """Return the key of an upstream trajectory on this study's source items."""
+    def trajectory_key(self, upstream: UpstreamConfig | FineTuningConfig) -> str:
+        """Return the key of an upstream trajectory on this study's source items.
+
+        Fine-tuning has a key too: of its settings, and of what it is compared with.
+        """
+        from mpt.search.fine_tuning import FineTuningConfig, fine_tuning_key
         from mpt.upstream.engine import trajectory_key
 
+        if isinstance(upstream, FineTuningConfig):
+            return fine_tuning_key(self, upstream)
         config = self.config
         return trajectory_key(
             self.backbone,
@@ -241,7 +248,7 @@ def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
     samples = _samples(config, plan.scored, plan.target_shots)
     if not items:
         raise UsageError("the study has no source tasks")
-    backbone = _backbone(config.backbone, device, config.prompt.position)
+    backbone = backbone_of(config, device)
     return Study(plan=plan, backbone=backbone, items=tuple(items), scored=samples)
 
 
@@ -257,9 +264,19 @@ def _samples(
     }
 
 
-@functools.lru_cache(maxsize=1)
-def _backbone(name: str, device: str, position: str) -> Backbone:
-    """Load a backbone once for all studies in a row that use it."""
-    from mpt.backbones import load_backbone  # torch and transformers take seconds to import
+def backbone_of(config: StudyConfig, device: str) -> Backbone:
+    """Load a study's backbone, once for all studies in a row that use it.
 
-    return load_backbone(name, device=device, position=position)
+    Raises:
+        UsageError: there is no such backbone, or its number format is refused.
+    """
+    return _backbone(config.backbone, device, config.prompt.position, config.precision)
+
+
+@functools.lru_cache(maxsize=2)  # fine-tuning may start from another than prompts do
+def _backbone(name: str, device: str, position: str, precision: str) -> Backbone:
+    import torch  # torch and transformers take seconds to import
+
+    from mpt.backbones import load_backbone
+
+    return load_backbone(name, device=device, dtype=getattr(torch, precision), position=position)

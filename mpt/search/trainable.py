@@ -20,6 +20,7 @@ from ray import tune
 
 from mpt.errors import DataError, MptError, UsageError
 from mpt.plan import Rates
+from mpt.search.course_work import course_work
 from mpt.search.job import Course
 from mpt.search.probe import probe
 from mpt.search.study import Study, StudyPlan, open_study
@@ -61,9 +62,9 @@ class SearchTrial(tune.Trainable):
         torch.set_num_threads(1)
         try:
             study = _open(self._course.plan, device_of(config["device"]))
-            work = TrajectoryWork(
+            work = course_work(
                 study,
-                self._course.trajectory,
+                self._course,
                 config["results"],
                 config["chunk_s"],
                 keep_prompts=config["keep_prompts"],
