@@ -93,11 +93,11 @@ METHODS: dict[str, Look] = {
     "fomaml": Look(SKY, "s"),
     "reptile": Look(GREEN, "^"),
     "multitask": Look(ORANGE, "D"),
-    "fine_tuning": Look(PURPLE, "v"),
+    "fine_tuning": Look(VERMILION, "v"),
     BASELINE: Look(BLACK, "x"),
 }
 """Method → look, in the order of the paper's tables."""
-_OTHERS = (Look(VERMILION, "P"), Look(GREY, "X"), Look(BLACK, "*"))
+_OTHERS = (Look(PURPLE, "P"), Look(GREY, "X"), Look(BLACK, "*"))
 
 
 def look(method: str) -> Look:

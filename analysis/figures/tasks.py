@@ -14,6 +14,8 @@ _PITCH_CM = 0.14
 """Height of one method's line within a task's row."""
 _GAP_CM = 0.12
 """Free height between two tasks."""
+_NAME_CM = 0.32
+"""Height that a task's name takes."""
 _NAME = 26
 """Letters of a task's name; a longer one loses its middle."""
 
@@ -32,12 +34,12 @@ def shorten(names: Sequence[str], letters: int = _NAME) -> list[str]:
 
 
 def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
-    """Return the range of the axis: all values and intervals, but not for a few extreme ones.
+    """Return the range of the axis: all values and intervals, but for a few extreme gains.
 
-    Each side reaches its outermost end, or, where that is more than 2.5 times as far from the
-    median as nine tenths of all ends are, only 2.5 times as far: relative gains over a baseline
-    near zero would squeeze all the others. What lies outside is drawn on the edge as an arrow with
-    its number.
+    Where 0 is a mark (gains), a side whose outermost end is more than 4 times as far from the
+    median as nine tenths of all ends are reaches 2.5 times as far only: a relative gain over a
+    baseline near zero would squeeze all the others. What lies outside is drawn on the edge as an
+    arrow with its number.
     """
     ends = [
         end
@@ -45,13 +47,15 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
         for end in (estimate.value, estimate.low, estimate.high)
         if end is not None
     ]
-    if zero:
-        ends.append(0.0)
     if not ends:
         return 0.0, 1.0
-    middle = float(np.median(ends))
-    reach = 2.5 * float(np.quantile(np.abs(np.subtract(ends, middle)), 0.9))
-    low, high = max(min(ends), middle - reach), min(max(ends), middle + reach)
+    low, high = min(ends), max(ends)
+    if zero:
+        middle = float(np.median(ends))
+        usual = float(np.quantile(np.abs(np.subtract(ends, middle)), 0.9))
+        low = low if middle - low <= 4 * usual else middle - 2.5 * usual
+        high = high if high - middle <= 4 * usual else middle + 2.5 * usual
+        low, high = min(low, 0.0), max(high, 0.0)
     margin = 0.04 * (high - low) or max(0.05 * abs(high), 0.5)
     return low - margin, high + margin
 
@@ -68,7 +72,7 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     values = {
         m: [*([chart.summary[m]] if chart.summary else []), *chart.series[m]] for m in methods
     }
-    pitch = _PITCH_CM * len(methods) + _GAP_CM
+    pitch = max(_PITCH_CM * len(methods) + _GAP_CM, _NAME_CM)
     figure, ax = style.axes(height_cm=1.9 + pitch * len(rows))
     everything = [estimate for column in values.values() for estimate in column]
     ax.set_xlim(limits(everything, chart.zero))
