@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,13 @@ class Domain:
         assert self.low is not None
         assert self.high is not None
         return (self.low, self.high)
+
+    def members(self) -> Sequence[float]:
+        """Return every value; empty for a range of real numbers."""
+        if self.values or not self.whole:
+            return self.values
+        low, high = self.extremes()
+        return range(int(low), int(high) + 1)
 
     def at(self, share: float) -> float:
         """Return the value at a share in [0, 1) of the domain; whole numbers stay whole."""

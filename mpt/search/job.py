@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpt.search.spaces import Trajectory
 from mpt.search.study import StudyPlan
+
+if TYPE_CHECKING:
+    from mpt.search.choosers import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,12 @@ class SearchJob:
     chunk_s: float = 5.0
     """Seconds of work between two looks at the clock: of upstream learning between two
     checkpoints, of tuning between two reports."""
+    search: Search | None = None
+    """How further courses are chosen while the job runs; None: `courses` are all of them."""
+    scheduler: str = "none"
+    """"none", or "asha": courses that fall behind at a rung are stopped there."""
+    racing: bool = False
+    """Courses that cannot reach the leader any more are stopped."""
     keep_prompts: bool = False
     """Keep every tuned prompt beside its leaf."""
 

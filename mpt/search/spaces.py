@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,20 @@ class Space:
                 f"space {self.name!r} holds a range for {', '.join(ranges)}, of which no grid can "
                 "be made; use --searcher random or optuna with --num-samples N"
             )
-        rows = itertools.product(*(domain.values for domain in self.domains))
-        points = [dict(zip(self._names(), row, strict=True)) for row in rows]
+        points = list(self.every_point())
         points.sort(key=lambda point: point != dict(self.first))  # stable: only `first` moves
         return points
 
     @property
     def size(self) -> int | None:
-        """How many different trajectories there are; None for a continuous or long range."""
-        listed = all(domain.values for domain in self.domains)
-        return math.prod(len(domain.values) for domain in self.domains) if listed else None
+        """How many different trajectories there are; None if a range of real numbers is one."""
+        members = [domain.members() for domain in self.domains]
+        return math.prod(map(len, members)) if all(members) else None
+
+    def every_point(self) -> Iterator[dict[str, Any]]:
+        """Yield the searched settings of every trajectory; nothing where they are countless."""
+        for row in itertools.product(*(domain.members() for domain in self.domains)):
+            yield dict(zip(self._names(), row, strict=True))
 
     def check_count(self, count: int) -> None:
         """Refuse to draw more different trajectories than there are.
