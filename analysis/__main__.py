@@ -1,4 +1,4 @@
-"""``python -m analysis arg``: tables from records and scores."""
+"""``python -m analysis report|arg``: tables and figures from records, ARG of scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis.render import RENDERERS
 from mpt.errors import MptError
-from mpt.search.flags import Parser
+from mpt.search.flags import Parser, number
 
 
 class _Command(Parser):
@@ -41,7 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = _Command("python -m analysis", "Tables, figures and exports, read from records.")
-    commands = parser.add_subparsers(required=True, metavar="arg", parser_class=_Command)
+    commands = parser.add_subparsers(required=True, metavar="report|arg", parser_class=_Command)
+    _add_report(
+        commands.add_parser(
+            "report",
+            help="every table and figure of a results directory, as a static site",
+            description="Write index.html (opens from disk), report.md, and every table as "
+            "Markdown, CSV and LaTeX.",
+        )
+    )
     arg = commands.add_parser(
         "arg",
         help="ARG of scores from elsewhere",
@@ -53,6 +61,43 @@ def _parser() -> Parser:
     arg.add_argument("--format", choices=tuple(RENDERERS), default="md", help="of the table")
     arg.set_defaults(run=_arg)
     return parser
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--results", required=True, type=Path, metavar="DIR", help="results directory, only read")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the report goes")
+    add("--backbone", help="of the tables that show one model (default: T5-large if it was run)")
+    for unit in ("steps", "samples"):
+        add(
+            f"--budget-{unit}",
+            type=number,
+            metavar="N",
+            help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
+        )
+    add("--copy-records", action="store_true", help="make the report whole without DIR")
+    add("--no-figures", action="store_true", help="tables only")
+    parser.set_defaults(run=_report)
+
+
+def _report(flags: argparse.Namespace) -> int:
+    from analysis.report import ReportOptions, write_report
+
+    budgets = {"steps": flags.budget_steps, "examples": flags.budget_samples}
+    options = ReportOptions(
+        backbone=flags.backbone,
+        budgets={unit: budget for unit, budget in budgets.items() if budget is not None},
+        figures=not flags.no_figures,
+        copy_records=flags.copy_records,
+    )
+    written = write_report(flags.results, flags.out, options)
+    for problem in written.problems:
+        print(f"ignored: {problem}", file=sys.stderr)
+    print(
+        f"{written.tables} tables, {written.figures} figures, {written.cells} pages of cells → "
+        f"{written.index}"
+    )
+    return 0
 
 
 def _arg(flags: argparse.Namespace) -> int:

@@ -91,7 +91,6 @@ def subset_table(catalogue: Catalogue) -> Table:
             (text(name), text(len(tasks)), text(", ".join(tasks)))
             for name, tasks in catalogue.source_subsets.items()
         ),
-        notes=() if catalogue.source_subsets else ("This gym names no subset.",),
     )
 
 

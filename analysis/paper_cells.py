@@ -9,6 +9,7 @@ from analysis.arg import ScoredMethod, arg_cell
 from analysis.cells import OWN, Cell
 from analysis.lookup import Lookup, pilot_choice
 from analysis.names import BACKBONES, paper_backbone
+from analysis.pairs import Pairs
 from analysis.paper import Comparison, Ours, compare
 from analysis.published import (
     BEST_SETTING,
@@ -18,7 +19,7 @@ from analysis.published import (
 )
 from analysis.summary import Summary
 from analysis.table import number
-from analysis.tables import COMPARED, SWEPT, Pairs, task_cell
+from analysis.tables import COMPARED, SWEPT, task_cell
 from mpt.config import DATA_SEEDS
 from mpt.gym.catalogue import load_catalogue
 

@@ -58,7 +58,7 @@ def _same_thing(one: Cell, other: Cell) -> bool:
 
 def _contradiction(one: Cell, other: Cell, results: Path) -> str:
     left, right = (
-        _flat({"config": c.config, **c.identity, "steps": c.steps}) for c in (one, other)
+        flat({"config": c.config, **c.identity, "steps": c.steps}) for c in (one, other)
     )
     names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
     shown = ", ".join(
@@ -73,14 +73,15 @@ def _contradiction(one: Cell, other: Cell, results: Path) -> str:
     )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level: {"a": {"b": 1}} → {"a.b": 1}."""
+    found: dict[str, Any] = {}
     for name, part in value.items():
         if isinstance(part, Mapping):
-            flat |= _flat(part, f"{prefix}{name}.")
+            found |= flat(part, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = part
-    return flat
+            found[prefix + name] = part
+    return found
 
 
 def _short(value: object) -> str:

@@ -5,6 +5,7 @@ A missing number is missing: its text is a dash in every format, and no renderer
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,7 +163,19 @@ class Table:
 
     @property
     def legend(self) -> tuple[str, ...]:
-        """The explanation of every mark that occurs, then the notes."""
+        """The explanation of every mark that occurs, then the notes; or that there is nothing."""
         used = {flag for row in self.rows for cell in row for flag in cell.flags}
         marks = tuple(f"{flag.mark} {flag.text}" for name, flag in FLAGS.items() if name in used)
-        return (*marks, *self.notes)
+        empty = () if self.rows else ("Nothing of this is recorded.",)
+        return (*empty, *marks, *self.notes)
+
+    def below(self, base: str) -> Table:
+        """Return the table for a page in another folder; `base` leads from there to the report."""
+        rows = tuple(
+            tuple(
+                dataclasses.replace(cell, link=f"{base}/{cell.link}") if cell.link else cell
+                for cell in row
+            )
+            for row in self.rows
+        )
+        return dataclasses.replace(self, rows=rows)

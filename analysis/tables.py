@@ -5,7 +5,7 @@ Tables 1 and 9 to 11 are in `analysis.gym_tables`, costs in `analysis.costs`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from analysis.arg import DETAILS, INTERVALS, detail_cells
 from analysis.cells import OWN, Cell
@@ -18,6 +18,7 @@ from analysis.names import (
     paper_backbone,
     partition_label,
 )
+from analysis.pairs import FILE, Pairs
 from analysis.published import CASES, PILOT_CHOICES, PILOT_TARGETS, TARGET_SHOTS
 from analysis.table import Table, TableCell, number, text
 
@@ -27,9 +28,6 @@ COMPARED = "nonpara_to_para"
 """Partition of Table 5."""
 MOST_CASES = 4
 """Tasks of Table 6 on a gym that has none of the paper's cases."""
-
-Pairs = Mapping[str, Sequence[tuple[str, str, float]]]
-"""Kind ("similar", "dissimilar") → (task, task, similarity), see `analysis.similarity`."""
 
 
 def result_tables(look: Lookup, pairs: Pairs | None = None) -> list[Table]:
@@ -232,7 +230,7 @@ def similarity_table(pairs: Pairs) -> Table:
         title="Table 7. Similarity of pairs",
         columns=("kind", "one", "other", "similarity"),
         rows=tuple(rows),
-        notes=() if rows else ("Not computed: there is no similarity.json beside the records.",),
+        notes=(f"Read from {FILE} beside the records.",),
     )
 
 

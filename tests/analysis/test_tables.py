@@ -209,7 +209,7 @@ def test_table_7_shows_the_given_pairs_and_their_means() -> None:
     table = similarity_table({"similar": [("a", "b", 0.75), ("c", "d", 0.25)], "dissimilar": []})
     assert [row[3].value for row in table.rows] == [0.75, 0.25, 0.5]
     assert table.rows[2][1].text == "mean"
-    assert "Not computed" in similarity_table({}).notes[0]
+    assert similarity_table({}).legend[0] == "Nothing of this is recorded."
 
 
 def test_table_8_has_the_gain_on_each_target_by_choice_of_sources(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Similarities of Table 7 on disk: ``similarity.json`` beside the records, written by a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mpt.errors import DataError
+from mpt.storage import Disk, seal, unseal
+
+FILE = "similarity.json"
+KINDS = ("similar", "dissimilar")
+
+Pairs = Mapping[str, Sequence[tuple[str, str, float]]]
+"""Kind → (task, task, similarity), see `analysis.similarity.compare_pairs`."""
+
+
+def save_pairs(results: Path, pairs: Pairs) -> None:
+    """Write the similarities into a results directory, whole or not at all."""
+    body = {kind: [list(pair) for pair in pairs.get(kind, ())] for kind in KINDS}
+    disk = Disk(results)
+    disk.prepare()
+    disk.write(results / FILE, seal(body))
+
+
+def load_pairs(results: Path) -> Pairs | None:
+    """Return the similarities of a results directory, or None if they were not computed.
+
+    Raises:
+        DataError: the file is torn, changed, or holds something else.
+    """
+    path = results / FILE
+    if not path.exists():
+        return None
+    body = unseal(path)
+    try:
+        return {
+            kind: tuple((str(left), str(right), float(value)) for left, right, value in body[kind])
+            for kind in KINDS
+        }
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{path}: must hold pairs [task, task, similarity] under {' and '.join(KINDS)}"
+        ) from None
