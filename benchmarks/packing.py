@@ -59,7 +59,7 @@ class Cell:
     flops: float | None = None
     """FLOPs of a run-step."""
     efficiency: float | None = None
-    """FLOP/s as a share of the matrix rate."""
+    """FLOP/s as a share of the matrix rate in the same round."""
     bytes: int | str | None = None
     """Memory of a step; a text where it could not be measured."""
 
@@ -69,22 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = _flags(arguments)
     setting = _setting(flags)
     # First of all, while this process is still fit to be forked from.
-    cpu_memory = {
+    bytes_of = {
         runs: in_a_process(memory, setting, runs)
         for runs in flags.runs
         if flags.memory and setting.device == "cpu"
     }
     backbone = setting.open()
-    best = matrix_rate(setting.device, getattr(torch, setting.dtype))
-    print(
-        f"{_sentence(setting)}\n{machine(setting.device)}, matrix rate {best / 1e9:.1f} GFLOP/s\n"
-    )
+    print(f"{_sentence(setting)}\n{machine(setting.device)}", flush=True)
     counts = {runs: counted(backbone, setting, runs) for runs in flags.runs}
-    found = measured(backbone, setting, flags.runs, flags.rounds)
+    found, matrix = measured(backbone, setting, flags.runs, flags.rounds)
     if flags.memory and setting.device != "cpu":
-        cpu_memory = {runs: memory(setting, runs, backbone) for runs in flags.runs}
-    cells = _cells(setting, found, counts, best, cpu_memory)
-    print(_table(cells))
+        bytes_of = {runs: memory(setting, runs, backbone) for runs in flags.runs}
+    cells = _cells(setting, found, counts, matrix, bytes_of)
+    print(f"matrix products {spread([rate / 1e9 for rate in matrix])} GFLOP/s\n\n{_table(cells)}")
     profiles = {runs: shares(backbone, setting, runs) for runs in flags.profile or ()}
     print(_shares_table(profiles), end="")
     gains = _compile_gains(backbone, setting, flags) if flags.compile else []
@@ -92,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if flags.json:
         body = {
             "setting": dataclasses.asdict(setting),
-            "matrix_rate": best,
+            "matrix_rate": dataclasses.asdict(spread(matrix)),
             "cells": [dataclasses.asdict(cell) for cell in cells],
             "shares": profiles,
             "compile": gains,
@@ -161,22 +158,24 @@ def _sentence(setting: Setting) -> str:
 
 def measured(
     backbone: Backbone, setting: Setting, runs: Sequence[int], rounds: int
-) -> dict[int | None, list[float]]:
-    """Return the run-steps a second of every cell (None: plain) in every round."""
+) -> tuple[dict[int | None, list[float]], list[float]]:
+    """Return every round's run-steps a second of each cell (None: plain), and matrix rate."""
     plain_rate(backbone, setting)  # its first use pays for what the others share
     found: dict[int | None, list[float]] = {None: [], **{count: [] for count in runs}}
+    matrix = []
     for _ in range(rounds):
+        matrix.append(matrix_rate(setting.device, getattr(torch, setting.dtype)))
         found[None].append(plain_rate(backbone, setting))
         for count in runs:
             found[count].append(packed_rate(backbone, setting, count))
-    return found
+    return found, matrix
 
 
 def _cells(
     setting: Setting,
     rates: Mapping[int | None, Sequence[float]],
     counts: Mapping[int, Count],
-    best: float,
+    matrix: Sequence[float],
     bytes_of: Mapping[int, int | str],
 ) -> list[Cell]:
     cells = []
@@ -196,7 +195,9 @@ def _cells(
                 tokens=rate.median * count.useful / run_steps,
                 useful=count.useful / count.padded,
                 flops=flops,
-                efficiency=rate.median * flops / best,
+                efficiency=spread(
+                    [flops * a / b for a, b in zip(own, matrix, strict=True)]
+                ).median,
                 bytes=bytes_of.get(runs),
             )
         )

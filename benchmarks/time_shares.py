@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mpt.backbones import Backbone
@@ -79,8 +80,10 @@ class Profile:
         part_of = _forward_parts(events)
         found = dict.fromkeys(PARTS, 0.0)
         for event in events:
+            if event.device_type != DeviceType.CPU or event.name.startswith(_REGION):
+                continue  # a kernel counts where it was launched
             own = event.self_device_time_total if self._cuda else event.self_cpu_time_total
-            if own and not event.name.startswith(_REGION):
+            if own:
                 found[_part(event, part_of)] += 1e-6 * own
         shares = {part: seconds / self._seconds for part, seconds in found.items()}
         return {**shares, "idle" if self._cuda else "Python": 1 - sum(shares.values())}
