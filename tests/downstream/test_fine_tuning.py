@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,11 @@ def test_patience_and_the_cap_on_epochs_end_a_run(
     assert (result.status, result.dev, result.best_step, result.test) == ("ok", 0.5, 4, 0.6)
     assert result.cost["steps"] == 8
     assert told == [(step, 12) for step in range(1, 13)]
+    # Without patience left at its last step, a run has not been stopped.
+    dev_scores = iter([0.25, 0.5, 0.5, 0.25])
+    whole = dataclasses.replace(config, steps=8)
+    (result,) = fine_tune(toy_backbone, [run], whole, TextConfig(), 7)
+    assert (result.stopped, result.cost["steps"]) == (None, 8)
 
 
 def test_catching_up_is_refused(toy_backbone: Backbone) -> None:

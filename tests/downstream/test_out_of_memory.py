@@ -132,6 +132,19 @@ def test_a_lowered_limit_is_remembered_in_the_state(
     assert same_results(expected, other.advance())
 
 
+def test_evaluation_follows_the_limit_of_training_where_it_has_none_of_its_own(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = families(toy_backbone, mixed_tasks())[:5]
+    Memory(FULL[0], room=150).guard(monkeypatch, toy_backbone, "row_losses")
+    evaluated = Memory(FULL[0])
+    evaluated.guard(monkeypatch, toy_backbone, "greedy_tokens")
+    tuning = queue(toy_backbone, runs, CONFIG, limits(tokens=1024, pass_cost=1000))
+    tuning.advance()
+    assert tuning.limits.evaluation == 128
+    assert 64 < max(evaluated.sizes) <= 128  # as a queue that loads the state would do it
+
+
 @pytest.mark.parametrize("name", ["row_losses", "greedy_tokens"])
 def test_a_single_row_that_does_not_fit_is_named(
     name: str, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch

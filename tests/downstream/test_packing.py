@@ -16,9 +16,17 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig
 from mpt.downstream.prompt_tuning import tune
 
-# Tasks of 8 and 10 rows: 40 steps and 50, so that runs leave at different times.
+# Tasks of 8 and 10 rows: 40 steps and 50, so that runs leave at different times. The last prompts
+# are compared.
 CONFIG = DownstreamConfig(
-    steps=50, max_epochs=20, eval_every=20, batch_size=4, max_test=2, max_dev=2, max_generated=2
+    steps=50,
+    max_epochs=20,
+    eval_every=20,
+    batch_size=4,
+    select="last",
+    max_test=2,
+    max_dev=2,
+    max_generated=2,
 )
 ALONE = limits(runs=1, tokens=10**6, pass_cost=10**6)
 """One run, every step one padded batch."""

@@ -145,6 +145,14 @@ def test_a_state_in_the_middle_of_an_interval_gives_the_same_bits(toy_backbone: 
         other = queue(toy_backbone, runs, config)
         other.load_state_dict(unpack_state(pack_state(first.state_dict())))
         assert same_results(whole, other.advance()), stop
+    # What an earlier call returned is stored by now, although this one did not end.
+    tuning = queue(toy_backbone, runs, config, limits(runs=2))
+    while not tuning.advance(0):
+        continue
+    assert set(tuning.state_dict()["results"]) == {"0", "1"}
+    with pytest.raises(ZeroDivisionError):
+        tuning.advance(on_step=lambda: 1 // 0)
+    assert tuning.state_dict()["results"] == {}
 
 
 def test_results_that_may_not_be_stored_yet_are_in_the_state(toy_backbone: Backbone) -> None:

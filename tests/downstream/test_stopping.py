@@ -209,6 +209,19 @@ def test_a_family_larger_than_the_pack_is_cut_into_families(
     assert [r.stopped for r in results] == [None, None, None, "catch_up at step 1"]
 
 
+def test_a_run_that_ended_before_its_family_holds_no_tensors(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DownstreamConfig(steps=3, eval_every=1, batch_size=2, catch_up=2.0)
+    tuning = queue(toy_backbone, families(toy_backbone, [toy_task()], prompts=1), config)
+    script_dev_scores(monkeypatch, tuning, [[0.5, 0.5, 0.5], [1.0]])
+    assert [place for place, _ in tuning.advance(0)] == [1]
+    records = tuning.state_dict()["records"]
+    assert records["1"]["prompt"].numel() == 0
+    assert records["1"]["curve"][0][:2] == (1, 1.0)  # still compared with
+    assert records["0"]["prompt"].numel() > 0
+
+
 def test_runs_from_other_prompts_are_not_of_the_family(
     toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
