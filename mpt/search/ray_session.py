@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,30 @@ _STORE_BYTES = 128 * 2**20
 """Object store of a local Ray: only settings travel through it."""
 
 
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
 @contextlib.contextmanager
-def ray_session(execution: Execution, slots_wanted: int) -> Iterator[int]:
+def ray_session(
+    execution: Execution,
+    slots_wanted: int,
+    *,
+    results: Path | None = None,
+    say: Callable[[str], None] = _silent,
+) -> Iterator[int]:
     """Run a block with Ray; give the number of trials that can run at once.
 
+    Args:
+        execution: where trials run.
+        slots_wanted: trials there are.
+        results: the results directory, which every node of a cluster has to share; None: nothing
+            will be written.
+        say: where a line about waiting for a node goes.
+
     Raises:
-        UsageError: the cluster cannot be reached, or no node of it can ever hold a trial.
+        UsageError: the cluster cannot be reached, a node of it is not fit (`check_cluster`), or no
+            node can ever hold a trial.
     """
     prepare_environment(execution.address)
     import ray
@@ -54,7 +72,15 @@ def ray_session(execution: Execution, slots_wanted: int) -> Iterator[int]:
             _start(execution)
             stack.callback(ray.shutdown)
         _silence()
-        yield min(slots_wanted, _slots(execution.gpus_per_trial))
+        from mpt.search.capacity import room_for_trials
+        from mpt.search.preflight import check_cluster
+
+        gpus, cluster = execution.gpus_per_trial, execution.address != "local"
+        slots = room_for_trials(gpus, growing=cluster, say=say)
+        if cluster:
+            # trials that are told to compute on the CPU use no GPU, whatever they reserve
+            check_cluster(results, gpus=0.0 if execution.device == "cpu" else gpus)
+        yield min(slots_wanted, slots)
 
 
 def prepare_environment(address: str) -> None:
@@ -158,32 +184,3 @@ def _silence() -> None:
     """Keep Ray's log lines off the screen: what matters in them is said in our own words."""
     for name in ("ray", "ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _slots(gpus: float) -> int:
-    """Return how many trials fit on the nodes at once; refuse if none ever will.
-
-    Ray itself would wait for ever.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    slots = 0
-    for node in nodes:
-        fit = int(node.get("CPU", 0))
-        if gpus > 0:
-            have = node.get("GPU", 0)
-            # a fraction shares one GPU; whole numbers take several
-            by_gpu = int(1 / gpus + 1e-9) * int(have) if gpus <= 1 else int(have // gpus)
-            fit = min(fit, by_gpu)
-        slots += fit
-    if slots == 0:
-        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in _NEEDED}
-        raise UsageError(
-            f"a trial needs 1 CPU and --gpus-per-trial {gpus:g} on one node, but the largest of "
-            f"{len(nodes)} nodes has {most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
-        )
-    return slots
-
-
-_NEEDED = ("CPU", "GPU")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -44,7 +45,7 @@ def main(port: int) -> None:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _metrics_export_port=port,
     )
     remote = ray.remote(num_cpus=0.5)(Trial)

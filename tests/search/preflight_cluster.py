@@ -7,6 +7,7 @@ node that has another directory at the results path (this takes root).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -88,7 +89,7 @@ def main(folder: Path, port: str, *options: str) -> None:
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
     subprocess.run([*RAY, *head], check=True, stdout=subprocess.DEVNULL)
     address = f"127.0.0.1:{port}"
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     new_node(known)
     start_node(address)
     says["plain"] = new_node(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -87,10 +88,23 @@ def initialized(answer: Any) -> types.SimpleNamespace:
 
 
 def test_before_ray_starts_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.util.metrics.Gauge", Recorded)
     monkeypatch.setitem(sys.modules, "ray", initialized(False))
     one = Gauges("t")
     one.report(arg=1.0)
     assert not one._gauges
+    monkeypatch.setitem(sys.modules, "ray", initialized(True))
+    one.report(arg=1.0)
+    assert list(one._gauges) == ["mpt_arg"]
+
+
+def test_nan_and_infinity_leave_a_gauge_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.util.metrics.Gauge", Recorded)
+    monkeypatch.setitem(sys.modules, "ray", initialized(True))
+    one = Gauges("t")
+    for value in (2.0, math.nan, math.inf, None):
+        one.report(arg=value)
+    assert one._gauges["mpt_arg"].values == [(2.0, {"trial": "t"})]
 
 
 def test_every_value_reaches_its_gauge(monkeypatch: pytest.MonkeyPatch) -> None:
