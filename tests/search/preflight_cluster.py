@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1"]
 
@@ -84,7 +85,8 @@ def raylet_of(node: str) -> int:
 def main(folder: Path, port: str, *options: str) -> None:
     import ray
 
-    results, says, known = folder / "results", {}, list[str]()
+    results, known = folder / "results", list[str]()
+    says: dict[str, Any] = {}
     results.mkdir()
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
     subprocess.run([*RAY, *head], check=True, stdout=subprocess.DEVNULL)
