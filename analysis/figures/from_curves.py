@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from analysis import style
 from analysis.cells import Cell, Samples
 from analysis.figures.data import Band, CurvePanel, Estimate, StepsTo, missing
 from analysis.figures.from_cells import RESAMPLES, Group
@@ -94,7 +95,7 @@ def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
             row = tasks.get(task, {})
             found = band(list(row.values())) if set(row) == set(_seeds(group)) else None
             if found is None:
-                lacking.append(method.replace("_", " "))
+                lacking.append(style.label(method))
             else:
                 bands[method] = found
         panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
@@ -116,7 +117,7 @@ def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
         ]
         found = band(means)
         if found is None:
-            lacking.append(method.replace("_", " "))
+            lacking.append(style.label(method))
         else:
             bands[method] = found
     return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from analysis import style
 from analysis.cells import Cell
 from analysis.figures.curves import draw_curves, draw_steps_to
 from analysis.figures.data import TaskChart
@@ -18,7 +19,7 @@ from analysis.figures.from_curves import (
 )
 from analysis.figures.plan import DOT, Plan, by_method, lacks, of_main_protocol, slug
 from analysis.figures.tasks import draw_tasks
-from analysis.names import method_label, partition_label
+from analysis.names import partition_label
 from analysis.records import Study
 
 
@@ -61,7 +62,7 @@ def setting_plans(
 def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
     """Yield gains, scores and curves of one group of cells; `ending` ends the files' names."""
     if not group.tasks:
-        why = "; ".join(f"{method_label(c.place.method)} {c.status}" for c in group.cells)
+        why = "; ".join(f"{style.label(c.place.method)} {c.status}" for c in group.cells)
         yield Plan(
             name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
         )
@@ -78,7 +79,7 @@ def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
 
 def _chart_lacks(chart: TaskChart) -> list[str]:
     return [
-        f"{task} ({method_label(method)}: {estimate.note})"
+        f"{task} ({style.label(method)}: {estimate.note})"
         for method, row in chart.series.items()
         for task, estimate in zip(chart.tasks, row, strict=True)
         if estimate.value is None
@@ -114,7 +115,7 @@ def _curve_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
     )
     chart = steps_to(group, curves)
     notes = [
-        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
+        f"{style.label(method)} at {100 * share:g} %: {estimate.note}"
         for method, row in chart.series.items()
         for share, estimate in zip(chart.shares, row, strict=True)
         if estimate.value is None

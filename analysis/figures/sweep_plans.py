@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from analysis import style
 from analysis.cells import Cell
 from analysis.figures.from_cells import short_backbone, shots_label, sweep_of
 from analysis.figures.plan import Plan, lacks, of_main_protocol, slug
 from analysis.figures.sweeps import draw_sweep
-from analysis.names import in_order, method_label, partition_label
+from analysis.names import in_order, partition_label
 from mpt.gym.catalogue import PARTITIONS
 
 
@@ -60,7 +61,7 @@ def _sweep_plan(
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""
     lacking = [
-        f"{method_label(method)} at {value}: {e.note}"
+        f"{style.label(method)} at {value}: {e.note}"
         for method, row in sweep.series.items()
         for value, e in zip(sweep.values, row, strict=True)
         if e.value is None

@@ -136,4 +136,6 @@ def _draw_outside(ax: Axes, value: float, y: float, color: str) -> None:
         color=color,
         fontsize=style.SMALL,
         gid="outside",
+        zorder=5,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )

@@ -125,8 +125,8 @@ def test_a_method_without_all_its_seeds_has_no_curve_and_the_panel_says_so(
     curves = curves_of(group, study.leaves)
     (panel,) = task_panels(group, curves)
     assert list(panel.bands) == ["maml"]
-    assert panel.note == "incomplete: prompt tuning"
-    assert mean_panel(group, curves).note == "incomplete: prompt tuning"
+    assert panel.note == "incomplete: PT"
+    assert mean_panel(group, curves).note == "incomplete: PT"
 
 
 def test_steps_are_the_first_at_which_the_goal_is_reached(two_tasks: tuple[Study, Group]) -> None:

@@ -53,6 +53,14 @@ def test_fanova_splits_additive_effects_by_their_variance() -> None:
     assert fanova["outer_lr"].value == pytest.approx(0.5, abs=0.06)
 
 
+def test_ped_anova_tells_the_best_points_and_not_the_worst_from_the_others() -> None:
+    # The best third is all points of one outer lr; the worst points differ by inner lr.
+    search = grid(lambda a, b, n: 10 + n / 1000 if b == 0.03 else math.log10(a) + n / 1000)
+    shares = _importance(search).evaluators["PED-ANOVA"]
+    assert (shares["outer_lr"].value or 0) > 0.9
+    assert (shares["inner_lr"].value or 0) < 0.05
+
+
 def test_importances_repeat_and_leave_optuna_as_it_was() -> None:
     search = grid(lambda a, b, n: math.log(a) * b + n, steps=(25, 50))
     before = optuna.logging.get_verbosity()
