@@ -41,10 +41,16 @@ def machine(device: str) -> str:
     return f"CPU, {threads} of {cores} threads, load average {load}, torch {torch.__version__}"
 
 
-def synchronise(device: str) -> None:
-    """Wait until a GPU has done all it was given."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def now(device: str) -> float:
+    """Return seconds to take differences of.
+
+    On a CPU they are the CPU seconds of this process: the load by others lengthens them least. On
+    a GPU they are those of the clock, after the GPU has done all it was given.
+    """
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def matrix_rate(device: str, dtype: torch.dtype, repeats: int = 5) -> float:
@@ -56,11 +62,9 @@ def matrix_rate(device: str, dtype: torch.dtype, repeats: int = 5) -> float:
     left, right = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     best = 0.0
     for _ in range(repeats + 1):  # the first one starts up the library
-        synchronise(device)
-        started = time.perf_counter()
+        started = now(device)
         torch.mm(left, right)
-        synchronise(device)
-        best = max(best, 2 * n**3 / (time.perf_counter() - started))
+        best = max(best, 2 * n**3 / (now(device) - started))
     return best
 
 

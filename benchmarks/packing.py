@@ -6,10 +6,10 @@
 "plain" is the usual loop: one run, the Hugging Face model with its own loss, Hugging Face's
 Adafactor. All cells are measured in turns, so that a change of the machine's speed hits all alike;
 numbers are medians over the rounds with the extremes beside them, and ratios are formed round by
-round. Rates are of training steps alone. *Useful* is the share of tokens that are not padding.
-FLOPs are model FLOPs (`flops.py` has the formula), padding included, as a share of what a large
-matrix product of the same dtype reaches here. Memory is what a step needs beyond the loaded model,
-on a CPU of a fresh process for every R.
+round. Rates are of training steps alone, on a CPU in CPU seconds. *Useful* is the share of tokens
+that are not padding. FLOPs are model FLOPs (`flops.py` has the formula), padding included, as a
+share of what a large matrix product of the same dtype reaches here. Memory is what a step needs
+beyond the loaded model, on a CPU of a fresh process for every R.
 
 The random backbones cost what real ones of their shape do: nothing is downloaded. It was run on a
 CPU in float32, bfloat16 and with --compile; the CUDA path (synchronisation, memory, profile) has

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -15,7 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 from flops import batch_flops
-from measuring import peak, reset_peak, synchronise
+from measuring import now, peak, reset_peak
 from plain_tuning import PlainRun, batch_rows
 from random_models import open_backbone
 from time_shares import Profile
@@ -138,8 +137,7 @@ def packed_rate(backbone: Backbone, setting: Setting, runs: int) -> float:
 
     def timed(optimiser: Adafactor, grads: Tensor) -> None:
         step(optimiser, grads)
-        synchronise(setting.device)
-        ends.append((time.perf_counter(), len(optimiser.prompts)))
+        ends.append((now(setting.device), len(optimiser.prompts)))
 
     with mock.patch.object(Adafactor, "step", timed):
         train(backbone, setting, runs, setting.steps(runs) + 1)
@@ -156,8 +154,7 @@ def plain_rate(backbone: Backbone, setting: Setting) -> float:
     plain, ends = PlainRun(model, run.prompt, run.lr, pad), []
     for step in range(1, setting.run_steps + 2):
         plain.step(batch_rows(rows, setting.batch, step, ROOT, run.task.name, run.task.seed))
-        synchronise(setting.device)
-        ends.append(time.perf_counter())
+        ends.append(now(setting.device))
     return setting.run_steps / (ends[-1] - ends[0])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from unittest import mock
 
 import torch
+from measuring import now
 from plain_tuning import PlainRun, batch_rows, texts
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
@@ -36,11 +36,6 @@ baselines' runs."""
 
 LeafName = tuple[str, str, int, float]
 """Point (or "baseline of" it), task, data seed, learning rate."""
-
-
-def now() -> float:
-    """Return the CPU seconds of this process: other processes lengthen them least."""
-    return time.process_time()
 
 
 class Side(Protocol):
@@ -79,11 +74,11 @@ class _Clock:
 
     @contextlib.contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        started = now()
+        started = now("cpu")
         try:
             yield
         finally:
-            self.seconds[part] += now() - started
+            self.seconds[part] += now("cpu") - started
 
 
 def point_name(trajectory: Trajectory, steps: int) -> str:
@@ -203,12 +198,12 @@ class Ours(_Clock):
         """Score the points as a search's worker does; yield after each."""
         work = TrajectoryWork(self._study, trajectory, self._results)
         for steps in trajectory.rungs:
-            started, before = now(), self.total
+            started, before = now("cpu"), self.total
             with self._watched(), work.hold():
                 while str(steps) not in work.progress.rung_scores:
                     self._unit(work)
             # All that is not upstream, evaluation or baseline: steps, tables, records.
-            self.seconds["training"] += now() - started - (self.total - before)
+            self.seconds["training"] += now("cpu") - started - (self.total - before)
             self._read(trajectory, steps, work.key)
             yield
 

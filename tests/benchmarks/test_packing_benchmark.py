@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import packing_cells
@@ -49,7 +48,7 @@ def test_a_rate_is_run_steps_over_time(
 ) -> None:
     # On a clock that ticks once a step, a pack of R runs makes R run-steps a tick.
     ticks = itertools.count()
-    monkeypatch.setattr(packing_cells, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(packing_cells, "now", lambda _: next(ticks))
     assert packed_rate(toy_backbone, setting, runs) == runs
 
 
