@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from analysis import style
 from analysis.cells import OWN, Cell
 from analysis.style import METHODS, Canvas
 
@@ -39,6 +40,17 @@ def lacks(what: Sequence[str]) -> str:
         return ""
     more = f"; and {len(what) - NAMED} more" if len(what) > NAMED else ""
     return f" No value: {'; '.join(what[:NAMED])}{more}."
+
+
+def beside(notes: Iterable[str]) -> str:
+    """Return the end of a caption that says what must be known beside its numbers, each once."""
+    found = list(dict.fromkeys(note for note in notes if note))
+    return f" Note: {'; '.join(found)}." if found else ""
+
+
+def partial_notes(cells: Iterable[Cell]) -> list[str]:
+    """Return what cells that left something out say about it."""
+    return [f"{style.label(c.place.method)} is partial ({c.partial})" for c in cells if c.partial]
 
 
 def of_main_protocol(cell: Cell, but: str = "") -> bool:

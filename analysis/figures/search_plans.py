@@ -10,7 +10,16 @@ from analysis.cells import Cell
 from analysis.figures.data import Search
 from analysis.figures.from_cells import Group
 from analysis.figures.from_search import searches, unshown, winners
-from analysis.figures.plan import DOT, Plan, by_method, lacks, of_main_protocol, slug
+from analysis.figures.plan import (
+    DOT,
+    Plan,
+    beside,
+    by_method,
+    lacks,
+    of_main_protocol,
+    partial_notes,
+    slug,
+)
 from analysis.figures.ranking import draw_ablation, draw_ranking, draw_rungs
 from analysis.figures.setting_plans import group_plans
 from analysis.figures.settings import draw_importance, draw_maps, draw_parallel
@@ -51,6 +60,7 @@ def validation_plans(
         ending = f"{slug(place.method)}-{slug(place.partition)}{suffix}{extra}"
         hidden = unshown(own)
         note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""
+        note += beside([*(p.score.note for p in search.scored), *partial_notes(own)])
         for plan in _search_plans(search, own[0].train_seed):
             there = plan.caption + note if plan.draw else ""
             yield replace(plan, name=f"search-{plan.name}-{ending}", caption=there)

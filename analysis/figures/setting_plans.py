@@ -17,7 +17,16 @@ from analysis.figures.from_curves import (
     steps_to,
     task_panels,
 )
-from analysis.figures.plan import DOT, Plan, by_method, lacks, of_main_protocol, slug
+from analysis.figures.plan import (
+    DOT,
+    Plan,
+    beside,
+    by_method,
+    lacks,
+    of_main_protocol,
+    partial_notes,
+    slug,
+)
 from analysis.figures.tasks import draw_tasks
 from analysis.names import partition_label
 from analysis.records import Study
@@ -67,11 +76,18 @@ def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
             name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
         )
         return
+    partial_ = partial_notes(group.cells)
     for kind, chart in (("gain", gain_chart(group)), ("score", score_chart(group))):
+        notes = [
+            f"ARG of {style.label(method)}: {estimate.note}"
+            for method, estimate in chart.summary.items()
+            if estimate.value is not None and estimate.note
+        ]
+        lacking = lacks(_chart_lacks(chart))
         yield Plan(
             name=f"{kind}-{ending}",
             title=chart.title,
-            caption=f"{group.scored}. {DOT}{lacks(_chart_lacks(chart))}",
+            caption=f"{group.scored}. {DOT}{lacking}{beside([*notes, *partial_])}",
             draw=partial(draw_tasks, chart),
         )
     yield from _curve_plans(study, group, ending)

@@ -9,7 +9,7 @@ from functools import partial
 from analysis import style
 from analysis.cells import Cell
 from analysis.figures.from_cells import short_backbone, shots_label, sweep_of
-from analysis.figures.plan import Plan, lacks, of_main_protocol, slug
+from analysis.figures.plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
 from analysis.figures.sweeps import draw_sweep
 from analysis.names import in_order, partition_label
 from mpt.gym.catalogue import PARTITIONS
@@ -66,5 +66,12 @@ def _sweep_plan(
         for value, e in zip(sweep.values, row, strict=True)
         if e.value is None
     ]
+    notes = [
+        f"{style.label(method)} at {value}: {e.note}"
+        for method, row in sweep.series.items()
+        for value, e in zip(sweep.values, row, strict=True)
+        if e.value is not None and e.note
+    ]
+    note += beside([*notes, *partial_notes(cells)])
     caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
     return Plan(name="", title=full, caption=caption, draw=partial(draw_sweep, sweep))

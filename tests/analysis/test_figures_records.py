@@ -269,6 +269,22 @@ def test_a_caption_names_what_has_no_value(tmp_path: Path) -> None:
     )
 
 
+def test_a_caption_says_what_a_number_leaves_out(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    results.point(
+        "maml", "cls_to_cls", flat({"a": 0.6, "b": 0.9}), flat({"a": 0.0, "b": 0.6}),
+        partial="3 of 10 source tasks",
+    )  # fmt: skip
+    _search(results, partial="smoke run")
+    found = {f.name: f for f in all_figures(tmp_path / "results", tmp_path / "out")}
+    assert found["gain-cls-to-cls"].caption.endswith(
+        "Note: ARG of MAML: 1 of 2 tasks have a relative gain; "
+        "MAML is partial (3 of 10 source tasks)."
+    )
+    ranking = found["search-ranking-maml-random-to-random"]
+    assert ranking.caption.endswith("Note: MAML is partial (smoke run).")
+
+
 def test_a_directory_without_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a directory"):
         all_figures(tmp_path / "absent", tmp_path / "out")
