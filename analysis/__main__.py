@@ -1,4 +1,4 @@
-"""``python -m analysis report|arg``: tables and figures from records, ARG of scores."""
+"""``python -m analysis report|arg|export``: tables, figures, files for other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.export_file import Exported
 from analysis.render import RENDERERS
 from mpt.errors import MptError
 from mpt.search.flags import Parser, number
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = _Command("python -m analysis", "Tables, figures and exports, read from records.")
-    commands = parser.add_subparsers(required=True, metavar="report|arg", parser_class=_Command)
+    commands = parser.add_subparsers(
+        required=True, metavar="report|arg|export", parser_class=_Command
+    )
     _add_report(
         commands.add_parser(
             "report",
@@ -60,6 +63,13 @@ def _parser() -> Parser:
     arg.add_argument("--partition", help="only this one (default: all of the file)")
     arg.add_argument("--format", choices=tuple(RENDERERS), default="md", help="of the table")
     arg.set_defaults(run=_arg)
+    _add_exports(
+        commands.add_parser(
+            "export",
+            help="records and prompts in the formats of other programs",
+            description="Write records or a prompt in the format of another program.",
+        )
+    )
     return parser
 
 
@@ -97,6 +107,51 @@ def _report(flags: argparse.Namespace) -> int:
         f"{written.tables} tables, {written.figures} figures, {written.cells} pages of cells → "
         f"{written.index}"
     )
+    return 0
+
+
+def _add_exports(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(
+        required=True, metavar="optuna|parquet|peft", parser_class=_Command
+    )
+    for name, about in (
+        ("optuna", "the points of every search as trials; FILE ends in .db or .log (journal)"),
+        ("parquet", "every leaf as a row"),
+    ):
+        kind = kinds.add_parser(name, help=about, description=f"Write {about}.")
+        kind.add_argument("--results", required=True, type=Path, metavar="DIR", help="only read")
+        kind.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new file")
+        kind.set_defaults(run=_export, kind=name)
+    peft = kinds.add_parser(
+        "peft",
+        help="a prompt as an adapter of PEFT",
+        description="Write a prompt as an adapter of PEFT.",
+    )
+    peft.add_argument("prompt", type=Path, metavar="PROMPT", help="a .safetensors file of ours")
+    peft.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    peft.add_argument("--base-model", help="id or folder (default: what the records say)")
+    peft.add_argument("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
+    peft.set_defaults(run=_export_peft)
+
+
+def _export(flags: argparse.Namespace) -> int:
+    from analysis.export_optuna import export_optuna
+    from analysis.export_parquet import export_parquet
+
+    write = export_optuna if flags.kind == "optuna" else export_parquet
+    return _exported(write(flags.results, flags.out))
+
+
+def _export_peft(flags: argparse.Namespace) -> int:
+    from analysis.export_peft import export_peft
+
+    return _exported(export_peft(flags.prompt, flags.out, flags.base_model, flags.kind))
+
+
+def _exported(written: Exported) -> int:
+    for problem in written.problems:
+        print(f"ignored: {problem}", file=sys.stderr)
+    print(f"{written.count} {written.what} → {written.path}")
     return 0
 
 

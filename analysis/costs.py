@@ -185,12 +185,7 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
 
 
 def _best_within(look: Lookup, cells: Sequence[Cell], unit: str, budget: float) -> TableCell:
-    fitting = [cell for cell in cells if 0 < cell.cost[unit] <= budget]
-    best = max(fitting, key=lambda cell: (_value(look, cell), cell.key), default=None)
-    return TableCell() if best is None else look.table_cell(best)
-
-
-def _value(look: Lookup, cell: Cell) -> float:
-    summary = look.summary(cell)
-    value = None if summary is None else summary.value
-    return -math.inf if value is None else value
+    values = {cell.key: look.rank_value(cell) for cell in cells if 0 < cell.cost[unit] <= budget}
+    ranked = [(value, key) for key, value in values.items() if value is not None]
+    best = max(ranked, default=(None, None))[1]
+    return next((look.table_cell(cell) for cell in cells if cell.key == best), TableCell())

@@ -121,12 +121,16 @@ class Lookup:
         best: tuple[float, Cell] | None = None
         for method in META:
             cell = self.cell(method, partition)
-            summary = None if cell is None else self.summary(cell)
-            if cell is None or summary is None or summary.value is None:
-                continue
-            if best is None or summary.value > best[0]:
-                best = (summary.value, cell)
+            value = None if cell is None else self.rank_value(cell)
+            if cell is not None and value is not None and (best is None or value > best[0]):
+                best = (value, cell)
         return None if best is None else best[1]
+
+    def rank_value(self, cell: Cell) -> float | None:
+        """Return the ARG in % that a cell is ranked by; None if it cannot be compared."""
+        summary = self.summary(cell)
+        comparable = summary is not None and summary.comparable and cell.status == "ok"
+        return summary.value if summary is not None and comparable else None
 
     def gain(self, cell: Cell, task: str) -> float | None:
         """Return the relative gain on one task of a cell in %, or None."""

@@ -10,7 +10,7 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-nav a { margin-right: .75rem; white-space: nowrap; }
+nav a { margin-right: .75rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left;

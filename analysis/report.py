@@ -206,7 +206,7 @@ def _markdown(tables: Sequence[Table]) -> str:
 def _index(study: Study, tables: Sequence[Table], figures: Sequence[_Figure]) -> str:
     leaves = [cell.leaves for cell in study.cells]
     done, of = sum(n for n, _ in leaves), sum(n for _, n in leaves)
-    entries = [(f"#{table.name}", re.split(r"[.(:]", table.title)[0]) for table in tables]
+    entries = [(f"#{table.name}", re.split(r"[.(:]", table.title)[0].strip()) for table in tables]
     entries += [("#figures", "Figures"), ("#caveats", "Caveats")]
     there = [figure for figure in figures if figure.address is not None]
     missing = [f"{f.title}: {f.caption}" for f in figures if f.address is None]

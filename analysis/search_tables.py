@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from analysis.cells import Cell
+from analysis.cells import Cell, Place
 from analysis.lookup import Lookup
 from analysis.names import method_label, partition_label
 from analysis.table import Row, Table, number, quantity, text
@@ -14,14 +14,16 @@ _RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
 
 
 def search_tables(look: Lookup) -> list[Table]:
-    """Return one ranking for each search: (backbone, gym, partition, method)."""
-    groups: dict[tuple[str, ...], list[Cell]] = {}
+    """Return one ranking for each search: the points of one place."""
+    return [_ranking(look, n, cells) for n, cells in enumerate(searches(look), start=1)]
+
+
+def searches(look: Lookup) -> list[list[Cell]]:
+    """Return the points of each search, in the order of their places."""
+    groups: dict[Place, list[Cell]] = {}
     for cell in look.study.select(role="validation"):
-        place = cell.place
-        groups.setdefault((place.backbone, place.gym, place.partition, place.method), []).append(
-            cell
-        )
-    return [_ranking(look, n, cells) for n, cells in enumerate(groups.values(), start=1)]
+        groups.setdefault(cell.place, []).append(cell)
+    return list(groups.values())
 
 
 def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
@@ -40,7 +42,7 @@ def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
     )
 
 
-def searched_settings(cells: list[Cell]) -> list[str]:
+def searched_settings(cells: Sequence[Cell]) -> list[str]:
     """Return the names of the settings that differ between points, in the record's order."""
     names = dict.fromkeys(name for cell in cells for name in cell.config)
     return [
@@ -50,12 +52,10 @@ def searched_settings(cells: list[Cell]) -> list[str]:
     ]
 
 
-def _order(look: Lookup, cell: Cell) -> tuple[bool, bool, float]:
-    """Whole ARGs first, the best in front; points without any at the end."""
-    summary = look.summary(cell)
-    value = None if summary is None else summary.value
-    whole = summary is not None and summary.whole and cell.status == "ok"
-    return value is None, not whole, math.inf if value is None else -value
+def _order(look: Lookup, cell: Cell) -> tuple[bool, float]:
+    """The best first; points that cannot be compared at the end."""
+    value = look.rank_value(cell)
+    return value is None, 0.0 if value is None else -value
 
 
 def _row(look: Lookup, rank: int, cell: Cell, settings: list[str]) -> Row:

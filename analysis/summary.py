@@ -40,6 +40,19 @@ class Summary:
         return self.gain.arg is not None
 
     @property
+    def comparable(self) -> bool:
+        """Whether `value` may be compared with other settings on the same tasks.
+
+        It may if every task has a score, and those without a gain lack a positive baseline, which
+        is the same for all settings.
+        """
+        return self.value is not None and all(
+            task.gain is not None
+            or (task.score is not None and task.baseline is not None and task.baseline <= 0)
+            for task in self.gain.tasks
+        )
+
+    @property
     def without_near_zero(self) -> float | None:
         """ARG in % without the tasks whose baseline is near zero; None if no task is left."""
         left = [task.gain for task in self.gain.tasks if task.task not in self.gain.near_zero]

@@ -1,0 +1,53 @@
+"""What exports share: a new file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpt.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote."""
+
+    path: Path
+    count: int
+    what: str
+    """What was counted."""
+    problems: tuple[str, ...] = ()
+    """Broken files that were passed over, one line each."""
+
+
+@contextlib.contextmanager
+def new_file(out: Path) -> Iterator[Path]:
+    """Give a path to write to; it is moved to `out` at the end, or nothing is there at all.
+
+    Raises:
+        UsageError: `out` exists already or cannot be written.
+    """
+    refuse_existing(out)
+    temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        refuse_existing(out)
+        temporary.rename(out)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
+    finally:
+        for left in out.parent.glob(f"{glob.escape(temporary.name)}*"):
+            left.unlink()
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise `UsageError` if there is something at a path that is to be written."""
+    if out.exists():
+        raise UsageError(f"--out {out} exists already; give another, nothing is overwritten")
