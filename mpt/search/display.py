@@ -1,44 +1,74 @@
-"""What a person sees of a search: a header, one line a point, the ranking at the end."""
+"""What a person sees of a search: a header, one line a point, the ranking at the end.
+
+With ``--json`` all of that goes to stderr, and one JSON document goes to stdout.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from mpt.search.columns import Columns
 from mpt.search.objective import BAD_SCORE, PointScore
-from mpt.search.spaces import Trajectory
 from mpt.search.standing import Entry, ranked
 from mpt.search.time_left import clock_text
 
 if TYPE_CHECKING:
     from mpt.plan import Load
     from mpt.search.job import SearchJob
+    from mpt.search.stops import Stop
 
 PIPE_WIDTH = 100
 """Columns where the output is no terminal."""
 
-_SEARCHED = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step")
+STATUS_S = 30.0
+"""Seconds between two status lines where the output is no terminal."""
+
+STOPS_SHOWN = 20
+"""Stops listed under a ranking; the rest is counted."""
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """Return the console all output goes to."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, highlight=False, markup=False, soft_wrap=True)
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if terminal else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=True)
 
 
 class Display:
-    """Prints; holds nothing but the console and which settings differ between trajectories."""
+    """Prints; holds nothing but the console and which settings differ between courses.
 
-    def __init__(self, job: SearchJob, console: Console | None = None) -> None:
-        self._job = job
-        self._console = console or make_console()
-        self._names = _varied([course.trajectory for course in job.courses])
+    Args:
+        job: what is shown.
+        console: where; None: stdout, or stderr with `as_json`.
+        as_json: put the result on stdout as one JSON document.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        job: SearchJob,
+        console: Console | None = None,
+        *,
+        as_json: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job, self._as_json, self._clock = job, as_json, clock
+        self._console = console or make_console(stderr=as_json)
+        self._columns = Columns(job)
         self._said: set[str] = set()
+        self._live: Live | None = None
+        self._status_at = clock()
 
     def say(self, text: str = "") -> None:
         """Print one line."""
@@ -50,15 +80,27 @@ class Display:
             self._said.add(text)
             self.say(f"note: {text}")
 
+    def document(self, body: Mapping[str, Any]) -> None:
+        """Put the result on stdout, where that is asked for."""
+        if self._as_json:
+            text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
     def header(self, load: Load) -> None:
         """Say what is searched, over what, and how much of it is there."""
         job, first = self._job, self._job.courses[0]
-        config, method = first.plan.config, first.trajectory.config.method.upper()
+        config, (courses, points) = first.plan.config, job.total
+        methods = dict.fromkeys(course.trajectory.config.method.upper() for course in job.courses)
+        partitions = dict.fromkeys(plan.config.partition for plan in job.plans)
+        backbones = dict.fromkeys(plan.config.backbone for plan in job.plans)
         rungs = ", ".join(map(str, first.trajectory.rungs))
-        self.say(f"{method} search · {config.partition} · backbone {config.backbone}")
         self.say(
-            f"  points   {load.points} from {len(job.courses)} trajectories "
-            f"(steps {rungs} are rungs of one run)"
+            f"{', '.join(methods)} search · {', '.join(partitions)} · backbone "
+            f"{', '.join(backbones)}"
+        )
+        self.say(
+            f"  points   {points} from {courses} trajectories (steps {rungs} are rungs of one run)"
         )
         self.say(f"  space    {job.title}")
         self.say(
@@ -75,44 +117,71 @@ class Display:
 
     def points_table(self, entries: Sequence[Entry]) -> None:
         """List every point of the plan (`--dry-run`)."""
-        table = self._table("", *self._names, "steps", "on disk")
+        table = self._table("", *self._columns.names, "steps", "on disk")
         for number, entry in enumerate(entries, start=1):
-            there = "yes" if entry.score is not None else "no"
-            table.add_row(str(number), *self._settings(entry), str(entry.steps), there)
+            there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
+            table.add_row(str(number), *self._columns.of(entry.course), str(entry.steps), there)
         self._console.print(table)
 
     def lines_head(self) -> None:
         """Print the head of the lines that `landed` prints."""
-        names = "".join(f"{name:>14}" for name in self._names)
         self.say()
         self.say(
-            f"{'done':>7}{names}{'steps':>8}{'ARG %':>10}  {'95 % interval':<20}"
-            f"{'best':>8}{'time left':>11}"
+            f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>8}{'ARG %':>10}  "
+            f"{'95 % interval':<20}{'best':>8}{'time left':>11}"
         )
 
     def landed(self, entry: Entry, done: int, best: float | None, left: float) -> None:
         """Print one finished point."""
         assert entry.score is not None
-        values = "".join(f"{value:>14}" for value in self._settings(entry))
         self.say(
-            f"{f'{done}/{len(self._job.points)}':>7}{values}{entry.steps:>8}"
+            f"{f'{done}/{self._job.total[1]}':>7}"
+            f"{self._columns.line(self._columns.of(entry.course))}{entry.steps:>8}"
             f"{_arg(entry.score):>10}  {_interval(entry.score):<20}"
             f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>8}"
             f"{clock_text(left):>11}"
         )
 
+    def stopped(self, stop: Stop) -> None:
+        """Print that a course is stopped, and why."""
+        self.say(f"stopped  {stop.course}: {stop.text.removeprefix('stopped ')}")
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep the status line at the bottom of the terminal inside the block."""
+        if not self._console.is_terminal:
+            yield
+            return
+        options: dict[str, Any] = {"auto_refresh": False, "transient": True}
+        options |= {"redirect_stdout": False, "redirect_stderr": False}
+        with Live(Text(), console=self._console, **options) as self._live:
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def status(self, text: str) -> None:
+        """Show what is going on: in place on a terminal, else a line every `STATUS_S` seconds."""
+        if self._live is not None:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif text and not self._console.is_terminal:
+            now = self._clock()
+            if now - self._status_at >= STATUS_S:
+                self._status_at = now
+                self.say(text)
+
     def ranking(self, entries: Sequence[Entry]) -> None:
-        """Print all points, best first, then the best and the worst."""
+        """Print all points, best first, then the best and the worst, and what was stopped."""
         order = ranked(list(entries))
         table = self._table(
-            "rank", *self._names, "steps", "ARG %", "95 % interval", "test %", "leaves"
+            "rank", *self._columns.names, "steps", "ARG %", "95 % interval", "test %", "leaves"
         )
         for rank, entry in enumerate(order, start=1):
             score = entry.score
             assert score is not None
             table.add_row(
                 str(rank),
-                *self._settings(entry),
+                *self._columns.of(entry.course),
                 str(entry.steps),
                 _arg(score),
                 _interval(score),
@@ -121,6 +190,7 @@ class Display:
             )
         self._console.print(table)
         self._reasons(order)
+        self._stops(entries)
         for label in self._job.partial:
             self.say(label)
         if order[0].score is None or order[0].score.score <= BAD_SCORE:
@@ -128,10 +198,8 @@ class Display:
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None
-            settings = ", ".join(
-                f"{name} {value}"
-                for name, value in zip(self._names, self._settings(entry), strict=True)
-            )
+            pairs = zip(self._columns.names, self._columns.of(entry.course), strict=True)
+            settings = ", ".join(f"{name} {value}" for name, value in pairs)
             self.say(
                 f"{title:<8} {settings}, steps {entry.steps}: "
                 f"ARG {_arg(entry.score)} {_interval(entry.score)}"
@@ -147,24 +215,25 @@ class Display:
         for line in lines:
             self.say(f"note: no relative gain on {line}")
 
-    def _settings(self, entry: Entry) -> list[str]:
-        return [f"{getattr(entry.course.trajectory.config, name):g}" for name in self._names]
+    def _stops(self, entries: Sequence[Entry]) -> None:
+        """List the courses that were stopped, each once, and count the points that are missing."""
+        stopped = [entry for entry in entries if entry.stopped is not None]
+        stops = list(dict.fromkeys(entry.stopped for entry in stopped if entry.stopped))
+        for stop in stops[:STOPS_SHOWN]:
+            self.stopped(stop)
+        if len(stops) > STOPS_SHOWN:
+            self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more (stops.jsonl)")
+        if stopped:
+            self.say(
+                f"{len(stopped)} points of {len(stops)} stopped courses were not computed; "
+                "without --scheduler and --racing the same command computes them"
+            )
 
     def _table(self, *columns: str) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in columns:
             table.add_column(column, justify="right")
         return table
-
-
-def _varied(trajectories: Sequence[Trajectory]) -> list[str]:
-    """Return the settings that differ between trajectories (always both learning rates)."""
-    names = []
-    for name in _SEARCHED:
-        values = {getattr(trajectory.config, name) for trajectory in trajectories}
-        if len(values) > 1 or name in ("inner_lr", "outer_lr"):
-            names.append(name)
-    return names
 
 
 def _arg(score: PointScore) -> str:

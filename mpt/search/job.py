@@ -57,6 +57,19 @@ class SearchJob:
         return [(course, rung) for course in self.courses for rung in course.trajectory.rungs]
 
     @property
+    def total(self) -> tuple[int, int]:
+        """Courses and points in all, with those that will be chosen while the job runs."""
+        if self.search is None:
+            return len(self.courses), len(self.points)
+        return self.search.count, self.search.count * len(self.courses[0].trajectory.rungs)
+
+    @property
+    def stoppers(self) -> frozenset[str]:
+        """Who may stop a course: "asha", "racing", both or nobody."""
+        schedulers = {self.scheduler} - {"none"}
+        return frozenset(schedulers | ({"racing"} if self.racing else set()))
+
+    @property
     def plans(self) -> tuple[StudyPlan, ...]:
         """The different studies, in order of first appearance."""
         return tuple(dict.fromkeys(course.plan for course in self.courses))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.records import LeafStore, PointStore, leaf_key
 from mpt.search.objective import PointScore, score_point
+from mpt.search.stops import Stop, read_stops, record_stop
 from mpt.search.trajectory import point_identity, point_is_whole
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ class Entry:
     """The point record; None if it is not on disk, or a leaf it names is not."""
     score: PointScore | None
     """None without a record."""
+    stopped: Stop | None = None
+    """Why there is no record and none is waited for; None if there is one, or it is to come."""
 
 
 class Standings:
-    """Reads the points of a job; every reading is fresh from disk.
+    """Reads the points of a job from disk; a point that is whole is read once.
 
     Args:
         job: the courses.
@@ -41,12 +44,18 @@ class Standings:
     def __init__(
         self, job: SearchJob, studies: Callable[[StudyPlan], Study], *, read_only: bool = False
     ) -> None:
+        self._results = job.results
         self._leaves = LeafStore(job.results, read_only=read_only)
         self._points = PointStore(job.results, read_only=read_only)
+        self._stops = {
+            stop.point: stop for stop in read_stops(job.results) if stop.by in job.stoppers
+        }
         self.courses: list[Course] = []
         self.keys: list[str] = []
         """Trajectory key of each course; a worker that finds another has other data."""
         self._points_of: dict[tuple[int, int], str] = {}
+        self._index_of: dict[Course, int] = {}
+        self._whole: dict[tuple[int, int], Entry] = {}
         names: dict[Course, tuple[str, dict[int, str]]] = {}
         for plan in job.plans:  # each study is opened once
             study = studies(plan)
@@ -64,6 +73,11 @@ class Standings:
             self._points_of[len(self.courses), rung] = point
         self.courses.append(course)
         self.keys.append(key)
+        self._index_of[course] = len(self.courses) - 1
+
+    def index_of(self, course: Course) -> int | None:
+        """Return the position of a course, or None if it is not one of them."""
+        return self._index_of.get(course)
 
     @property
     def problems(self) -> list[str]:
@@ -72,6 +86,19 @@ class Standings:
 
     def entry(self, index: int, steps: int) -> Entry:
         """Return one point."""
+        place = index, steps
+        if place not in self._whole:
+            entry = self._read(index, steps)
+            if entry.score is None:
+                return entry
+            self._whole[place] = entry
+        return self._whole[place]
+
+    def point_key(self, entry: Entry) -> str:
+        """Return the key of a point's record."""
+        return self._points_of[entry.index, entry.steps]
+
+    def _read(self, index: int, steps: int) -> Entry:
         record = self._points.get(self._points_of[index, steps])
         if record is not None and not point_is_whole(record, self._leaves):
             record = None
@@ -81,6 +108,7 @@ class Standings:
             steps=steps,
             record=record,
             score=None if record is None else score_point(record, self._leaves),
+            stopped=self._stop_at(index, steps) if record is None else None,
         )
 
     def entries(self) -> list[Entry]:
@@ -91,6 +119,47 @@ class Standings:
         """Return whether every point of a course is recorded."""
         rungs = self.courses[index].trajectory.rungs
         return all(self.entry(index, rung).score is not None for rung in rungs)
+
+    def rung_scores(self, index: int) -> dict[int, float]:
+        """Return rung → score of a course's points that are recorded."""
+        entries = [self.entry(index, rung) for rung in self.courses[index].trajectory.rungs]
+        return {entry.steps: entry.score.score for entry in entries if entry.score is not None}
+
+    def over(self, index: int) -> bool:
+        """Return whether nothing is left to do on a course: it is complete, or was stopped."""
+        rungs = self.courses[index].trajectory.rungs
+        entries = [self.entry(index, rung) for rung in rungs]
+        return all(entry.score is not None or entry.stopped is not None for entry in entries)
+
+    @property
+    def stops(self) -> list[Stop]:
+        """What was stopped of these courses, in their order."""
+        places = [(n, rung) for n, c in enumerate(self.courses) for rung in c.trajectory.rungs]
+        found = (self._stops.get(self._points_of[place]) for place in places)
+        return [stop for stop in found if stop is not None]
+
+    def stop(self, index: int, steps: int, by: str, reason: str) -> Stop:
+        """Put on record that a course is stopped at a rung, or on the way to it."""
+        stop = record_stop(
+            self._results,
+            Stop(
+                point=self._points_of[index, steps],
+                course=self.courses[index].name,
+                steps=steps,
+                by=by,
+                reason=reason,
+            ),
+        )
+        self._stops[stop.point] = stop
+        return stop
+
+    def _stop_at(self, index: int, steps: int) -> Stop | None:
+        """Return the stop because of which a point is not computed: at it, or at a rung before."""
+        for rung in self.courses[index].trajectory.rungs:
+            stop = self._stops.get(self._points_of[index, rung])
+            if stop is not None and rung <= steps:
+                return stop
+        return None
 
     def leaf_costs(self, entries: list[Entry]) -> dict[str, float]:
         """Return the summed cost of every different leaf behind the points."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from mpt.records import append_line, read_lines
 
 FILE = "stops.jsonl"
-STOPPERS = ("asha", "racing")
 
 
 @dataclass(frozen=True, kw_only=True)

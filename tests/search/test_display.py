@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.relative_gain import Gain, TaskGain
-from mpt.plan import CourseLoad, Load
+from mpt.plan import Load
 from mpt.search.display import Display
 from mpt.search.job import SearchJob, courses_of
 from mpt.search.objective import BAD_SCORE, PointScore
@@ -70,7 +70,7 @@ def show() -> Display:
 
 def test_the_header_says_what_how_much_and_where(show: Display) -> None:
     load = Load(
-        courses=(CourseLoad(steps=1, leaves=10),) * 3,
+        courses=(),
         points=9,
         points_there=0,
         leaves=450,

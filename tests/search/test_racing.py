@@ -189,14 +189,14 @@ def test_with_one_data_seed_there_is_no_interval_and_no_leader(store: Memory) ->
 def test_points_compete_where_only_settings_and_steps_differ(
     change: dict[str, Any], same: bool
 ) -> None:
-    ours = {
+    ours: dict[str, Any] = {
         "identity": {"trajectory": "t", "steps": 25, "backbone": "b", "train_seed": 42},
         "method": "maml",
         "partition": "random_to_random",
         "config": "c",
     }
-    other = {**ours, "identity": dict(ours["identity"])}  # type: ignore[call-overload]
+    other = {**ours, "identity": dict(ours["identity"])}
     for name, value in change.items():
         part, _, field = name.rpartition(".")
-        (other[part] if part else other)[field] = value  # type: ignore[index]
+        (other[part] if part else other)[field] = value
     assert bool(rivals([other], ours)) is same
