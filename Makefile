@@ -14,7 +14,7 @@ test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy mpt tune_jobs benchmarks && $(BIN)/mypy --explicit-package-bases tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy mpt analysis tune_jobs benchmarks && $(BIN)/mypy --explicit-package-bases tests
 
 # torch first and by itself: its pinned version must be in place before anything asks for "torch".
 .venv/installed: pyproject.toml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,14 +53,8 @@ def _score_table(look: Lookup, cell: Cell) -> Table:
 
 
 def _unlinked(cell: TableCell) -> TableCell:
-    return TableCell(
-        value=cell.value,
-        low=cell.low,
-        high=cell.high,
-        done=cell.done,
-        of=cell.of,
-        flags=cell.flags,
-    )
+    """Return a cell without the link to the page that it stands on."""
+    return dataclasses.replace(cell, link=None)
 
 
 def _task_table(look: Lookup, cell: Cell) -> Table:
