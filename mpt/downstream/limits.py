@@ -19,6 +19,8 @@ from mpt.downstream.out_of_memory import row_too_long
 from mpt.downstream.probe import Probe, enough, pass_cost, power_of_two
 from mpt.errors import DataError, UsageError
 
+PASSES_PER_STEP = 8
+"""Full passes that a step of all runs side by side should have."""
 MOST_RUNS = 64
 """More runs side by side than this save nothing, and a lost interval costs more."""
 
@@ -109,8 +111,9 @@ def measure_limits(
 
     Memory: passes of two sizes give the bytes of a row; a pass may take `MEMORY_SHARE` of what is
     free. Speed: the rows of a pass are doubled until tokens per second rise by less than 5 %; the
-    smallest and the largest pass give the fixed cost of one. Runs: as many as fill two passes, so
-    that rows of like length find each other. All are rounded down to powers of two.
+    smallest and the largest pass give the fixed cost of one. Runs: as many as fill
+    `PASSES_PER_STEP` passes, so that rows of like length find each other. All are rounded down to
+    powers of two.
 
     Args:
         backbone: the frozen model, where it is to run.
@@ -132,7 +135,7 @@ def measure_limits(
     tokens = power_of_two(min(fast, fits) * probe.width)
     mean = prompt_length + sum(len(one) + len(other) for one, other in rows) / len(rows)
     return PackLimits(
-        runs=min(MOST_RUNS, power_of_two(2 * tokens / (batch_size * mean))),
+        runs=min(MOST_RUNS, power_of_two(PASSES_PER_STEP * tokens / (batch_size * mean))),
         tokens=tokens,
         pass_cost=pass_cost(seconds, probe.width),
         source=(

@@ -92,7 +92,7 @@ class TuningQueue:
     ):
         self._backbone, self._config, self._text, self._root = backbone, config, text, root_seed
         keep_freed_memory(backbone.device)
-        self._list = RunList(backbone, runs, config, text, root_seed)
+        self._list = RunList(runs, backbone, config=config, text=text, root_seed=root_seed)
         tasks = self._list.tasks
         self._task_of = self._list.task_places(range(len(runs)), tasks)
         self._rows = TrainRows(backbone, tasks, text, root_seed, config.batch_size)

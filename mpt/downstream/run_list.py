@@ -23,8 +23,8 @@ class RunList:
     """Runs in queue order, referred to by position.
 
     Args:
-        backbone: the frozen model.
         runs: any mixture of tasks.
+        backbone: the frozen model.
         config: the recipe.
         text: lengths of inputs and targets.
         root_seed: root of data order and dropout.
@@ -36,8 +36,9 @@ class RunList:
 
     def __init__(
         self,
-        backbone: Backbone,
         runs: Sequence[TuningRun],
+        backbone: Backbone,
+        *,
         config: DownstreamConfig,
         text: TextConfig,
         root_seed: int,

@@ -40,6 +40,20 @@ def _by_intervals(tuning: TuningQueue) -> list[Finished]:
     return found
 
 
+def _spy_on(split: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that is going to hold the number of prompts of every evaluation."""
+    sizes: list[int] = []
+    scores = Evaluator.scores
+
+    def spy(self: Evaluator, prompts: torch.Tensor, tasks: Sequence[int]) -> list[float]:
+        if self.split == split:
+            sizes.append(len(prompts))
+        return scores(self, prompts, tasks)
+
+    monkeypatch.setattr(Evaluator, "scores", spy)
+    return sizes
+
+
 def test_waiting_runs_enter_in_order_as_others_leave(toy_backbone: Backbone) -> None:
     runs = families(toy_backbone, mixed_tasks())[:8]
     tuning = queue(toy_backbone, runs, CONFIG, limits(runs=3))
@@ -64,15 +78,7 @@ def test_runs_of_different_length_leave_one_by_one_and_are_evaluated_together(
     tasks = [dataclasses.replace(task, seed=n) for n, task in enumerate(tasks)]
     runs = [TuningRun(task, 0.3, start_prompt(toy_backbone)) for task in tasks]
     config = dataclasses.replace(CONFIG, steps=100, max_epochs=2, batch_size=2, eval_every=5)
-    sizes: list[int] = []
-    scores = Evaluator.scores
-
-    def spy(self: Evaluator, prompts: torch.Tensor, tasks: Sequence[int]) -> list[float]:
-        if self.split == "dev":
-            sizes.append(len(prompts))
-        return scores(self, prompts, tasks)
-
-    monkeypatch.setattr(Evaluator, "scores", spy)
+    sizes = _spy_on("dev", monkeypatch)
     finished = _by_intervals(queue(toy_backbone, runs, config, limits(runs=2)))
     assert [[place for place, _ in some] for some in finished] == [[0], [1], [], [2]]
     # Run 2 enters when run 0 leaves, after run 1's fifth step.
@@ -86,15 +92,7 @@ def test_runs_of_different_length_leave_one_by_one_and_are_evaluated_together(
 def test_a_run_is_tested_when_it_finishes_and_only_once(
     toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tested: list[int] = []
-    scores = Evaluator.scores
-
-    def spy(self: Evaluator, prompts: torch.Tensor, tasks: Sequence[int]) -> list[float]:
-        if self.split == "test":
-            tested.append(len(prompts))
-        return scores(self, prompts, tasks)
-
-    monkeypatch.setattr(Evaluator, "scores", spy)
+    tested = _spy_on("test", monkeypatch)
     runs = families(toy_backbone, mixed_tasks())[:5]
     finished = _by_intervals(queue(toy_backbone, runs, CONFIG, limits(runs=2)))
     assert [len(some) for some in finished] == [0, 2, 0, 2, 0, 1]
