@@ -10,6 +10,7 @@ import math
 import sys
 import time
 import urllib.request
+from typing import Any
 
 
 def page(port: int) -> str:
@@ -48,7 +49,7 @@ def main(port: int) -> None:
         logging_level=logging.ERROR,
         _metrics_export_port=port,
     )
-    remote = ray.remote(num_cpus=0.5)(Trial)
+    remote: Any = ray.remote(num_cpus=0.5)(Trial)
     trials = [remote.remote(name) for name in ("maml-inner0.1-outer0.3", "reptile-inner1")]
     ray.get([trial.report.remote(arg) for trial, arg in zip(trials, (4.25, -1.5), strict=True)])
     deadline, text = time.monotonic() + 60, ""
