@@ -13,7 +13,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +23,7 @@ from mpt.downstream.data import TrainRows, distinct_tasks
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import PackLimits, default_limits
 from mpt.downstream.pack import Member, Pack, Work
+from mpt.downstream.progress import QueueProgress
 from mpt.downstream.record import Record, TuningResult, TuningRun
 from mpt.downstream.run_list import RunList
 from mpt.downstream.stopping import stop_reasons
@@ -32,32 +32,6 @@ from mpt.errors import DataError
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig
     from mpt.gym.fewshot import FewShotTask
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueProgress:
-    """How far a queue is; counts are over all it has done, before a resumption too."""
-
-    runs: int
-    finished: int
-    running: int
-    waiting: int
-    steps: int
-    """Steps taken, summed over runs."""
-    steps_left: int
-    """Most steps still to be taken, summed over runs."""
-    examples: int
-    tokens: int
-    """Real tokens trained on, those of the prompts included."""
-    padded_tokens: int
-    """Tokens that went through the model in training."""
-    seconds: float
-    """Seconds of work, evaluation included."""
-
-    @property
-    def useful_share(self) -> float:
-        """Real tokens / padded tokens in training; NaN before the first step."""
-        return self.tokens / self.padded_tokens if self.padded_tokens else math.nan
 
 
 class TuningQueue:
