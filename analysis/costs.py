@@ -46,7 +46,7 @@ def cost_table(look: Lookup) -> Table:
             )
     return Table(
         name="costs",
-        title=f"Cost beside score ({look.backbone}, gym {look.gym})",
+        title=f"Cost beside score ({look.about})",
         columns=(
             "partition",
             "method",
@@ -137,7 +137,7 @@ def budget_table(look: Lookup, unit: str, budget: float | None = None) -> Table:
     word = UNITS[unit]
     return Table(
         name=f"budget-{word}",
-        title=f"ARG % at equal upstream {word} ({look.backbone}, gym {look.gym})",
+        title=f"ARG % at equal upstream {word} ({look.about})",
         columns=(
             "partition",
             f"{word} allowed",
@@ -177,7 +177,7 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     word = UNITS[unit]
     return Table(
         name=f"search-budget-{word}",
-        title=f"Best validation ARG % within a budget of upstream {word} ({look.backbone})",
+        title=f"Best validation ARG % within a budget of upstream {word} ({look.about})",
         columns=("partition", "method", *(f"≤ {quantity(b).number} {word}" for b in budgets)),
         rows=tuple(rows),
         notes=("A maximum over settings is too high by chance: compare at equal settings too.",),

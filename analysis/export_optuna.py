@@ -83,7 +83,7 @@ def _add_study(storage: BaseStorage, look: Lookup, cells: Sequence[Cell]) -> Non
     import optuna
 
     place = cells[0].place
-    name = f"{place.method} {place.partition} {place.backbone} {place.gym}"
+    name = str(place)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     for field in ("method", "partition", "backbone", "gym", "role"):
         study.set_user_attr(field, getattr(place, field))

@@ -134,12 +134,11 @@ def origin_of(prompt_file: Path, metadata: dict[str, str]) -> Origin | None:
         ):
             return Origin(point.get("backbone"), point["identity"]["prompt"]["position"])
     leaf = LeafStore(root, read_only=True).get(prompt_file.stem)
-    if leaf is None:
+    if leaf is None or "prompt" not in leaf["identity"].get("recipe", {}):
         return None
     identity = leaf["identity"]
-    return Origin(
-        next(_names(points, identity["backbone"]), None), identity["recipe"]["prompt"]["position"]
-    )
+    name = next(_names(points, identity["backbone"]), None)
+    return Origin(name, identity["recipe"]["prompt"]["position"])
 
 
 def _names(points: list[Record], digest: str) -> Iterator[str]:

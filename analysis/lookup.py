@@ -38,6 +38,11 @@ class Lookup:
         for cell in study.cells:
             self._cells.setdefault(cell.place, []).append(cell)
 
+    @property
+    def about(self) -> str:
+        """Backbone and gym of the tables that show one of each, for a title."""
+        return about(self.backbone, self.gym)
+
     def cell(self, method: str, partition: str, **place: str) -> Cell | None:
         """Return the target cell of a method on a partition, or None if none is recorded.
 
@@ -137,6 +142,12 @@ class Lookup:
         summary = self.summary(cell, task)
         found = None if summary is None else task_gain(summary, task)
         return None if found is None or found.gain is None else 100 * found.gain
+
+
+def about(backbone: str, gym: str) -> str:
+    """Return backbone and gym for a title; of a folder the last part is enough."""
+    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in (backbone, gym))
+    return ", gym ".join(names)
 
 
 def page_of(cell: Cell) -> str:

@@ -1,21 +1,38 @@
-"""Searches: every point of a method's search, best first."""
+"""Searches: every point of a method's search, best first, and the courses that were stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from analysis.cells import Cell, Place
-from analysis.lookup import Lookup
+from analysis.lookup import Lookup, about
 from analysis.names import method_label, partition_label
 from analysis.table import Row, Table, number, quantity, text
+from mpt.search.stops import Stop, read_stops
 
 _NO_SETTING = "method"
 _RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
 
 
 def search_tables(look: Lookup) -> list[Table]:
-    """Return one ranking for each search: the points of one place."""
-    return [_ranking(look, n, cells) for n, cells in enumerate(searches(look), start=1)]
+    """Return one ranking for each search, the points of one place; then what was stopped."""
+    rankings = [_ranking(look, n, cells) for n, cells in enumerate(searches(look), start=1)]
+    stops = read_stops(look.study.results)
+    return [*rankings, stop_table(stops)] if stops else rankings
+
+
+def stop_table(stops: Sequence[Stop]) -> Table:
+    """Return the courses that were not carried on, and the numbers that decided."""
+    return Table(
+        name="stops",
+        title="Courses that were stopped",
+        columns=("course", "rung", "by", "reason", "time"),
+        rows=tuple(
+            tuple(map(text, (stop.course, stop.steps, stop.by, stop.reason, stop.time)))
+            for stop in stops
+        ),
+        notes=("A stopped course has no later points; those that it has stand in its ranking.",),
+    )
 
 
 def searches(look: Lookup) -> list[list[Cell]]:
@@ -35,7 +52,7 @@ def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
     return Table(
         name=f"search-{at}",
         title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
-        f"validation tasks ({place.backbone}, gym {place.gym})",
+        f"validation tasks ({about(place.backbone, place.gym)})",
         columns=("rank", *settings, "steps", *_RANK_COLUMNS),
         rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
         notes=(f"{len(cells)} points; settings that all of them share are on their pages.",),

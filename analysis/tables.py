@@ -53,17 +53,13 @@ def result_tables(look: Lookup, pairs: Pairs | None = None) -> list[Table]:
     ]
 
 
-def _about(look: Lookup) -> str:
-    return f"{look.backbone}, gym {look.gym}"
-
-
 def main_table(look: Lookup) -> Table:
     """Return Table 2: ARG by method and partition."""
     seen = {cell.place.partition for cell in look.targets()}
     partitions = in_order({*PARTITION_LABELS, *seen}, PARTITION_LABELS)
     return Table(
         name="table-2",
-        title=f"Table 2. ARG % by method and partition ({_about(look)})",
+        title=f"Table 2. ARG % by method and partition ({look.about})",
         columns=("method", *map(partition_label, partitions)),
         rows=tuple(
             (text(method_label(method)), *(look.show(method, part) for part in partitions))
@@ -86,7 +82,7 @@ def detail_table(look: Lookup) -> Table:
         notes += [f"{' '.join(names)}: {cell.partial}"] if cell.partial else []
     return Table(
         name="table-2-details",
-        title=f"Table 2 in detail ({_about(look)})",
+        title=f"Table 2 in detail ({look.about})",
         columns=("partition", "method", *DETAILS),
         rows=tuple(rows),
         notes=(INTERVALS, *notes),
@@ -111,7 +107,7 @@ def shots_table(look: Lookup, which: str) -> Table:
     label = "Table 3. ARG % by target shots" if which == "target" else "ARG % by source shots"
     return Table(
         name="table-3" if which == "target" else "figure-3",
-        title=f"{label} ({partition_label(SWEPT)}, {_about(look)})",
+        title=f"{label} ({partition_label(SWEPT)}, {look.about})",
         columns=("method", *sizes),
         rows=tuple(
             (
@@ -140,7 +136,7 @@ def sources_table(look: Lookup) -> Table:
     sets = sorted(sizes, key=lambda name: (sizes[name], name))
     return Table(
         name="table-4",
-        title=f"Table 4. ARG % by source tasks ({partition_label(SWEPT)}, {_about(look)})",
+        title=f"Table 4. ARG % by source tasks ({partition_label(SWEPT)}, {look.about})",
         columns=("method", *(f"{name} ({sizes[name]} tasks)" for name in sets)),
         rows=tuple(
             (
@@ -164,7 +160,7 @@ def backbone_table(look: Lookup) -> Table:
         rows.append((text(label), *shown))
     return Table(
         name="table-5",
-        title=f"Table 5. ARG % by backbone ({partition_label(COMPARED)}, gym {look.gym})",
+        title=f"Table 5. ARG % by backbone ({partition_label(COMPARED)})",
         columns=("backbone", *METHODS.values()),
         rows=tuple(rows),
     )
@@ -200,7 +196,7 @@ def case_table(look: Lookup) -> Table:
         )
     return Table(
         name="table-6",
-        title=f"Table 6. Relative gain % on single tasks ({_about(look)})",
+        title=f"Table 6. Relative gain % on single tasks ({look.about})",
         columns=("task", "partition", "best MPT", "ΔMPT", "ΔMTL"),
         rows=tuple(rows),
         notes=("The best MPT is the meta method with the highest ARG on the partition.",),

@@ -17,6 +17,7 @@ from analysis.costs import (
 from analysis.lookup import Lookup
 from analysis.records import load_study
 from analysis.search_tables import search_tables
+from mpt.search.stops import Stop, record_stop
 
 PT = flat({"a": 0.5})
 
@@ -122,3 +123,13 @@ def test_a_search_is_ranked_with_the_settings_that_differ(tmp_path: Path) -> Non
     assert table.columns[:3] == ("rank", "outer_lr", "steps")
     assert [row[1].text for row in table.rows] == ["0.3", "0.2", "0.1", "9"]
     assert table.rows[-1][3].flags == ("diverged",)
+
+
+def test_courses_that_were_stopped_are_listed_with_the_reason(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.point("maml", "random_to_random", _scores(1), PT, role="validation")
+    assert [table.name for table in search_tables(_look(tmp_path))] == ["search-1"]
+    stop = Stop(point="k", course="maml-inner1", steps=50, by="racing", reason="1 < 2")
+    record_stop(tmp_path, stop)
+    table = search_tables(_look(tmp_path))[-1]
+    assert [cell.text for cell in table.rows[0][:4]] == ["maml-inner1", "50", "racing", "1 < 2"]

@@ -57,7 +57,7 @@ def test_optuna_reads_the_points_of_a_search(name: str, tmp_path: Path) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(out))
         storage = optuna.storages.JournalStorage(backend)
     (study,) = (optuna.load_study(study_name=None, storage=storage),)
-    assert study.study_name == "maml random_to_random embedded embedded"
+    assert study.study_name == "maml on random_to_random (embedded, gym embedded; validation)"
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     found = {(t.params["inner_lr"], t.params["steps"]): t for t in study.trials}
     values = {at: trial.value for at, trial in found.items()}
@@ -102,6 +102,20 @@ def test_a_point_with_a_missing_leaf_has_failed_and_a_stopped_one_is_pruned(
     assert states["ok"].state == optuna.trial.TrialState.FAIL
     assert states["ok"].user_attrs["missing"][0].startswith("a: method lacks data seed")
     assert states["stopped"].state == optuna.trial.TrialState.PRUNED
+
+
+def test_searches_of_different_source_sets_become_two_studies(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    for name in ("all", "12"):
+        results.point(
+            "maml", "cls_to_cls", _scores(1), PT, role="validation", source_set=name,
+            trajectory=name,
+        )  # fmt: skip
+    out = tmp_path / "a.log"
+    assert main(["export", "optuna", "--results", str(results.root), "--out", str(out)]) == 0
+    backend = optuna.storages.journal.JournalFileBackend(str(out))
+    storage = optuna.storages.JournalStorage(backend)
+    assert len(optuna.get_all_study_names(storage)) == 2
 
 
 def _rows(tmp_path: Path, results: Results) -> list[dict[str, Any]]:

@@ -122,7 +122,8 @@ def _ours(value: float | None, low: float | None = None, high: float | None = No
         (_ours(20.166, 19.0, 21.0), "within interval", ""),
         (_ours(10.0, 5.0, 20.156), "within interval", ""),
         (_ours(10.0, 5.0, 20.154), "contradicted", ""),
-        (_ours(30.0, 20.17, 40.0), "contradicted", ""),
+        (_ours(30.0, 20.164, 40.0), "within interval", ""),
+        (_ours(30.0, 20.166, 40.0), "contradicted", ""),
         (_ours(10.0), "not attempted", "no interval"),
     ],
 )

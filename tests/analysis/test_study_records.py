@@ -64,6 +64,15 @@ def test_a_missing_leaf_makes_its_sample_missing_and_never_0(tmp_path: Path) -> 
     assert summary.gain.reasons == ("a: method lacks data seed 21",)
 
 
+def test_a_test_score_of_0_is_a_score(tmp_path: Path) -> None:
+    Results(tmp_path).point("maml", "cls_to_cls", flat({"a": 0.0}), flat({"a": 0.5}))
+    cell = _only(tmp_path)
+    assert scores_of(cell.tasks) == flat({"a": 0.0})
+    summary = summary_of(cell)
+    assert summary is not None
+    assert summary.gain.arg == pytest.approx(-100.0, rel=1e-12)
+
+
 def test_a_sample_whose_runs_all_diverged_says_so(tmp_path: Path) -> None:
     results = Results(tmp_path, lrs=(0.5,))
     key = results.leaf("a", 13, 0.5, init="x", dev=None, test=None, status="diverged")
