@@ -5,44 +5,62 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.search import Searcher
 
+from mpt.search.schedulers import Judge, RungScheduler, Verdict
+from mpt.search.status import Status
 from mpt.search.trainable import SearchTrial
 
 if TYPE_CHECKING:
     from mpt.search.display import Display
+    from mpt.search.feed import Feed
     from mpt.search.job import Execution, SearchJob
+    from mpt.search.objective import PointScore
     from mpt.search.standing import Standings
+    from mpt.search.stops import Stop
     from mpt.search.time_left import TimeLeft
 
 
+PENDING = 200
+"""Trials of a list that wait for a place at the most: an autoscaler adds nodes for them."""
+
+
 def tune_trials(
-    job: SearchJob,
-    execution: Execution,
-    indices: Sequence[int],
-    folder: Path,
-    watcher: Watcher,
+    job: SearchJob, execution: Execution, feed: Feed, slots: int, folder: Path, watcher: Watcher
 ) -> None:
-    """Run the trials of these courses, in order; return when all ended or Tune was stopped.
+    """Run the trials of a job's courses; return when all ended or Tune was stopped.
 
     Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
+
+    Args:
+        job: what is searched.
+        execution: where and how.
+        feed: says which course is next.
+        slots: trials that can run at once; a search that learns from scores starts no more.
+        folder: for Tune's own files.
+        watcher: sees every report, and what is stopped.
     """
     tuner = tune.Tuner(
         # not `tune.with_parameters`: it would hide the class's name from `ps` and the dashboard
         SearchTrial,
         param_space={
-            "trial": tune.grid_search([_trial(watcher.standings, index) for index in indices]),
             "gpus": execution.gpus_per_trial,
             "device": execution.device,
             "results": job.results,
             "chunk_s": job.chunk_s,
             "keep_prompts": job.keep_prompts,
+            "racing": job.racing,
         },
         tune_config=tune.TuneConfig(
+            search_alg=CourseSearcher(feed, watcher),
+            scheduler=_scheduler(job, watcher),
+            num_samples=-1,  # as many as the feed has
+            max_concurrent_trials=slots if job.search else max(PENDING, 2 * slots),
             # A process that goes on with the next trajectory saves its start. On a cluster every
             # trial has a process of its own, which the dashboard shows under the trial's name.
             reuse_actors=execution.address == "local" and execution.gpus_per_trial == 0,
@@ -62,6 +80,69 @@ def tune_trials(
     with warnings.catch_warnings(), _quiet_output():
         warnings.simplefilter("ignore")  # Ray's deprecation notes to itself
         tuner.fit()
+
+
+class CourseSearcher(Searcher):
+    """Hands Tune one course after the other, whoever chooses them.
+
+    Tune ends the experiment if a searcher raises; an error here ends the supply of courses, and
+    what is missing then is said at the end.
+    """
+
+    def __init__(self, feed: Feed, watcher: Watcher) -> None:
+        super().__init__()
+        self._feed, self._watcher = feed, watcher
+        self._indices: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune pickles its searcher, and nobody reads that."""
+        return {}
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Accept that there is no space of Tune's."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the configuration of the next trial, or that there is none any more."""
+        with self._watcher.shielded("the choice of the next course"):
+            index = self._feed.next()
+            if index is not None:
+                self._indices[trial_id] = index
+                return {"trial": _trial(self._watcher.standings, index)}
+        finished: Any = Searcher.FINISHED
+        return finished
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the feed; what the course has reached is on record."""
+        with self._watcher.shielded("the choice of the next course"):
+            self._feed.ended(self._indices[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the feed is made from the records."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+def _scheduler(job: SearchJob, watcher: Watcher) -> RungScheduler | None:
+    """Return who stops trials at rungs, told of what is on record; None if nobody does."""
+    if not job.stoppers:
+        return None
+    standings = watcher.standings
+
+    def score_of(index: int, steps: int) -> PointScore | None:
+        return standings.entry(index, steps).score
+
+    judge = Judge(
+        standings.courses, asha=job.scheduler == "asha", racing=job.racing, score_of=score_of
+    )
+    for index in range(len(standings.courses)):
+        judge.replay(index, standings.rung_scores(index))
+    return RungScheduler(judge, watcher.stop, watcher.problem)
 
 
 def _trial(standings: Standings, index: int) -> dict[str, Any]:
@@ -95,35 +176,61 @@ class Watcher(tune.Callback):
             for entry in standings.entries()
             if entry.score is not None
         }
+        self._status = Status()
         self.failures: dict[int, str] = {}
         """Course → why it failed for good."""
+
+        self._stops: list[Stop] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its callbacks, and nobody reads that."""
         return {}
 
+    def problem(self, text: str) -> None:
+        """Say what went wrong, once."""
+        self._show.problem(text)
+
+    def stop(self, index: int, verdict: Verdict) -> None:
+        """Put a stop on record; it is said after the point that led to it."""
+        self._stops.append(self.standings.stop(index, *verdict))
+
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Take in one report."""
-        with self._shielded():
+        with self.shielded("the display"):
+            index = result["index"]
             self._left.report(result)
+            self._status.report(index, result.get("tuning"))
             for problem in result["problems"]:
                 self._show.problem(problem)
             if result["failure"] is not None:
-                self.failures[result["index"]] = result["failure"]
+                self.failures[index] = result["failure"]
             for steps in result["landed"]:
-                self._landed(result["index"], steps)
+                self._landed(index, steps)
+            if result.get("stopped") is not None:  # on the way to a rung, by the trial itself
+                self.stop(index, Verdict(by="racing", **result["stopped"]))
+            for stop in self._stops:
+                self._show.stopped(stop)
+            self._stops.clear()
+            self._show.status(self._status.text(self._left.seconds))
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: Any
+    ) -> None:
+        """Forget a trial's runs."""
+        with self.shielded("the display"):
+            self._status.report(trial.config["trial"]["index"], None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial goes on in another process."""
-        with self._shielded():
+        with self.shielded("the display"):
             name = trial.config["trial"]["course"].name
             self._show.say(f"note: {name}: its worker died; it goes on from its last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a trial that failed for good."""
-        with self._shielded():
+        with self.shielded("the display"):
             error = trial.get_error()
             text = str(error).strip().splitlines()
             reason = text[-1] if text else "unknown reason"
@@ -140,9 +247,10 @@ class Watcher(tune.Callback):
         self._show.landed(entry, len(self._scores), best, self._left.seconds)
 
     @contextlib.contextmanager
-    def _shielded(self) -> Iterator[None]:
+    def shielded(self, what: str) -> Iterator[None]:
+        """Turn an error into a note; Tune would end the experiment."""
         try:
             yield
         except Exception as error:
             with contextlib.suppress(Exception):
-                self._show.problem(f"the display failed: {error!r}; the search goes on")
+                self._show.problem(f"{what} failed: {error!r}; the search goes on")
