@@ -9,11 +9,13 @@ File: one line ``mpt-checkpoint 1 <steps> <SHA-256 of the rest>``, then the safe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,10 +23,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from mpt.errors import DataError
-from mpt.storage import Disk
+from mpt.storage import MAX_JSON_BYTES, Disk, open_file
+from mpt.storage_errors import storage_errors
 
 _MAGIC = "mpt-checkpoint 1"
 _TENSOR = "__tensor__"
+_HEAD_BYTES = 128
+"""The first line of a checkpoint is shorter."""
 
 
 def pack_state(state: dict[str, Any]) -> bytes:
@@ -71,17 +76,52 @@ def _with_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def _read(path: Path) -> tuple[int, dict[str, Any]]:
-    data = path.read_bytes()
-    head, _, payload = data.partition(b"\n")
-    words = head.decode("ascii", "replace").split(" ")
-    if " ".join(words[:2]) != _MAGIC or len(words) != 4 or not words[2].isdigit():
-        raise DataError(f"{path}: not a checkpoint of this program")
+    with storage_errors(path), _present(path), open_file(path) as (file, size):
+        head, line_end, _ = file.read(_HEAD_BYTES).partition(b"\n")
+        words = head.decode("ascii", "replace").split(" ")
+        if " ".join(words[:2]) != _MAGIC or len(words) != 4 or not words[2].isdigit():
+            raise DataError(f"{path}: not a checkpoint of this program (or of another version)")
+        file.seek(len(head) + len(line_end))
+        # a foreign file may be larger than memory: a large one is read if its length is right
+        fits = size <= MAX_JSON_BYTES or _state_bytes(file) == size - file.tell()
+        payload = file.read() if fits else b""
     if hashlib.sha256(payload).hexdigest() != words[3]:
         raise DataError(f"{path}: its checksum does not fit (cut short or changed)")
     try:
         return int(words[2]), unpack_state(payload)
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise DataError(f"{path}: holds no state ({error})") from None
+
+
+class _Absent(Exception):
+    """There is no checkpoint."""
+
+
+@contextlib.contextmanager
+def _present(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _Absent from None
+
+
+def _state_bytes(file: IO[bytes]) -> int | None:
+    """Return the length of the safetensors that begin here by their own header; None: no header.
+
+    The file's position stays.
+    """
+    begin = file.tell()
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_JSON_BYTES:
+            return None
+        header = json.loads(file.read(length))
+        ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return None
+    finally:
+        file.seek(begin)
 
 
 @dataclass
@@ -108,6 +148,9 @@ class TrajectoryCheckpoints:
 
         Args:
             at_most: a checkpoint after more steps than these is of no use and passed over.
+
+        Raises:
+            StorageError: a file cannot be read; it may be a good one.
         """
         found: dict[str, tuple[int, dict[str, Any]]] = {}
         broken = []
@@ -116,7 +159,7 @@ class TrajectoryCheckpoints:
                 steps, state = _read(self._path(letter))
                 if steps <= at_most:
                     found[letter] = steps, state
-            except FileNotFoundError:
+            except _Absent:
                 continue
             except DataError as error:
                 broken.append((letter, str(error)))

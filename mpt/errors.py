@@ -25,3 +25,9 @@ class Interrupted(MptError):
     """The run was stopped from outside; the same command again resumes it."""
 
     exit_code = 75
+
+
+class StorageError(MptError):
+    """The storage of results is full, gone or closed; cured, the same command again resumes."""
+
+    exit_code = 75

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mpt.backbones.base import Backbone
 from mpt.errors import DataError, UsageError
+from mpt.storage_errors import storage_errors
 
 FREQUENT = 5000
 """Vocabulary rows are drawn from this many most frequent tokens (fewer if there are fewer)."""
@@ -77,18 +78,23 @@ def prompt_digest(prompt: Tensor) -> str:
 
 
 def save_prompt(path: Path, prompt: Tensor, metadata: dict[str, str]) -> None:
-    """Write a prompt and its metadata as safetensors; the file is there whole or not at all."""
+    """Write a prompt and its metadata as safetensors; the file is there whole or not at all.
+
+    Raises:
+        StorageError: the storage is full, gone or closed.
+    """
     content = save({"prompt": prompt.detach().cpu().contiguous()}, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:

@@ -12,23 +12,31 @@ journal file that holds all of them, then the leaves, then the journal goes. Aft
 is wholly there (the journal is replayed when the store is opened) or wholly absent.
 
 A file that is torn, foreign or changed is reported by name in `problems`, ignored, and set aside
-as ``*.bad`` when its leaf is written anew. Nothing in a record is ever executed.
+as ``*.bad`` when its leaf is written anew. A file that cannot be read at all may be a good one: it
+ends the work (`StorageError`), or is reported where nothing is written. Nothing in a record is
+ever executed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpt.errors import DataError
-from mpt.storage import Disk, digest, seal, set_aside, sync_folder, unseal
+from mpt.storage import Disk, digest, open_file, seal, set_aside, sync_folder, unseal
+from mpt.storage_errors import storage_error, storage_errors
 
 SCHEMA = 1
 """Version of the record format and of the code whose numbers it holds."""
+
+MAX_LOG_BYTES = 2**30
+"""A larger log is not ours."""
 
 Record = dict[str, Any]
 
@@ -65,11 +73,37 @@ def _read(path: Path) -> Record:
     return record
 
 
+def _journal(path: Path) -> list[Record]:
+    """Return the leaves of a commit that was not finished.
+
+    Raises:
+        DataError: the file is no whole journal, or of another schema.
+    """
+    try:
+        body = unseal(path)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise DataError(f"{path}: is a link to nothing") from None
+        return []  # another process finished the same commit
+    if body.get("schema") != SCHEMA:
+        raise DataError(f"{path}: schema {body.get('schema')!r}, but this program reads {SCHEMA}")
+    try:
+        leaves = list(body["leaves"])
+        # a foreign key could name any path
+        whole = all(leaf["key"] == leaf_key(leaf["identity"]) for leaf in leaves)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: not a journal")
+    return leaves
+
+
 class _Store:
     """Keyed records in one folder, with the problems met while reading them."""
 
     def __init__(self, results: Path, folder: str, read_only: bool) -> None:
         self.disk = Disk(results)
+        self._read_only = read_only
         if not read_only:
             self.disk.prepare()
         self.folder = self.disk.root / folder
@@ -84,15 +118,22 @@ class _Store:
         raise NotImplementedError
 
     def get(self, key: str) -> Record | None:
-        """Return the record under `key`, or None if there is none (or none that is whole)."""
+        """Return the record under `key`, or None if there is none (or none that is whole).
+
+        Raises:
+            StorageError: a file cannot be read, or the whole results directory has gone away
+                (not in a read-only store, which reports the file).
+        """
         path = self._path(key)
         try:
             return _read(path)
         except FileNotFoundError:
-            return None
+            self.disk.check()
         except DataError as error:
             self._problems[path] = str(error)
         except OSError as error:
+            if not self._read_only:
+                raise storage_error(path, error) from error
             self._problems[path] = f"{path}: cannot be read ({os.strerror(error.errno or 0)})"
         return None
 
@@ -117,7 +158,8 @@ class LeafStore(_Store):
         read_only: create nothing and leave unfinished commits as they are.
 
     Raises:
-        UsageError: `results` is a file or cannot be written.
+        UsageError: `results` is a file or cannot be written, see `Disk.prepare`.
+        StorageError: the storage is full or does not answer.
     """
 
     def __init__(self, results: Path, *, read_only: bool = False) -> None:
@@ -149,23 +191,17 @@ class LeafStore(_Store):
         """Finish the commits that killed processes left behind; idempotent."""
         for journal in sorted(self._pending.glob("*.json")):
             try:
-                body = unseal(journal)
-                leaves = body["leaves"]
-                if body.get("schema") != SCHEMA:
-                    raise DataError(f"{journal}: schema {body.get('schema')!r}, not {SCHEMA}")
-                self._apply(journal, leaves)
-            except FileNotFoundError:  # another process finished the same commit
-                continue
-            except (DataError, KeyError, TypeError) as error:
-                self._problems[journal] = (
-                    str(error) if isinstance(error, DataError) else f"{journal}: not a journal"
-                )
+                with storage_errors(journal):
+                    self._apply(journal, _journal(journal))
+            except DataError as error:
+                self._problems[journal] = str(error)
 
     def _apply(self, journal: Path, leaves: Sequence[Record]) -> list[str]:
         written = [leaf["key"] for leaf in leaves if self._put(leaf)]
-        for folder in {self._path(key).parent for key in written}:
-            sync_folder(folder)
-        journal.unlink(missing_ok=True)
+        with storage_errors(journal):
+            for folder in {self._path(key).parent for key in written}:
+                sync_folder(folder)
+            journal.unlink(missing_ok=True)
         return written
 
     def keys(self) -> Iterator[str]:
@@ -199,7 +235,9 @@ class PointStore(_Store):
         path = self._path(record["key"])
         if path.exists() and self.get(record["key"]) is None:
             moved = set_aside(path)
-            self._problems[path] = f"{self._problems[path]}; set aside as {moved.name}"
+            self._problems[path] = (
+                f"{self._problems.get(path, str(path))}; set aside as {moved.name}"
+            )
         self.disk.write(path, seal(record))
         return record["key"]
 
@@ -210,21 +248,42 @@ class PointStore(_Store):
 
 
 def append_line(path: Path, entry: Record) -> None:
-    """Append one JSON line to a log; a torn last line of a killed writer spoils only itself."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(entry, sort_keys=True, ensure_ascii=False) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    """Append one JSON line to a log; a torn last line of a killed writer spoils only itself.
+
+    Raises:
+        StorageError: the log cannot be written, or there is no space for the whole line.
+    """
+    line = (json.dumps(entry, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileExistsError(errno.EEXIST, "no file")
+            if found.st_size and os.pread(descriptor, 1, found.st_size - 1) != b"\n":
+                line = b"\n" + line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, "a part was written")
+        finally:
+            os.close(descriptor)
 
 
 def read_lines(path: Path) -> list[Record]:
-    """Return the entries of a log; lines that are not whole are left out."""
+    """Return the entries of a log; lines that are not whole are left out.
+
+    Raises:
+        DataError: what is there is no file, or too large for a log.
+    """
     entries = []
-    with contextlib.suppress(FileNotFoundError), path.open(errors="replace") as file:
-        for line in file:
+    with contextlib.suppress(FileNotFoundError), open_file(path) as (file, size):
+        if size > MAX_LOG_BYTES:
+            raise DataError(
+                f"{path}: {size} bytes, but a log has at most {MAX_LOG_BYTES}; move it away"
+            )
+        lines = file.read().decode(errors="replace").split("\n")
+        for line in lines:
             with contextlib.suppress(ValueError):
                 entries.append(json.loads(line))
-    return entries
+    return [entry for entry in entries if isinstance(entry, dict)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from mpt.backbones import Backbone
-from mpt.errors import DataError, UsageError
+from mpt.errors import DataError, StorageError, UsageError
 from mpt.prompts import init_downstream, init_upstream, load_prompt, prompt_digest, save_prompt
 
 
@@ -100,10 +101,10 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(
     save_prompt(path, torch.ones(1, 2), {})
 
     def full(_: int) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StorageError, match=r"prompt\.safetensors: No space left .*; free some"):
         save_prompt(path, torch.zeros(1, 2), {})
     assert torch.equal(load_prompt(path)[0], torch.ones(1, 2))
     assert len(list(tmp_path.iterdir())) == 1

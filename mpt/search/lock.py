@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import platform
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpt.errors import UsageError
+from mpt.storage import lock, open_lock
+from mpt.storage_errors import storage_errors
 
 
 @contextlib.contextmanager
@@ -23,22 +24,25 @@ def driver_lock(results: Path) -> Iterator[None]:
 
     Raises:
         UsageError: another driver holds the directory; the text names its process and host.
+        StorageError: the lock file cannot be written, or the file system has no locks.
     """
     path = results / "driver.lock"
-    results.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    descriptor = open_lock(path)
+    try:
+        if not lock(descriptor, path):
             raise UsageError(
                 f"results directory {results} is in use by {_holder(path)}; wait for it, stop it, "
                 "or give another directory with --results"
-            ) from None
-        _write(file.fileno(), _myself())
+            )
+        with storage_errors(path):
+            _write(descriptor, _myself())
         try:
             yield
         finally:
-            _write(file.fileno(), {})
+            with contextlib.suppress(OSError):  # the name of a process that is gone harms nobody
+                _write(descriptor, {})
+    finally:
+        os.close(descriptor)
 
 
 def _myself() -> dict[str, object]:
@@ -57,3 +61,4 @@ def _holder(path: Path) -> str:
 def _write(descriptor: int, entry: dict[str, object]) -> None:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(entry).encode(), 0)
+    os.fsync(descriptor)  # for the second driver on another node

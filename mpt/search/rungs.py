@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpt.errors import DataError
+from mpt.storage import open_file, set_aside
+from mpt.storage_errors import storage_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +41,11 @@ def _path(results: Path, trajectory: str, steps: int) -> Path:
 
 
 def save_rung(results: Path, run: UpstreamRun) -> None:
-    """Write the present prompt of a run as a rung."""
+    """Write the present prompt of a run as a rung; a folder in its place is set aside.
+
+    Raises:
+        StorageError: the storage is full, gone or closed.
+    """
     from mpt.prompts import prompt_digest, save_prompt
 
     metadata = {
@@ -47,7 +53,10 @@ def save_rung(results: Path, run: UpstreamRun) -> None:
         "digest": prompt_digest(run.prompt),
         **{name: repr(value) for name, value in dataclasses.asdict(run.cost).items()},
     }
-    save_prompt(_path(results, run.key, run.step_count), run.prompt, metadata)
+    path = _path(results, run.key, run.step_count)
+    if path.is_dir() and not path.is_symlink():
+        set_aside(path)
+    save_prompt(path, run.prompt, metadata)
 
 
 def load_rung(results: Path, trajectory: str, steps: int) -> Rung | None:
@@ -55,12 +64,18 @@ def load_rung(results: Path, trajectory: str, steps: int) -> Rung | None:
 
     Raises:
         DataError: the file is torn, changed, or of another trajectory.
+        StorageError: the file cannot be read; it may be a good one.
     """
     from mpt.prompts import load_prompt, prompt_digest
 
     path = _path(results, trajectory, steps)
-    if not path.exists():
+    try:
+        with open_file(path):  # nothing that would be waited for
+            pass
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise storage_error(path, error) from error
     prompt, metadata = load_prompt(path)
     if metadata.get("trajectory") != trajectory or metadata.get("steps") != str(steps):
         raise DataError(f"{path}: belongs to another trajectory or rung")
