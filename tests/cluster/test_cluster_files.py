@@ -40,7 +40,7 @@ def test_every_node_installs_the_pinned_torch_and_then_this_project(name: str, k
     folder = re.search(r"--editable ~/(\S+)$", installs[1])
     assert folder is not None
     mounts = config["file_mounts"]
-    for part in ("pyproject.toml", "README.md", "LICENSE", "mpt", "search_spaces"):
+    for part in ("pyproject.toml", "README.md", "LICENSE", "mpt", "search_spaces", "tune_jobs"):
         assert mounts[f"~/{folder[1]}/{part}"] == part
         assert (ROOT / part).exists()
     # A job starts in the home directory: a folder "mpt" there would hide the package.
