@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from results_factory import Results, flat
+from results_factory import SEEDS, Results, flat
 
 from analysis.costs import (
     budget_table,
@@ -123,6 +123,26 @@ def test_a_search_is_ranked_with_the_settings_that_differ(tmp_path: Path) -> Non
     assert table.columns[:3] == ("rank", "outer_lr", "steps")
     assert [row[1].text for row in table.rows] == ["0.3", "0.2", "0.1", "9"]
     assert table.rows[-1][3].flags == ("diverged",)
+
+
+def test_a_task_without_a_positive_baseline_does_not_keep_a_search_from_being_ranked(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path)
+    baseline = {**PT, "zero": dict.fromkeys(SEEDS, 0.0)}
+    for at, gain in enumerate((2.0, 7.0, 5.0)):
+        scores = {**_scores(gain), "zero": dict.fromkeys(SEEDS, 0.5)}
+        body = {"role": "validation", "trajectory": str(at), "config": {"inner_lr": gain}}
+        results.point("maml", "random_to_random", scores, baseline, **body)
+    (table,) = search_tables(_look(tmp_path))
+    assert [row[1].text for row in table.rows] == ["7", "5", "2"]
+    assert table.rows[0][3].flags == ("some_tasks",)
+    # but a point that lacks a score cannot be compared, however good the rest is
+    scores = {"a": {13: 0.99}, "zero": dict.fromkeys(SEEDS, 0.5)}
+    body = {"role": "validation", "trajectory": "3", "config": {"inner_lr": 9.0}}
+    results.point("maml", "random_to_random", scores, baseline, **body)
+    (table,) = search_tables(_look(tmp_path))
+    assert [row[1].text for row in table.rows] == ["7", "5", "2", "9"]
 
 
 def test_courses_that_were_stopped_are_listed_with_the_reason(tmp_path: Path) -> None:

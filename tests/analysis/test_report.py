@@ -203,6 +203,16 @@ def test_a_torn_file_of_similarities_is_bad_data(results: Results) -> None:
         load_pairs(results.root)
 
 
+def test_a_budget_on_the_command_line_reaches_its_table(results: Results) -> None:
+    out = _report(results, "--budget-steps", "60", "--budget-samples", "1e6")
+    for name, allowed, taken in (("budget-steps", 60.0, 50.0), ("budget-samples", 1e6, 400.0)):
+        with (out / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = {row["partition"]: row for row in csv.DictReader(file)}
+        unit = name.removeprefix("budget-")
+        assert float(rows["Cls→Cls"][f"{unit} allowed"]) == allowed
+        assert float(rows["Cls→Cls"][f"MAML {unit}"]) == taken
+
+
 def test_a_search_alone_has_its_ranking_in_front(tmp_path: Path) -> None:
     made = Results(tmp_path / "results")
     made.point("maml", "random_to_random", MAML, PT, role="validation")
