@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +161,7 @@ def on_this_cpu(execution: Execution) -> bool:
     return execution.address == "local" and execution.gpus_per_trial == 0
 
 
-def remote_probe(course: Course, execution: Execution) -> Rates:
+def remote_probe(courses: Sequence[Course], execution: Execution) -> Rates:
     """Measure the rates where trials run, with what a trial has.
 
     Raises:
@@ -173,7 +173,7 @@ def remote_probe(course: Course, execution: Execution) -> Rates:
 
     task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
     try:
-        return ray.get(task.remote(course, execution.device))
+        return ray.get(task.remote(list(courses), execution.device))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MptError):
             raise error.cause from None

@@ -12,24 +12,22 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from mpt.plan import Rates, estimate
+from mpt.plan import Load, Rates
 from mpt.records import LeafStore
-from mpt.search.choosers import open_chooser
 from mpt.search.display import Display
-from mpt.search.document import document_of, plan_document
-from mpt.search.feed import Feed, planned, with_suggestions
 from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
-from mpt.search.probe import probe
+from mpt.search.planner import Planning, plan_lines
+from mpt.search.probe import courses_to_probe, probe_courses
 from mpt.search.ray_session import on_this_cpu, ray_session, remote_probe
 from mpt.search.standing import Standings, ranked
 from mpt.search.stock import take_stock
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.time_left import TimeLeft, clock_text
+from mpt.search.trial_memory import largest_trials
 from mpt.storage import Disk
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
@@ -44,8 +42,6 @@ _OURS = (
     "tmp",
     "packs",
     "prompts",
-    "searches",
-    "stops.jsonl",
 )
 
 
@@ -78,90 +74,67 @@ def run_search(
                     _set_records_aside(job.results, show)
                 return _run(job, execution, show, interrupts)
         except KeyboardInterrupt:
-            show.document({"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
 
 
-def plan_search(job: SearchJob, execution: Execution, display: Display | None = None) -> int:
+def plan_search(
+    job: SearchJob,
+    execution: Execution,
+    display: Display | None = None,
+    planning: Planning | None = None,
+) -> int:
     """Print every point, the leaves and a measured estimate; write no results."""
     show = display or Display(job)
-    job = with_suggestions(job, open_chooser(job, read_only=True))
-    standings = Standings(job, _open, read_only=True)
-    entries, known = standings.entries(), len(job.courses)
-    job = planned(job, standings)
     load = take_stock(job, _open)
     show.header(load)
-    show.points_table(entries)
-    show.document(plan_document(job, entries))
-    if len(job.courses) > known:
-        show.say(f"{len(job.courses) - known} more trajectories are chosen while the search runs")
+    show.points_table(Standings(job, _open, read_only=True).entries())
     if load.points_there == load.points:
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
         return DONE
     if on_this_cpu(execution):
         slots = min(len(job.courses), execution.workers or _cpus())
-        rates = _probe(job)
+        rates = _probe(job, load)
     else:
         with ray_session(execution, len(job.courses)) as slots:
-            rates = remote_probe(job.courses[0], execution)
-    total = sum(part.steps for part in load.courses)
-    show.say(f"upstream   {total} steps left, {rates.step_s:.3g} s each")
-    show.say(
-        f"leaves     {load.all_leaves - load.all_there} left of {load.all_leaves} (shared "
-        f"baselines counted once), about {rates.leaf_s:.3g} s each"
-    )
-    show.say(
-        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "
-        "(rates measured just now; nothing was written)"
-    )
+            rates = remote_probe(courses_to_probe(job, load), execution)
+    gpus = execution.gpus_per_trial
+    for line in plan_lines(
+        job,
+        load,
+        rates,
+        slots,
+        gpus_per_trial=gpus,
+        planning=planning or Planning(),
+        memory=largest_trials(courses_to_probe(job, load), on_gpu=gpus > 0),
+    ):
+        show.say(line)
     return DONE
 
 
 def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
     began = time.perf_counter()
-    chooser = open_chooser(job)
-    job = with_suggestions(job, chooser)
-    standings = Standings(job, _open)
-    feed = Feed(job, standings, chooser, _open)
-    whole = planned(job, standings)
-    load = take_stock(whole, _open)
+    load = take_stock(job, _open)
     show.header(load)
+    standings = Standings(job, _open)
     failures: dict[int, str] = {}
-    if feed.left:
-        rates = _probe(whole) if on_this_cpu(execution) else None
-
-        def time_left(slots: int) -> TimeLeft:
-            there = rates or remote_probe(whole.courses[0], execution)
-            return TimeLeft(load, there, slots)
-
-        failures = _compute(job, execution, show, interrupts, feed, standings, time_left)
+    if load.points_there < load.points:
+        rates = _probe(job, load) if on_this_cpu(execution) else None
+        failures = _compute(job, execution, show, interrupts, standings, load, rates)
     for problem in standings.problems:
         show.problem(problem)
     entries = standings.entries()
-    missing = sum(entry.score is None and entry.stopped is None for entry in entries)
-    code = DONE
-    if missing or feed.open:
-        code = INTERRUPTED if interrupts.name else FAILED
-    show.document(
-        document_of(
-            job,
-            standings,
-            exit_code=code,
-            failures=failures,
-            command=execution.resume if code else execution.next_step,
-        )
-    )
-    if code == INTERRUPTED:
+    missing = sum(entry.score is None for entry in entries)
+    if missing and interrupts.name:
         return _interrupted(execution, show)
     if ranked(entries):
         show.ranking(entries)
     for index, reason in failures.items():
         show.say(f"failed: {standings.courses[index].name}: {reason}")
-    if code == FAILED:
+    if missing:
         show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
-    else:
-        _closing(job, execution, show, standings, time.perf_counter() - began)
-    return code
+        return FAILED
+    _closing(job, execution, show, standings, time.perf_counter() - began)
+    return DONE
 
 
 def _compute(
@@ -169,23 +142,25 @@ def _compute(
     execution: Execution,
     show: Display,
     interrupts: Interrupts,
-    feed: Feed,
     standings: Standings,
-    time_left: Callable[[int], TimeLeft],
+    load: Load,
+    rates: Rates | None,
 ) -> dict[int, str]:
-    """Run the trials that are not over; return course → why it failed."""
+    """Run the trials that are not complete; return course → why it failed."""
     folder = job.results / "tune" / _stamp()
     shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
-    with ray_session(execution, feed.left) as slots:
+    todo = [n for n in range(len(job.courses)) if not standings.complete(n)]
+    with ray_session(execution, len(todo)) as slots:
         interrupts.listen()
         from mpt.search.tuning import Watcher, tune_trials
 
-        left = time_left(slots)
+        rates = rates or remote_probe(courses_to_probe(job, load), execution)
+        left = TimeLeft(load, rates, slots)
         show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
         show.lines_head()
         watcher = Watcher(show, standings, left)
-        with show.live(), interrupts.tuning():
-            tune_trials(job, execution, feed, slots, folder, watcher)
+        with interrupts.tuning():
+            tune_trials(job, execution, todo, folder, watcher)
     failures = dict(watcher.failures)
     if not failures:  # their error files lie there
         shutil.rmtree(folder.parent, ignore_errors=True)
@@ -202,20 +177,17 @@ def _open(plan: StudyPlan) -> Study:
     return open_study(plan)
 
 
-def _probe(job: SearchJob) -> Rates:
-    """Measure the rates here, on the first course."""
-    course = job.courses[0]
+def _probe(job: SearchJob, load: Load) -> Rates:
+    """Measure the rates here, of every kind of work that is left."""
     _open.cache_clear()  # a worker starts from nothing
-    began = time.perf_counter()
-    study = _open(course.plan)
-    return probe(study, course.trajectory, time.perf_counter() - began)
+    return probe_courses(courses_to_probe(job, load), _open)
 
 
 def _closing(
     job: SearchJob, execution: Execution, show: Display, standings: Standings, seconds: float
 ) -> None:
     """Say what the search has cost, where it is, and what to do next."""
-    entries = [entry for entry in standings.entries() if entry.record is not None]
+    entries = standings.entries()
     upstream: dict[str, dict[str, float]] = {}
     for entry in entries:  # later rungs of a trajectory include the earlier ones
         assert entry.record is not None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpt.plan import estimate, work_seconds
+from mpt.plan import estimate, leaf_seconds, work_seconds
 
 if TYPE_CHECKING:
     from mpt.plan import Load, Rates
@@ -28,13 +28,21 @@ class TimeLeft:
     def __init__(
         self, load: Load, rates: Rates, slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._clock, self._rates = clock, rates
+        self._clock = clock
         self._first = estimate(load, rates, slots)
         each, shared = work_seconds(load, rates)
         self._total = sum(each) + shared
         self._begun = clock()
         self._seen: dict[int, tuple[int, float]] = {}
         self._begin = [part.begin for part in load.courses]
+        self._step_s = [rates.step_seconds(part.kind) for part in load.courses]
+        shared_runs = sum(part.runs for part in load.shared_left)
+        self._leaf_s = [
+            leaf_seconds(part.leaves, rates) / part.leaves.runs
+            if part.leaves.runs
+            else shared / max(1, shared_runs)
+            for part in load.courses
+        ]
 
     def report(self, result: dict[str, Any]) -> None:
         """Take in a trial's report."""
@@ -48,13 +56,18 @@ class TimeLeft:
         """Seconds left."""
         elapsed = self._clock() - self._begun
         done = sum(
-            max(0, steps - self._begin[index]) * self._rates.step_s + leaves * self._rates.leaf_s
-            for index, (steps, leaves) in self._seen.items()
+            self._seconds(index, steps, leaves) for index, (steps, leaves) in self._seen.items()
         )
         share = min(1.0, done / self._total) if self._total > 0 else 1.0
         if share < _TRUSTED:
             return max(0.0, self._first - elapsed)
         return elapsed * (1 - share) / share
+
+    def _seconds(self, index: int, steps: int, leaves: float) -> float:
+        """Return what a course has done in the probe's seconds; a late one counts as the last."""
+        begin = self._begin[index] if index < len(self._begin) else 0
+        place = min(index, len(self._step_s) - 1)
+        return max(0, steps - begin) * self._step_s[place] + leaves * self._leaf_s[place]
 
 
 def clock_text(seconds: float) -> str:

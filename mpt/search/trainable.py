@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import platform
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -22,7 +22,7 @@ from mpt.errors import DataError, MptError, UsageError
 from mpt.plan import Rates
 from mpt.search.course_work import course_work
 from mpt.search.job import Course
-from mpt.search.probe import probe
+from mpt.search.probe import probe_courses
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.trajectory import Progress, TrajectoryWork
 
@@ -128,12 +128,10 @@ class SearchTrial(tune.Trainable):
         return type(self).__name__ if course is None else course.name
 
 
-def probe_here(course: Course, device: str | None) -> Rates:
-    """Measure the rates on this worker's device."""
+def probe_here(courses: Sequence[Course], device: str | None) -> Rates:
+    """Measure the rates of some courses on this worker's device."""
     torch.set_num_threads(1)
-    began = time.perf_counter()
-    study = _open(course.plan, device_of(device))
-    return probe(study, course.trajectory, time.perf_counter() - began)
+    return probe_courses(courses, lambda plan: _open(plan, device_of(device)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,0 +1,44 @@
+"""Kinds of work that differ in speed: what the planner measures each once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpt.config import StudyConfig
+
+
+def step_kind(study: StudyConfig, trajectory: Any) -> str:
+    """Return the kind of a trajectory's upstream steps, for people too.
+
+    Args:
+        study: backbone, lengths and number format.
+        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps.
+    """
+    if not hasattr(trajectory, "items_per_step"):
+        return "no upstream steps"
+    inner = "" if trajectory.method == "multitask" else f" {trajectory.inner_steps} inner,"
+    return (
+        f"{trajectory.method},{inner} batch {trajectory.batch_size} × {trajectory.items_per_step}"
+        f"{_engine(trajectory)}, {_model(study)}"
+    )
+
+
+def _engine(trajectory: Any) -> str:
+    engine = "" if trajectory.second_order == "auto" else f", {trajectory.second_order}"
+    checkpoints = ", activation checkpoints" if trajectory.activation_checkpointing else ""
+    dropout = ", dropout" if trajectory.dropout else ""
+    return engine + checkpoints + dropout
+
+
+def leaf_kind(study: StudyConfig, tuned: str) -> str:
+    """Return the kind of a study's leaves; `tuned` is "prompt" or "weights"."""
+    down = study.downstream
+    search = f", {down.beams} beams" if down.beams > 1 else ""
+    dropout = ", dropout" if down.dropout else ""
+    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {_model(study)}"
+
+
+def _model(study: StudyConfig) -> str:
+    format_ = "" if study.precision == "float32" else f" {study.precision}"
+    return f"{study.backbone}{format_}, {study.prompt.length} prompt tokens"
