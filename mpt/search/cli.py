@@ -7,23 +7,26 @@ import dataclasses
 from collections.abc import Sequence
 
 from mpt.errors import UsageError
+from mpt.search.choosers import Search
 from mpt.search.epochs import on_study
 from mpt.search.flags import (
     Parser,
     add_backbone,
     add_common,
+    carry_out,
     command_of,
     execution_of,
     exit_code,
     results_of,
     whole,
 )
-from mpt.search.job import SearchJob, courses_of
-from mpt.search.presets import default_space, load_smoke_size, load_study
+from mpt.search.job import SCHEDULERS, Course, SearchJob, courses_of
+from mpt.search.presets import SmokeSize, default_space, load_smoke_size, load_study
 from mpt.search.spaces import Space, Trajectory, load_space
-from mpt.search.study import plan_study
+from mpt.search.study import StudyPlan, plan_study
 
 DEFAULT_SAMPLES = 16
+SEARCHERS = ("grid", "random", "optuna")
 
 
 def main(method: str, argv: Sequence[str] | None = None) -> int:
@@ -36,11 +39,7 @@ def _main(method: str, argv: Sequence[str] | None) -> int:
     flags = parser.parse_args(argv)
     job = _job(method, flags)
     execution = execution_of(parser, flags, _next_step(parser, flags))
-    from mpt.search.run import plan_search, run_search  # imports torch, which takes seconds
-
-    if flags.dry_run:
-        return plan_search(job, execution)
-    return run_search(job, execution, fresh=flags.fresh)
+    return carry_out(job, execution, flags)
 
 
 def _parser(method: str) -> Parser:
@@ -52,8 +51,10 @@ def _parser(method: str) -> Parser:
     add = parser.add_argument
     add("--partition", default="random_to_random", help="its source tasks are learned from")
     add("--space", help="table of the space file (default: embedded or paper, by backbone)")
-    add("--searcher", choices=("grid", "random"), default="grid", help="how points are chosen")
-    add("--num-samples", type=whole(1), help="trajectories of a random search (default: 16)")
+    add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
+    add("--num-samples", type=whole(1), help="trajectories of random or optuna (default: 16)")
+    add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
+    add("--racing", action="store_true", help="stop who cannot reach the leader any more")
     add_common(parser, "results/search")
     return parser
 
@@ -72,30 +73,57 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
         allow_missing=flags.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
-    trajectories = _trajectories(on_study(space, plan), flags)
+    space = on_study(space, plan)
     title = f'space "{space.name}", {space.title}'
-    if size is not None:
-        trajectories, title = size.cut(trajectories), f"{title}, at smoke size"
+    search = None
+    if flags.searcher == "optuna":
+        search = _search(space, plan, flags, size)
+        courses: tuple[Course, ...] = (search.first,)
+    else:
+        trajectories = _trajectories(space, flags)
+        courses = courses_of(plan, trajectories if size is None else size.cut(trajectories))
     return SearchJob(
-        courses=courses_of(plan, trajectories),
+        courses=courses,
+        search=search,
+        scheduler=flags.scheduler,
+        racing=flags.racing,
         results=results_of(flags, "results/search"),
-        title=title,
+        title=title if size is None else f"{title}, at smoke size",
     )
+
+
+def _search(
+    space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None
+) -> Search:
+    count = _count(space, flags)
+    if size is not None:
+        space, count = size.cut_space(space), min(count, size.trajectories)
+    return Search(space=space, plan=plan, count=count, seed=flags.train_seed)
 
 
 def _trajectories(space: Space, flags: argparse.Namespace) -> list[Trajectory]:
     if flags.searcher == "random":
-        return space.sample(flags.num_samples or DEFAULT_SAMPLES, flags.train_seed)
+        return space.sample(_count(space, flags), flags.train_seed)
     if flags.num_samples is not None:
-        raise UsageError("--num-samples is for --searcher random; a grid has all its points")
+        raise UsageError(
+            "--num-samples is for --searcher random and optuna; a grid has all its points"
+        )
     return space.grid()
+
+
+def _count(space: Space, flags: argparse.Namespace) -> int:
+    """Return how many trajectories are drawn: as many as asked for, or as there are."""
+    if flags.num_samples is None:
+        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
+    space.check_count(flags.num_samples)
+    return int(flags.num_samples)
 
 
 def _next_step(parser: Parser, flags: argparse.Namespace) -> str:
     """Return the command after a finished search: real size, beyond the grid, or more draws."""
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)
-    if flags.searcher == "random":
+    if flags.searcher != "grid":
         more = 2 * (flags.num_samples or DEFAULT_SAMPLES)
         return command_of(parser, flags, num_samples=more)
     wide = "embedded_wide" if default_space(flags.backbone) == "embedded" else "wide"

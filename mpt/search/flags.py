@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mpt.errors import MptError, UsageError
-from mpt.search.job import Execution
+from mpt.search.job import Execution, SearchJob
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,6 +79,7 @@ def add_common(parser: Parser, results: str) -> None:
     add("--dry-run", action="store_true", help="print points and estimated time; write nothing")
     add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
     add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
+    add("--json", action="store_true", help="the result as one JSON document on stdout")
 
 
 def results_of(flags: argparse.Namespace, default: str) -> Path:
@@ -131,6 +132,17 @@ def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> 
         if value is not True:
             words.append(f"{value:g}" if isinstance(value, float) else str(value))
     return shlex.join(words)
+
+
+def carry_out(job: SearchJob, execution: Execution, flags: argparse.Namespace) -> int:
+    """Plan or run a job, as the common flags say; return the exit code."""
+    from mpt.search.display import Display  # imports torch, which takes seconds
+    from mpt.search.run import plan_search, run_search
+
+    show = Display(job, as_json=flags.json)
+    if flags.dry_run:
+        return plan_search(job, execution, show)
+    return run_search(job, execution, fresh=flags.fresh, display=show)
 
 
 def exit_code(work: Callable[[], int]) -> int:

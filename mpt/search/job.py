@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpt.errors import UsageError
 from mpt.search.spaces import Trajectory
 from mpt.search.study import StudyPlan
 
 if TYPE_CHECKING:
     from mpt.search.choosers import Search
+
+SCHEDULERS = ("none", "asha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,15 @@ class SearchJob:
     keep_prompts: bool = False
     """Keep every tuned prompt beside its leaf."""
 
+    def __post_init__(self) -> None:
+        if self.scheduler not in SCHEDULERS:
+            raise UsageError(
+                f"scheduler is {self.scheduler!r}, but must be one of {', '.join(SCHEDULERS)}"
+            )
+        if self.scheduler == "asha":
+            for course in self.courses:
+                _check_rungs(course)
+
     @property
     def points(self) -> list[tuple[Course, int]]:
         """Every (course, rung)."""
@@ -78,6 +91,17 @@ class SearchJob:
     def partial(self) -> tuple[str, ...]:
         """What is left out of the studies, one label each; empty if nothing is."""
         return tuple(dict.fromkeys(plan.partial for plan in self.plans if plan.partial))
+
+
+def _check_rungs(course: Course) -> None:
+    """Refuse a course that cannot be halved at its rungs: fewer than two, or of several ratios."""
+    rungs = course.trajectory.rungs
+    ratios = [(b * rungs[0], a * rungs[1]) for a, b in itertools.pairwise(rungs)]
+    if len(rungs) < 2 or any(left != right for left, right in ratios):
+        raise UsageError(
+            "--scheduler asha needs rungs with one ratio, such as 25, 50, 100, but "
+            f"{course.name} has {', '.join(map(str, rungs))}; use --scheduler none"
+        )
 
 
 def courses_of(plan: StudyPlan, trajectories: Sequence[Trajectory]) -> tuple[Course, ...]:

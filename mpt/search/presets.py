@@ -14,7 +14,7 @@ from typing import Any
 
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig
 from mpt.errors import DataError, UsageError
-from mpt.search.spaces import PROMPT_TUNING, SPACES, Trajectory, load_space
+from mpt.search.spaces import PROMPT_TUNING, SPACES, Space, Trajectory, load_space
 from mpt.search.toml_file import only_keys, read_toml, table_of
 
 _PARTS: Mapping[str, type] = {
@@ -40,6 +40,10 @@ class SmokeSize:
         """Return the first few trajectories with the smoke rungs."""
         few = trajectories[: self.trajectories]
         return [dataclasses.replace(trajectory, rungs=self.steps) for trajectory in few]
+
+    def cut_space(self, space: Space) -> Space:
+        """Return a space with the smoke rungs."""
+        return dataclasses.replace(space, rungs=self.steps, epochs=())
 
 
 def default_space(backbone: str) -> str:

@@ -8,7 +8,6 @@ have computed is told again (`Judge.replay`).
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,14 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from mpt.errors import UsageError
-
 if TYPE_CHECKING:
     from mpt.search.job import Course
     from mpt.search.objective import PointScore
     from mpt.search.study import StudyPlan
-
-SCHEDULERS = ("none", "asha")
 
 
 class Verdict(NamedTuple):
@@ -97,22 +92,6 @@ class Halving:
             f"score {score:+.2f} is below the cut {cut:+.2f}, the best 1 in {self._ratio:.3g} of "
             f"{len(others) - 1} courses there before it"
         )
-
-
-def check_rungs(courses: Sequence[Course]) -> None:
-    """Refuse courses that cannot be halved at their rungs.
-
-    Raises:
-        UsageError: fewer than two rungs, or rungs whose ratio is not one and the same.
-    """
-    for course in courses:
-        rungs = course.trajectory.rungs
-        ratios = [(b * rungs[0], a * rungs[1]) for a, b in itertools.pairwise(rungs)]
-        if len(rungs) < 2 or any(left != right for left, right in ratios):
-            raise UsageError(
-                f"--scheduler asha needs rungs with one ratio, such as 25, 50, 100, but "
-                f"{course.name} has {', '.join(map(str, rungs))}; use --scheduler none"
-            )
 
 
 class Judge:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import mpt
-from mpt.config import METHODS
+from mpt.config import METHODS, StudyConfig
 from mpt.errors import UsageError
 from mpt.search import cli
 from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
+from mpt.search.presets import load_study
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 JOBS = [ROOT / "tune_jobs" / f"{method}_rr.py" for method in METHODS]
@@ -31,7 +33,7 @@ def parse(toy_gym: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> obj
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["tune_jobs/maml_rr.py"])
 
-    def search(job: SearchJob, execution: Execution, *, fresh: bool = False) -> int:
+    def search(job: SearchJob, execution: Execution, *, fresh: bool, display: object) -> int:
         raise Called(job, execution, fresh)
 
     monkeypatch.setattr(run_module, "run_search", search)
@@ -57,9 +59,12 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--gpus-per-trial",
         "--gym",
         "--help",
+        "--json",
         "--num-samples",
         "--partition",
+        "--racing",
         "--results",
+        "--scheduler",
         "--searcher",
         "--smoke",
         "--space",
@@ -76,7 +81,9 @@ def test_the_flags_are_these_and_no_others() -> None:
         (["--searcher", "tpe"], "argument --searcher: invalid choice: 'tpe'"),
         (["--num-samples", "0"], "--num-samples: is '0', but must be a whole number ≥ 1"),
         (["--num-samples", "2.5"], "--num-samples: is '2.5', but must be a whole number ≥ 1"),
-        (["--num-samples", "4"], "--num-samples is for --searcher random"),
+        (["--num-samples", "4"], "--num-samples is for --searcher random and optuna"),
+        (["--searcher", "optuna", "--num-samples", "10"], "space 'embedded' holds 9"),
+        (["--scheduler", "pbt"], "argument --scheduler: invalid choice: 'pbt'"),
         (["--train-seed", "-1"], "--train-seed: is '-1', but must be a whole number ≥ 0"),
         (["--gpus-per-trial", "x"], "--gpus-per-trial: is 'x', but must be a number"),
         (["--gpus-per-trial", "nan"], "--gpus-per-trial: is 'nan', but must be a number"),
@@ -140,6 +147,37 @@ def test_the_embedded_backbone_takes_the_embedded_space_and_others_the_papers(
 def test_a_random_search_takes_as_many_as_asked(parse: object) -> None:
     called = parse("--searcher", "random", "--space", "wide", "--num-samples", "1")  # type: ignore[operator]
     assert len(called.job.courses) == 1
+
+
+def test_tpe_starts_from_the_first_point_and_chooses_as_many_as_asked(parse: object) -> None:
+    called = parse("--searcher", "optuna", "--space", "wide", "--num-samples", "1")  # type: ignore[operator]
+    (course,) = called.job.courses
+    assert (course.trajectory.config.inner_lr, course.trajectory.config.outer_lr) == (3e-5, 0.5)
+    assert called.job.search.count == 1
+    assert course.trajectory.rungs == called.job.search.space.rungs == (1, 2)  # smoke
+    # not more than a space holds, and not more than a smoke run takes
+    assert parse("--searcher", "optuna").job.total == (2, 4)  # type: ignore[operator]
+
+
+def test_who_may_stop_courses_is_asked_for_by_flags(parse: object) -> None:
+    assert parse().job.stoppers == frozenset()  # type: ignore[operator]
+    both = parse("--scheduler", "asha", "--racing")  # type: ignore[operator]
+    assert both.job.stoppers == {"asha", "racing"}
+
+
+def test_multitask_epochs_are_steps_of_the_files_at_hand(
+    toy_gym: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def study(backbone: str, *, smoke: bool) -> StudyConfig:
+        return dataclasses.replace(load_study(backbone, smoke=smoke), data_seeds=(13, 21))
+
+    monkeypatch.setattr(cli, "load_study", study)
+    flags = cli._parser("multitask").parse_args(["--gym", str(toy_gym), "--space", "paper"])
+    job = cli._job("multitask", flags)
+    assert len(job.points) == 36
+    # three source tasks, two data seeds, 8 train and 8 dev rows: 96 rows, 24 batches of 4
+    assert job.courses[0].trajectory.config.batch_size == 4
+    assert job.courses[0].trajectory.rungs == (120, 240, 480)
 
 
 def test_the_commands_told_to_the_user_say_what_was_asked(parse: object, toy_gym: Path) -> None:

@@ -12,14 +12,13 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.metrics.relative_gain import Gain, TaskGain
 from mpt.records import append_line
-from mpt.search.job import Course
+from mpt.search.job import Course, SearchJob
 from mpt.search.objective import BAD_SCORE, PointScore
 from mpt.search.schedulers import (
     Halving,
     Judge,
     RungScheduler,
     Verdict,
-    check_rungs,
     rung_scores,
 )
 from mpt.search.spaces import Trajectory
@@ -88,17 +87,27 @@ def test_rays_decision_is_the_quantile_rule_at_every_rung(rungs: tuple[int, ...]
     assert stopped > 5
 
 
+def _job(*courses: Course, scheduler: str = "asha") -> SearchJob:
+    return SearchJob(courses=courses, results=Path("/r"), title="t", scheduler=scheduler)
+
+
 @pytest.mark.parametrize("rungs", [(25, 50, 100), (1, 2), (4, 6, 9), (7, 10)])
 def test_rungs_with_one_ratio_can_be_halved(rungs: tuple[int, ...]) -> None:
-    check_rungs([_course(0, rungs)])
+    assert _job(_course(0, rungs)).stoppers == {"asha"}
 
 
 @pytest.mark.parametrize("rungs", [(25, 50, 75), (2, 4, 6), (5, 10, 21), (50,)])
 def test_other_rungs_are_refused_with_the_cure(rungs: tuple[int, ...]) -> None:
     listed = ", ".join(map(str, rungs))
     with pytest.raises(UsageError, match=rf"has {listed}; use --scheduler none") as caught:
-        check_rungs([_course(0), _course(1, rungs)])
+        _job(_course(0), _course(1, rungs))
     assert "\n" not in str(caught.value)
+    assert _job(_course(1, rungs), scheduler="none").stoppers == frozenset()
+
+
+def test_an_unknown_scheduler_is_refused() -> None:
+    with pytest.raises(UsageError, match="scheduler is 'pbt', but must be one of none, asha"):
+        _job(_course(0), scheduler="pbt")
 
 
 # --- the judge ----------------------------------------------------------------------------------
