@@ -95,7 +95,7 @@ def plan_search(
         slots = min(len(job.courses), execution.workers or _cpus())
         rates = _probe(job, load)
     else:
-        with ray_session(execution, len(job.courses)) as slots:
+        with ray_session(execution, len(job.courses), say=show.say) as slots:
             rates = remote_probe(courses_to_probe(job, load), execution)
     gpus = execution.gpus_per_trial
     for line in plan_lines(
@@ -150,7 +150,8 @@ def _compute(
     folder = job.results / "tune" / _stamp()
     shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
     todo = [n for n in range(len(job.courses)) if not standings.complete(n)]
-    with ray_session(execution, len(todo)) as slots:
+    session = ray_session(execution, len(todo), results=job.results, say=show.say)
+    with session as slots:
         interrupts.listen()
         from mpt.search.tuning import Watcher, tune_trials
 
