@@ -312,12 +312,21 @@ def exclusive(path: Path, timeout_s: float | None = 60.0) -> Iterator[None]:
         while not lock(descriptor, path):
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(
-                    f"{path} has been held by another process for {timeout_s:.0f} s"
+                    f"{path} has been held by {_holder(path)} for {timeout_s:.0f} s"
                 )
             time.sleep(0.1)
+        with contextlib.suppress(OSError):  # for people only: a full disk ends the work elsewhere
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace") or "another process"
+    return "another process"
 
 
 def open_lock(path: Path) -> int:

@@ -317,7 +317,7 @@ def test_a_log_keeps_whole_lines_and_drops_a_torn_one(tmp_path: Path) -> None:
 
 def test_an_exclusive_lock_waits_for_its_holder_and_times_out(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "x"
-    with storage.exclusive(path), pytest.raises(TimeoutError, match="another process"):
+    with storage.exclusive(path), pytest.raises(TimeoutError, match=f"process {os.getpid()} on "):
         storage.exclusive(path, timeout_s=0).__enter__()
     with storage.exclusive(path, timeout_s=0):
         pass

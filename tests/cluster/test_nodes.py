@@ -1,0 +1,174 @@
+"""Searches over several nodes of which some die; every number stays what it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import node_search
+import numpy as np
+import pytest
+import torch
+from raylets import Nodes
+from search_toys import bits, computed, write_toy_gym
+
+from mpt.search.study import open_study
+from mpt.search.trajectory import TrajectoryWork
+
+PATIENCE_S = 300.0
+"""For a loaded machine; nothing here takes long on a free one."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+class Driver:
+    """The search of `node_search`, in a process of its own; its output goes to a file."""
+
+    def __init__(self, nodes: Nodes, gpus: float, inputs: tuple[Path, Path], results: Path):
+        self.results, self.log = results, results.with_suffix(".log")
+        words = [sys.executable, node_search.__file__, nodes.address, gpus, *inputs, results]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                list(map(str, words)), stdout=log, stderr=log, env=nodes.environment
+            )
+
+    def done(self) -> bool:
+        """Whether the search has ended; it may only end well."""
+        code = self.process.poll()
+        assert code in (None, 0), self.log.read_text()
+        return code == 0
+
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Wait for a condition; return False if the search ends before."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self.done():
+                return False
+            assert time.monotonic() < deadline, f"waited in vain:\n{self.log.read_text()}"
+            time.sleep(0.05)
+        return True
+
+    def last_change(self) -> int:
+        """When a worker last put something on disk, in nanoseconds of its clock."""
+        files = [*self.results.rglob("*.bin"), *self.results.glob("leaves/??/*.json")]
+        return max((_changed(path) for path in files), default=0)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # a finished queue's checkpoint goes
+        return 0
+
+
+@pytest.fixture(scope="module")
+def inputs(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The toy backbone and gym."""
+    return toy_checkpoint, write_toy_gym(tmp_path_factory.mktemp("toy-gym"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The same search without Ray: one process, last trajectory first, long chunks."""
+    torch.set_num_threads(1)  # as in the workers
+    job = node_search.node_job(*inputs, tmp_path_factory.mktemp("undisturbed"))
+    study = open_study(job.plans[0])
+    for course in reversed(job.courses):
+        list(TrajectoryWork(study, course.trajectory, job.results, chunk_s=1e9).units())
+    return bits(job.results)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[[int, int], Nodes]]:
+    """Return a function that starts a cluster; none outlives the test."""
+    started: list[Nodes] = []
+
+    def start(nodes: int, cpus: int) -> Nodes:
+        started.append(Nodes(nodes, cpus))
+        return started[-1]
+
+    yield start
+    for nodes in started:
+        nodes.stop()
+
+
+def kill(what: str, nodes: Nodes, driver: Driver, rng: np.random.Generator) -> bool:
+    """Kill a worker, a node or the driver; return whether there was one."""
+    if what == "driver":
+        driver.process.kill()
+        driver.process.wait()
+        return True
+    if what == "node":
+        nodes.kill_node(int(rng.choice(nodes.raylets)), at_once=bool(rng.integers(2)))
+        nodes.add()
+        return True
+    workers = nodes.workers()
+    if not workers:
+        return False
+    os.kill(int(rng.choice(workers)), signal.SIGKILL)
+    return True
+
+
+def kill_and_compare(
+    kills: list[str],
+    nodes: Nodes,
+    start: Callable[[Path], Driver],
+    folder: Path,
+    undisturbed: dict[str, Any],
+    rng: np.random.Generator,
+) -> None:
+    """Search until all kills were done, one search after the other if one is not enough.
+
+    Each kill falls at a random moment after a worker has put something new on disk.
+    """
+    todo = list(kills)
+    for number in range(len(kills)):
+        driver = start(folder / str(number))
+        while not driver.done():
+            before = driver.last_change()
+            working = driver.until(lambda: driver.last_change() > before)  # noqa: B023
+            if working and todo:
+                time.sleep(float(rng.uniform(0, 1.5)))
+                if not driver.done() and kill(todo[0], nodes, driver, rng):
+                    todo.pop(0)
+                    if driver.process.returncode is not None:
+                        driver = start(driver.results)
+        assert bits(driver.results) == undisturbed
+        counts = computed(driver.results)
+        assert len(counts) == len(set(counts)), "a leaf was computed twice"
+        if not todo:
+            return
+
+
+def test_a_search_over_nodes_that_die_ends_with_the_same_bits_and_computes_nothing_twice(
+    cluster: Callable[[int, int], Nodes],
+    inputs: tuple[Path, Path],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    nodes, rng = cluster(2, 1), np.random.default_rng(11)
+    kills = list(rng.permutation(["worker", "worker", "node", "node", "driver"]))
+    start = lambda results: Driver(nodes, 0.5, inputs, results)  # noqa: E731
+    kill_and_compare(kills, nodes, start, tmp_path, undisturbed, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_search_over_nodes_survives_thirty_kills(
+    cluster: Callable[[int, int], Nodes],
+    inputs: tuple[Path, Path],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    nodes, rng = cluster(3, 1), np.random.default_rng(12)
+    kills = list(rng.choice(["worker", "node", "driver"], size=30, p=[0.4, 0.35, 0.25]))
+    start = lambda results: Driver(nodes, 1, inputs, results)  # noqa: E731
+    kill_and_compare(kills, nodes, start, tmp_path, undisturbed, rng)
