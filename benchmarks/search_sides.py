@@ -23,10 +23,11 @@ from mpt.metrics import task_metrics
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
 from mpt.records import LeafStore, PointStore, leaf_key
 from mpt.search.objective import Pack, PackRun, baseline_packs, packs_of, score_point
+from mpt.search.points import point_identity
 from mpt.search.rungs import load_rung
 from mpt.search.spaces import Trajectory
 from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork, point_identity
+from mpt.search.trajectory import TrajectoryWork
 from mpt.seeds import numpy_generator
 from mpt.upstream.engine import UpstreamRun
 

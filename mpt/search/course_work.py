@@ -20,8 +20,11 @@ def course_work(
     chunk_s: float = 5.0,
     *,
     keep_prompts: bool = False,
+    racing: bool = False,
 ) -> TrajectoryWork:
     """Return the units of a course; arguments as of `TrajectoryWork`."""
     if isinstance(course.trajectory, FineTuning):
         return FineTuningWork(study, course.trajectory, results)
-    return TrajectoryWork(study, course.trajectory, results, chunk_s, keep_prompts=keep_prompts)
+    return TrajectoryWork(
+        study, course.trajectory, results, chunk_s, keep_prompts=keep_prompts, racing=racing
+    )

@@ -11,8 +11,8 @@ from mpt.records import LeafStore, PointStore, leaf_key
 from mpt.search.fine_tuning import FineTuning, fine_tuning_packs, tuned_study
 from mpt.search.kinds import leaf_kind, step_kind
 from mpt.search.objective import Pack, PackRun, baseline_packs, missing_runs, packs_of
+from mpt.search.points import point_identity, point_is_whole
 from mpt.search.rungs import load_rung
-from mpt.search.trajectory import point_identity, point_is_whole
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig

@@ -21,6 +21,7 @@ from ray import tune
 from mpt.errors import DataError, MptError, UsageError
 from mpt.plan import Rates
 from mpt.search.course_work import course_work
+from mpt.search.gauges import Gauges
 from mpt.search.job import Course
 from mpt.search.probe import probe_courses
 from mpt.search.study import Study, StudyPlan, open_study
@@ -58,6 +59,7 @@ class SearchTrial(tune.Trainable):
         self._failure: str | None = None
         self._progress = Progress()
         self._work: TrajectoryWork | None = None
+        self._gauges = Gauges(self._course.name)
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
@@ -68,6 +70,7 @@ class SearchTrial(tune.Trainable):
                 config["results"],
                 config["chunk_s"],
                 keep_prompts=config["keep_prompts"],
+                racing=config["racing"],
             )
             if work.key != trial["key"]:
                 raise DataError(
@@ -91,17 +94,28 @@ class SearchTrial(tune.Trainable):
                 self._progress = self._work.unit()
             except MptError as error:
                 self._failure = str(error)
-        done = self._progress
+        done, tuning = self._progress, self._progress.tuning
         scores = done.rung_scores
+        # NaN before the first rung: a report without the metric ends the whole experiment
+        score = scores[max(scores, key=int)] if scores else math.nan
+        self._gauges.report(arg=score)
+        if tuning is not None:
+            self._gauges.report(
+                leaves_done=tuning.finished,
+                leaves_running=tuning.running,
+                leaves_waiting=tuning.waiting,
+                steps_per_s=tuning.steps_s,
+                tokens_per_s=tuning.tokens_s,
+            )
         return {
             "index": self._index,
             "steps": done.steps,
-            # NaN before the first rung: a report without the metric ends the whole experiment
-            "score": scores[max(scores, key=int)] if scores else math.nan,
+            "score": score,
             "rung_scores": dict(scores),
             "landed": list(done.landed),
             "leaves": done.leaves,
-            "tuning": None if done.tuning is None else dataclasses.asdict(done.tuning),
+            "tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "stopped": None if done.stopped is None else dataclasses.asdict(done.stopped),
             "problems": list(done.problems),
             "failure": self._failure,
             "done": done.done or self._failure is not None,

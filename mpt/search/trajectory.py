@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING, Any
 from mpt.checkpoints import TrajectoryCheckpoints
 from mpt.errors import DataError
 from mpt.provenance import provenance
-from mpt.records import SCHEMA, LeafStore, PointStore, Record, leaf_key
+from mpt.records import LeafStore, PointStore, leaf_key
 from mpt.search.leaf_work import LeafProgress, LeafWork
 from mpt.search.objective import (
     Pack,
     baseline_packs,
-    leaf_counts,
     leaf_table,
     missing_runs,
     packs_of,
     score_point,
 )
+from mpt.search.points import point_identity, point_is_whole, point_labels
+from mpt.search.racing import hopeless, leader_low, rivals
 from mpt.search.rungs import Rung, folder_of, load_rung, save_rung
 from mpt.storage import exclusive
 
@@ -41,6 +42,16 @@ if TYPE_CHECKING:
     from mpt.search.spaces import Trajectory
     from mpt.search.study import Study
     from mpt.upstream.engine import UpstreamRun
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A trajectory that cannot reach the leader."""
+
+    steps: int
+    """The rung on the way to which it was stopped."""
+    reason: str
+    """With the numbers that decided."""
 
 
 @dataclass
@@ -59,52 +70,10 @@ class Progress:
     """Where the downstream runs of this unit stand; None in a unit without any."""
     problems: list[str] = field(default_factory=list)
     """What was found broken on disk so far, and the course taken."""
+    stopped: Stopped | None = None
+    """Where and why the trajectory was given up; None if it was not."""
     done: bool = False
-    """Every point of the trajectory is on disk."""
-
-
-def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
-    """Return everything that can change a point's score, and what it is a point of.
-
-    Two settings may have the same sources and scored tasks; each has points of its own, with the
-    same leaves.
-    """
-    config = study.config
-    return {
-        "schema": SCHEMA,
-        "role": study.plan.role,
-        "partition": config.partition,
-        "trajectory": trajectory_key,
-        "steps": steps,
-        "backbone": study.backbone.digest,
-        "prompt": dataclasses.asdict(config.prompt),
-        "text": dataclasses.asdict(config.text),
-        "downstream": {
-            **dataclasses.asdict(config.downstream),
-            "lrs": [float(lr) for lr in config.downstream.lrs],
-        },
-        "scored": [
-            [name, seed, task.digest]
-            for name, samples in study.scored.items()
-            for seed, task in samples.items()
-        ],
-        "train_seed": config.train_seed,
-    }
-
-
-def _shots(shots: int | None) -> int | str | None:
-    """Return shots as a record has them: a number, "all", or None for the tasks' own."""
-    return None if shots is None else shots or "all"
-
-
-def point_is_whole(point: Record | None, store: LeafStore) -> bool:
-    """Return whether a point is recorded and every leaf it names is on disk."""
-    if point is None:
-        return False
-    if point["status"] == "diverged":
-        return True
-    counts = [leaf_counts(store, point[part]) for part in ("leaves", "baseline")]
-    return all(there == of for there, of in counts)
+    """Every point of the trajectory is on disk, or it was given up."""
 
 
 class TrajectoryWork:
@@ -116,6 +85,8 @@ class TrajectoryWork:
         results: results directory.
         chunk_s: seconds of a unit of upstream learning or tuning.
         keep_prompts: keep every tuned prompt beside its leaf.
+        racing: tune one data seed after the other, and give up where the point cannot reach the
+            leader on disk any more, however good its other leaves are.
     """
 
     def __init__(
@@ -126,14 +97,16 @@ class TrajectoryWork:
         chunk_s: float = 5.0,
         *,
         keep_prompts: bool = False,
+        racing: bool = False,
     ) -> None:
         self._study, self._trajectory, self._chunk_s = study, trajectory, chunk_s
-        self._keep_prompts = keep_prompts
+        self._keep_prompts, self._racing = keep_prompts, racing
         self.key = study.trajectory_key(trajectory.config)
         self._store, self._points = LeafStore(results), PointStore(results)
         self._results = results
         self._folder = folder_of(results, self.key)
         self._checkpoints = TrajectoryCheckpoints(self._folder, self._store.disk)
+        self._labels = point_labels(study, trajectory.config.method)
         self._baseline = baseline_packs(study)
         self._unclaimed = list(self._baseline)
         self._leaves: LeafWork | None = None
@@ -168,7 +141,7 @@ class TrajectoryWork:
             self.progress.done = True
         elif not self._claim_baseline():
             self._work_towards(rung)
-            self.progress.done = self._next_rung() is None
+            self.progress.done = self._next_rung() is None or self.progress.stopped is not None
         self.progress.problems = [
             *self._broken,
             *self._checkpoints.problems,
@@ -237,7 +210,9 @@ class TrajectoryWork:
         self.progress.steps = max(self.progress.steps, steps)
         packs = packs_of(self._study, lambda _: rung.prompt)
         if self._leaves is None and missing_runs(packs, self._store):
-            self._leaves = self._leaf_work(packs)
+            if self._given_up(steps, packs):
+                return
+            self._leaves = self._leaf_work(self._stage(packs))
         if self._leaves is not None:
             self._work_on(self._leaves)
             if self._leaves.done:
@@ -245,6 +220,30 @@ class TrajectoryWork:
             return
         self._finish_baseline()
         self._record(rung, packs)
+
+    def _stage(self, packs: list[Pack]) -> list[Pack]:
+        """Return what is tuned side by side: everything, or in a race the next data seed."""
+        if not self._racing:
+            return packs
+        for seed in self._study.config.data_seeds:
+            stage = [
+                Pack(pack.task, tuple(run for run in pack.runs if run.task.seed == seed))
+                for pack in packs
+            ]
+            if missing_runs(stage, self._store):
+                break
+        return stage
+
+    def _given_up(self, rung: int, packs: list[Pack]) -> bool:
+        """Return whether the point at a rung cannot reach the leader any more; note why."""
+        if not self._racing:
+            return False
+        point = {"identity": point_identity(self._study, self.key, rung), **self._labels}
+        low = leader_low(rivals(self._points.all(), point), self._store)
+        reason = hopeless(leaf_table(packs), leaf_table(self._baseline), self._store, low)
+        if reason is not None:
+            self.progress.stopped = Stopped(rung, reason)
+        return reason is not None
 
     def _finish_baseline(self) -> None:
         """Wait for the baseline packs of other workers, or compute what they left undone."""
@@ -328,23 +327,13 @@ class TrajectoryWork:
                 )
 
     def _put(self, rung: int, **body: Any) -> None:
-        plan = self._study.plan
         self._points.put(
             point_identity(self._study, self.key, rung),
             {
-                "method": self._trajectory.config.method,
-                "partition": plan.config.partition,
-                "backbone": plan.config.backbone,
-                "gym": plan.config.gym,
-                "role": plan.role,
-                "sources": len(plan.source),
-                "source_set": plan.source_set,
-                "source_shots": _shots(plan.source_shots),
-                "target_shots": _shots(plan.target_shots),
+                **self._labels,
                 "config": dataclasses.asdict(self._trajectory.config),
                 "steps": rung,
                 "trajectory": self.key,
-                "partial": plan.partial,
                 "provenance": provenance(),
                 **body,
             },
