@@ -94,7 +94,7 @@ def planned(job: SearchJob, standings: Standings) -> SearchJob:
         draws = space.sample(min(job.total[0], space.size or job.total[0]), job.search.seed)
         more = [Course(plan=plan, trajectory=one) for one in draws]
         courses += [one for one in more if one not in job.courses][: job.total[0] - len(courses)]
-    return dataclasses.replace(job, courses=tuple(courses))
+    return dataclasses.replace(job, courses=tuple(courses), scheduler="none")
 
 
 def _cut(standings: Standings, index: int) -> Course:

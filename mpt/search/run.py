@@ -12,11 +12,15 @@ import functools
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mpt.plan import Load, Rates
 from mpt.records import LeafStore
+from mpt.search.choosers import open_chooser
 from mpt.search.display import Display
+from mpt.search.document import document_of, plan_document
+from mpt.search.feed import Feed, planned, with_suggestions
 from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
@@ -42,6 +46,8 @@ _OURS = (
     "tmp",
     "packs",
     "prompts",
+    "searches",
+    "stops.jsonl",
 )
 
 
@@ -74,6 +80,7 @@ def run_search(
                     _set_records_aside(job.results, show)
                 return _run(job, execution, show, interrupts)
         except KeyboardInterrupt:
+            show.document({"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
 
 
@@ -85,9 +92,16 @@ def plan_search(
 ) -> int:
     """Print every point, the leaves and a measured estimate; write no results."""
     show = display or Display(job)
+    job = with_suggestions(job, open_chooser(job, read_only=True))
+    standings = Standings(job, _open, read_only=True)
+    entries, known = standings.entries(), len(job.courses)
+    job = planned(job, standings)
     load = take_stock(job, _open)
     show.header(load)
-    show.points_table(Standings(job, _open, read_only=True).entries())
+    show.points_table(entries)
+    show.document(plan_document(job, entries))
+    if len(job.courses) > known:
+        show.say(f"{len(job.courses) - known} more trajectories are chosen while the search runs")
     if load.points_there == load.points:
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
         return DONE
@@ -113,28 +127,49 @@ def plan_search(
 
 def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
     began = time.perf_counter()
-    load = take_stock(job, _open)
-    show.header(load)
+    chooser = open_chooser(job)
+    job = with_suggestions(job, chooser)
     standings = Standings(job, _open)
+    feed = Feed(job, standings, chooser, _open)
+    whole = planned(job, standings)
+    load = take_stock(whole, _open)
+    show.header(load)
     failures: dict[int, str] = {}
-    if load.points_there < load.points:
-        rates = _probe(job, load) if on_this_cpu(execution) else None
-        failures = _compute(job, execution, show, interrupts, standings, load, rates)
+    if feed.left:
+        rates = _probe(whole, load) if on_this_cpu(execution) else None
+
+        def time_left(slots: int) -> TimeLeft:
+            there = rates or remote_probe(courses_to_probe(whole, load), execution)
+            return TimeLeft(load, there, slots)
+
+        failures = _compute(job, execution, show, interrupts, feed, standings, time_left)
     for problem in standings.problems:
         show.problem(problem)
     entries = standings.entries()
-    missing = sum(entry.score is None for entry in entries)
-    if missing and interrupts.name:
+    missing = sum(entry.score is None and entry.stopped is None for entry in entries)
+    code = DONE
+    if missing or feed.open:
+        code = INTERRUPTED if interrupts.name else FAILED
+    show.document(
+        document_of(
+            job,
+            standings,
+            exit_code=code,
+            failures=failures,
+            command=execution.resume if code else execution.next_step,
+        )
+    )
+    if code == INTERRUPTED:
         return _interrupted(execution, show)
     if ranked(entries):
         show.ranking(entries)
     for index, reason in failures.items():
         show.say(f"failed: {standings.courses[index].name}: {reason}")
-    if missing:
+    if code == FAILED:
         show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
-        return FAILED
-    _closing(job, execution, show, standings, time.perf_counter() - began)
-    return DONE
+    else:
+        _closing(job, execution, show, standings, time.perf_counter() - began)
+    return code
 
 
 def _compute(
@@ -142,26 +177,24 @@ def _compute(
     execution: Execution,
     show: Display,
     interrupts: Interrupts,
+    feed: Feed,
     standings: Standings,
-    load: Load,
-    rates: Rates | None,
+    time_left: Callable[[int], TimeLeft],
 ) -> dict[int, str]:
-    """Run the trials that are not complete; return course → why it failed."""
+    """Run the trials that are not over; return course → why it failed."""
     folder = job.results / "tune" / _stamp()
     shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
-    todo = [n for n in range(len(job.courses)) if not standings.complete(n)]
-    session = ray_session(execution, len(todo), results=job.results, say=show.say)
+    session = ray_session(execution, feed.left, results=job.results, say=show.say)
     with session as slots:
         interrupts.listen()
         from mpt.search.tuning import Watcher, tune_trials
 
-        rates = rates or remote_probe(courses_to_probe(job, load), execution)
-        left = TimeLeft(load, rates, slots)
+        left = time_left(slots)
         show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
         show.lines_head()
         watcher = Watcher(show, standings, left)
-        with interrupts.tuning():
-            tune_trials(job, execution, todo, folder, watcher)
+        with show.live(), interrupts.tuning():
+            tune_trials(job, execution, feed, slots, folder, watcher)
     failures = dict(watcher.failures)
     if not failures:  # their error files lie there
         shutil.rmtree(folder.parent, ignore_errors=True)
@@ -188,7 +221,7 @@ def _closing(
     job: SearchJob, execution: Execution, show: Display, standings: Standings, seconds: float
 ) -> None:
     """Say what the search has cost, where it is, and what to do next."""
-    entries = standings.entries()
+    entries = [entry for entry in standings.entries() if entry.record is not None]
     upstream: dict[str, dict[str, float]] = {}
     for entry in entries:  # later rungs of a trajectory include the earlier ones
         assert entry.record is not None

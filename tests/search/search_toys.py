@@ -1,7 +1,7 @@
 """Builds toy searches and runs them, in a test or in a process that a test kills.
 
-As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW] [FRESH]`` runs the toy search
-with Ray on two workers and exits with its code.
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [FRESH] [JSON]`` runs the
+toy search with Ray on two workers (TPE: one after the other) and exits with its code.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import numpy as np
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
 from mpt.errors import MptError
 from mpt.records import LeafStore, PointStore, read_lines
+from mpt.search.choosers import Search
+from mpt.search.domains import Domain
 from mpt.search.job import Execution, SearchJob, courses_of
-from mpt.search.spaces import Trajectory
+from mpt.search.spaces import Space, Trajectory
 from mpt.search.study import plan_study
 
 SOURCES = ("s-one", "s_two", "s-three")
@@ -103,6 +105,31 @@ def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     return toy_job(checkpoint, gym, results, rungs=(10, 20, 30, 40, 50, 60), downstream=downstream)
 
 
+def tpe_job(
+    checkpoint: Path, gym: Path, results: Path, count: int = 3, scheduler: str = "asha"
+) -> SearchJob:
+    """A search by TPE over the outer learning rate, with successive halving at its rungs."""
+    space = Space(
+        name="toy",
+        method="maml",
+        title="outer rates up to where nothing is learned",
+        source="",
+        domains=(Domain(name="outer_lr", low=0.3, high=30.0, scale="log"),),
+        rungs=(2, 4, 8),
+        fixed={"inner_lr": 0.1},
+        first={"outer_lr": 0.3},
+    )
+    plan = plan_study(toy_study(checkpoint, gym))
+    search = Search(space=space, plan=plan, count=count, seed=42)
+    return SearchJob(
+        courses=(search.first,),
+        search=search,
+        scheduler=scheduler,
+        results=results,
+        title='space "toy"',
+    )
+
+
 def bits(results: Path) -> dict[str, Any]:
     """Return what must not depend on how a search ran: leaf results, and points without clocks."""
     leaves, points = LeafStore(results), PointStore(results)
@@ -126,13 +153,22 @@ def computed(results: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    from mpt.search.display import Display
     from mpt.search.run import run_search
 
     paths = [Path(word) for word in sys.argv[1:4]]
-    make = slow_job if "SLOW" in sys.argv[4:] else toy_job
-    execution = Execution(workers=2, max_failures=1, resume="the same command", next_step="rest")
+    words = sys.argv[4:]
+    make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
+    execution = Execution(
+        workers=1 if "TPE" in words else 2,
+        max_failures=1,
+        resume="the same command",
+        next_step="rest",
+    )
     try:
-        sys.exit(run_search(make(*paths), execution, fresh="FRESH" in sys.argv))
+        job = make(*paths)
+        show = Display(job, as_json="JSON" in words)
+        sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
