@@ -123,6 +123,10 @@ class Execution:
     """CPUs of the local Ray; None: all of the machine's."""
     max_failures: int = 3
     """Restarts of a trial whose worker died."""
+    mlflow: str | None = None
+    """Tracking URI of an MLflow that is told of the search; None: none is."""
+    wandb: str | None = None
+    """Project at Weights & Biases that is told of the search; None: none is."""
     resume: str = ""
     """The command that goes on after an interruption."""
     next_step: str = ""
