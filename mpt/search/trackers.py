@@ -114,16 +114,20 @@ class Tracker(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
         """Close a trial's run."""
-        self._tell(lambda: self._inner.log_trial_end(self._view(trial), failed=False))
+        self._end(trial, failed=False)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close the run of a trial that failed."""
-        self._tell(lambda: self._inner.log_trial_end(self._view(trial), failed=True))
+        self._end(trial, failed=True)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Let the tracker finish."""
         views: list[Any] = list(self._views.values())
         self._tell(lambda: self._inner.on_experiment_end(views, **info))
+
+    def _end(self, trial: Any, *, failed: bool) -> None:
+        if trial.trial_id in self._views:  # not one that failed before it was started
+            self._tell(lambda: self._inner.log_trial_end(self._view(trial), failed=failed))
 
     def _view(self, trial: Any) -> Any:
         if trial.trial_id not in self._views:
