@@ -7,7 +7,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ from typing import Any
 
 import pytest
 import torch
+from small_disks import in_a_small_disk, run_script
 
-import mpt
 from mpt import records, storage
 from mpt.checkpoints import TrajectoryCheckpoints, pack_state
 from mpt.errors import DataError, StorageError, UsageError
@@ -28,7 +27,6 @@ from mpt.search.rungs import load_rung, save_rung
 from mpt.storage import Disk, exclusive
 from mpt.upstream.engine import Cost
 
-ROOT = Path(mpt.__file__).resolve().parents[1]
 HUGE = 10 * 2**30
 KINDS = ("pipe", "folder", "link to nothing", "link to itself", "link to a foreign file", "huge")
 
@@ -452,25 +450,6 @@ print(json.dumps({"said": said, "left": left, "between": between, "whole": whole
 """
 
 
-def run_script(words: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-
-
-def in_a_tmpfs(folder: Path, script: str, size: str = "600k") -> str:
-    """Return a shell line that runs a command where a small disk is mounted, seen by it alone."""
-    if shutil.which("unshare") is None:
-        pytest.skip("this machine has no `unshare`")
-    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
-    mount = f"mount -t tmpfs -o size={size} tmpfs '{folder}'"
-    probe = run_script([*words, mount])
-    if probe.returncode != 0:
-        pytest.skip(f"this user may not mount a small disk: {probe.stderr.strip()}")
-    done = run_script([*words, f"{mount}; {script}"])
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("how", ["full", "limit"])
 def test_a_disk_that_is_really_full_tears_nothing_and_goes_on_when_there_is_room(
     tmp_path: Path, how: str
@@ -479,7 +458,7 @@ def test_a_disk_that_is_really_full_tears_nothing_and_goes_on_when_there_is_room
     words = f"'{sys.executable}' '{tmp_path / 'script.py'}' '{tmp_path / 'disk'}' {how}"
     (tmp_path / "disk").mkdir()
     if how == "full":
-        out = in_a_tmpfs(tmp_path / "disk", words)
+        out = in_a_small_disk(tmp_path / "disk", words)
     else:
         out = run_script(["sh", "-ec", words]).stdout
     found = json.loads(out)
@@ -519,7 +498,7 @@ def test_a_mount_that_really_goes_away_is_noticed(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     words = f"'{sys.executable}' '{tmp_path / 'script.py'}' '{disk}'"
-    *said, left = in_a_tmpfs(disk, words).splitlines()
+    *said, left = in_a_small_disk(disk, words).splitlines()
     assert len(said) == 2
     assert all(line.startswith(f"{disk}: is another directory than at the start") for line in said)
     assert left == "[]"  # nothing was written under the mount point

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpt.errors import UsageError
+from mpt.errors import DataError, UsageError
 from mpt.storage import lock, open_lock
 from mpt.storage_errors import storage_errors
 
@@ -43,6 +43,28 @@ def driver_lock(results: Path) -> Iterator[None]:
                 _write(descriptor, {})
     finally:
         os.close(descriptor)
+
+
+def driver_mark(results: Path) -> str:
+    """Return what tells this driver's results directory from one of the same name elsewhere."""
+    with contextlib.suppress(OSError):
+        return (results / "driver.lock").read_text(errors="replace")
+    return ""
+
+
+def check_shared(results: Path, mark: str) -> None:
+    """Prove that a worker sees the results directory of its driver.
+
+    A node that joins late may lack the mount: what a trial wrote there would be lost.
+
+    Raises:
+        DataError: it does not; the text names the node.
+    """
+    if driver_mark(results) != mark:
+        raise DataError(
+            f"node {platform.node()} does not see the driver's results directory {results}; mount "
+            "the shared storage at this path on every node"
+        )
 
 
 def _myself() -> dict[str, object]:

@@ -23,6 +23,7 @@ from mpt.plan import Rates
 from mpt.search.course_work import course_work
 from mpt.search.gauges import Gauges
 from mpt.search.job import Course
+from mpt.search.lock import check_shared
 from mpt.search.probe import probe_courses
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.trajectory import Progress, TrajectoryWork
@@ -32,8 +33,8 @@ class SearchTrial(tune.Trainable):
     """One course.
 
     The configuration holds the `trial` (the `course`, its `index` and `key` in the driver's list),
-    the `results` directory, `chunk_s` (see `SearchJob`), the `gpus` and the `device` (see
-    `Execution`).
+    the `results` directory and the mark of its `driver` (see `check_shared`), `chunk_s` (see
+    `SearchJob`), the `gpus` and the `device` (see `Execution`).
     """
 
     @classmethod
@@ -63,6 +64,7 @@ class SearchTrial(tune.Trainable):
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
+            check_shared(config["results"], config["driver"])
             study = _open(self._course.plan, device_of(config["device"]))
             work = course_work(
                 study,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from mpt.search.lock import driver_mark
 from mpt.search.schedulers import Judge, RungScheduler, Verdict
 from mpt.search.status import Status
 from mpt.search.trainable import SearchTrial
@@ -52,6 +53,7 @@ def tune_trials(
             "gpus": execution.gpus_per_trial,
             "device": execution.device,
             "results": job.results,
+            "driver": driver_mark(job.results),
             "chunk_s": job.chunk_s,
             "keep_prompts": job.keep_prompts,
             "racing": job.racing,
