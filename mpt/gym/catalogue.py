@@ -102,6 +102,12 @@ class Catalogue:
         tasks = {name: info.at_shots(shots) for name, info in self.tasks.items()}
         return replace(self, tasks=tasks)
 
+    @property
+    def partition_names(self) -> tuple[str, ...]:
+        """The partitions: the paper's in its order, then others."""
+        known = tuple(name for name in PARTITIONS if name in self.partitions)
+        return known + tuple(name for name in self.partitions if name not in known)
+
     def partition(self, name: str) -> Partition:
         """Return a partition, or raise `UsageError` that lists the known ones."""
         if name in self.partitions:

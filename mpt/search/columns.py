@@ -26,13 +26,18 @@ _UNUSED = {"multitask": ("inner_lr", "inner_steps")}
 
 
 class Columns:
-    """The columns that tell courses apart; the learning rates always, where they are read."""
+    """The columns that tell courses apart; the learning rates always, where they are read.
 
-    def __init__(self, job: SearchJob) -> None:
+    Args:
+        job: whose courses.
+        settings: have columns for settings of trajectories, too.
+    """
+
+    def __init__(self, job: SearchJob, *, settings: bool = True) -> None:
         searched = [] if job.search is None else [one.name for one in job.search.space.domains]
         self.names: list[str] = []
         self._widths: list[int] = []
-        for name in (*_STUDY, *_SETTINGS):
+        for name in (*_STUDY, *(_SETTINGS if settings else ())):
             values = [_value(course, name) for course in job.courses]
             different = len(set(values)) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):

@@ -34,6 +34,8 @@ PIPE_WIDTH = 100
 STATUS_S = 30.0
 """Seconds between two status lines where the output is no terminal."""
 
+SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "leaves")
+
 STOPS_SHOWN = 20
 """Stops listed under a ranking; the rest is counted."""
 
@@ -95,8 +97,9 @@ class Display:
         partitions = dict.fromkeys(plan.config.partition for plan in job.plans)
         backbones = dict.fromkeys(plan.config.backbone for plan in job.plans)
         rungs = ", ".join(map(str, first.trajectory.rungs))
+        what = "search" if first.plan.role == "validation" else "replay"
         self.say(
-            f"{', '.join(methods)} search · {', '.join(partitions)} · backbone "
+            f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
             f"{', '.join(backbones)}"
         )
         self.say(
@@ -173,9 +176,7 @@ class Display:
     def ranking(self, entries: Sequence[Entry]) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped."""
         order = ranked(list(entries))
-        table = self._table(
-            "rank", *self._columns.names, "steps", "ARG %", "95 % interval", "test %", "leaves"
-        )
+        table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
             score = entry.score
             assert score is not None
@@ -183,10 +184,7 @@ class Display:
                 str(rank),
                 *self._columns.of(entry.course),
                 str(entry.steps),
-                _arg(score),
-                _interval(score),
-                "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
-                f"{score.leaves} of {score.of}",
+                *score_words(score),
             )
         self._console.print(table)
         self._reasons(order)
@@ -234,6 +232,16 @@ class Display:
         for column in columns:
             table.add_column(column, justify="right")
         return table
+
+
+def score_words(score: PointScore) -> list[str]:
+    """Return a score as a table has it, see `SCORE_COLUMNS`."""
+    return [
+        _arg(score),
+        _interval(score),
+        "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
+        f"{score.leaves} of {score.of}",
+    ]
 
 
 def _arg(score: PointScore) -> str:

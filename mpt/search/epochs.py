@@ -19,7 +19,7 @@ def on_study(space: Space, plan: StudyPlan) -> Space:
 
 def source_rows(plan: StudyPlan) -> int:
     """Return the train and dev rows of a study's source tasks at all data seeds together."""
-    gym = gym_folder(plan.config.gym)
+    gym = gym_folder(plan.config.gym, plan.source_shots)
     catalogue = load_catalogue(gym).with_shots(plan.source_shots)
     tasks = (
         load_task(gym, catalogue.task(name), seed)

@@ -6,7 +6,7 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,6 +55,14 @@ def number(text: str) -> float:
     return value
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of different names."""
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be different names, like a,b")
+    return found
+
+
 def add_backbone(parser: Parser) -> None:
     """Add the flag of jobs that work on one backbone."""
     parser.add_argument(
@@ -76,7 +84,9 @@ def add_common(parser: Parser, results: str) -> None:
     add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
     add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
     add("--fresh", action="store_true", help="move the records so far aside and start anew")
-    add("--dry-run", action="store_true", help="print points and estimated time; write nothing")
+    add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
+    add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
+    add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
     add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
     add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
     add("--json", action="store_true", help="the result as one JSON document on stdout")
@@ -129,19 +139,43 @@ def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> 
         if value == parser.get_default(name):
             continue
         words.append("--" + name.replace("_", "-"))
+        if isinstance(value, tuple):
+            value = ",".join(value)
         if value is not True:
             words.append(f"{value:g}" if isinstance(value, float) else str(value))
     return shlex.join(words)
 
 
-def carry_out(job: SearchJob, execution: Execution, flags: argparse.Namespace) -> int:
-    """Plan or run a job, as the common flags say; return the exit code."""
-    from mpt.search.display import Display  # imports torch, which takes seconds
-    from mpt.search.run import plan_search, run_search
+def carry_out(
+    job: SearchJob,
+    execution: Execution,
+    flags: argparse.Namespace,
+    *,
+    notes: Sequence[str] = (),
+    table: str = "points",
+) -> int:
+    """Plan or run a job, as the common flags say; return the exit code.
 
-    show = Display(job, as_json=flags.json)
+    Args:
+        job: what is to be done.
+        execution: where and how.
+        flags: of `add_common`.
+        notes: lines that are said first.
+        table: what is shown at the end: "points", ranked; "settings", points ranked within every
+            setting and method; or "cells", one line each in the job's order.
+    """
+    from mpt.search.display import Display  # imports torch, which takes seconds
+    from mpt.search.planner import Planning
+    from mpt.search.run import plan_search, run_search
+    from mpt.search.setting_display import CellDisplay, SettingDisplay
+
+    displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
+    show = displays[table](job, as_json=flags.json)
+    for note in notes:
+        show.say(note)
     if flags.dry_run:
-        return plan_search(job, execution, show)
+        planning = Planning(price=flags.price, gpus=flags.plan_gpus)
+        return plan_search(job, execution, show, planning)
     return run_search(job, execution, fresh=flags.fresh, display=show)
 
 

@@ -54,6 +54,7 @@ def plan_study(
     target_shots: int | None = None,
     allow_missing: bool = False,
     smoke_sources: int | None = None,
+    smoke_scored: int | None = None,
 ) -> StudyPlan:
     """Find the tasks of a study and check that their files are there.
 
@@ -69,6 +70,7 @@ def plan_study(
         target_shots: the same for the scored tasks.
         allow_missing: go on without the tasks that are missing; every result is labelled.
         smoke_sources: take this many available source tasks only (a smoke run).
+        smoke_scored: the same for the scored tasks; None: all that are there.
 
     Raises:
         UsageError: partition or source set is unknown (the known ones are listed), or the gym is
@@ -90,12 +92,14 @@ def plan_study(
             raise DataError(
                 f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
             )
-    notes = [f"smoke, {smoke_sources} source tasks"] if smoke_sources is not None else []
+    smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
+    smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
+    notes = [", ".join(smoke)] if smoke else []
     notes += source.note() + tasks.note()
     return StudyPlan(
         config=_absolute(config),
         source=source.there[:smoke_sources],
-        scored=tasks.there,
+        scored=tasks.there[:smoke_scored],
         role=role,
         source_set=source_set,
         source_shots=source_shots,

@@ -1,0 +1,84 @@
+"""The command line of a replay: ``python tune_jobs/replay.py [flags]``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpt.config import PRECISIONS
+from mpt.errors import UsageError
+from mpt.recipes import RECIPES
+from mpt.search.flags import (
+    Parser,
+    add_common,
+    carry_out,
+    command_of,
+    execution_of,
+    exit_code,
+    names,
+    results_of,
+)
+
+SWEEPS = ("none", "target_shots", "source_shots", "sources")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a replay from command-line flags; return the exit code."""
+    return exit_code(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    searched = getattr(flags, "from")  # a word of Python's own
+    if searched is not None and flags.best == "published":
+        raise UsageError("--from and --best published contradict each other; give one of them")
+    from mpt.replay import Request, plan_replay
+
+    replay = plan_replay(
+        Request(
+            results=results_of(flags, "results/search"),
+            gym=flags.gym,
+            backbones=flags.backbones,
+            partitions=flags.partitions,
+            methods=flags.methods,
+            sweep=None if flags.sweep == "none" else flags.sweep,
+            recipe=flags.recipe,
+            precision=flags.precision,
+            searched=None if searched is None else Path(searched).expanduser(),
+            published=flags.best == "published",
+            train_seed=flags.train_seed,
+            smoke=flags.smoke,
+            allow_missing=flags.allow_missing,
+        )
+    )
+    execution = execution_of(parser, flags, _next_step(parser, flags))
+    return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "Replay best settings on the target tasks: partitions × backbones × methods, compared "
+        "with prompt tuning. The same command again resumes; a finished replay prints its cells "
+        "at once."
+    )
+    add = parser.add_argument
+    add("--backbones", type=names, default=(), help="comma-separated (default: the recipe's)")
+    add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
+    add("--methods", type=names, default=(), help="comma-separated (default: all)")
+    add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
+    add("--from", help="results directory whose best points are replayed")
+    add("--best", choices=("default", "published"), default="default", help="without --from")
+    add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
+    add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add_common(parser, "results/search")
+    return parser
+
+
+def _next_step(parser: Parser, flags: argparse.Namespace) -> str:
+    """Return the command after a finished replay: real size, or the report."""
+    if flags.smoke:
+        return command_of(parser, flags, smoke=False, results=None)
+    results = results_of(flags, "results/search")
+    return f"python -m analysis report --results {results} --out report"
