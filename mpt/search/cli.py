@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
+from mpt.config import StudyConfig
 from mpt.errors import UsageError
 from mpt.search.choosers import Search
 from mpt.search.epochs import on_study
@@ -22,6 +23,7 @@ from mpt.search.flags import (
 )
 from mpt.search.job import SCHEDULERS, Course, SearchJob, courses_of
 from mpt.search.presets import SmokeSize, default_space, load_smoke_size, load_study
+from mpt.search.simulate_cli import add_simulation, simulate_search
 from mpt.search.spaces import Space, Trajectory, load_space
 from mpt.search.study import StudyPlan, plan_study
 
@@ -37,8 +39,11 @@ def main(method: str, argv: Sequence[str] | None = None) -> int:
 def _main(method: str, argv: Sequence[str] | None) -> int:
     parser = _parser(method)
     flags = parser.parse_args(argv)
+    if flags.simulate is not None:
+        return simulate_search(flags, lambda number: _job(method, flags, number))
     job = _job(method, flags)
-    execution = execution_of(parser, flags, _next_step(parser, flags))
+    space = load_space(method, flags.space or default_space(flags.backbone))
+    execution = execution_of(parser, flags, _next_step(parser, flags, space.size))
     return carry_out(job, execution, flags)
 
 
@@ -56,10 +61,12 @@ def _parser(method: str) -> Parser:
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
     add("--racing", action="store_true", help="stop who cannot reach the leader any more")
     add_common(parser, "results/search")
+    add_simulation(parser)
     return parser
 
 
-def _job(method: str, flags: argparse.Namespace) -> SearchJob:
+def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
+    """Return what is asked for; with another number, the same search with another seed."""
     space = load_space(method, flags.space or default_space(flags.backbone))
     config = dataclasses.replace(
         load_study(flags.backbone, smoke=flags.smoke),
@@ -68,19 +75,15 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
         train_seed=flags.train_seed,
     )
     size = load_smoke_size() if flags.smoke else None
-    plan = plan_study(
-        config,
-        allow_missing=flags.allow_missing,
-        smoke_sources=None if size is None else size.source_tasks,
-    )
+    plan = _plan(config, space, flags, size)
     space = on_study(space, plan)
     title = f'space "{space.name}", {space.title}'
-    search = None
+    search, seed = None, flags.train_seed + number
     if flags.searcher == "optuna":
-        search = _search(space, plan, flags, size)
+        search = _search(space, plan, flags, size, seed)
         courses: tuple[Course, ...] = (search.first,)
     else:
-        trajectories = _trajectories(space, flags)
+        trajectories = _trajectories(space, flags, seed)
         courses = courses_of(plan, trajectories if size is None else size.cut(trajectories))
     return SearchJob(
         courses=courses,
@@ -92,18 +95,30 @@ def _job(method: str, flags: argparse.Namespace) -> SearchJob:
     )
 
 
+def _plan(
+    config: StudyConfig, space: Space, flags: argparse.Namespace, size: SmokeSize | None
+) -> StudyPlan:
+    if flags.simulate is not None and not space.epochs:
+        return StudyPlan(config=config, source=(), scored=(), partial=None)  # no files are read
+    return plan_study(
+        config,
+        allow_missing=flags.allow_missing,
+        smoke_sources=None if size is None else size.source_tasks,
+    )
+
+
 def _search(
-    space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None
+    space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None, seed: int
 ) -> Search:
     count = _count(space, flags)
     if size is not None:
         space, count = size.cut_space(space), min(count, size.trajectories)
-    return Search(space=space, plan=plan, count=count, seed=flags.train_seed)
+    return Search(space=space, plan=plan, count=count, seed=seed)
 
 
-def _trajectories(space: Space, flags: argparse.Namespace) -> list[Trajectory]:
+def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Trajectory]:
     if flags.searcher == "random":
-        return space.sample(_count(space, flags), flags.train_seed)
+        return space.sample(_count(space, flags), seed)
     if flags.num_samples is not None:
         raise UsageError(
             "--num-samples is for --searcher random and optuna; a grid has all its points"
@@ -119,12 +134,19 @@ def _count(space: Space, flags: argparse.Namespace) -> int:
     return int(flags.num_samples)
 
 
-def _next_step(parser: Parser, flags: argparse.Namespace) -> str:
-    """Return the command after a finished search: real size, beyond the grid, or more draws."""
+def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> str:
+    """Return the command after a finished search: real size, more draws, or beyond the grid.
+
+    Args:
+        parser: of these flags.
+        flags: what was asked for.
+        size: trajectories of the space; None: no end of them.
+    """
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)
-    if flags.searcher != "grid":
-        more = 2 * (flags.num_samples or DEFAULT_SAMPLES)
+    count = flags.num_samples or DEFAULT_SAMPLES
+    if flags.searcher != "grid" and (size is None or count < size):
+        more = 2 * count if size is None else min(2 * count, size)
         return command_of(parser, flags, num_samples=more)
     wide = "embedded_wide" if default_space(flags.backbone) == "embedded" else "wide"
-    return command_of(parser, flags, space=wide, searcher="random")
+    return command_of(parser, flags, space=wide, searcher="optuna", num_samples=None)

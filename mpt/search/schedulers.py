@@ -89,7 +89,7 @@ class Halving:
         if decision != TrialScheduler.STOP or last:
             return None
         return (
-            f"score {score:+.2f} is below the cut {cut:+.2f}, the best 1 in {self._ratio:.3g} of "
+            f"score {score:+.4g} is below the cut {cut:+.4g}, the best 1 in {self._ratio:.3g} of "
             f"{len(others) - 1} courses there before it"
         )
 

@@ -66,6 +66,9 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--results",
         "--scheduler",
         "--searcher",
+        "--simulate",
+        "--simulate-seeds",
+        "--simulate-workers",
         "--smoke",
         "--space",
         "--train-seed",
@@ -193,12 +196,16 @@ def test_the_next_step_leads_beyond_the_grid_and_then_to_more_draws(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["j.py"])
     parser = cli._parser("maml")
-    grid = parser.parse_args(["--backbone", "x/y"])
-    assert (
-        cli._next_step(parser, grid) == "python j.py --backbone x/y --space wide --searcher random"
-    )
-    drawn = parser.parse_args(["--searcher", "random", "--num-samples", "8"])
-    assert cli._next_step(parser, drawn) == "python j.py --searcher random --num-samples 16"
+    head = "python j.py --backbone x/y"
+
+    def next_step(size: int | None, *words: str) -> str:
+        return cli._next_step(parser, parser.parse_args(["--backbone", "x/y", *words]), size)
+
+    assert next_step(9) == f"{head} --space wide --searcher optuna"
+    drawn = ("--searcher", "optuna", "--num-samples", "8")
+    assert next_step(None, *drawn) == f"{head} --searcher optuna --num-samples 16"
+    assert next_step(9, *drawn) == f"{head} --searcher optuna --num-samples 9"
+    assert next_step(8, *drawn) == f"{head} --space wide --searcher optuna"
 
 
 def test_a_usage_error_of_the_search_is_one_line_too(
@@ -228,7 +235,9 @@ def test_a_job_is_short_and_works_from_any_directory(job: Path, tmp_path: Path) 
     )
     assert done.returncode == 0
     assert "--gpus-per-trial" in done.stdout
-    assert f"settings of {job.stem.removesuffix('_rr').upper()}" in done.stdout
+    first = {"replay": "Replay best settings", "per_setting": "settings of every method"}
+    named = f"settings of {job.stem.removesuffix('_rr').upper()}"
+    assert first.get(job.stem, named) in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
@@ -247,7 +256,8 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
-    code = "import sys, mpt.search.cli; sys.exit('torch' in sys.modules)"
+    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

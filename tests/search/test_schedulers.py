@@ -46,7 +46,7 @@ def test_a_course_is_stopped_at_a_rung_where_it_is_below_the_median_of_the_other
     assert halving.passed(1, 0, 4.0) is None
     # the median of −3 and 4 is 0.5
     assert halving.passed(2, 0, 0.4) == (
-        "score +0.40 is below the cut +0.50, the best 1 in 2 of 2 courses there before it"
+        "score +0.4 is below the cut +0.5, the best 1 in 2 of 2 courses there before it"
     )
     assert halving.passed(3, 0, 0.6) is None
 
@@ -226,7 +226,7 @@ def test_the_scheduler_looks_at_scored_rungs_and_not_at_steps() -> None:
     assert scheduler.on_trial_result(None, trial, _report(1, 25, {25: 1.0})) == "STOP"
     ((index, verdict),) = stops
     assert (index, verdict.steps, verdict.by) == (1, 25, "asha")
-    assert "score +1.00 is below the cut +2.00" in verdict.reason
+    assert "score +1 is below the cut +2" in verdict.reason
 
 
 def test_the_last_report_of_a_trial_counts_though_tune_does_not_ask_about_it() -> None:
