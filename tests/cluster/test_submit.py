@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster_files import ROOT, prepared, read
+from cluster_files import ROOT, Config, prepared, read
 from loopback import MISSING, Machine
 from ray_processes import free_port
 
@@ -41,7 +41,10 @@ class Client:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self.ray("get-auth-token", "--generate")
+        self.note = folder / "note"
+        self.note.write_text("one")
         config = loopback_config(machine)
+        config["file_mounts"]["~/note"] = str(self.note)
         prepared(config)
         self.file.write_text(yaml.safe_dump(config, sort_keys=False))
 
@@ -58,7 +61,7 @@ class Client:
         )
 
 
-def loopback_config(machine: Machine) -> dict[str, object]:
+def loopback_config(machine: Machine) -> Config:
     """cluster.local.yaml for this one machine: its login, and ports that nobody else has."""
     config = read("cluster.local.yaml")
     (start,) = config["head_start_ray_commands"]
@@ -113,6 +116,23 @@ def test_a_submitted_search_runs_and_leaves_its_records(cluster: Client, machine
     points = list(PointStore(results, read_only=True).all())
     assert points
     assert LeafStore(results, read_only=True).keys()
+
+
+def test_ray_up_again_brings_the_files_and_leaves_the_running_cluster_alone(
+    cluster: Client, machine: Machine
+) -> None:
+    def daemons() -> list[str]:
+        words = ["pgrep", "-f", f"^[^ ]*gcs_server .*{machine.temporary}"]
+        return subprocess.run(words, capture_output=True, text=True).stdout.split()
+
+    before = daemons()
+    assert len(before) == 1
+    assert (machine.home / "note").read_text() == "one"
+    cluster.note.write_text("two")
+    up = cluster.ray("up", "-y", "--no-restart", "--no-config-cache", str(cluster.file))
+    assert up.returncode == 0, up.stdout
+    assert (machine.home / "note").read_text() == "two"
+    assert daemons() == before
 
 
 def test_without_the_token_the_cluster_answers_nobody(cluster: Client, machine: Machine) -> None:
