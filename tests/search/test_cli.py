@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mpt
-from mpt.config import METHODS, StudyConfig
+from mpt.config import StudyConfig
 from mpt.errors import UsageError
 from mpt.search import cli
 from mpt.search import run as run_module
@@ -17,7 +17,7 @@ from mpt.search.job import Execution, SearchJob
 from mpt.search.presets import load_study
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
-JOBS = [ROOT / "tune_jobs" / f"{method}_rr.py" for method in METHODS]
+JOBS = sorted((ROOT / "tune_jobs").glob("*.py"))
 
 
 class Called(Exception):
@@ -62,6 +62,8 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--json",
         "--num-samples",
         "--partition",
+        "--plan-gpus",
+        "--price",
         "--racing",
         "--results",
         "--scheduler",
