@@ -129,9 +129,28 @@ def plan_replay(request: Request) -> Replay:
     sweep = f", sweep over {request.sweep}" if request.sweep else ""
     smoke = ", at smoke size" if request.smoke else ""
     job = SearchJob(
-        courses=tuple(courses), results=request.results, title=f"replay: {title}{sweep}{smoke}"
+        courses=_repeats_last(courses),
+        results=request.results,
+        title=f"replay: {title}{sweep}{smoke}",
     )
     return Replay(job=job, notes=tuple(notes))
+
+
+def _repeats_last(courses: Sequence[Course]) -> tuple[Course, ...]:
+    """Return the courses, those behind whose trajectory an earlier course has too.
+
+    Settings with the same sources share trajectories; started together, one would wait for the
+    other.
+    """
+    seen: set[object] = set()
+    first: list[Course] = []
+    repeats: list[Course] = []
+    for course in courses:
+        plan = course.plan
+        mark = (course.trajectory.config, plan.config.backbone, plan.source, plan.source_shots)
+        (repeats if mark in seen else first).append(course)
+        seen.add(mark)
+    return (*first, *repeats)
 
 
 def settings_of(request: Request, settings: ReplaySettings) -> list[Setting]:

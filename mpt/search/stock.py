@@ -13,6 +13,7 @@ from mpt.search.kinds import leaf_kind, step_kind
 from mpt.search.objective import Pack, PackRun, baseline_packs, missing_runs, packs_of
 from mpt.search.points import point_identity, point_is_whole
 from mpt.search.rungs import load_rung
+from mpt.storage import digest
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
@@ -57,6 +58,7 @@ class _Stock:
         self._store = LeafStore(job.results, read_only=True)
         self._points = PointStore(job.results, read_only=True)
         self._own: set[str] = set()
+        self._reached: dict[str, int] = {}
         self.shared: dict[str, bool] = {}
         self.shared_left: list[LeafLoad] = []
         self.points_there = self.leaves = self.leaves_there = 0
@@ -72,24 +74,33 @@ class _Stock:
             self.shared_left.append(_leaf_load(left, study))
 
     def take_course(self, study: Study, course: Course) -> CourseLoad:
-        """Count a course's points, upstream steps and own leaves."""
+        """Count a course's points, upstream steps and own leaves.
+
+        Settings with the same sources share trajectories, and leaves too if they score the same
+        tasks: what a course before has is not counted again.
+        """
         if isinstance(course.trajectory, FineTuning):
             return self._take_fine_tuning(study, course.trajectory)
         key = study.trajectory_key(course.trajectory.config)
-        like = baseline_packs(study)
-        per_point = [run for pack in like for run in pack.runs]
-        reached, steps, there = 0, 0, 0
+        per_point = [run for pack in baseline_packs(study) for run in pack.runs]
+        alike = digest([run.key for run in per_point])
+        reached, steps, there = self._reached.get(key, 0), 0, 0
         left: list[PackRun] = []
         rungs = course.trajectory.rungs
+        self._reached[key] = max(reached, rungs[-1])
         for rung in rungs:
             missing: Sequence[PackRun] = []
             if self._there(study, key, rung):
                 there += 1
             else:
                 packs = self._rung_packs(study, key, rung)
-                steps += 0 if packs else rung - reached
+                steps += 0 if packs else max(0, rung - reached)
                 missing = missing_runs(packs, self._store) if packs else per_point
-            reached = rung
+            reached = max(reached, rung)
+            mark = digest([key, rung, alike])
+            if mark in self._own:
+                continue
+            self._own.add(mark)
             self.leaves += len(per_point)
             self.leaves_there += len(per_point) - len(missing)
             left += missing

@@ -119,8 +119,12 @@ class TrajectoryWork:
             self._note(rung)
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which no other process works on this trajectory."""
-        return exclusive(self._folder / "lock")
+        """Return a context in which no other process works on this trajectory.
+
+        Settings with the same sources share their trajectories: the second course waits for the
+        first as long as that one lives, and finds the rungs then.
+        """
+        return exclusive(self._folder / "lock", timeout_s=None)
 
     def close(self) -> None:
         """Let go of what is held: a baseline pack that is in work."""

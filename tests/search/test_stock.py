@@ -61,6 +61,30 @@ def test_a_finished_job_has_nothing_left(study: Study, job: SearchJob) -> None:
     assert (course.steps, course.leaves.runs, course.points) == (0, 0, 0)
 
 
+def test_what_two_settings_share_is_counted_once(study: Study, job: SearchJob) -> None:
+    """Same sources: one trajectory. Same scored tasks: the same leaves, under two points."""
+    config = dataclasses.replace(study.config, partition="another")
+    twin = dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
+    other = dataclasses.replace(
+        study,
+        plan=dataclasses.replace(study.plan, scored=VALIDATION[:1]),
+        scored={VALIDATION[0]: study.scored[VALIDATION[0]]},
+    )
+    first = job.courses[0]
+    studies = {one.plan: one for one in (study, twin, other)}
+    courses = tuple(dataclasses.replace(first, plan=plan) for plan in studies)
+    three = dataclasses.replace(job, courses=courses)
+    load = take_stock(three, studies.__getitem__)
+    assert [part.steps for part in load.courses] == [6, 0, 0]
+    assert [part.leaves.runs for part in load.courses] == [3 * LEAVES, 0, 3 * LEAVES // 2]
+    assert (load.points, load.shared) == (9, LEAVES)
+    for course in courses:
+        list(course_work(studies[course.plan], course, job.results).units())
+    done = take_stock(three, studies.__getitem__)
+    assert done.points_there == 9
+    assert done.all_there == done.all_leaves == load.all_leaves
+
+
 def test_fine_tuning_in_two_settings_is_counted_once(study: Study, job: SearchJob) -> None:
     down = DownstreamConfig(lrs=(1e-2, 1e-3), steps=3, eval_every=2)
     trajectory = FineTuning(config=FineTuningConfig(downstream=down))
