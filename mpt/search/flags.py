@@ -7,6 +7,8 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -90,6 +92,9 @@ def add_common(parser: Parser, results: str) -> None:
     add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
     add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
     add("--json", action="store_true", help="the result as one JSON document on stdout")
+    add("--keep-prompts", action="store_true", help="keep every tuned prompt beside its leaf")
+    add("--mlflow", metavar="URI", help="tell an MLflow of the search")
+    add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
 
 
 def results_of(flags: argparse.Namespace, default: str) -> Path:
@@ -99,7 +104,10 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
         UsageError: it is an address of an object store.
     """
     if flags.results and "://" in flags.results:
-        raise UsageError(f"--results is {flags.results!r}, but must be a directory so far")
+        raise UsageError(
+            f"--results is {flags.results!r}, but must be a directory: file locks and renames are "
+            "needed; on a cluster one that all nodes mount (EFS, NFS)"
+        )
     name = flags.results or ("results/smoke" if flags.smoke else default)
     return Path(name).expanduser().absolute()
 
@@ -116,9 +124,17 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
     _check_gpus(flags.gpus_per_trial)
+    for package in ("mlflow", "wandb"):
+        if getattr(flags, package) is not None and find_spec(package) is None:
+            raise UsageError(
+                f"--{package} needs the package {package!r}, which is not installed: "
+                f"pip install {package}"
+            )
     return Execution(
         address=flags.address,
         gpus_per_trial=flags.gpus_per_trial,
+        mlflow=flags.mlflow,
+        wandb=flags.wandb,
         resume=command_of(parser, flags),
         next_step=next_step,
     )
@@ -169,6 +185,7 @@ def carry_out(
     from mpt.search.run import plan_search, run_search
     from mpt.search.setting_display import CellDisplay, SettingDisplay
 
+    job = replace(job, keep_prompts=flags.keep_prompts)
     displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
     show = displays[table](job, as_json=flags.json)
     for note in notes:

@@ -21,7 +21,6 @@ from typing import Any
 from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from mpt.errors import UsageError
 from mpt.search.job import Course, Execution
 
 _TUNING = ("finished", "running", "waiting", "steps_s", "examples_s", "tokens_s", "useful")
@@ -149,36 +148,16 @@ class Tracker(tune.Callback):
 def trackers(
     execution: Execution, results: Path, on_problem: Callable[[str], None]
 ) -> list[tune.Callback]:
-    """Return the trackers that are asked for; TensorBoard wherever it can write.
-
-    Raises:
-        UsageError: MLflow or Weights & Biases is asked for and not installed.
-    """
+    """Return the trackers that are asked for, and TensorBoard where it is installed."""
     found: dict[str, Callable[[], LoggerCallback]] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
         found["TensorBoard"] = TBXLoggerCallback
     if execution.mlflow is not None:
-        _require("mlflow", "--mlflow")
         found["MLflow"] = lambda: _mlflow(execution.mlflow)
     if execution.wandb is not None:
-        _require("wandb", "--wandb")
         found["Weights & Biases"] = lambda: _wandb(execution.wandb)
     folder = results / "tensorboard"
     return [Tracker(name, make(), folder, on_problem) for name, make in found.items()]
-
-
-def check_trackers(execution: Execution) -> None:
-    """Raise `UsageError` before anything starts if a tracker that is asked for is missing."""
-    for package, flag in (("mlflow", "--mlflow"), ("wandb", "--wandb")):
-        if getattr(execution, package) is not None:
-            _require(package, flag)
-
-
-def _require(package: str, flag: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(
-            f"{flag} needs the package {package!r}, which is not installed: pip install {package}"
-        )
 
 
 def _mlflow(uri: str | None) -> LoggerCallback:

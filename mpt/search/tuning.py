@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from mpt.search.lock import driver_mark
 from mpt.search.schedulers import Judge, RungScheduler, Verdict
 from mpt.search.status import Status
+from mpt.search.trackers import trackers
 from mpt.search.trainable import SearchTrial
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def tune_trials(
             name=folder.name,
             storage_path=str(folder.parent),
             verbose=0,
-            callbacks=[watcher],
+            callbacks=[watcher, *trackers(execution, job.results, watcher.problem)],
             failure_config=tune.FailureConfig(max_failures=execution.max_failures),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=0, checkpoint_at_end=False

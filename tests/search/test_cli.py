@@ -60,6 +60,8 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--gym",
         "--help",
         "--json",
+        "--keep-prompts",
+        "--mlflow",
         "--num-samples",
         "--partition",
         "--plan-gpus",
@@ -74,6 +76,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--smoke",
         "--space",
         "--train-seed",
+        "--wandb",
         "-h",
     ]
 

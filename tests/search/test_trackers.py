@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +8,8 @@ from typing import Any
 import pytest
 from ray.tune.logger import LoggerCallback
 
-from mpt.errors import UsageError
 from mpt.search.job import Execution, SearchJob
-from mpt.search.trackers import Tracker, check_trackers, metrics, parameters, trackers
+from mpt.search.trackers import Tracker, metrics, parameters, trackers
 
 REPORT: dict[str, Any] = {
     "index": 0,
@@ -117,19 +115,6 @@ def test_tensorboard_is_written_by_default_with_upstream_steps_as_steps(
     content = file.read_bytes()
     for name in (b"ray/tune/arg", b"ray/tune/steps_s", b"inner_lr"):
         assert name in content
-
-
-@pytest.mark.parametrize("package", ["mlflow", "wandb"])
-def test_a_tracker_that_is_asked_for_and_not_installed_is_refused_at_once(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = importlib.util.find_spec
-    hidden = lambda name, *rest: None if name == package else real(name, *rest)  # noqa: E731
-    monkeypatch.setattr(importlib.util, "find_spec", hidden)
-    execution = Execution(**{package: "somewhere"})  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=f"--{package} needs the package '{package}'"):
-        check_trackers(execution)
-    check_trackers(Execution())
 
 
 def test_mlflow_receives_parameters_and_metrics(job: SearchJob, tmp_path: Path) -> None:
