@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
+from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -82,10 +84,10 @@ class Display:
             self._said.add(text)
             self.say(f"note: {text}")
 
-    def document(self, body: Mapping[str, Any]) -> None:
-        """Put the result on stdout, where that is asked for."""
+    def document(self, body: Callable[[], Mapping[str, Any]]) -> None:
+        """Put the result on stdout, where that is asked for; else it is not even made."""
         if self._as_json:
-            text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(body(), indent=2, ensure_ascii=False, allow_nan=False)
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
@@ -124,7 +126,7 @@ class Display:
         for number, entry in enumerate(entries, start=1):
             there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
             table.add_row(str(number), *self._columns.of(entry.course), str(entry.steps), there)
-        self._console.print(table)
+        self._print(table)
 
     def lines_head(self) -> None:
         """Print the head of the lines that `landed` prints."""
@@ -186,7 +188,7 @@ class Display:
                 str(entry.steps),
                 *score_words(score),
             )
-        self._console.print(table)
+        self._print(table)
         self._reasons(order)
         self._stops(entries)
         for label in self._job.partial:
@@ -226,6 +228,13 @@ class Display:
                 f"{len(stopped)} points of {len(stops)} stopped courses were not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
+
+    def _print(self, table: Table) -> None:
+        """Print a table as wide as it is; rich would cut its words to the width of the console."""
+        wide = self._console.options.update(width=10_000)
+        width = Measurement.get(self._console, wide, table).maximum
+        whole = self._console.options.update(width=max(width, self._console.width))
+        self._console.print(Segments(self._console.render(table, whole)), end="")
 
     def _table(self, *columns: str) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -111,14 +111,26 @@ def _own_leaves(entry: Entry, standings: Standings) -> dict[str, float]:
     return standings.leaf_costs([bare])
 
 
-def plan_document(job: SearchJob, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the points of a plan (`--dry-run`): settings, steps, and whether they are there."""
+def plan_document(
+    job: SearchJob, entries: Sequence[Entry], lines: Sequence[str]
+) -> dict[str, Any]:
+    """Return the plan of a search (`--dry-run`).
+
+    Args:
+        job: with the courses that are expected.
+        entries: the points that are known already.
+        lines: what is said of time and cost.
+
+    Returns:
+        ``points`` with settings, steps and whether they are there; ``plan``, the lines.
+    """
     return {
         "version": VERSION,
         "results": str(job.results),
         "title": job.title,
         "partial": list(job.partial),
         "courses": job.total[0],
+        "plan": list(lines),
         "points": [
             {
                 "course": entry.course.name,

@@ -48,6 +48,7 @@ _OURS = (
     "prompts",
     "searches",
     "stops.jsonl",
+    "tensorboard",
 )
 
 
@@ -80,7 +81,7 @@ def run_search(
                     _set_records_aside(job.results, show)
                 return _run(job, execution, show, interrupts)
         except KeyboardInterrupt:
-            show.document({"exit_code": INTERRUPTED, "next": execution.resume})
+            show.document(lambda: {"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
 
 
@@ -99,11 +100,11 @@ def plan_search(
     load = take_stock(job, _open)
     show.header(load)
     show.points_table(entries)
-    show.document(plan_document(job, entries))
     if len(job.courses) > known:
         show.say(f"{len(job.courses) - known} more trajectories are chosen while the search runs")
     if load.points_there == load.points:
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
+        show.document(lambda: plan_document(job, entries, ()))
         return DONE
     if on_this_cpu(execution):
         slots = min(len(job.courses), execution.workers or _cpus())
@@ -112,7 +113,7 @@ def plan_search(
         with ray_session(execution, len(job.courses), say=show.say) as slots:
             rates = remote_probe(courses_to_probe(job, load), execution)
     gpus = execution.gpus_per_trial
-    for line in plan_lines(
+    lines = plan_lines(
         job,
         load,
         rates,
@@ -120,8 +121,10 @@ def plan_search(
         gpus_per_trial=gpus,
         planning=planning or Planning(),
         memory=largest_trials(courses_to_probe(job, load), on_gpu=gpus > 0),
-    ):
+    )
+    for line in lines:
         show.say(line)
+    show.document(lambda: plan_document(job, entries, lines))
     return DONE
 
 
@@ -151,7 +154,7 @@ def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interr
     if missing or feed.open:
         code = INTERRUPTED if interrupts.name else FAILED
     show.document(
-        document_of(
+        lambda: document_of(
             job,
             standings,
             exit_code=code,

@@ -42,7 +42,7 @@ class SettingDisplay(Display):
             assert entry.score is not None
             row = [*self._columns.of(entry.course), str(entry.steps), *score_words(entry.score)]
             table.add_row(*row)
-        self._console.print(table)
+        self._print(table)
 
 
 class CellDisplay(SettingDisplay):

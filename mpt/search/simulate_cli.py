@@ -117,7 +117,7 @@ def _show(
         for name, values in _summary(outcomes).items():
             mean, least, most = statistics.fmean(values), min(values), max(values)
             show.say(f"  {name:<8} {mean:.2f} [{least:.2f}, {most:.2f}]")
-    show.document({"simulations": [_document(outcome) for outcome in outcomes]})
+    show.document(lambda: {"simulations": [_document(outcome) for outcome in outcomes]})
 
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ from rich.console import Console
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.relative_gain import Gain, TaskGain
 from mpt.plan import Load
+from mpt.search.choosers import Search
 from mpt.search.display import Display
-from mpt.search.job import SearchJob, courses_of
+from mpt.search.job import Course, SearchJob, courses_of
 from mpt.search.objective import BAD_SCORE, PointScore
-from mpt.search.spaces import Trajectory
+from mpt.search.spaces import Trajectory, load_space
 from mpt.search.standing import Entry, ranked
+from mpt.search.status import Status
+from mpt.search.stops import Stop
 from mpt.search.study import StudyPlan
 
 INNER = (2e-5, 3e-5, 5e-5)
@@ -165,6 +169,166 @@ def test_a_partial_search_says_so_beside_its_ranking() -> None:
     show = Display(_job(partial="partial: 3 of 45 source tasks missing"), console)
     show.ranking([_entry(0, 2500, 1.0)])
     assert "partial: 3 of 45 source tasks missing" in _printed(show)
+
+
+def _entries(job: SearchJob) -> list[Entry]:
+    """Return a recorded point at the first rung of every course."""
+    return [
+        dataclasses.replace(_entry(0, 2500, float(place)), index=place, course=course)
+        for place, course in enumerate(job.courses)
+    ]
+
+
+def test_courses_of_several_studies_and_methods_have_columns_for_what_differs() -> None:
+    job, (first, second, third) = _job(), _job().courses
+    other = dataclasses.replace(
+        second.plan,
+        config=StudyConfig(partition="qa_to_qa", backbone="google/t5-base-lm-adapt"),
+        target_shots=32,
+    )
+    learned = Trajectory(config=UpstreamConfig(method="multitask"), rungs=(2500,))
+    job = dataclasses.replace(
+        job,
+        courses=(
+            first,
+            dataclasses.replace(second, plan=other),
+            dataclasses.replace(third, trajectory=learned),
+        ),
+    )
+    show = Display(job, Console(file=io.StringIO(), width=120, markup=False, soft_wrap=True))
+    show.ranking(_entries(job))
+    text = _printed(show)
+    head = next(line for line in text.splitlines() if "rank" in line)
+    assert head.split()[:6] == [
+        *("rank", "method", "partition", "backbone", "target_shots", "inner_lr"),
+    ]
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert rows["1"][1:6] == ["multitask", "random_to_random", "embedded", "–", "–"]
+    assert rows["2"][1:6] == ["maml", "qa_to_qa", "t5-base-lm-adapt", "32", "3e-05"]
+    show.lines_head()
+    show.landed(_entries(job)[1], 1, 1.0, 10.0)
+    head, line = _printed(show).splitlines()[-2:]
+    assert len(line) == len(head), "columns stand under each other"
+
+
+def test_multitask_learning_has_no_inner_rate_to_show() -> None:
+    plan = _job().plans[0]
+    many = [
+        Trajectory(config=UpstreamConfig(method="multitask", batch_size=n), rungs=(50,))
+        for n in (4, 8)
+    ]
+    job = dataclasses.replace(_job(), courses=courses_of(plan, many))
+    assert Display(job)._columns.names == ["outer_lr", "batch_size"]
+
+
+def test_a_search_that_chooses_has_columns_for_what_it_searches() -> None:
+    space = load_space("reptile", "wide")
+    search = Search(space=space, plan=_job().plans[0], count=7, seed=0)
+    job = dataclasses.replace(_job(), courses=(search.first,), search=search)
+    assert Display(job)._columns.names == ["inner_lr", "outer_lr", "inner_steps"]
+    show = Display(job, Console(file=io.StringIO(), width=100, markup=False, soft_wrap=True))
+    load = Load(
+        courses=(), points=3, points_there=0, leaves=1, leaves_there=0, shared=0, shared_there=0
+    )
+    show.header(load)
+    assert "points   21 from 7 trajectories" in _printed(show)
+
+
+def _stop(course: Course, steps: int = 5000) -> Stop:
+    return Stop(point="k", course=course.name, steps=steps, by="asha", reason="+1 is below +2")
+
+
+def test_what_was_stopped_stands_under_the_ranking_and_fails_nothing(show: Display) -> None:
+    stop = _stop(_job().courses[1])
+    missing = [
+        dataclasses.replace(_entry(1, steps, 0.0), score=None, record=None, stopped=stop)
+        for steps in (5000, 10000)
+    ]
+    show.ranking([_entry(0, 2500, 3.0), _entry(1, 2500, 1.0), *missing])
+    text = _printed(show)
+    line = "stopped  maml-inner3e-05-outer0.5-k1-b2-random_to_random: by asha at rung 5000: +1 is"
+    assert text.count(line) == 1
+    assert "2 points of 1 stopped courses were not computed; without --scheduler" in text
+
+
+def test_a_long_list_of_stops_is_cut(show: Display) -> None:
+    stops = [
+        dataclasses.replace(_stop(_job().courses[1]), point=str(number)) for number in range(50)
+    ]
+    entries = [
+        dataclasses.replace(_entry(1, 5000, 0.0), score=None, record=None, stopped=stop)
+        for stop in stops
+    ]
+    show.ranking([_entry(0, 2500, 3.0), *entries])
+    text = _printed(show)
+    assert text.count("stopped  maml-") == 20
+    assert "stopped  … and 30 more (stops.jsonl)" in text
+
+
+def test_the_document_goes_to_stdout_and_nothing_else_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show = Display(_job(), as_json=True)
+    show.lines_head()
+    show.landed(_entry(1, 5000, 10.14), 4, 12.5, 3000.0)
+    show.problem("x.json: torn")
+    show.ranking([_entry(0, 2500, 1.0)])
+    show.document(lambda: {"points": [1], "name": "φ"})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"points": [1], "name": "φ"}
+    assert "x.json: torn" in err
+    assert "rank" in err
+
+
+def test_without_json_no_document_is_even_made(
+    show: Display, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.document(lambda: pytest.fail("made in vain"))
+    assert capsys.readouterr().out == ""
+
+
+def test_in_a_pipe_a_status_line_comes_at_most_every_thirty_seconds() -> None:
+    now = [0.0]
+    console = Console(file=io.StringIO(), width=100, markup=False, soft_wrap=True)
+    show = Display(_job(), console, clock=lambda: now[0])
+    with show.live():
+        for second in range(0, 100, 5):
+            now[0] = float(second)
+            show.status(f"runs at {second}" if second != 30 else "")
+    assert _printed(show).split("\n")[:-1] == ["runs at 35", "runs at 65", "runs at 95"]
+
+
+def test_on_a_terminal_the_status_line_stays_at_the_bottom_and_goes_in_the_end() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, markup=False)
+    show = Display(_job(), console)
+    with show.live():
+        show.status("runs 1")
+        show.say("a point")
+        show.status("runs 2")
+    show.say("after")
+    show.status("runs 3")  # no line of its own when the search is over
+    text = _printed(show)
+    assert text.index("runs 1") < text.index("a point") < text.rindex("runs 2")
+    assert "runs 3" not in text
+    assert text.endswith("after\n")
+    # what is printed while it is shown goes above it: the line is written again after it
+    assert "runs 1" in text[text.index("a point") :]
+
+
+def test_the_status_adds_up_over_trials_and_forgets_those_that_ended() -> None:
+    status = Status()
+    assert status.text(60.0) == ""
+    tuning = {"finished": 3, "running": 4, "waiting": 5, "steps_s": 1.5, "examples_s": 12.0}
+    status.report(0, tuning)
+    status.report(1, {**tuning, "finished": 10})
+    assert status.text(60.0) == (
+        "runs     13 finished, 8 running, 10 waiting · 3 steps/s, 24 examples/s · about 60 s left"
+    )
+    status.report(0, {**tuning, "finished": 4})  # the newest report of a trial counts
+    assert status.text(60.0).startswith("runs     14 finished")
+    status.report(0, None)
+    status.report(1, None)
+    assert status.text(60.0) == ""
 
 
 def test_a_problem_is_said_once(show: Display) -> None:
