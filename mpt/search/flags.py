@@ -16,6 +16,16 @@ from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds a flag's default to its text, where there is one and the text does not name it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = "default:" in (action.help or "")
+        if told or action.default in (None, (), False):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line; no abbreviated flags.
 
@@ -27,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
 
     def error(self, message: str) -> NoReturn:
