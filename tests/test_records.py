@@ -321,3 +321,32 @@ def test_an_exclusive_lock_waits_for_its_holder_and_times_out(tmp_path: Path) ->
         storage.exclusive(path, timeout_s=0).__enter__()
     with storage.exclusive(path, timeout_s=0):
         pass
+
+
+def test_a_leaf_that_is_kept_in_memory_is_read_again_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, leaf = LeafStore(tmp_path), _leaf()
+    store.put_many([leaf])
+    assert store.get(leaf["key"]) == leaf
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "_read", lambda _: pytest.fail("read again"))
+        assert store.get(leaf["key"]) == leaf
+    path = _path(store, leaf)
+    path.write_bytes(_other_value(path.read_bytes()))  # as long as before
+    assert store.get(leaf["key"]) is None
+    path.unlink()
+    assert store.get(leaf["key"]) is None
+    assert store.put_many([leaf]) == [leaf["key"]]
+    assert store.get(leaf["key"]) == leaf
+
+
+def test_no_more_leaves_than_stated_are_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "KEPT_LEAVES", 2)
+    store, leaves = LeafStore(tmp_path), [_leaf(lr=n / 10) for n in range(4)]
+    store.put_many(leaves)
+    for _ in range(2):
+        assert [store.get(leaf["key"]) for leaf in leaves] == leaves
+    assert len(store._known) == 2
