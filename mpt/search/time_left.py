@@ -31,7 +31,7 @@ class TimeLeft:
         self._clock = clock
         self._first = estimate(load, rates, slots)
         each, shared = work_seconds(load, rates)
-        self._total = sum(each) + shared
+        self._each, self._total = each, sum(each) + shared
         self._begun = clock()
         self._seen: dict[int, tuple[int, float]] = {}
         self._begin = [part.begin for part in load.courses]
@@ -50,6 +50,13 @@ class TimeLeft:
         old = self._seen.get(index, (0, 0))
         # a trial that was started again counts its leaves from 0
         self._seen[index] = max(old[0], steps), max(old[1], leaves)
+
+    def stopped(self, index: int) -> None:
+        """Take out what is left of a course that is not carried on."""
+        if index < len(self._each):
+            done = self._seconds(index, *self._seen.get(index, (0, 0.0)))
+            self._total -= max(0.0, self._each[index] - done)
+            self._each[index] = min(self._each[index], done)
 
     @property
     def seconds(self) -> float:

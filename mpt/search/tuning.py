@@ -196,6 +196,7 @@ class Watcher(tune.Callback):
     def stop(self, index: int, verdict: Verdict) -> None:
         """Put a stop on record; it is said after the point that led to it."""
         self._stops.append(self.standings.stop(index, *verdict))
+        self._left.stopped(index)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -16,6 +16,7 @@ import search_toys
 from search_toys import computed, tpe_job
 
 import mpt
+from mpt.plan import CourseLoad, LeafLoad, LeafRate, Load, Rates
 from mpt.records import read_lines
 from mpt.search import run as run_module
 from mpt.search.choosers import open_chooser
@@ -187,6 +188,7 @@ class Said(Display):
 def watcher(job: SearchJob, study: Study, monkeypatch: pytest.MonkeyPatch) -> Watcher:
     monkeypatch.setattr(TimeLeft, "__init__", lambda *_: None)
     monkeypatch.setattr(TimeLeft, "report", lambda *_: None)
+    monkeypatch.setattr(TimeLeft, "stopped", lambda *_: None)
     monkeypatch.setattr(TimeLeft, "seconds", 60.0)
     left = TimeLeft(None, None, 1)  # type: ignore[arg-type]
     return Watcher(Said(job), Standings(job, lambda plan: study), left)
@@ -226,6 +228,32 @@ def test_a_trial_that_stops_itself_on_the_way_to_a_rung_is_put_on_record(
     (line,) = read_lines(job.results / "stops.jsonl")
     assert (line["by"], line["steps"], line["reason"]) == ("racing", 4, stopped["reason"])
     assert "by racing at rung 4: it ends at most" in _lines(watcher)[0]
+
+
+def test_what_is_left_of_a_stopped_course_is_no_time_left_any_more() -> None:
+    # two courses of 100 steps, a second each, on one worker; no leaves
+    none = LeafLoad(kind="l", runs=0, steps=0, rows=0)
+    course = CourseLoad(kind="s", steps=100, leaves=none, points=1)
+    load = Load(
+        courses=(course, course),
+        points=2,
+        points_there=0,
+        leaves=0,
+        leaves_there=0,
+        shared=0,
+        shared_there=0,
+    )
+    rates = Rates(steps={"s": 1.0}, leaves={"l": LeafRate(step_s=0.0, row_s=0.0)}, start_s=0.0)
+    now = [0.0]
+    left = TimeLeft(load, rates, 1, clock=lambda: now[0])
+    now[0] = 50.0
+    left.report({"index": 0, "steps": 50, "leaves": 0})
+    assert left.seconds == pytest.approx(150.0)
+    left.stopped(0)
+    left.stopped(0)  # taken out once
+    assert left.seconds == pytest.approx(100.0)  # the second course
+    left.stopped(1)
+    assert left.seconds == pytest.approx(0.0)
 
 
 def test_an_error_in_a_callback_is_a_note_and_not_the_end(watcher: Watcher) -> None:
