@@ -112,6 +112,10 @@ class Rates:
     start_s: float
     """Seconds until a worker is ready: imports, weights, data."""
     sizes: Sizes = field(default_factory=Sizes)
+    gpu_need: int | None = None
+    """Most bytes that a trial's tensors took on its GPU in the probe; None: not on a GPU."""
+    gpu_bytes: int | None = None
+    """Bytes of that GPU."""
 
     def step_seconds(self, kind: str) -> float:
         """Return seconds per upstream step; what was not measured counts as the slowest."""
@@ -135,6 +139,8 @@ class Rates:
             leaves={**other.leaves, **self.leaves},
             start_s=max(self.start_s, other.start_s),
             sizes=Sizes(**larger),
+            gpu_need=self.gpu_need if other.gpu_need is None else other.gpu_need,
+            gpu_bytes=self.gpu_bytes if other.gpu_bytes is None else other.gpu_bytes,
         )
 
 

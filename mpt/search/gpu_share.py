@@ -58,6 +58,31 @@ def suggest_gpu_share(memory_needed_bytes: int, gpu_bytes: int) -> float:
     return RAY_UNIT // min(trials, MOST_SHARING) / RAY_UNIT
 
 
+def share_line(need: int | None, gpu_bytes: int | None, asked: float) -> str | None:
+    """Return what to say of the share of a GPU that was asked for; None if nothing.
+
+    Args:
+        need: most bytes of tensors a trial held in the probe; None: not measured.
+        gpu_bytes: bytes of the GPU; None: not measured.
+        asked: ``--gpus-per-trial``.
+
+    Raises:
+        UsageError: a trial does not fit on the GPU.
+    """
+    if need is None or gpu_bytes is None:
+        return None
+    share = suggest_gpu_share(need, gpu_bytes)
+    held = f"a trial held {need / GIB:.1f} of {gpu_bytes / GIB:.1f} GiB in the probe"
+    if asked < share:
+        return (
+            f"{held}: with --gpus-per-trial {asked:g} trials that share a GPU may run out of its "
+            f"memory; {share:g} is safe"
+        )
+    if share < min(asked, 1.0):
+        return f"{held}: --gpus-per-trial {share:g} lets {int(1 / share)} trials share a GPU"
+    return None
+
+
 class Need:
     """The result of `measured_need`."""
 

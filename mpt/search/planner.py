@@ -14,6 +14,7 @@ from mpt.plan import (
     step_seconds,
     work_seconds,
 )
+from mpt.search.gpu_share import share_line
 from mpt.search.time_left import clock_text
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def plan_lines(
             f"price      {hours * planning.price:.2f} at {planning.price:g} per {device}-hour"
         )
     lines += [f"memory     {entry}" for entry in memory]
+    share = share_line(rates.gpu_need, rates.gpu_bytes, gpus_per_trial)
+    lines += [] if share is None else [f"sharing    {share}"]
     lines.append(f"disk       {disk / MIB:.1f} MiB in {job.results}")
     lines.append(
         f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "

@@ -21,6 +21,7 @@ from mpt.search.choosers import open_chooser
 from mpt.search.display import Display
 from mpt.search.document import document_of, plan_document
 from mpt.search.feed import Feed, planned, with_suggestions
+from mpt.search.gpu_share import share_line
 from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
@@ -143,6 +144,9 @@ def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interr
 
         def time_left(slots: int) -> TimeLeft:
             there = rates or remote_probe(courses_to_probe(whole, load), execution)
+            share = share_line(there.gpu_need, there.gpu_bytes, execution.gpus_per_trial)
+            if share is not None:
+                show.problem(share)
             return TimeLeft(load, there, slots)
 
         failures = _compute(job, execution, show, interrupts, feed, standings, time_left)

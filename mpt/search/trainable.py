@@ -22,6 +22,7 @@ from mpt.errors import DataError, MptError, UsageError
 from mpt.plan import Rates
 from mpt.search.course_work import course_work
 from mpt.search.gauges import Gauges
+from mpt.search.gpu_share import measured_need
 from mpt.search.job import Course
 from mpt.search.lock import check_shared
 from mpt.search.probe import probe_courses
@@ -145,9 +146,13 @@ class SearchTrial(tune.Trainable):
 
 
 def probe_here(courses: Sequence[Course], device: str | None) -> Rates:
-    """Measure the rates of some courses on this worker's device."""
+    """Measure the rates of some courses on this worker's device, and its GPU memory."""
     torch.set_num_threads(1)
-    return probe_courses(courses, lambda plan: _open(plan, device_of(device)))
+    where = device_of(device)
+    with measured_need(where) as need:
+        rates = probe_courses(courses, lambda plan: _open(plan, where))
+    total = None if need.gpu_bytes is None else torch.cuda.mem_get_info()[1]
+    return dataclasses.replace(rates, gpu_need=need.gpu_bytes, gpu_bytes=total)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from mpt.search.gpu_share import (
     MOST_SHARING,
     RAY_UNIT,
     measured_need,
+    share_line,
     suggest_gpu_share,
 )
 
@@ -53,3 +54,26 @@ def test_without_a_gpu_the_need_is_unknown() -> None:
     with measured_need("cpu") as need:
         pass
     assert need.gpu_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (1.0, "--gpus-per-trial 0.0625 lets 16 trials share a GPU"),
+        (4.0, "--gpus-per-trial 0.0625 lets 16 trials share a GPU"),
+        (0.0625, None),
+        (0.05, "with --gpus-per-trial 0.05 trials that share a GPU may run out of its memory"),
+    ],
+)
+def test_the_share_that_was_asked_for_is_compared_with_the_measured_need(
+    asked: float, says: str | None
+) -> None:
+    line = share_line(
+        2 * GIB, 80 * GIB, asked
+    )  # 3 GiB with the context: 24 would fit, 16 are most
+    assert (line is None) if says is None else (line is not None and says in line)
+    assert share_line(None, None, asked) is None
+
+
+def test_a_trial_that_fills_its_gpu_is_told_nothing() -> None:
+    assert share_line(60 * GIB, 80 * GIB, 1.0) is None
