@@ -7,7 +7,7 @@ same bit for bit.
 
     results/trajectories/<key>/checkpoint-a.bin, checkpoint-b.bin    state, written in turn
                                rung-<steps>.safetensors              the prompt φ at a rung
-                               lock                                  who is working on it
+                               lock                                  who is learning upstream
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mpt.search.objective import (
 from mpt.search.points import point_identity, point_is_whole, point_labels
 from mpt.search.racing import hopeless, leader_low, rivals
 from mpt.search.rungs import Rung, folder_of, load_rung, save_rung
-from mpt.storage import exclusive
+from mpt.storage import digest, exclusive
 
 if TYPE_CHECKING:
     from mpt.search.spaces import Trajectory
@@ -111,6 +111,8 @@ class TrajectoryWork:
         self._unclaimed = list(self._baseline)
         self._leaves: LeafWork | None = None
         self._held_pack: tuple[LeafWork, contextlib.ExitStack] | None = None
+        self._learning = contextlib.ExitStack()
+        self._learns = False
         self._run: UpstreamRun | None = None
         self._step_s: float | None = None
         self._broken: list[str] = []
@@ -119,18 +121,16 @@ class TrajectoryWork:
             self._note(rung)
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which no other process works on this trajectory.
-
-        Settings with the same sources share their trajectories: the second course waits for the
-        first as long as that one lives, and finds the rungs then.
-        """
-        return exclusive(self._folder / "lock", timeout_s=None)
+        """Return a context in which no other process works on this course: on its leaves."""
+        scored = [run.key for pack in self._baseline for run in pack.runs]
+        return exclusive(self._results / "locks" / digest([self.key, scored]), timeout_s=None)
 
     def close(self) -> None:
-        """Let go of what is held: a baseline pack that is in work."""
+        """Let go of what is held: a baseline pack that is in work, the trajectory."""
         if self._held_pack is not None:
             self._held_pack[1].close()
             self._held_pack = None
+        self._let_others_learn()
 
     def units(self) -> Iterator[Progress]:
         """Do all that is left, one unit after the other; yield the state after each."""
@@ -206,11 +206,14 @@ class TrajectoryWork:
 
         rung = self._rung(steps)
         if rung is None:
-            try:
-                self._advance(steps)
-            except Diverged as error:
-                self._record_divergence(steps, str(error))
+            if self._may_learn() and self._rung(steps) is None:
+                try:
+                    self._advance(steps)
+                except Diverged as error:
+                    self._record_divergence(steps, str(error))
             return
+        if steps == self._trajectory.rungs[-1]:
+            self._let_others_learn()
         self.progress.steps = max(self.progress.steps, steps)
         packs = packs_of(self._study, lambda _: rung.prompt)
         if self._leaves is None and missing_runs(packs, self._store):
@@ -224,6 +227,23 @@ class TrajectoryWork:
             return
         self._finish_baseline()
         self._record(rung, packs)
+
+    def _may_learn(self) -> bool:
+        """Return whether the trajectory is this process's, from now on until its last rung.
+
+        Settings with the same sources share their trajectories: while another course learns, this
+        one waits for its rungs, a unit at a time.
+        """
+        if not self._learns:
+            with contextlib.suppress(TimeoutError):
+                timeout_s = max(1.0, self._chunk_s)
+                self._learning.enter_context(exclusive(self._folder / "lock", timeout_s))
+                self._learns = True
+        return self._learns
+
+    def _let_others_learn(self) -> None:
+        self._learning.close()
+        self._learns = False
 
     def _stage(self, packs: list[Pack]) -> list[Pack]:
         """Return what is tuned side by side: everything, or in a race the next data seed."""

@@ -230,6 +230,7 @@ def test_a_checkpoint_cut_in_half_falls_back_and_the_result_is_the_same(
     for progress in work.units():
         if progress.steps == 3:
             break
+    work.close()
     newest = max((job.results / "trajectories" / work.key).glob("checkpoint-*"), key=_mtime)
     _cut(newest)
     again = TrajectoryWork(study, job.courses[0].trajectory, job.results, 0)
@@ -276,18 +277,66 @@ def test_broken_rung_point_and_leaf_files_are_named_and_made_anew(
     assert leaf.with_name(leaf.name + ".bad").read_text() == "garbage"
 
 
-def test_a_trajectory_is_worked_on_by_one_process_at_a_time(
-    study: Study, job: SearchJob, monkeypatch: pytest.MonkeyPatch
+def _is_held(lock: Path) -> bool:
+    """Return whether another process would have to wait for a lock."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mpt.storage import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), 0.2): pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(lock)], capture_output=True, check=False
+    )
+    assert done.returncode == 0 or b"TimeoutError" in done.stderr
+    return done.returncode != 0
+
+
+def test_a_course_is_worked_on_by_one_process_at_a_time(study: Study, job: SearchJob) -> None:
+    work = TrajectoryWork(study, job.courses[0].trajectory, job.results)
+    with work.hold():
+        (lock,) = (job.results / "locks").iterdir()
+        assert _is_held(lock)
+    assert not _is_held(lock)
+
+
+def test_a_trajectory_is_held_while_it_learns_and_not_while_its_leaves_are_tuned(
+    study: Study, job: SearchJob
 ) -> None:
-    works = [TrajectoryWork(study, job.courses[0].trajectory, job.results) for _ in range(2)]
-    with works[0].hold():
-        code = (
-            "import sys\nfrom pathlib import Path\nfrom mpt.storage import exclusive\n"
-            "with exclusive(Path(sys.argv[1]), 0.2): pass"
-        )
-        lock = job.results / "trajectories" / works[0].key / "lock"
-        done = subprocess.run([sys.executable, "-c", code, str(lock)], capture_output=True)
-    assert b"TimeoutError" in done.stderr
+    work = TrajectoryWork(study, job.courses[0].trajectory, job.results)
+    lock = job.results / "trajectories" / work.key / "lock"
+    held: dict[str, bool] = {}
+    for done in work.units():
+        if done.steps == 2 and "learning" not in held:
+            held["learning"] = _is_held(lock)
+        if done.steps == 6 and done.leaves > 0 and "tuning" not in held and done.tuning:
+            held["tuning"] = _is_held(lock)
+    assert held == {"learning": True, "tuning": False}
+
+
+def test_courses_on_one_trajectory_learn_it_once_and_tune_side_by_side(
+    study: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two settings with the same sources; their units alternate as on two workers."""
+    config = dataclasses.replace(study.config, partition="another")
+    plan = dataclasses.replace(study.plan, config=config, scored=VALIDATION[:1])
+    scored = {VALIDATION[0]: study.scored[VALIDATION[0]]}
+    twin = dataclasses.replace(study, plan=plan, scored=scored)
+    trajectory = dataclasses.replace(job.courses[0].trajectory, rungs=(4,))
+    for one in (study, twin):
+        list(TrajectoryWork(one, trajectory, tmp_path / "alone").units())
+    advanced: list[int] = []
+    step = UpstreamRun.advance
+
+    def counted(run: UpstreamRun, steps: int) -> None:
+        advanced.append(steps)
+        step(run, steps)
+
+    monkeypatch.setattr(UpstreamRun, "advance", counted)
+    works = [TrajectoryWork(one, trajectory, job.results, 0) for one in (study, twin)]
+    with works[0].hold(), works[1].hold():
+        for _ in itertools.zip_longest(*(work.units() for work in works)):
+            pass
+    assert sum(advanced) == 4
+    assert bits(job.results) == bits(tmp_path / "alone")
 
 
 # --- SIGKILL at many points --------------------------------------------------------------------
