@@ -186,6 +186,14 @@ def test_racing_stops_whose_interval_ends_below_the_leaders() -> None:
     )
 
 
+def test_a_rung_is_judged_once_though_every_report_tells_of_it() -> None:
+    scores = {(0, 25): _score(1.0, 0.0, 2.0), (1, 25): _score(9.0, 8.0, 9.5)}
+    judge = Judge(_courses(2), asha=False, racing=True, score_of=lambda *place: scores.get(place))
+    assert judge.verdict(0, {25: 1.0}) is None
+    assert judge.verdict(1, {25: 9.0}) is None  # the new leader, far above
+    assert judge.verdict(0, {25: 1.0}) is None  # on the way to its next rung
+
+
 def test_without_intervals_or_without_being_asked_nobody_races() -> None:
     bare = dataclasses.replace(_score(5.0, 3.0, 7.0), gain=None, score=BAD_SCORE)
     for racing, score in ((True, bare), (False, _score(-50.0, -60.0, -40.0))):
