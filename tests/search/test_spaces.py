@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -218,6 +219,17 @@ def test_a_ray_domain_that_no_space_file_can_say_is_refused() -> None:
     for domain in (tune.quniform(0.0, 1.0, 0.1), tune.randn(), tune.sample_from(lambda _: 1)):
         with pytest.raises(ValueError, match="must be a choice or a range"):
             from_ray("inner_lr", domain)
+
+
+def test_a_space_knows_how_many_trajectories_it_holds() -> None:
+    space = load_space("reptile", "wide")
+    assert space.size is None
+    assert not list(space.every_point())
+    steps = next(domain for domain in space.domains if domain.name == "inner_steps")
+    assert list(steps.members()) == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert dataclasses.replace(space, domains=(steps,)).size == 9
+    grid = load_space("reptile", "paper")
+    assert grid.size == 45 == len(list(grid.every_point()))
 
 
 def test_every_value_of_a_list_is_drawn() -> None:

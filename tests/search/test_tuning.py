@@ -157,6 +157,19 @@ def test_suggestions_go_on_behind_what_is_on_record(
     assert len(standings.courses) == 3
 
 
+def test_a_suggestion_that_was_stopped_is_not_handed_out_again(
+    study: Study, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    job = tpe_job(toy_checkpoint, toy_gym, tmp_path / "results")
+    feed, standings = _feed(job, study)
+    assert feed.next() == 0
+    _compute(study, job, 0, rungs=1)
+    standings.stop(0, 2, "asha", "because")
+    again, _ = _feed(job, study)
+    assert again.left == 2
+    assert [again.next(), again.next(), again.next()] == [1, 2, None]
+
+
 def test_the_plan_counts_what_will_be_chosen_and_not_what_was_stopped(
     study: Study, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
