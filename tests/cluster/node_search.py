@@ -1,31 +1,61 @@
-"""Runs a toy search on a cluster: ``python node_search.py ADDRESS GPUS CHECKPOINT GYM RESULTS``.
+"""Runs a toy job on a cluster: ``python node_search.py KIND ADDRESS GPUS CHECKPOINT GYM RESULTS``.
+
+KIND is ``search`` or ``replay``.
 
 The nodes' GPUs are fakes, so trials are told to compute on the CPU.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
-from search_toys import toy_job
+from search_toys import toy_job, toy_study
 
-from mpt.config import DownstreamConfig
+from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.errors import MptError
-from mpt.search.job import Execution, SearchJob
+from mpt.search.fine_tuning import FineTuning, FineTuningConfig
+from mpt.search.job import Execution, SearchJob, courses_of
 from mpt.search.run import run_search
+from mpt.search.spaces import Trajectory
+from mpt.search.study import plan_study
+
+DOWNSTREAM = DownstreamConfig(
+    lrs=(0.5, 0.2), batch_size=4, steps=80, eval_every=20, max_generated=3
+)
 
 
-def node_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
+def search_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     """A search that lasts some seconds, so that there is time to kill it."""
-    downstream = DownstreamConfig(
-        lrs=(0.5, 0.2), batch_size=4, steps=80, eval_every=20, max_generated=3
+    return toy_job(checkpoint, gym, results, rungs=(12, 24), downstream=DOWNSTREAM)
+
+
+def replay_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
+    """Two methods and fine-tuning on the target task."""
+    config = toy_study(checkpoint, gym, downstream=DOWNSTREAM)
+    learned = [
+        Trajectory(config=UpstreamConfig(method=method, inner_lr=0.1, outer_lr=0.3), rungs=(24,))
+        for method in ("maml", "fomaml")
+    ]
+    tuned = FineTuningConfig(
+        downstream=dataclasses.replace(DOWNSTREAM, lrs=(1e-2, 3e-3), steps=40)
     )
-    return toy_job(checkpoint, gym, results, rungs=(12, 24), downstream=downstream)
+    return SearchJob(
+        courses=courses_of(
+            plan_study(config, role="target"), [*learned, FineTuning(config=tuned)]
+        ),
+        results=results,
+        title="toy replay",
+        chunk_s=0.0,
+    )
+
+
+JOBS = {"search": search_job, "replay": replay_job}
 
 
 if __name__ == "__main__":
-    address, gpus, *paths = sys.argv[1:]
+    kind, address, gpus, *paths = sys.argv[1:]
     execution = Execution(
         address=address,
         gpus_per_trial=float(gpus),
@@ -35,7 +65,7 @@ if __name__ == "__main__":
         next_step="rest",
     )
     try:
-        sys.exit(run_search(node_job(*map(Path, paths)), execution))
+        sys.exit(run_search(JOBS[kind](*map(Path, paths)), execution))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""Searches over several nodes of which some die; every number stays what it was."""
+"""Searches and replays over several nodes of which some die; every number stays what it was."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import torch
 from raylets import Nodes
 from search_toys import bits, computed, write_toy_gym
 
+from mpt.search.course_work import course_work
 from mpt.search.study import open_study
-from mpt.search.trajectory import TrajectoryWork
 
 PATIENCE_S = 300.0
 """For a loaded machine; nothing here takes long on a free one."""
@@ -28,11 +28,14 @@ pytestmark = pytest.mark.timeout(900)
 
 
 class Driver:
-    """The search of `node_search`, in a process of its own; its output goes to a file."""
+    """A job of `node_search` in a process of its own; its output goes to a file."""
 
-    def __init__(self, nodes: Nodes, gpus: float, inputs: tuple[Path, Path], results: Path):
+    def __init__(
+        self, nodes: Nodes, kind: str, gpus: float, inputs: tuple[Path, Path], results: Path
+    ) -> None:
         self.results, self.log = results, results.with_suffix(".log")
-        words = [sys.executable, node_search.__file__, nodes.address, gpus, *inputs, results]
+        words = [sys.executable, node_search.__file__, kind, nodes.address, gpus]
+        words += [*inputs, results]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 list(map(str, words)), stdout=log, stderr=log, env=nodes.environment
@@ -76,28 +79,33 @@ def inputs(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.fixture(scope="module")
 def undisturbed(
     inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """The same search without Ray: one process, last trajectory first, long chunks."""
+) -> dict[str, dict[str, Any]]:
+    """The same jobs without Ray: one process, last course first, long chunks."""
     torch.set_num_threads(1)  # as in the workers
-    job = node_search.node_job(*inputs, tmp_path_factory.mktemp("undisturbed"))
-    study = open_study(job.plans[0])
-    for course in reversed(job.courses):
-        list(TrajectoryWork(study, course.trajectory, job.results, chunk_s=1e9).units())
-    return bits(job.results)
+    found = {}
+    for kind, make in node_search.JOBS.items():
+        job = make(*inputs, tmp_path_factory.mktemp(kind))
+        study = open_study(job.plans[0])
+        for course in reversed(job.courses):
+            list(course_work(study, course, job.results, chunk_s=1e9).units())
+        found[kind] = bits(job.results)
+    return found
 
 
-@pytest.fixture
-def cluster() -> Iterator[Callable[[int, int], Nodes]]:
-    """Return a function that starts a cluster; none outlives the test."""
-    started: list[Nodes] = []
+def running(count: int) -> Iterator[Nodes]:
+    nodes = Nodes(count, cpus=1)
+    yield nodes
+    nodes.stop()
 
-    def start(nodes: int, cpus: int) -> Nodes:
-        started.append(Nodes(nodes, cpus))
-        return started[-1]
 
-    yield start
-    for nodes in started:
-        nodes.stop()
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Nodes]:
+    yield from running(2)
+
+
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[Nodes]:
+    yield from running(3)
 
 
 def kill(what: str, nodes: Nodes, driver: Driver, rng: np.random.Generator) -> bool:
@@ -125,7 +133,7 @@ def kill_and_compare(
     undisturbed: dict[str, Any],
     rng: np.random.Generator,
 ) -> None:
-    """Search until all kills were done, one search after the other if one is not enough.
+    """Run a job until all kills were done, again from nothing if one run is not enough.
 
     Each kill falls at a random moment after a worker has put something new on disk.
     """
@@ -148,27 +156,41 @@ def kill_and_compare(
             return
 
 
-def test_a_search_over_nodes_that_die_ends_with_the_same_bits_and_computes_nothing_twice(
-    cluster: Callable[[int, int], Nodes],
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("search", ("worker", "node", "driver")), ("replay", ("node", "worker"))],
+)
+def test_a_job_over_nodes_that_die_ends_with_the_same_bits_and_computes_nothing_twice(
+    kind: str,
+    kills: tuple[str, ...],
+    two_nodes: Nodes,
     inputs: tuple[Path, Path],
-    undisturbed: dict[str, Any],
+    undisturbed: dict[str, dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    nodes, rng = cluster(2, 1), np.random.default_rng(11)
-    kills = list(rng.permutation(["worker", "worker", "node", "node", "driver"]))
-    start = lambda results: Driver(nodes, 0.5, inputs, results)  # noqa: E731
-    kill_and_compare(kills, nodes, start, tmp_path, undisturbed, rng)
+    rng = np.random.default_rng(11)
+    order = list(rng.permutation(kills))
+
+    def start(results: Path) -> Driver:
+        return Driver(two_nodes, kind, 0.5, inputs, results)
+
+    kill_and_compare(order, two_nodes, start, tmp_path, undisturbed[kind], rng)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_search_over_nodes_survives_thirty_kills(
-    cluster: Callable[[int, int], Nodes],
+@pytest.mark.parametrize("kind", ["search", "replay"])
+def test_a_job_over_nodes_survives_thirty_kills(
+    kind: str,
+    three_nodes: Nodes,
     inputs: tuple[Path, Path],
-    undisturbed: dict[str, Any],
+    undisturbed: dict[str, dict[str, Any]],
     tmp_path: Path,
 ) -> None:
-    nodes, rng = cluster(3, 1), np.random.default_rng(12)
+    rng = np.random.default_rng(12)
     kills = list(rng.choice(["worker", "node", "driver"], size=30, p=[0.4, 0.35, 0.25]))
-    start = lambda results: Driver(nodes, 1, inputs, results)  # noqa: E731
-    kill_and_compare(kills, nodes, start, tmp_path, undisturbed, rng)
+
+    def start(results: Path) -> Driver:
+        return Driver(three_nodes, kind, 1, inputs, results)
+
+    kill_and_compare(kills, three_nodes, start, tmp_path, undisturbed[kind], rng)
