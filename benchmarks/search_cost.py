@@ -1,6 +1,6 @@
 """What a search costs, done plainly and done by this project, in one run on one machine.
 
-    python benchmarks/search_cost.py [--points N] [--quick]
+    python benchmarks/search_cost.py [--points N] [--cores N] [--quick]
 
 Both sides score the same points of MAML's grid on the embedded model and gym:
 
@@ -14,15 +14,26 @@ Both sides score the same points of MAML's grid on the embedded model and gym:
 An upstream step is the same on both sides (`meta_step.py` compares those), and so are data, data
 order and starting prompts, so that the numbers must be too: dev and test score of every leaf, and
 every ARG. They are compared leaf by leaf; float32 rounding may flip an arg-max now and then, which
-in float64 it does not (`--dtype float64`). The sides take turns point by point. Seconds are CPU
-seconds of this one process, by default of one thread, as a trial has on a machine of two cores:
-neither side pays for Ray, and waiting for the disk counts for neither.
+in float64 it does not (`--dtype float64`).
+
+Two ways to count, in neither of which a side pays for Ray:
+
+    CPU seconds (default)   of this one process, by default of one thread, as a trial has on a
+                            machine of two cores. The sides take turns point by point, waiting for
+                            the disk counts for neither, and others' load lengthens them least
+    --cores N               seconds of the clock on N cores as a user has them: the plain side runs
+                            one run at a time with N threads of torch; ours runs N workers of one
+                            thread that share trajectories and baselines, as a search's do. First
+                            ours, then plain. Only a quiet machine gives a ratio that means
+                            anything: the load average is printed before, between and after
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import heapq
 import json
 import tempfile
 import time
@@ -31,7 +42,8 @@ from pathlib import Path
 
 import torch
 from measuring import machine
-from search_sides import PARTS, Ours, Plain, Side
+from search_ours import WAITING, Crew, Ours
+from search_sides import PARTS, Plain, Side
 
 from mpt.backbones import load_backbone
 from mpt.backbones.load import EMBEDDED_WEIGHTS
@@ -60,16 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     flags = _flags(arguments)
     torch.set_num_threads(flags.threads)
-    study, grid = open_search(flags.quick, getattr(torch, flags.dtype))
+    opener = functools.partial(open_embedded, flags.quick, getattr(torch, flags.dtype))
+    study, grid = opener(), embedded_grid(flags.quick)
     chosen = first_points(grid, flags.points)
     print(
         f"{flags.points} of {count(grid)} points of MAML's embedded grid, "
         f"{flags.dtype}{', quick sizes' if flags.quick else ''}; the plain side generates "
-        f"{flags.eval_batch} rows at once\n{machine('cpu')}\n"
+        f"{flags.eval_batch} rows at once\n{_how(flags)}\n{machine('cpu')}\n"
     )
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        plain, ours = compare(study, chosen, Path(folder), eval_batch=flags.eval_batch)
+        plain: Plain
+        ours: Ours
+        if flags.cores is None:
+            plain, ours = compare(study, chosen, Path(folder), eval_batch=flags.eval_batch)
+        else:
+            plain = Plain(study, EMBEDDED_WEIGHTS, flags.eval_batch, time.perf_counter)
+            ours = Crew(study, Path(folder), opener, flags.cores)
+            by_the_clock(plain, ours, chosen)
     print(table(plain, ours))
     found = agreement(plain, ours)
     print(describe(found))
@@ -78,12 +98,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{time.perf_counter() - started:.0f} s by the clock; {machine('cpu')}")
     if flags.json:
         body = {
+            "cores": flags.cores,
             "seconds": {"plain": plain.seconds, "ours": ours.seconds},
             "ratio": plain.total / ours.total,
             "ratio_of_the_grid": projected[1],
             "agreement": dataclasses.asdict(found),
         }
         flags.json.write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _how(flags: argparse.Namespace) -> str:
+    """Return what the seconds are, in words."""
+    if flags.cores is None:
+        return "CPU seconds of one process"
+    return (
+        f"seconds of the clock on {flags.cores} cores: plain has {flags.threads} threads, ours "
+        f"{flags.cores} workers of one thread"
+    )
 
 
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,29 +125,36 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--points", type=int, default=3, help="points of the grid; 3 are one trajectory")
     add("--quick", action="store_true", help="sizes of seconds; the ratio means little")
     add("--dtype", choices=["float32", "float64"], default="float32")
-    add("--threads", type=int, default=1, help="threads of torch")
+    add("--cores", type=int, help="count the clock on so many cores instead, see above")
+    add("--threads", type=int, help="threads of torch (with --cores: of plain); default 1, or N")
     add("--eval-batch", type=int, default=8, help="rows that the plain side generates at once")
     add("--json", type=Path, help="write the numbers here too")
     flags = parser.parse_args(arguments)
     if not 1 <= flags.points <= 27:
         parser.error(f"--points is {flags.points}, but must be 1 to 27")
-    if flags.eval_batch < 1 or flags.threads < 1:
-        parser.error("--eval-batch and --threads must be whole numbers ≥ 1")
+    flags.threads = flags.threads or flags.cores or 1
+    if min(flags.eval_batch, flags.threads, flags.cores or 1) < 1:
+        parser.error("--eval-batch, --threads and --cores must be whole numbers ≥ 1")
     return flags
 
 
-def open_search(quick: bool, dtype: torch.dtype) -> tuple[Study, list[Trajectory]]:
-    """Return the embedded study and its grid, at full or at quick sizes."""
-    config, grid = load_study("embedded"), load_space("maml", "embedded").grid()
+def open_embedded(quick: bool, dtype: torch.dtype) -> Study:
+    """Return the embedded study, at full or at quick sizes."""
+    config = load_study("embedded")
     if quick:
         few = dataclasses.replace(config.downstream, steps=2, eval_every=1, max_dev=4, max_test=8)
         config = dataclasses.replace(config, data_seeds=(13, 21), downstream=few)
-        grid = [dataclasses.replace(one, rungs=(1, 2, 4)) for one in grid]
     study = open_study(plan_study(config, smoke_sources=3 if quick else None))
     if dtype != torch.float32:
         wide = load_backbone("embedded", dtype=dtype, position=config.prompt.position)
         study = dataclasses.replace(study, backbone=wide)
-    return study, grid
+    return study
+
+
+def embedded_grid(quick: bool) -> list[Trajectory]:
+    """Return MAML's grid for the embedded model, at full or at quick sizes."""
+    grid = load_space("maml", "embedded").grid()
+    return [dataclasses.replace(one, rungs=(1, 2, 4)) for one in grid] if quick else grid
 
 
 def first_points(grid: Sequence[Trajectory], points: int) -> list[Trajectory]:
@@ -157,12 +195,26 @@ def compare(
     return plain, ours
 
 
+def by_the_clock(plain: Plain, ours: Crew, trajectories: Sequence[Trajectory]) -> None:
+    """Run both sides, one after the other: each has the whole machine. Print the load between."""
+    ours.score(trajectories)
+    print(f"ours has ended; {machine('cpu')}")
+    for trajectory in trajectories:
+        for _ in plain.points(trajectory):
+            continue
+    print(f"plain has ended; {machine('cpu')}\n")
+
+
 def table(plain: Side, ours: Side) -> str:
     """Return the seconds of every part, and their ratios."""
     lines = [f"{'':20}  {'plain':>9}  {'ours':>9}  ratio"]
     rows = [(part, plain.seconds[part], ours.seconds[part]) for part in PARTS]
-    for name, slow, fast in [*rows, ("total", plain.total, ours.total)]:
+    for name, slow, fast in rows:
         lines.append(f"{name:20}  {slow:7.1f} s  {fast:7.1f} s  {slow / fast:5.2f}")
+    if WAITING in ours.seconds:
+        lines.append(f"{WAITING:20}  {'':9}  {ours.seconds[WAITING]:7.1f} s")
+    slow, fast = plain.total, ours.total
+    lines.append(f"{'total':20}  {slow:7.1f} s  {fast:7.1f} s  {slow / fast:5.2f}")
     return "\n".join(lines)
 
 
@@ -210,17 +262,31 @@ def full_grid(
 def _projected(
     side: Side, done: Sequence[Trajectory], grid: Sequence[Trajectory]
 ) -> tuple[float, str]:
-    """Return the seconds of a grid on one side, and how they come about."""
-    downstream = side.seconds["training"] + side.seconds["evaluation"]
-    step = side.seconds["upstream"] / sum(map(side.steps, done))
-    point = downstream / count(done)
-    baseline = side.seconds["baselines"] / side.baselines(count(done))
+    """Return the seconds of a grid on one side, and how they come about.
+
+    With several workers the rates are seconds of one of them. They share the baselines, and then
+    each takes the next trajectory when it is free: some may wait for the last one.
+    """
+    work = {part: side.workers * side.seconds[part] for part in PARTS}
+    step = work["upstream"] / sum(map(side.steps, done))
+    point = (work["training"] + work["evaluation"]) / count(done)
+    baseline = work["baselines"] / side.baselines(count(done))
     steps, points, times = sum(map(side.steps, grid)), count(grid), side.baselines(count(grid))
-    total = steps * step + points * point + times * baseline
+    each = [side.steps(one) * step + count([one]) * point for one in grid]
+    total = times * baseline / side.workers + makespan(each, side.workers)
     return total, (
         f"{side.name:5}  {steps} upstream steps × {step:.3f} s + {points} points × {point:.2f} s"
-        f" + {times} × baselines of {baseline:.2f} s = {total:.0f} s"
+        f" + {times} × baselines of {baseline:.2f} s"
+        f"{f', by {side.workers} workers' if side.workers > 1 else ''} = {total:.0f} s"
     )
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """Return when the last of some jobs ends if each goes, in order, to whoever is free first."""
+    free = [0.0] * workers
+    for one in seconds:
+        heapq.heapreplace(free, free[0] + one)
+    return max(free)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,33 @@
-"""The two sides of `search_cost.py`: the same points scored plainly, and by this project."""
+"""The sides of `search_cost.py`: what a side is, and the one that scores its points plainly."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from unittest import mock
 
 import torch
-from measuring import now
 from plain_tuning import PlainRun, batch_rows, texts
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 from transformers.utils import logging
 
 from mpt.backbones import Row
-from mpt.downstream.evaluation import Evaluator
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
-from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.search.objective import Pack, PackRun, baseline_packs, packs_of, score_point
-from mpt.search.points import point_identity
-from mpt.search.rungs import load_rung
+from mpt.search.objective import Pack, PackRun, baseline_packs, packs_of
 from mpt.search.spaces import Trajectory
 from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
 from mpt.seeds import numpy_generator
 from mpt.upstream.engine import UpstreamRun
 
 PARTS = ("upstream", "training", "evaluation", "baselines")
 """Upstream learning; downstream training and evaluation of the points' own runs; all of the
-baselines' runs."""
+baselines' runs, waiting for another worker's included."""
 
 LeafName = tuple[str, str, int, float]
 """Point (or "baseline of" it), task, data seed, learning rate."""
@@ -43,7 +37,10 @@ class Side(Protocol):
     """One way to do a search, with what it took and gave so far."""
 
     name: str
+    workers: int
+    """Processes that share the points; with one, every second of `seconds` is a second's work."""
     seconds: dict[str, float]
+    """Part → what it took, a worker on average; the parts add up to `total`."""
     leaves: dict[LeafName, tuple[float, float]]
     """(dev, test) of every leaf."""
     args: dict[str, float | None]
@@ -60,26 +57,37 @@ class Side(Protocol):
 
     @property
     def total(self) -> float:
-        """CPU seconds in all."""
+        """Seconds in all."""
 
 
-class _Clock:
-    def __init__(self) -> None:
+class Timed:
+    """What a side took, part by part, and gave.
+
+    Args:
+        clock: what to take seconds from.
+    """
+
+    workers = 1
+
+    def __init__(self, clock: Callable[[], float]):
+        self._clock = clock
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.leaves: dict[LeafName, tuple[float, float]] = {}
         self.args: dict[str, float | None] = {}
 
     @property
     def total(self) -> float:
+        """Seconds in all."""
         return sum(self.seconds.values())
 
     @contextlib.contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        started = now("cpu")
+    def timed(self, part: str) -> Iterator[None]:
+        """Count what the block takes; what is counted inside of it is not counted twice."""
+        started, before = self._clock(), self.total
         try:
             yield
         finally:
-            self.seconds[part] += now("cpu") - started
+            self.seconds[part] += self._clock() - started - (self.total - before)
 
 
 def point_name(trajectory: Trajectory, steps: int) -> str:
@@ -87,19 +95,26 @@ def point_name(trajectory: Trajectory, steps: int) -> str:
     return f"{trajectory.name}-steps{steps}"
 
 
-class Plain(_Clock):
+class Plain(Timed):
     """Every point by itself, every run by itself.
 
     Args:
         study: what is scored.
         checkpoint: of its backbone; the model is loaded anew, as Hugging Face has it.
         eval_batch: rows generated at once.
+        clock: what to take seconds from.
     """
 
     name = "plain"
 
-    def __init__(self, study: Study, checkpoint: Path, eval_batch: int):
-        super().__init__()
+    def __init__(
+        self,
+        study: Study,
+        checkpoint: Path,
+        eval_batch: int,
+        clock: Callable[[], float] = time.process_time,
+    ):
+        super().__init__(clock)
         self._study, self._eval_batch = study, eval_batch
         dtype = study.backbone.dtype
         logging.disable_progress_bar()
@@ -118,7 +133,7 @@ class Plain(_Clock):
         """Score the points, each from nothing; yield after each."""
         for steps in trajectory.rungs:
             name = point_name(trajectory, steps)
-            with self._timed("upstream"):
+            with self.timed("upstream"):
                 prompt = _upstream(self._study, trajectory, steps)
             own = packs_of(self._study, lambda _, prompt=prompt: prompt)  # type: ignore[misc]
             method = self._tune(name, own, "training", "evaluation")
@@ -148,18 +163,18 @@ class Plain(_Clock):
         """Tune one prompt; return the best dev score and its prompt's test score."""
         config, task, root = self._study.config, run.task, self._study.config.train_seed
         down, pad = config.downstream, int(self._model.config.pad_token_id)
-        with self._timed(training):
+        with self.timed(training):
             tuned = PlainRun(self._model, run.prompt, run.lr, pad)
             train, best, chosen = self._rows(task, task.train), -math.inf, tuned.prompt.detach()
         for step in range(1, down.steps + 1):
-            with self._timed(training):
+            with self.timed(training):
                 tuned.step(batch_rows(train, down.batch_size, step, root, task.name, task.seed))
             if step % down.eval_every == 0 or step == down.steps:
-                with self._timed(evaluation):
+                with self.timed(evaluation):
                     dev = self._score(tuned, task, task.dev[: down.max_dev])
                 if dev > best:
                     best, chosen = dev, tuned.prompt.detach().clone()
-        with self._timed(evaluation):
+        with self.timed(evaluation):
             tuned.prompt.data.copy_(chosen)
             return best, self._score(tuned, task, task.test[: down.max_test])
 
@@ -175,87 +190,6 @@ class Plain(_Clock):
 
     def _rows(self, task: FewShotTask, examples: Sequence[Example]) -> list[Row]:
         return self._study.backbone.encode_rows(task.name, examples, self._study.config.text)
-
-
-class Ours(_Clock):
-    """Trajectories with rungs, shared baselines, packs and one-pass evaluation, on disk."""
-
-    name = "ours"
-
-    def __init__(self, study: Study, results: Path):
-        super().__init__()
-        self._study, self._results = study, results
-        self._baseline = baseline_packs(study)
-
-    def steps(self, trajectory: Trajectory) -> int:
-        """Return the steps of the longest: the others are passed on the way."""
-        return max(trajectory.rungs)
-
-    def baselines(self, points: int) -> int:
-        """Return one tuning for all."""
-        return 1
-
-    def points(self, trajectory: Trajectory) -> Iterator[None]:
-        """Score the points as a search's worker does; yield after each."""
-        work = TrajectoryWork(self._study, trajectory, self._results)
-        for steps in trajectory.rungs:
-            started, before = now("cpu"), self.total
-            with self._watched(), work.hold():
-                while str(steps) not in work.progress.rung_scores:
-                    self._unit(work)
-            # All that is not upstream, evaluation or baseline: steps, tables, records.
-            self.seconds["training"] += now("cpu") - started - (self.total - before)
-            self._read(trajectory, steps, work.key)
-            yield
-
-    def _unit(self, work: TrajectoryWork) -> None:
-        """Do a unit; if it tunes baselines, all of its time is theirs."""
-        store = LeafStore(self._results, read_only=True)
-        if not any(pack.missing(store) for pack in self._baseline):
-            work.unit()
-            return
-        evaluation = self.seconds["evaluation"]
-        with self._timed("baselines"):
-            work.unit()
-        self.seconds["evaluation"] = evaluation
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Time upstream learning and evaluation wherever they are called."""
-        watched = ((UpstreamRun, "advance", "upstream"), (Evaluator, "scores", "evaluation"))
-        with contextlib.ExitStack() as stack:
-            for kind, method, part in watched:
-                stack.enter_context(
-                    mock.patch.object(kind, method, self._timing(getattr(kind, method), part))
-                )
-            yield
-
-    def _timing(self, method: Any, part: str) -> Any:
-        def timed(*arguments: Any, **named: Any) -> Any:
-            with self._timed(part):
-                return method(*arguments, **named)
-
-        return timed
-
-    def _read(self, trajectory: Trajectory, steps: int, key: str) -> None:
-        """Take the numbers of a point from its records."""
-        store = LeafStore(self._results, read_only=True)
-        points = PointStore(self._results, read_only=True)
-        rung = load_rung(self._results, key, steps)
-        point = points.get(leaf_key(point_identity(self._study, key, steps)))
-        if rung is None or point is None:
-            raise RuntimeError(f"{point_name(trajectory, steps)} diverged; take another point")
-        name = point_name(trajectory, steps)
-        own = packs_of(self._study, lambda _: rung.prompt)
-        for owner, packs in ((name, own), (f"baseline of {name}", self._baseline)):
-            for pack in packs:
-                for run in pack.runs:
-                    leaf = store.get(run.key)
-                    assert leaf is not None
-                    scores = leaf["result"]["dev"], leaf["result"]["test"]
-                    self.leaves[owner, pack.task, run.task.seed, run.lr] = scores
-        gain = score_point(point, store).gain
-        self.args[name] = None if gain is None else gain.arg_of_defined
 
 
 def _upstream(study: Study, trajectory: Trajectory, steps: int) -> Tensor:
