@@ -25,6 +25,7 @@ from mpt.search.gauges import Gauges
 from mpt.search.gpu_share import measured_need
 from mpt.search.job import Course
 from mpt.search.lock import check_shared
+from mpt.search.orphans import end_with_raylet
 from mpt.search.probe import probe_courses
 from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.trajectory import Progress, TrajectoryWork
@@ -46,6 +47,7 @@ class SearchTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Open the study and find out what is left to do."""
         self._held = contextlib.ExitStack()
+        end_with_raylet()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
