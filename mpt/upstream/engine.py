@@ -4,6 +4,11 @@ A trajectory is a pure function of what its key holds: nothing in it depends on 
 planned, on the clock, or on a global generator. So the state after n steps is the same, bit for
 bit, whether it was reached at once, in chunks or after a resume, and one trajectory serves every
 smaller number of steps (rungs).
+
+The episodes of a step go through the model one after the other. Sharing passes (a stack of adapted
+prompts, rows tagged by episode) was tried and left out: on the embedded model, one thread, two
+episodes of four rows, it changed the CPU seconds of a step by +2 % (MAML), −2 % (FoMAML) and −3 %
+(Reptile), with all numbers equal up to rounding. Matrix products dominate even such small passes.
 """
 
 from __future__ import annotations
