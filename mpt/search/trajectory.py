@@ -138,7 +138,12 @@ class TrajectoryWork:
             yield self.unit()
 
     def unit(self) -> Progress:
-        """Do the next unit."""
+        """Do the next unit.
+
+        Raises:
+            StorageError: the results directory has gone away, or cannot be read or written.
+        """
+        self._store.disk.check()
         self.progress.landed, self.progress.tuning = [], None
         rung = self._next_rung()
         if rung is None:
