@@ -56,6 +56,7 @@ cp -r '{disk}/results' '{out}/results'
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: Study
