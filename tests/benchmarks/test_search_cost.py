@@ -12,7 +12,7 @@ import search_cost
 import torch
 from search_cost import agreement, by_the_clock, compare, first_points, full_grid, makespan, table
 from search_ours import WAITING, Crew, Ours, Shift, shares
-from search_sides import PARTS, Plain
+from search_sides import PARTS, Plain, Timed
 from search_toys import toy_study, write_toy_gym
 
 from mpt.backbones import load_backbone
@@ -107,6 +107,14 @@ def test_several_workers_score_the_same_points_with_the_same_numbers(
     assert all(crew.seconds[part] > 0 for part in PARTS), crew.seconds
     assert crew.seconds[WAITING] > 0
     assert WAITING in table(plain, crew)
+
+
+def test_a_part_inside_another_is_counted_once() -> None:
+    ticks = iter([0.0, 1.0, 3.0, 10.0])
+    side = Timed(lambda: next(ticks))
+    with side.timed("training"), side.timed("evaluation"):
+        pass
+    assert (side.seconds["training"], side.seconds["evaluation"], side.total) == (8.0, 2.0, 10.0)
 
 
 def test_a_crews_seconds_add_up_to_the_clock() -> None:
