@@ -132,8 +132,9 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(arguments)
     if not 1 <= flags.points <= 27:
         parser.error(f"--points is {flags.points}, but must be 1 to 27")
-    flags.threads = flags.threads or flags.cores or 1
-    if min(flags.eval_batch, flags.threads, flags.cores or 1) < 1:
+    cores = 1 if flags.cores is None else flags.cores
+    flags.threads = cores if flags.threads is None else flags.threads
+    if min(flags.eval_batch, flags.threads, cores) < 1:
         parser.error("--eval-batch, --threads and --cores must be whole numbers ≥ 1")
     return flags
 

@@ -155,6 +155,13 @@ def test_points_are_taken_from_the_grid_in_order() -> None:
     assert [one.rungs for one in first_points(grid, 2)] == [(1, 3)]
 
 
+@pytest.mark.parametrize("flags", ["--cores 0", "--cores 2 --threads 0", "--eval-batch 0"])
+def test_counts_below_one_are_refused(flags: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        search_cost.main(flags.split())
+    assert "must be whole numbers ≥ 1" in capsys.readouterr().err
+
+
 def test_the_command_compares_the_embedded_search_at_quick_sizes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
