@@ -34,6 +34,7 @@ from mpt.search.study import Study, StudyPlan, open_study
 from mpt.search.time_left import TimeLeft, clock_text
 from mpt.search.trial_memory import largest_trials
 from mpt.storage import Disk
+from mpt.storage_errors import storage_error
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
 _OURS = (
@@ -70,6 +71,7 @@ def run_search(
     Raises:
         UsageError: the results directory is unusable or in use, or Ray cannot run a trial.
         DataError: backbone or few-shot files are broken.
+        StorageError: the results directory is full or gone.
     """
     show = display or Display(job)
     interrupts = Interrupts()
@@ -84,6 +86,10 @@ def run_search(
         except KeyboardInterrupt:
             show.document(lambda: {"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
+        except OSError as error:
+            if job.results in Path(str(error.filename)).parents:
+                raise storage_error(Path(str(error.filename)), error) from error
+            raise
 
 
 def plan_search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import search_toys
 from search_toys import bits, computed, slow_job, toy_job
 
 import mpt
-from mpt.errors import UsageError
+from mpt.errors import StorageError, UsageError
 from mpt.records import PointStore
 from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
@@ -259,6 +260,22 @@ def test_fresh_moves_the_records_aside_and_leaves_what_is_not_ours(
     assert (moved / "leaves" / "aa" / "kept.json").read_text() == "{}"
     assert (job.results / "notes.txt").read_text() == "mine"
     assert not leaf.exists()
+
+
+def test_a_full_results_directory_is_one_line_and_other_errors_are_not_taken_for_it(
+    job: SearchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", str(job.results / "tune" / "x"))
+    elsewhere = OSError(errno.ENOSPC, "No space left on device", "/somewhere/else")
+    for error, kind in ((full, StorageError), (elsewhere, OSError), (ConnectionError(), OSError)):
+
+        def fail(*_: object, error: OSError = error) -> int:
+            raise error
+
+        monkeypatch.setattr(run_module, "_run", fail)
+        with pytest.raises(kind) as caught:
+            run_search(job, Execution())
+        assert isinstance(caught.value, StorageError) == (error is full)
 
 
 def test_a_second_driver_is_refused_before_it_moves_anything(job: SearchJob) -> None:
