@@ -17,6 +17,7 @@ from mpt.gym.embedded import ensure_embedded_gym
 from mpt.recipes import recipe
 from mpt.replay import Request, Setting, plan_replay, published, settings_of, study_of
 from mpt.replay_cli import main
+from mpt.search.columns import Columns
 from mpt.search.fine_tuning import FineTuning, FineTuningConfig
 from mpt.search.flags import command_of
 from mpt.search.presets import load_study
@@ -124,6 +125,24 @@ def test_other_sample_sizes_are_read_from_the_folder_beside_the_gym(sized_gym: P
     assert (part.source, part.source_set) == (("a", "b"), "2")
     with pytest.raises(UsageError, match="'7' of cls_to_cls is unknown; known are 2, all"):
         plan_study(config, role="target", source_set="7")
+
+
+def test_the_cells_of_a_sweep_have_names_and_columns_of_their_own(sized_gym: Path) -> None:
+    """Only 32 is built beside this gym; the sources' parts are there."""
+    request = _request(gym=str(sized_gym), methods=("maml",), partitions=("cls_to_cls",))
+    job = plan_replay(dataclasses.replace(request, sweep="sources")).job
+    tails = [course.name.partition("cls_to_cls")[2] for course in job.courses]
+    assert tails == ["-sources2", ""]
+    assert Columns(job, settings=False).names == ["sources"]
+    plans = [dataclasses.replace(job.plans[1], target_shots=shots) for shots in (None, 32, 0)]
+    courses = tuple(dataclasses.replace(job.courses[0], plan=plan) for plan in plans)
+    shots = dataclasses.replace(job, courses=courses)
+    assert courses[2].name.endswith("cls_to_cls-target_shots_all")
+    assert [Columns(shots, settings=False).of(course) for course in courses] == [
+        ["own"],
+        ["32"],
+        ["all"],
+    ]
 
 
 def test_files_of_several_sizes_in_one_folder_are_found_too(

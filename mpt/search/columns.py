@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpt.search.study import shots_text
+
 if TYPE_CHECKING:
     from mpt.search.job import Course, SearchJob
 
@@ -13,8 +15,8 @@ _STUDY: dict[str, Callable[[Course], Any]] = {
     "partition": lambda course: course.plan.config.partition,
     "backbone": lambda course: course.plan.config.backbone.rstrip("/").rpartition("/")[2],
     "sources": lambda course: course.plan.source_set,
-    "source_shots": lambda course: course.plan.source_shots,
-    "target_shots": lambda course: course.plan.target_shots,
+    "source_shots": lambda course: shots_text(course.plan.source_shots),
+    "target_shots": lambda course: shots_text(course.plan.target_shots),
 }
 """What may differ between the studies of a job."""
 

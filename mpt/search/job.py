@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
 from mpt.search.spaces import Trajectory
-from mpt.search.study import StudyPlan
+from mpt.search.study import StudyPlan, shots_text
 
 if TYPE_CHECKING:
     from mpt.search.choosers import Search
@@ -29,8 +29,15 @@ class Course:
 
     @property
     def name(self) -> str:
-        """Readable name, e.g. ``maml-inner0.1-outer0.3-k1-b4-random_to_random``."""
-        return f"{self.trajectory.name}-{self.plan.config.partition}"
+        """Readable name, e.g. ``maml-inner0.1-outer0.3-k1-b4-random_to_random``.
+
+        A cell of a sweep has its sources and sample sizes in it: ``…-cls_to_cls-sources12``.
+        """
+        plan = self.plan
+        sweep = "" if plan.source_set == "all" else f"-sources{plan.source_set}"
+        for kind, shots in (("source", plan.source_shots), ("target", plan.target_shots)):
+            sweep += "" if shots is None else f"-{kind}_shots_{shots_text(shots)}"
+        return f"{self.trajectory.name}-{plan.config.partition}{sweep}"
 
 
 @dataclass(frozen=True, kw_only=True)

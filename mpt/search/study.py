@@ -140,6 +140,11 @@ def source_sets(catalogue: Catalogue, partition: str) -> dict[str, tuple[str, ..
     }
 
 
+def shots_text(shots: int | None) -> str:
+    """Return a sample size for people: "own" for each task's own, "all" for `ALL_SHOTS`."""
+    return "own" if shots is None else str(shots or "all")
+
+
 def gym_folder(gym: str, shots: int | None = None) -> Path:
     """Return the folder of a gym's few-shot files at a sample size.
 

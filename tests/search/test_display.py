@@ -203,7 +203,7 @@ def test_courses_of_several_studies_and_methods_have_columns_for_what_differs() 
         *("rank", "method", "partition", "backbone", "target_shots", "inner_lr"),
     ]
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert rows["1"][1:6] == ["multitask", "random_to_random", "embedded", "–", "–"]
+    assert rows["1"][1:6] == ["multitask", "random_to_random", "embedded", "own", "–"]
     assert rows["2"][1:6] == ["maml", "qa_to_qa", "t5-base-lm-adapt", "32", "3e-05"]
     show.lines_head()
     show.landed(_entries(job)[1], 1, 1.0, 10.0)
