@@ -26,6 +26,8 @@ Two ways to count, in neither of which a side pays for Ray:
                             thread that share trajectories and baselines, as a search's do. First
                             ours, then plain. Only a quiet machine gives a ratio that means
                             anything: the load average is printed before, between and after
+                            (in float32 N threads round otherwise than one, upstream too, so fewer
+                            leaves agree than in CPU seconds)
 """
 
 from __future__ import annotations
