@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 PROBE_S = 4.0
 """Seconds that the probe of one kind of leaves is to take; upstream steps take a quarter of it."""
 
+WORKER_S = 8.0
+"""Seconds until Ray and a worker have started and imported what they need: 3 s for a local Ray,
+4 s for two workers' imports and 1 s for Tune's, measured on two idle cores."""
+
 Clock = Callable[[], float]
 T = TypeVar("T")
 
@@ -59,14 +63,15 @@ def probe_courses(
 
     Args:
         courses: see `courses_to_probe`.
-        studies: opens a study; what the first takes is what a worker needs to be ready.
+        studies: opens a study; what the first takes, and `WORKER_S`, is what a worker needs to be
+            ready.
         clock: seconds.
     """
     rates: Rates | None = None
     for course in courses:
         began = clock()
         study = studies(course.plan)
-        start = clock() - began
+        start = WORKER_S + clock() - began
         found = probe(study, course.trajectory, start, known=rates, clock=clock)
         rates = found if rates is None else rates.with_more(found)
     assert rates is not None, "no course to probe"
