@@ -69,7 +69,7 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
     """Return what is asked for; with another number, the same search with another seed."""
     space = load_space(method, flags.space or default_space(flags.backbone))
     config = dataclasses.replace(
-        load_study(flags.backbone, smoke=flags.smoke),
+        load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
         gym=flags.gym,
         partition=flags.partition,
         train_seed=flags.train_seed,

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from mpt.config import PRECISIONS
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
 
@@ -79,6 +80,11 @@ def add_backbone(parser: Parser) -> None:
     """Add the flag of jobs that work on one backbone."""
     parser.add_argument(
         "--backbone", default="embedded", help='"embedded", a Hub id or a local checkpoint'
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="number format of weights and activations (default: the study's)",
     )
 
 

@@ -81,7 +81,9 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
     spaces = [load_space(method, name) for method in flags.methods]
     size = load_smoke_size() if flags.smoke else None
     study = dataclasses.replace(
-        load_study(flags.backbone, smoke=flags.smoke), gym=flags.gym, train_seed=flags.train_seed
+        load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
+        gym=flags.gym,
+        train_seed=flags.train_seed,
     )
     catalogue = load_catalogue(gym_folder(flags.gym))
     partitions = flags.partitions or catalogue.partition_names

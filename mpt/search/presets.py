@@ -51,8 +51,16 @@ def default_space(backbone: str) -> str:
     return "embedded" if backbone == "embedded" else "paper"
 
 
-def load_study(backbone: str, *, smoke: bool = False, folder: Path = SPACES) -> StudyConfig:
+def load_study(
+    backbone: str, *, smoke: bool = False, precision: str | None = None, folder: Path = SPACES
+) -> StudyConfig:
     """Return the study preset of a backbone; partition, gym and train seed are the defaults.
+
+    Args:
+        backbone: "embedded", a Hub id or a local path.
+        smoke: lay the smoke size over it.
+        precision: number format in place of the preset's.
+        folder: where studies.toml and the grid of prompt tuning lie.
 
     Raises:
         DataError: studies.toml is not TOML, or holds an unknown key.
@@ -66,6 +74,8 @@ def load_study(backbone: str, *, smoke: bool = False, folder: Path = SPACES) -> 
     if smoke:
         for part, values in _settings(tables, "smoke", path).items():
             settings[part] = {**settings[part], **values} if part in _PARTS else values
+    if precision is not None:
+        settings["precision"] = precision
     try:
         parts = {part: kind(**settings.pop(part)) for part, kind in _PARTS.items()}
         return StudyConfig(backbone=backbone, **parts, **settings)
@@ -102,7 +112,7 @@ def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
 def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     table = table_of(tables.get(name), path, name)
     extra = ("search",) if name == "smoke" else ()
-    only_keys(table, ("source", "data_seeds", *_PARTS, *extra), path, name)
+    only_keys(table, ("source", "data_seeds", "precision", *_PARTS, *extra), path, name)
     settings: dict[str, Any] = {}
     for part, kind in _PARTS.items():
         row = table_of(table.get(part, {}), path, f"{name}.{part}")
@@ -111,6 +121,8 @@ def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
             key: tuple(value) if key in _LISTS and isinstance(value, list) else value
             for key, value in row.items()
         }
+    if "precision" in table:
+        settings["precision"] = table["precision"]
     if "data_seeds" in table:
         seeds = table["data_seeds"]
         settings["data_seeds"] = tuple(seeds) if isinstance(seeds, list) else seeds

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mpt
 from mpt.config import StudyConfig
 from mpt.errors import UsageError
+from mpt.recipes import recipe
 from mpt.search import cli
 from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
@@ -65,6 +67,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--num-samples",
         "--partition",
         "--plan-gpus",
+        "--precision",
         "--price",
         "--racing",
         "--results",
@@ -176,8 +179,8 @@ def test_who_may_stop_courses_is_asked_for_by_flags(parse: object) -> None:
 def test_multitask_epochs_are_steps_of_the_files_at_hand(
     toy_gym: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def study(backbone: str, *, smoke: bool) -> StudyConfig:
-        return dataclasses.replace(load_study(backbone, smoke=smoke), data_seeds=(13, 21))
+    def study(backbone: str, **options: Any) -> StudyConfig:
+        return dataclasses.replace(load_study(backbone, **options), data_seeds=(13, 21))
 
     monkeypatch.setattr(cli, "load_study", study)
     flags = cli._parser("multitask").parse_args(["--gym", str(toy_gym), "--space", "paper"])
@@ -267,3 +270,15 @@ def test_the_command_line_is_there_before_torch_is_imported() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     )
+
+
+def test_a_search_has_the_number_format_of_the_replay_unless_another_is_asked_for(
+    toy_gym: Path,
+) -> None:
+    def precision(*words: str) -> str:
+        flags = cli._parser("maml").parse_args(["--smoke", "--gym", str(toy_gym), *words])
+        return cli._job("maml", flags).plans[0].config.precision
+
+    assert precision() == "float32"
+    assert precision("--backbone", "x/y") == recipe("paper").precision["maml"] == "bfloat16"
+    assert precision("--backbone", "x/y", "--precision", "float32") == "float32"
