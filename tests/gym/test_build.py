@@ -470,12 +470,14 @@ def test_100_000_rows_take_at_most_60_seconds_and_one_gibibyte(tmp_path: Path) -
     (folder / "train.jsonl").write_text("".join(lines))
     write_split(tmp_path / "raw", "rotten_tomatoes", "validation", [{"text": "x", "label": 0}])
     script = (
-        "import resource, sys; from pathlib import Path; from mpt.gym.build import *;"
+        "import re, resource, sys; from pathlib import Path; from mpt.gym.build import *;"
         "from mpt.gym.sources import Mirror; from mpt.gym.tasks import load_rows;"
         "build_task(load_rows()['rotten_tomatoes'],"
         f"Plan(Mirror(Path(sys.argv[1])), Path(sys.argv[2]), 16, {DATA_SEEDS!r}));"
         "used = resource.getrusage(resource.RUSAGE_SELF);"
-        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
+        # not ru_maxrss: it counts what this process held before it became that one
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1];"
+        "print(peak, used.ru_utime + used.ru_stime)"
     )
     (tmp_path / "gym").mkdir()
     done = subprocess.run(
@@ -486,4 +488,4 @@ def test_100_000_rows_take_at_most_60_seconds_and_one_gibibyte(tmp_path: Path) -
     )
     peak, seconds = map(float, done.stdout.split())
     assert seconds <= 60  # of the processor: the machine may be busy with other things
-    assert peak <= 2**20  # KiB on Linux
+    assert peak <= 2**20  # KiB
