@@ -157,11 +157,6 @@ def upstream_steps(recipe: Recipe, method: str, items: int, rows: int) -> int:
     return min(recipe.steps, recipe.max_epochs * items // config.items_per_step)
 
 
-def downstream_steps(recipe: Recipe, rows: int) -> int:
-    """Return the steps of a downstream run on a task of this many train rows."""
-    return recipe.downstream.steps_on(rows)
-
-
 def _methods(meta: UpstreamConfig) -> dict[str, UpstreamConfig]:
     """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10)."""
     return {

@@ -24,6 +24,7 @@ import errno
 import json
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _mark(path: Path) -> _Mark | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-class _Store:
+class _Store(ABC):
     """Keyed records in one folder, with the problems met while reading them."""
 
     def __init__(self, results: Path, folder: str, read_only: bool) -> None:
@@ -130,8 +131,9 @@ class _Store:
         """One line for every file that was ignored: its name and what is wrong with it."""
         return list(self._problems.values())
 
+    @abstractmethod
     def _path(self, key: str) -> Path:
-        raise NotImplementedError
+        """Return where the record under `key` stands."""
 
     def get(self, key: str) -> Record | None:
         """Return the record under `key`, or None if there is none (or none that is whole).

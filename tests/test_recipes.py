@@ -8,7 +8,7 @@ import torch
 from mpt.backbones import load_backbone
 from mpt.config import METHODS
 from mpt.errors import UsageError
-from mpt.recipes import RECIPES, downstream_steps, recipe, upstream_steps
+from mpt.recipes import RECIPES, recipe, upstream_steps
 
 # PROTOCOL §3, row by row: (row, setting, what the paper says, what the released code does).
 ROWS: list[tuple[int, str, Any, Any]] = [
@@ -101,9 +101,9 @@ def test_multitask_steps_are_those_of_its_epochs() -> None:
 
 def test_small_tasks_end_at_two_thousand_steps_in_the_released_recipe() -> None:
     # PROTOCOL row 12; 16 a class and two classes are 32 rows.
-    assert downstream_steps(recipe("released"), 32) == 2000
-    assert downstream_steps(recipe("released"), 64) == 3000
-    assert downstream_steps(recipe("paper"), 32) == 3000
+    assert recipe("released").downstream.steps_on(32) == 2000
+    assert recipe("released").downstream.steps_on(64) == 3000
+    assert recipe("paper").downstream.steps_on(32) == 3000
 
 
 def test_the_released_number_format_of_tuning_is_refused_and_not_replaced() -> None:
