@@ -12,6 +12,8 @@ from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
+EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
+"""The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
@@ -206,7 +208,7 @@ class StudyConfig:
     """Everything but the searched point: what is learned from, what is scored, and how."""
 
     backbone: str = "embedded"
-    """"embedded", a Hub id or a local path."""
+    """One of `EMBEDDED_BACKBONES`, a Hub id or a local path."""
     gym: str = "embedded"
     """"embedded" or a directory of few-shot files."""
     partition: str = "random_to_random"

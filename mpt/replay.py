@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.config import StudyConfig
+from mpt.config import EMBEDDED_BACKBONES, StudyConfig
 from mpt.errors import UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.gym.size import PUBLISHED_SHOTS
@@ -193,7 +193,7 @@ class _Source:
 
     def __init__(self, request: Request, backbone: str, found: BestPoints | None) -> None:
         self._request, self._found = request, found
-        own = backbone == "embedded" and request.recipe is None
+        own = backbone in EMBEDDED_BACKBONES and request.recipe is None
         self._recipe = None if own and not request.published else recipe(request.recipe or "paper")
         study = load_study(backbone, smoke=request.smoke)
         if not own and not request.smoke:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig
+from mpt.config import EMBEDDED_BACKBONES, DownstreamConfig, PromptConfig, StudyConfig, TextConfig
 from mpt.errors import DataError, UsageError
 from mpt.search.spaces import PROMPT_TUNING, SPACES, Space, Trajectory, load_space
 from mpt.search.toml_file import only_keys, read_toml, table_of
@@ -48,7 +48,7 @@ class SmokeSize:
 
 def default_space(backbone: str) -> str:
     """Return the space that suits a backbone: its embeddings' scale decides."""
-    return "embedded" if backbone == "embedded" else "paper"
+    return "embedded" if backbone in EMBEDDED_BACKBONES else "paper"
 
 
 def load_study(
@@ -57,7 +57,7 @@ def load_study(
     """Return the study preset of a backbone; partition, gym and train seed are the defaults.
 
     Args:
-        backbone: "embedded", a Hub id or a local path.
+        backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
         smoke: lay the smoke size over it.
         precision: number format in place of the preset's.
         folder: where studies.toml and the grid of prompt tuning lie.

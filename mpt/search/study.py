@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpt.config import StudyConfig, UpstreamConfig
+from mpt.config import EMBEDDED_BACKBONES, StudyConfig, UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
@@ -202,7 +202,7 @@ def _absolute(config: StudyConfig) -> StudyConfig:
     gym = config.gym if config.gym == "embedded" else str(Path(config.gym).expanduser().resolve())
     backbone = config.backbone
     local = Path(backbone).expanduser()
-    if backbone != "embedded" and local.exists():
+    if backbone not in EMBEDDED_BACKBONES and local.exists():
         backbone = str(local.resolve())
     return dataclasses.replace(config, gym=gym, backbone=backbone)
 
