@@ -31,7 +31,13 @@ from mpt.search.replay_settings import (
     load_replay_settings,
 )
 from mpt.search.spaces import Trajectory
-from mpt.search.study import StudyPlan, gym_folder, plan_study, source_sets
+from mpt.search.study import (
+    StudyPlan,
+    absolute_backbone,
+    gym_folder,
+    plan_study,
+    source_sets,
+)
 
 BASELINE = "prompt_tuning"
 
@@ -57,6 +63,8 @@ class Request:
     """Number format in place of the recipe's."""
     searched: Path | None = None
     """Results directory whose best points are replayed; None: published or embedded settings."""
+    searched_on: str | None = None
+    """Backbone whose best points serve those that were not searched; None: they are refused."""
     published: bool = False
     """Published settings, for the embedded backbone too."""
     train_seed: int = 42
@@ -105,7 +113,7 @@ def plan_replay(request: Request) -> Replay:
             listed), or a number format cannot be honoured.
         DataError: few-shot files are missing; all are listed.
     """
-    found = BestPoints(request.searched) if request.searched is not None else None
+    found = _best_points(request)
     courses: list[Course] = []
     notes: dict[str, None] = {}
     lacking: list[str] = []
@@ -123,20 +131,28 @@ def plan_replay(request: Request) -> Replay:
     if lacking:
         raise UsageError(
             f"--from {request.searched} holds no finished search of "
-            f"{', '.join(dict.fromkeys(lacking))}; search them first, or leave them out: --methods"
+            f"{', '.join(dict.fromkeys(lacking))}; search them first, leave them out (--methods), "
+            "or take the points of another backbone (--searched-on)"
         )
     title = "best of a search" if found else "settings as listed above"
     sweep = f", sweep over {request.sweep}" if request.sweep else ""
     smoke = ", at smoke size" if request.smoke else ""
     job = SearchJob(
-        courses=_repeats_last(courses),
+        courses=repeats_last(courses),
         results=request.results,
         title=f"replay: {title}{sweep}{smoke}",
     )
     return Replay(job=job, notes=tuple(notes))
 
 
-def _repeats_last(courses: Sequence[Course]) -> tuple[Course, ...]:
+def _best_points(request: Request) -> BestPoints | None:
+    if request.searched is None:
+        return None
+    searched_on = request.searched_on
+    return BestPoints(request.searched, searched_on and absolute_backbone(searched_on))
+
+
+def repeats_last(courses: Sequence[Course]) -> tuple[Course, ...]:
     """Return the courses, those behind whose trajectory an earlier course has too.
 
     Settings with the same sources share trajectories; started together, one would wait for the

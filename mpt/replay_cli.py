@@ -34,6 +34,8 @@ def _main(argv: Sequence[str] | None) -> int:
     searched = getattr(flags, "from")  # a word of Python's own
     if searched is not None and flags.best == "published":
         raise UsageError("--from and --best published contradict each other; give one of them")
+    if flags.searched_on is not None and searched is None:
+        raise UsageError("--searched-on is for --from; give both")
     from mpt.replay import Request, plan_replay
 
     replay = plan_replay(
@@ -47,6 +49,7 @@ def _main(argv: Sequence[str] | None) -> int:
             recipe=flags.recipe,
             precision=flags.precision,
             searched=None if searched is None else Path(searched).expanduser(),
+            searched_on=flags.searched_on,
             published=flags.best == "published",
             train_seed=flags.train_seed,
             smoke=flags.smoke,
@@ -69,6 +72,7 @@ def _parser() -> Parser:
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
     add("--from", help="results directory whose best points are replayed")
+    add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
     add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")

@@ -175,7 +175,7 @@ def test_target_files_that_are_missing_are_refused_or_labelled(
         ({"sweep": "seeds"}, "sweep is 'seeds', but must be one of target_shots"),
         ({"partitions": ("rr",)}, "partition 'rr' is unknown; known are random_to_random"),
         ({"recipe": "ours"}, "recipe is 'ours', but must be one of paper, released"),
-        ({"searched": NOWHERE}, "--from is '/nonexistent/results', but must be a results"),
+        ({"searched": NOWHERE}, "--from is '/nonexistent/results', but must be the results"),
     ],
 )
 def test_what_is_unknown_is_named(changes: dict[str, Any], message: str) -> None:
@@ -336,8 +336,9 @@ def test_a_bad_data_file_is_named(tmp_path: Path, change: tuple[str, str], messa
         (["--methods", "maml,,ft"], "--methods: is 'maml,,ft', but must be different names"),
         (["--methods", "maml,maml"], "must be different names"),
         (["--from", "x", "--best", "published"], "--from and --best published contradict"),
+        (["--searched-on", "embedded"], "--searched-on is for --from"),
         (["--sweep", "seeds"], "invalid choice: 'seeds'"),
-        (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be a results"),
+        (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be the results"),
         (["--dry-run", "--price", "-1", "--partitions", "qa_to_qa"], "--price is -1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +40,20 @@ class BestPoints:
 
     Args:
         results: results directory of one or more searches; nothing is written.
+        searched_on: backbone whose best points serve those that were not searched, as T5-large's
+            serve all in the paper; None: there is no such one.
 
     Raises:
         UsageError: there is no such directory.
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, searched_on: str | None = None) -> None:
         if not results.is_dir():
-            raise UsageError(f"--from is {str(results)!r}, but must be a results directory")
-        self._results = results
+            raise UsageError(
+                f"--from is {str(results)!r}, but must be the results directory of a search; run "
+                "one first, or leave --from out"
+            )
+        self._results, self._searched_on = results, searched_on
         store = LeafStore(results, read_only=True)
         self._found: dict[tuple[str, str, str], list[tuple[PointScore, Mapping[str, Any]]]] = {}
         for point in PointStore(results, read_only=True).all():
@@ -58,13 +64,15 @@ class BestPoints:
                     self._found.setdefault(place, []).append((score, point))
 
     def best(self, method: str, study: StudyConfig) -> Best | None:
-        """Return the best point of a method on this backbone; None if there is none.
+        """Return the best point of a method for a study; None if there is none.
 
         That is the best one of the study's own partition if it was searched, and else that of
-        random_to_random.
+        random_to_random; on its own backbone, and else on `searched_on`.
         """
-        for partition in (study.partition, COMMON):
-            found = self._found.get((method, study.backbone, partition))
+        backbones = [study.backbone]
+        backbones += [] if self._searched_on in (None, study.backbone) else [self._searched_on]
+        for backbone, partition in itertools.product(backbones, (study.partition, COMMON)):
+            found = self._found.get((method, backbone, partition))
             if found:
                 score, point = max(found, key=lambda entry: entry[0].score)
                 return Best(
@@ -86,6 +94,8 @@ class BestPoints:
             text += f" [{score.gain.low:+.2f}, {score.gain.high:+.2f}]"
         if point["partial"]:
             text += f"; {point['partial']}"
+        if point["backbone"] != study.backbone:
+            text += f"; searched on {point['backbone']}"
         length = point["identity"]["prompt"]["length"]
         if length != study.prompt.length:
             text += f"; searched with {length} prompt tokens, replayed with {study.prompt.length}"

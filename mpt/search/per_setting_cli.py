@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mpt.config import METHODS
 from mpt.errors import UsageError
-from mpt.search.epochs import on_study
 from mpt.search.flags import (
     Parser,
     add_backbone,
@@ -68,7 +67,8 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
         DataError: few-shot files are missing.
     """
     from mpt.gym.catalogue import load_catalogue
-    from mpt.search.job import SearchJob, courses_of
+    from mpt.search.grids import grid_courses
+    from mpt.search.job import SearchJob
     from mpt.search.presets import default_space, load_smoke_size, load_study
     from mpt.search.spaces import load_space
     from mpt.search.study import gym_folder, plan_study
@@ -98,11 +98,9 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
             allow_missing=flags.allow_missing,
             smoke_sources=None if size is None else size.source_tasks,
         )
-        for space in spaces:
-            here = on_study(space, plan)
-            samples = flags.num_samples
-            found = here.grid() if samples is None else here.sample(samples, flags.train_seed)
-            courses += courses_of(plan, found if size is None else size.cut(found))
+        courses += grid_courses(
+            plan, spaces, samples=flags.num_samples, seed=flags.train_seed, size=size
+        )
     job = SearchJob(
         courses=tuple(courses),
         results=results_of(flags, "results/per_setting"),

@@ -200,11 +200,14 @@ def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -
 def _absolute(config: StudyConfig) -> StudyConfig:
     """Make local paths absolute: a worker runs in another directory."""
     gym = config.gym if config.gym == "embedded" else str(Path(config.gym).expanduser().resolve())
-    backbone = config.backbone
-    local = Path(backbone).expanduser()
-    if backbone not in EMBEDDED_BACKBONES and local.exists():
-        backbone = str(local.resolve())
-    return dataclasses.replace(config, gym=gym, backbone=backbone)
+    return dataclasses.replace(config, gym=gym, backbone=absolute_backbone(config.backbone))
+
+
+def absolute_backbone(name: str) -> str:
+    """Return a backbone as plans and records have it: local paths are absolute."""
+    local = Path(name).expanduser()
+    there = name not in EMBEDDED_BACKBONES and local.exists()
+    return str(local.resolve()) if there else name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,8 +129,21 @@ def test_settings_of_another_program_are_an_error_with_the_points_name(
         found.best("maml", dataclasses.replace(study.config, partition="qa_to_qa"))
 
 
+def test_the_points_of_the_searched_backbone_serve_another_one_and_that_is_said(
+    searched: SearchJob, study: Study
+) -> None:
+    other = dataclasses.replace(study.config, backbone="embedded")
+    assert BestPoints(searched.results).best("maml", other) is None
+    found = BestPoints(searched.results, searched_on=study.config.backbone)
+    own, served = found.best("maml", study.config), found.best("maml", other)
+    assert own is not None
+    assert served is not None
+    assert served.trajectory == own.trajectory
+    assert served.origin == f"{own.origin}; searched on {study.config.backbone}"
+
+
 def test_an_absent_results_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="must be a results directory"):
+    with pytest.raises(UsageError, match="must be the results directory of a search"):
         BestPoints(tmp_path / "absent")
 
 
