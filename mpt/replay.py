@@ -94,6 +94,10 @@ class Setting:
     source_set: str = "all"
     source_shots: int | None = None
     target_shots: int | None = None
+    source: tuple[str, ...] | None = None
+    """These source tasks, called `source_set`; None: the catalogue's of that name."""
+    scored: tuple[str, ...] | None = None
+    """These target tasks; None: the partition's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +109,12 @@ class Replay:
     """One line a backbone and method."""
 
 
-def plan_replay(request: Request) -> Replay:
+def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> Replay:
     """Turn a request into a job.
+
+    Args:
+        request: what is to be replayed.
+        settings: where, instead of what the request's partitions and sweep say.
 
     Raises:
         UsageError: something named is unknown, no best point is known of some methods (all are
@@ -117,9 +125,9 @@ def plan_replay(request: Request) -> Replay:
     courses: list[Course] = []
     notes: dict[str, None] = {}
     lacking: list[str] = []
-    for backbone in request.backbones or (_default_backbone(request),):
+    for backbone in request.backbones or (default_backbone(request),):
         source = _Source(request, backbone, found)
-        for setting in settings_of(request, source.settings):
+        for setting in settings or settings_of(request, source.settings):
             plan = source.plan(setting)
             for method in _methods(request, source.settings):
                 best = source.best(method, plan)
@@ -217,20 +225,23 @@ class _Source:
             study = study_of(self._recipe, backbone, _methods(request, None), request.precision)
         elif request.precision is not None:
             study = dataclasses.replace(study, precision=request.precision)
-        self._study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
+        self.study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
         self.settings = load_replay_settings(study.downstream)
 
     def plan(self, setting: Setting) -> StudyPlan:
         """Return the study of a setting, with its files checked."""
         request, smoke = self._request, self._request.smoke
+        few = load_smoke_size().source_tasks if setting.source is None else len(setting.source)
         return plan_study(
-            dataclasses.replace(self._study, partition=setting.partition),
+            dataclasses.replace(self.study, partition=setting.partition),
             role="target",
+            scored=setting.scored,
+            source=setting.source,
             source_set=setting.source_set,
             source_shots=setting.source_shots,
             target_shots=setting.target_shots,
             allow_missing=request.allow_missing,
-            smoke_sources=load_smoke_size().source_tasks if smoke else None,
+            smoke_sources=few if smoke else None,
             smoke_scored=self.settings.smoke.target_tasks if smoke else None,
         )
 
@@ -246,6 +257,11 @@ class _Source:
         if best is None or not self._request.smoke:
             return best
         return dataclasses.replace(best, trajectory=_cut(best.trajectory, self.settings, plan))
+
+
+def study_for(request: Request, backbone: str) -> StudyConfig:
+    """Return the study of a backbone that a request asks for, on the default partition."""
+    return _Source(request, backbone, None).study
 
 
 def study_of(
@@ -309,7 +325,8 @@ def _methods(request: Request, settings: ReplaySettings | None) -> tuple[str, ..
     return tuple(method for method in asked or REPLAYED if method != BASELINE)
 
 
-def _default_backbone(request: Request) -> str:
+def default_backbone(request: Request) -> str:
+    """Return the backbone of a request that names none."""
     return "embedded" if request.recipe is None else recipe(request.recipe).backbone
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mpt.config import PRECISIONS
 from mpt.errors import UsageError
@@ -20,6 +21,9 @@ from mpt.search.flags import (
     results_of,
 )
 
+if TYPE_CHECKING:
+    from mpt.replay import Request
+
 SWEEPS = ("none", "target_shots", "source_shots", "sources")
 
 
@@ -31,31 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     flags = parser.parse_args(argv)
-    searched = getattr(flags, "from")  # a word of Python's own
-    if searched is not None and flags.best == "published":
-        raise UsageError("--from and --best published contradict each other; give one of them")
-    if flags.searched_on is not None and searched is None:
-        raise UsageError("--searched-on is for --from; give both")
-    from mpt.replay import Request, plan_replay
+    from mpt.replay import plan_replay
 
-    replay = plan_replay(
-        Request(
-            results=results_of(flags, "results/search"),
-            gym=flags.gym,
-            backbones=flags.backbones,
-            partitions=flags.partitions,
-            methods=flags.methods,
-            sweep=None if flags.sweep == "none" else flags.sweep,
-            recipe=flags.recipe,
-            precision=flags.precision,
-            searched=None if searched is None else Path(searched).expanduser(),
-            searched_on=flags.searched_on,
-            published=flags.best == "published",
-            train_seed=flags.train_seed,
-            smoke=flags.smoke,
-            allow_missing=flags.allow_missing,
-        )
+    request = request_of(
+        flags,
+        backbones=flags.backbones,
+        partitions=flags.partitions,
+        methods=flags.methods,
+        sweep=None if flags.sweep == "none" else flags.sweep,
     )
+    replay = plan_replay(request)
     execution = execution_of(parser, flags, _next_step(parser, flags))
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 
@@ -71,13 +60,51 @@ def _parser() -> Parser:
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
+    add_settings(parser)
+    add_common(parser, "results/search")
+    return parser
+
+
+def add_settings(parser: Parser) -> None:
+    """Add the flags that say whose settings are replayed."""
+    add = parser.add_argument
     add("--from", help="results directory whose best points are replayed")
     add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
     add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
-    add_common(parser, "results/search")
-    return parser
+
+
+def request_of(flags: argparse.Namespace, **what: Any) -> Request:
+    """Return the request that the flags of `add_settings` and `add_common` make.
+
+    Args:
+        flags: the command line.
+        **what: the fields of `Request` that say what is replayed.
+
+    Raises:
+        UsageError: flags contradict each other.
+    """
+    searched = getattr(flags, "from")  # a word of Python's own
+    if searched is not None and flags.best == "published":
+        raise UsageError("--from and --best published contradict each other; give one of them")
+    if flags.searched_on is not None and searched is None:
+        raise UsageError("--searched-on is for --from; give both")
+    from mpt.replay import Request  # imports torch, which takes seconds
+
+    return Request(
+        results=results_of(flags, "results/search"),
+        gym=flags.gym,
+        recipe=flags.recipe,
+        precision=flags.precision,
+        searched=None if searched is None else Path(searched).expanduser(),
+        searched_on=flags.searched_on,
+        published=flags.best == "published",
+        train_seed=flags.train_seed,
+        smoke=flags.smoke,
+        allow_missing=flags.allow_missing,
+        **what,
+    )
 
 
 def _next_step(parser: Parser, flags: argparse.Namespace) -> str:

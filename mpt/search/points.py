@@ -18,10 +18,10 @@ def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
     Two settings may have the same sources and scored tasks; each has points of its own, with the
     same leaves.
     """
-    config = study.config
+    plan, config = study.plan, study.config
     return {
         "schema": SCHEMA,
-        "role": study.plan.role,
+        "role": plan.role,
         "partition": config.partition,
         "trajectory": trajectory_key,
         "steps": steps,
@@ -38,6 +38,8 @@ def point_identity(study: Study, trajectory_key: str, steps: int) -> Record:
             for seed, task in samples.items()
         ],
         "train_seed": config.train_seed,
+        # named choices may come to the same tasks
+        **({} if plan.source_set == "all" else {"source_set": plan.source_set}),
     }
 
 
@@ -51,6 +53,7 @@ def point_labels(study: Study, method: str) -> Record:
         "gym": plan.config.gym,
         "role": plan.role,
         "sources": len(plan.source),
+        "source_tasks": list(plan.source),
         "source_set": plan.source_set,
         "source_shots": _shots(plan.source_shots),
         "target_shots": _shots(plan.target_shots),

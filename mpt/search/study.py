@@ -49,6 +49,7 @@ def plan_study(
     *,
     role: str = "validation",
     scored: Sequence[str] | None = None,
+    source: Sequence[str] | None = None,
     source_set: str = "all",
     source_shots: int | None = None,
     target_shots: int | None = None,
@@ -65,6 +66,7 @@ def plan_study(
         config: the study; `gym` and a local `backbone` path may be relative.
         role: what is scored, "validation" or "target" tasks.
         scored: these tasks instead of the catalogue's for the role.
+        source: these source tasks instead of the catalogue's; `source_set` is their name then.
         source_set: "all", or which part of the sources, see `source_tasks`.
         source_shots: another sample size of the source tasks, see `gym_folder`.
         target_shots: the same for the scored tasks.
@@ -73,21 +75,23 @@ def plan_study(
         smoke_scored: the same for the scored tasks; None: all that are there.
 
     Raises:
-        UsageError: partition or source set is unknown (the known ones are listed), or the gym is
-            absent.
+        UsageError: partition or source set is unknown (the known ones are listed), the gym is
+            absent, or a task is both learned from and scored.
         DataError: tasks are missing; all of them are listed.
     """
     catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
     if scored is None:
         scored = partition.target if role == "target" else catalogue.validation_tasks
-    source = _available(
-        "source", source_tasks(catalogue, partition, source_set), config, source_shots
-    )
+    if source is None:
+        source = source_tasks(catalogue, partition, source_set)
+    elif both := [name for name in source if name in scored]:
+        raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
+    learned = _available("source", source, config, source_shots)
     tasks = _available(role, scored, config, target_shots)
-    if (source.missing or tasks.missing) and not allow_missing and smoke_sources is None:
-        raise DataError(_missing_text(config, role, (source, tasks)))
-    for part in (source, tasks):
+    if (learned.missing or tasks.missing) and not allow_missing and smoke_sources is None:
+        raise DataError(_missing_text(config, role, (learned, tasks)))
+    for part in (learned, tasks):
         if not part.there:
             raise DataError(
                 f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
@@ -95,10 +99,10 @@ def plan_study(
     smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
     smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
     notes = [", ".join(smoke)] if smoke else []
-    notes += source.note() + tasks.note()
+    notes += learned.note() + tasks.note()
     return StudyPlan(
         config=_absolute(config),
-        source=source.there[:smoke_sources],
+        source=learned.there[:smoke_sources],
         scored=tasks.there[:smoke_scored],
         role=role,
         source_set=source_set,
