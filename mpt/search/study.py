@@ -101,7 +101,7 @@ def plan_study(
     notes = [", ".join(smoke)] if smoke else []
     notes += learned.note() + tasks.note()
     return StudyPlan(
-        config=_absolute(config),
+        config=absolute(config),
         source=learned.there[:smoke_sources],
         scored=tasks.there[:smoke_scored],
         role=role,
@@ -201,8 +201,8 @@ def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -
     )
 
 
-def _absolute(config: StudyConfig) -> StudyConfig:
-    """Make local paths absolute: a worker runs in another directory."""
+def absolute(config: StudyConfig) -> StudyConfig:
+    """Return a study whose local paths are absolute: a worker runs in another directory."""
     gym = config.gym if config.gym == "embedded" else str(Path(config.gym).expanduser().resolve())
     return dataclasses.replace(config, gym=gym, backbone=absolute_backbone(config.backbone))
 
