@@ -232,6 +232,7 @@ class _Source:
         """Return the study of a setting, with its files checked."""
         request, smoke = self._request, self._request.smoke
         few = load_smoke_size().source_tasks if setting.source is None else len(setting.source)
+        scored = self.settings.smoke.target_tasks
         return plan_study(
             dataclasses.replace(self.study, partition=setting.partition),
             role="target",
@@ -242,7 +243,7 @@ class _Source:
             target_shots=setting.target_shots,
             allow_missing=request.allow_missing,
             smoke_sources=few if smoke else None,
-            smoke_scored=self.settings.smoke.target_tasks if smoke else None,
+            smoke_scored=scored if smoke and setting.scored is None else None,
         )
 
     def best(self, method: str, plan: StudyPlan) -> Best | None:
