@@ -49,6 +49,13 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=True)
 
 
+def print_document(body: Mapping[str, Any]) -> None:
+    """Print a JSON document on stdout."""
+    text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 class Display:
     """Prints; holds nothing but the console and which settings differ between courses.
 
@@ -56,6 +63,7 @@ class Display:
         job: what is shown.
         console: where; None: stdout, or stderr with `as_json`.
         as_json: put the result on stdout as one JSON document.
+        sink: where this document goes instead.
         clock: seconds, monotonic.
     """
 
@@ -65,9 +73,11 @@ class Display:
         console: Console | None = None,
         *,
         as_json: bool = False,
+        sink: Callable[[Mapping[str, Any]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job, self._as_json, self._clock = job, as_json, clock
+        self._sink = sink or print_document
         self._console = console or make_console(stderr=as_json)
         self._columns = Columns(job)
         self._said: set[str] = set()
@@ -85,11 +95,9 @@ class Display:
             self.say(f"note: {text}")
 
     def document(self, body: Callable[[], Mapping[str, Any]]) -> None:
-        """Put the result on stdout, where that is asked for; else it is not even made."""
+        """Hand the result to the sink, where that is asked for; else it is not even made."""
         if self._as_json:
-            text = json.dumps(body(), indent=2, ensure_ascii=False, allow_nan=False)
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            self._sink(body())
 
     def header(self, load: Load) -> None:
         """Say what is searched, over what, and how much of it is there."""

@@ -55,7 +55,12 @@ _OURS = (
 
 
 def run_search(
-    job: SearchJob, execution: Execution, *, fresh: bool = False, display: Display | None = None
+    job: SearchJob,
+    execution: Execution,
+    *,
+    fresh: bool = False,
+    display: Display | None = None,
+    rates: Rates | None = None,
 ) -> int:
     """Run a search to its end, or as far as it gets; return the exit code.
 
@@ -64,6 +69,7 @@ def run_search(
         execution: where and how.
         fresh: move the records in the results directory aside first.
         display: where progress goes.
+        rates: of `measured`; None: they are measured now.
 
     Returns:
         0 done, 4 some trials failed, 75 interrupted (the same call resumes).
@@ -81,8 +87,8 @@ def run_search(
             with driver_lock(job.results):
                 Disk(job.results).sweep()
                 if fresh:
-                    _set_records_aside(job.results, show)
-                return _run(job, execution, show, interrupts)
+                    _set_aside(job.results, show.say)
+                return _run(job, execution, show, interrupts, rates)
         except KeyboardInterrupt:
             show.document(lambda: {"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
@@ -101,10 +107,10 @@ def plan_search(
     """Print every point, the leaves and a measured estimate; write no results."""
     show = display or Display(job)
     job = with_suggestions(job, open_chooser(job, read_only=True))
-    standings = Standings(job, _open, read_only=True)
+    standings = Standings(job, open_plan, read_only=True)
     entries, known = standings.entries(), len(job.courses)
     job = planned(job, standings)
-    load = take_stock(job, _open)
+    load = take_stock(job, open_plan)
     show.header(load)
     show.points_table(entries)
     if len(job.courses) > known:
@@ -113,12 +119,7 @@ def plan_search(
         show.say("nothing is left to do; the same command without --dry-run prints the ranking")
         show.document(lambda: plan_document(job, entries, ()))
         return DONE
-    if on_this_cpu(execution):
-        slots = min(len(job.courses), execution.workers or _cpus())
-        rates = _probe(job, load)
-    else:
-        with ray_session(execution, len(job.courses), say=show.say) as slots:
-            rates = remote_probe(courses_to_probe(job, load), execution)
+    rates, slots = measured(job, load, execution, show.say)
     gpus = execution.gpus_per_trial
     lines = plan_lines(
         job,
@@ -135,18 +136,39 @@ def plan_search(
     return DONE
 
 
-def _run(job: SearchJob, execution: Execution, show: Display, interrupts: Interrupts) -> int:
+def measured(
+    job: SearchJob, load: Load, execution: Execution, say: Callable[[str], None]
+) -> tuple[Rates, int]:
+    """Measure how fast what is left of a job is, where its trials would run.
+
+    Returns:
+        The rates, and how many trials would run at once.
+    """
+    if on_this_cpu(execution):
+        return _probe(job, load), min(len(job.courses), execution.workers or _cpus())
+    with ray_session(execution, len(job.courses), say=say) as slots:
+        return remote_probe(courses_to_probe(job, load), execution), slots
+
+
+def _run(
+    job: SearchJob,
+    execution: Execution,
+    show: Display,
+    interrupts: Interrupts,
+    rates: Rates | None,
+) -> int:
     began = time.perf_counter()
     chooser = open_chooser(job)
     job = with_suggestions(job, chooser)
-    standings = Standings(job, _open)
-    feed = Feed(job, standings, chooser, _open)
+    standings = Standings(job, open_plan)
+    feed = Feed(job, standings, chooser, open_plan)
     whole = planned(job, standings)
-    load = take_stock(whole, _open)
+    load = take_stock(whole, open_plan)
     show.header(load)
     failures: dict[int, str] = {}
     if feed.left:
-        rates = _probe(whole, load) if on_this_cpu(execution) else None
+        if rates is None and on_this_cpu(execution):
+            rates = _probe(whole, load)
 
         def time_left(slots: int) -> TimeLeft:
             there = rates or remote_probe(courses_to_probe(whole, load), execution)
@@ -215,7 +237,7 @@ def _compute(
 
 
 @functools.lru_cache(maxsize=1)
-def _open(plan: StudyPlan) -> Study:
+def open_plan(plan: StudyPlan) -> Study:
     """Open a study as a worker would."""
     import torch
 
@@ -226,8 +248,8 @@ def _open(plan: StudyPlan) -> Study:
 
 def _probe(job: SearchJob, load: Load) -> Rates:
     """Measure the rates here, of every kind of work that is left."""
-    _open.cache_clear()  # a worker starts from nothing
-    return probe_courses(courses_to_probe(job, load), _open)
+    open_plan.cache_clear()  # a worker starts from nothing
+    return probe_courses(courses_to_probe(job, load), open_plan)
 
 
 def _closing(
@@ -251,14 +273,26 @@ def _closing(
     show.say(f"next     {execution.next_step}")
 
 
-def _set_records_aside(results: Path, show: Display) -> None:
+def set_records_aside(results: Path, say: Callable[[str], None]) -> None:
+    """Move the records of a results directory aside, so that its next search starts anew.
+
+    Raises:
+        UsageError: the directory is unusable or in use.
+        StorageError: it is full or gone.
+    """
+    LeafStore(results)
+    with driver_lock(results):
+        _set_aside(results, say)
+
+
+def _set_aside(results: Path, say: Callable[[str], None]) -> None:
     """Move our files into ``old-<time>`` inside the results directory; nothing is deleted."""
     ours = [results / name for name in _OURS if (results / name).exists()]
     target = results / f"old-{_stamp()}"
     target.mkdir()
     for path in ours:
         path.rename(target / path.name)
-    show.say(f"--fresh: the records so far were moved to {target}")
+    say(f"--fresh: the records so far were moved to {target}")
 
 
 def _interrupted(execution: Execution, show: Display) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.search.columns import Columns
 from mpt.search.display import SCORE_COLUMNS, Display, score_words
@@ -48,8 +48,8 @@ class SettingDisplay(Display):
 class CellDisplay(SettingDisplay):
     """Lists the cells of a replay; there is nothing to rank, and settings were said before."""
 
-    def __init__(self, job: SearchJob, *, as_json: bool = False) -> None:
-        super().__init__(job, as_json=as_json)
+    def __init__(self, job: SearchJob, **options: Any) -> None:
+        super().__init__(job, **options)
         self._columns = Columns(job, settings=False)
 
     def ranking(self, entries: Sequence[Entry]) -> None:

@@ -243,7 +243,12 @@ def test_a_job_is_short_and_works_from_any_directory(job: Path, tmp_path: Path) 
     )
     assert done.returncode == 0
     assert "--gpus-per-trial" in done.stdout
-    first = {"replay": "Replay best settings", "per_setting": "settings of every method"}
+    first = {
+        "replay": "Replay best settings",
+        "per_setting": "settings of every method",
+        "paper": "The whole study",
+        "similarity": "Compare tasks by the subspaces",
+    }
     named = f"settings of {job.stem.removesuffix('_rr').upper()}"
     assert first.get(job.stem, named) in " ".join(done.stdout.split())
 
@@ -258,13 +263,15 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "package 'mpt' is missing" in done.stderr
+    package = "analysis" if job.stem in ("paper", "similarity") else "mpt"
+    assert f"package '{package}' is missing" in done.stderr
     assert "pip install" in done.stderr
 
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
-    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli"
+    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli, analysis.whole_study_cli"
+    modules += ", analysis.pilot_cli"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (
