@@ -148,6 +148,7 @@ def _origin_table(cell: Cell, address: Address) -> Table:
         "learned prompt": cell.prompt,
         "steps": cell.steps,
         "source tasks": cell.sources,
+        "names of source tasks": ", ".join(cell.source_tasks) or None,
         **_prefixed("config", cell.config),
         **_prefixed("made by", cell.provenance),
         **_prefixed("cost", cell.cost),

@@ -95,6 +95,8 @@ class Cell:
     """Key of the upstream trajectory."""
     sources: int | None
     """Number of source tasks, if recorded."""
+    source_tasks: tuple[str, ...] = ()
+    """Their names, if recorded."""
     config: Mapping[str, Any]
     """Settings of the upstream method."""
     identity: Mapping[str, Any]

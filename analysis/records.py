@@ -104,6 +104,7 @@ class _Reader:
             steps=int(record["steps"] or 0),
             trajectory=record.get("trajectory"),
             sources=record.get("sources"),
+            source_tasks=tuple(map(str, record.get("source_tasks") or ())),
             config=record["config"] or {},
             identity=identity,
             prompt=record.get("prompt"),

@@ -5,7 +5,7 @@ Tables 1 and 9 to 11 are in `analysis.gym_tables`, costs in `analysis.costs`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from analysis.arg import DETAILS, INTERVALS, detail_cells
 from analysis.cells import OWN, Cell
@@ -18,8 +18,9 @@ from analysis.names import (
     paper_backbone,
     partition_label,
 )
-from analysis.pairs import FILE, Pairs
+from analysis.pairs import FILE, Pairs, about_pairs
 from analysis.published import CASES, PILOT_CHOICES, PILOT_TARGETS, TARGET_SHOTS
+from analysis.ranking import load_rankings
 from analysis.table import Table, TableCell, number, text
 
 SWEPT = "cls_to_cls"
@@ -48,8 +49,8 @@ def result_tables(look: Lookup, pairs: Pairs | None = None) -> list[Table]:
         sources_table(look),
         backbone_table(look),
         case_table(look),
-        similarity_table(pairs or {}),
-        pilot_table(pilot_values(look)),
+        similarity_table(pairs or {}, about_pairs(look.study.results)),
+        pilot_table(pilot_values(look), pilot_notes(look)),
     ]
 
 
@@ -210,8 +211,13 @@ def task_cell(look: Lookup, cell: Cell | None, task: str) -> TableCell:
     return look.table_cell(cell, task=task)
 
 
-def similarity_table(pairs: Pairs) -> Table:
-    """Return Table 7: similarity of pairs said to be alike and of pairs said not to be."""
+def similarity_table(pairs: Pairs, about: str = "") -> Table:
+    """Return Table 7: similarity of pairs said to be alike and of pairs said not to be.
+
+    Args:
+        pairs: the similarities.
+        about: what they were computed on.
+    """
     rows = [
         (text(kind), text(left), text(right), number(value, 3))
         for kind, found in pairs.items()
@@ -226,7 +232,7 @@ def similarity_table(pairs: Pairs) -> Table:
         title="Table 7. Similarity of pairs",
         columns=("kind", "one", "other", "similarity"),
         rows=tuple(rows),
-        notes=(f"Read from {FILE} beside the records.",),
+        notes=(f"Read from {FILE} beside the records.", *([about] if about else [])),
     )
 
 
@@ -241,11 +247,26 @@ def pilot_values(look: Lookup) -> dict[str, dict[str, TableCell]]:
     return values
 
 
-def pilot_table(values: Mapping[str, Mapping[str, TableCell]]) -> Table:
+def pilot_notes(look: Lookup) -> tuple[str, ...]:
+    """Return one line a cell of the pilot: its source tasks, with similarities where known."""
+    known = {ranking.place: dict(ranking.ranked) for ranking in load_rankings(look.study.results)}
+    notes = []
+    for cell in look.targets():
+        choice, place = pilot_choice(cell), cell.place
+        for task in cell.tasks if choice and cell.source_tasks else ():
+            values = known.get((place.backbone, place.gym, place.partition, task), {})
+            names = sorted(cell.source_tasks, key=lambda name: (-values.get(name, 0.0), name))
+            listed = (f"{n} {values[n]:.3f}" if n in values else n for n in names)
+            notes.append((task, _choice_order(choice or ""), f"{choice}: {', '.join(listed)}"))
+    return tuple(f"{task}, {line}" for task, _, line in sorted(notes))
+
+
+def pilot_table(values: Mapping[str, Mapping[str, TableCell]], notes: Sequence[str] = ()) -> Table:
     """Return Table 8: relative gain with few sources of highest, random or lowest similarity.
 
     Args:
         values: target task → choice of sources ("highest5") → relative gain in %.
+        notes: what was chosen.
     """
     choices = sorted({choice for row in values.values() for choice in row}, key=_choice_order)
     return Table(
@@ -256,6 +277,7 @@ def pilot_table(values: Mapping[str, Mapping[str, TableCell]]) -> Table:
             (text(task), *(values[task].get(choice, TableCell()) for choice in choices))
             for task in in_order(values, PILOT_TARGETS)
         ),
+        notes=tuple(notes),
     )
 
 

@@ -45,7 +45,7 @@ def _main(argv: Sequence[str] | None) -> int:
         sweep=None if flags.sweep == "none" else flags.sweep,
     )
     replay = plan_replay(request)
-    execution = execution_of(parser, flags, _next_step(parser, flags))
+    execution = execution_of(parser, flags, next_step(parser, flags))
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 
 
@@ -107,7 +107,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     )
 
 
-def _next_step(parser: Parser, flags: argparse.Namespace) -> str:
+def next_step(parser: Parser, flags: argparse.Namespace) -> str:
     """Return the command after a finished replay: real size, or the report."""
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)

@@ -50,6 +50,19 @@ def test_allow_missing_labels_what_is_left_out(gym: Path) -> None:
     )
 
 
+def test_source_tasks_of_ones_own_have_a_name_and_are_checked_like_the_partitions(
+    gym: Path,
+) -> None:
+    config = toy_study(HERE, gym)
+    plan = plan_study(config, source=("s-three", "t-one"), source_set="highest2")
+    assert (plan.source, plan.source_set) == (("s-three", "t-one"), "highest2")
+    assert plan.partial is None
+    with pytest.raises(UsageError, match="v-one is learned from and scored"):
+        plan_study(config, source=("s-one", "v-one"))
+    with pytest.raises(DataError, match=r"lack 1 tasks: nobody \(not in the catalogue\)"):
+        plan_study(config, source=("s-one", "nobody"))
+
+
 def test_a_smoke_run_takes_the_first_available_sources_and_is_labelled(gym: Path) -> None:
     shutil.rmtree(gym / "s-one")
     plan = plan_study(toy_study(HERE, gym), smoke_sources=1)

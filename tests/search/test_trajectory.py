@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_toys import SEEDS, VALIDATION, bits, computed, toy_job, with_rungs
+from search_toys import SEEDS, SOURCES, VALIDATION, bits, computed, toy_job, with_rungs
 
 from mpt.config import UpstreamConfig
 from mpt.records import LeafStore, PointStore
@@ -156,6 +156,20 @@ def test_every_part_of_a_study_has_points_of_its_own(
         for one, key in zip((study, moved), keys, strict=True)
     ]
     assert identities[0] != identities[1]
+
+
+def test_a_named_choice_of_sources_has_points_of_its_own_that_name_them(study: Study) -> None:
+    """Two choices may come to the same tasks, and share everything but the point."""
+    named = [
+        dataclasses.replace(study, plan=dataclasses.replace(study.plan, source_set=name))
+        for name in ("all", "highest2", "random2")
+    ]
+    keys = {one.trajectory_key(UpstreamConfig()) for one in named}
+    points = [trajectory_module.point_identity(one, "t", 5) for one in named]
+    assert len(keys) == 1
+    assert [point.get("source_set") for point in points] == [None, "highest2", "random2"]
+    labels = trajectory_module.point_labels(named[1], "maml")
+    assert labels["source_tasks"] == list(SOURCES)
 
 
 # --- faults ----------------------------------------------------------------------------------
