@@ -157,6 +157,10 @@ def test_a_saved_ranking_is_taken_while_it_holds_and_no_longer(
     assert plan_pilot(request, ("t-abc",), reuse=False) == plan
     other = dataclasses.replace(request, partitions=("random_to_random",), precision="bfloat16")
     assert plan_pilot(other, ("t-abc",)).rankings != (turned,)
+    # with a target that has none yet, all are computed
+    both = plan_pilot(request, ("t-abc", "t-xyz")).rankings
+    assert [one.target for one in both] == ["t-abc", "t-xyz"]
+    assert both[0] == ranking
     # another target is added, and does not push the first one out
     save_rankings(tmp_path, plan_pilot(request, ("t-xyz",)).rankings)
     assert [one.target for one in load_rankings(tmp_path)] == ["t-abc", "t-xyz"]
@@ -210,6 +214,10 @@ def test_missing_candidates_are_refused_or_labelled(
     plan = plan_pilot(dataclasses.replace(request, allow_missing=True), ("t-abc",))
     assert "s07" not in dict(plan.rankings[0].ranked)
     assert plan.job.partial == ("partial: 1 of 13 targets and candidates missing",)
+    small = plan_pilot(dataclasses.replace(request, smoke=True), ("t-abc", "t-xyz"))
+    assert small.job.partial == (
+        "partial: smoke, 2 source tasks; 1 of 12 targets and candidates missing",
+    )
     with pytest.raises(DataError, match="none of the targets s07 is there"):
         plan_pilot(dataclasses.replace(request, allow_missing=True), ("s07",))
 

@@ -270,8 +270,8 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
-    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli, analysis.whole_study_cli"
-    modules += ", analysis.pilot_cli"
+    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli"
+    modules += ", analysis.whole_study_cli, analysis.pilot_cli"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (
