@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.pilot import Pilot, plan_pilot
+from analysis.ranking import Ranking
 from mpt.config import EMBEDDED_BACKBONES, METHODS
 from mpt.errors import UsageError
 from mpt.replay import Replay, Request, plan_replay, repeats_last
@@ -95,6 +97,9 @@ STAGES: Mapping[str, _Kind] = {
     "source_shots": _Kind("Figure 3: examples of the source tasks", _sweep("source_shots")),
     "sources": _Kind("Table 4: number of source tasks", _sweep("sources")),
     "backbones": _Kind("Table 5: other language models", _backbones),
+    "similarity": _Kind(
+        "Tables 7 and 8: sources by similarity", lambda request, _: plan_pilot(request)
+    ),
 }
 """Name → what it is, in the order of the run."""
 
@@ -125,21 +130,26 @@ def search_stage(request: WholeRequest) -> Stage | None:
     return Stage(name="search", courses=tuple(grid_courses(plan, spaces, size=size)))
 
 
-def replay_stages(
-    request: WholeRequest, *, searched: bool
-) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
-    """Return the stages after the search, and where their settings are from.
+@dataclass(frozen=True, kw_only=True)
+class Replays:
+    """The stages after the search."""
+
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...]
+    """Where their settings are from, and which sources were chosen by similarity."""
+    rankings: tuple[Ranking, ...]
+    """What these were chosen by."""
+
+
+def replay_request(request: WholeRequest, *, searched: bool) -> Request:
+    """Return what all stages after the search share.
 
     Args:
         request: the study.
         searched: take the best points of the search in the results directory; else the settings
             of ``search_spaces/replay.toml`` or the published ones.
-
-    Raises:
-        UsageError: something named is unknown, or the search knows no best point of some method.
-        DataError: few-shot files are missing; all are listed.
     """
-    replay = Request(
+    return Request(
         results=request.results,
         gym=request.gym,
         backbones=request.backbones[:1],
@@ -150,16 +160,29 @@ def replay_stages(
         smoke=request.smoke,
         allow_missing=request.allow_missing,
     )
-    stages, notes, seen = [], dict[str, None](), dict[Course, None]()
+
+
+def replay_stages(request: WholeRequest, *, searched: bool) -> Replays:
+    """Return the stages after the search; arguments as of `replay_request`.
+
+    Raises:
+        UsageError: something named is unknown, or the search knows no best point of some method.
+        DataError: few-shot files are missing; all are listed.
+    """
+    replay = replay_request(request, searched=searched)
+    stages: list[Stage] = []
+    rankings: tuple[Ranking, ...] = ()
+    notes, seen = dict[str, None](), dict[Course, None]()
     for name, kind in STAGES.items():
         if kind.plan is None or not request.has(name):
             continue
         part = kind.plan(replay, request)
         notes |= dict.fromkeys(part.notes)
+        rankings = part.rankings if isinstance(part, Pilot) else rankings
         new = [course for course in part.job.courses if course not in seen]
         seen |= dict.fromkeys(new)
         stages.append(Stage(name=name, courses=tuple(new)))
-    return tuple(stages), tuple(notes)
+    return Replays(stages=tuple(stages), notes=tuple(notes), rankings=rankings)
 
 
 def job_of(stages: Sequence[Stage], results: Path, title: str) -> SearchJob:

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.compare import compute_pairs
+from analysis.pilot_cli import pair_lines
+from analysis.ranking import save_rankings
 from analysis.report import ReportOptions, write_report
-from analysis.whole_study import Stage, WholeRequest, job_of, replay_stages, search_stage
+from analysis.whole_study import (
+    Stage,
+    WholeRequest,
+    job_of,
+    replay_request,
+    replay_stages,
+    search_stage,
+)
 from analysis.whole_study_plan import StudyCost, is_done, plan_study_cost
 from mpt.plan import Rates
 from mpt.search.display import make_console, print_document
@@ -78,13 +88,15 @@ class WholeStudy:
             code = self._compute([search], "settings of every method", SettingDisplay, cost.rates)
         if code != DONE:  # the best points are not known
             return code
-        stages, notes = replay_stages(self._request, searched=search is not None)
-        for note in notes:
+        rest = replay_stages(self._request, searched=search is not None)
+        for note in rest.notes:
             self._say(note)
-        if any(stage.courses for stage in stages):
+        save_rankings(self._request.results, rest.rankings)
+        if any(stage.courses for stage in rest.stages):
             title = "replay, sweeps and backbones"
-            code = self._compute(stages, title, CellDisplay, cost.rates)
+            code = self._compute(rest.stages, title, CellDisplay, cost.rates)
         if code != INTERRUPTED:  # what failed is shown as missing
+            self._compare_tasks()
             self._write_report()
             took = clock_text(time.perf_counter() - began)
             self._say(f"this call took {took} (planned: {clock_text(cost.seconds)})")
@@ -94,8 +106,8 @@ class WholeStudy:
         """Say what is left of all stages, and what it will cost."""
         results = self._request.results
         known = search is not None and is_done(job_of([search], results, "search"))
-        stages, _ = replay_stages(self._request, searched=known)
-        everything = [*([] if search is None else [search]), *stages]
+        rest = replay_stages(self._request, searched=known)
+        everything = [*([] if search is None else [search]), *rest.stages]
         job = job_of(everything, results, "the whole study")
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
         self._say(f"the whole study on {', '.join(self._request.backbones)}, results in {results}")
@@ -118,6 +130,13 @@ class WholeStudy:
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
         show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
         return run_search(job, self._execution, display=show, rates=rates)
+
+    def _compare_tasks(self) -> None:
+        """Measure the pairs of Table 7, of kept prompts too if there are some."""
+        if self._request.has("similarity"):
+            request = replay_request(self._request, searched=False)
+            for line in pair_lines(compute_pairs(request, prompts=self._manner.keep_prompts)):
+                self._say(line)
 
     def _write_report(self) -> None:
         options = ReportOptions(backbone=self._request.backbones[0])
