@@ -1,11 +1,14 @@
-# On a machine with Python 3.11 and nothing else: `make search` or `make test`.
+# On a machine with Python 3.11 and nothing else: `make search`, `make miniature` or `make test`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: search test test-slow lint clean
+.PHONY: search miniature test test-slow lint clean
 
 search: .venv/installed
 	$(BIN)/python tune_jobs/maml_rr.py
+
+miniature: .venv/installed
+	$(BIN)/python tune_jobs/paper.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"

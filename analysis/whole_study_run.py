@@ -85,21 +85,24 @@ class WholeStudy:
             return DONE
         code = DONE
         if search is not None:
-            code = self._compute([search], "settings of every method", SettingDisplay, cost.rates)
+            after = "the replay of the best points follows"
+            code = self._compute([search], "settings of every method", after, cost.rates)
         if code != DONE:  # the best points are not known
             return code
         rest = replay_stages(self._request, searched=search is not None)
         for note in rest.notes:
             self._say(note)
-        save_rankings(self._request.results, rest.rankings)
+        if rest.rankings:
+            save_rankings(self._request.results, rest.rankings)
         if any(stage.courses for stage in rest.stages):
-            title = "replay, sweeps and backbones"
-            code = self._compute(rest.stages, title, CellDisplay, cost.rates)
+            title = ", ".join(stage.name.replace("_", " ") for stage in rest.stages)
+            code = self._compute(rest.stages, title, "the report follows", cost.rates)
         if code != INTERRUPTED:  # what failed is shown as missing
             self._compare_tasks()
             self._write_report()
             took = clock_text(time.perf_counter() - began)
             self._say(f"this call took {took} (planned: {clock_text(cost.seconds)})")
+            self._say(f"next     {self._execution.next_step}")
         return code
 
     def _plan(self, search: Stage | None) -> StudyCost:
@@ -121,15 +124,24 @@ class WholeStudy:
         self,
         stages: Sequence[Stage],
         title: str,
-        display: type[SettingDisplay],
+        after: str,
         rates: Rates | None,
     ) -> int:
-        """Run the job of some stages; return its exit code."""
+        """Run the job of some stages; return its exit code.
+
+        Args:
+            stages: all searches, or none.
+            title: of the job.
+            after: what follows it.
+            rates: of the plan.
+        """
         self._say()
         job = job_of(stages, self._request.results, title)
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
+        display = SettingDisplay if stages[0].name == "search" else CellDisplay
         show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
-        return run_search(job, self._execution, display=show, rates=rates)
+        execution = dataclasses.replace(self._execution, next_step=after)
+        return run_search(job, execution, display=show, rates=rates)
 
     def _compare_tasks(self) -> None:
         """Measure the pairs of Table 7, of kept prompts too if there are some."""
