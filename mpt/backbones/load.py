@@ -1,4 +1,4 @@
-"""A name → a frozen backbone: the packaged one, a local path or a Hub id."""
+"""A name → a frozen backbone: a packaged one, a local path or a Hub id."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from transformers.utils import logging as hf_logging
 from mpt.backbones.base import Backbone
 from mpt.backbones.decoder_only import DecoderOnly
 from mpt.backbones.encoder_decoder import T5, Bart
+from mpt.config import EMBEDDED_BACKBONES
 from mpt.errors import DataError, UsageError
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
+"""Checkpoint of the packaged T5; those of the other families lie beside it (`packaged`)."""
 
 FAMILIES: dict[str, type[Backbone]] = {"t5": T5, "bart": Bart, "gpt2": DecoderOnly}
 """Model type of a checkpoint's configuration → how a prompt is put into it."""
@@ -33,7 +35,7 @@ def load_backbone(
     """Load a checkpoint through `from_pretrained`: safetensors only, no remote code, frozen.
 
     Args:
-        name: "embedded" (the packaged model), the path of a saved checkpoint, or a Hub id.
+        name: one of `EMBEDDED_BACKBONES`, the path of a saved checkpoint, or a Hub id.
         device: where the weights go.
         dtype: dtype of weights and activations; prompts stay float32 with any of them
             (float64 in float64). float16 is refused.
@@ -71,13 +73,14 @@ def load_backbone(
 
 def pretrained_source(name: str) -> str:
     """Return what `from_pretrained` is given for a name."""
-    if name == "embedded":
-        if not (EMBEDDED_WEIGHTS / "config.json").is_file():
+    if name in EMBEDDED_BACKBONES:
+        family, folder = packaged(name)
+        if not (folder / "config.json").is_file():
             raise DataError(
-                f"{EMBEDDED_WEIGHTS}: the embedded backbone's weights are missing; "
-                "reinstall, or make them with `python -m mpt.backbones.embedded.train`"
+                f"{folder}: the weights of backbone {name} are missing; reinstall, or make them "
+                f"with `python -m mpt.backbones.embedded.train --family {family} --out DIR`"
             )
-        return str(EMBEDDED_WEIGHTS)
+        return str(folder)
     path = Path(name).expanduser()
     if path.exists():
         if not (path / "config.json").is_file():
@@ -86,6 +89,14 @@ def pretrained_source(name: str) -> str:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UsageError(f"backbone {name}: this path does not exist")
     return name
+
+
+def packaged(name: str) -> tuple[str, Path]:
+    """Return the family of one of `EMBEDDED_BACKBONES` and the folder of its checkpoint."""
+    family = name.removeprefix("embedded").removeprefix("-")
+    if not family:
+        return "t5", EMBEDDED_WEIGHTS
+    return family, EMBEDDED_WEIGHTS.with_name(f"{EMBEDDED_WEIGHTS.name}-{family}")
 
 
 def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:

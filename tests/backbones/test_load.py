@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from toys import save_toy_t5
 
 from mpt.backbones import Backbone, load_backbone
-from mpt.backbones.load import EMBEDDED_WEIGHTS
+from mpt.backbones.load import packaged
+from mpt.config import EMBEDDED_BACKBONES
 from mpt.errors import DataError, UsageError
 
 
@@ -163,17 +164,29 @@ def test_float16_and_unknown_positions_are_refused(toy_checkpoint: Path) -> None
         load_backbone(str(toy_checkpoint), position="middle")
 
 
-@pytest.mark.skipif(
-    not (EMBEDDED_WEIGHTS / "config.json").is_file(), reason="embedded weights not there yet"
-)
-def test_the_embedded_backbone_loads_by_its_name() -> None:
-    backbone = load_backbone("embedded")
-    assert sum(weight.numel() for weight in backbone.model.parameters()) <= 4e6
+@pytest.mark.parametrize("name", EMBEDDED_BACKBONES)
+def test_a_packaged_backbone_loads_by_its_name(name: str) -> None:
+    backbone = load_backbone(name)
+    family, folder = packaged(name)
+    assert sum(weight.numel() for weight in backbone.model.parameters()) <= 1.5e6
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 6e6
+    assert json.loads((folder / "config.json").read_text())["model_type"] == family
+    assert backbone.dtype == torch.float32
 
 
-def test_absent_embedded_weights_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", EMBEDDED_BACKBONES)
+def test_absent_packaged_weights_are_reported_with_the_command_that_makes_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpt.backbones.load.EMBEDDED_WEIGHTS", tmp_path)
-    with pytest.raises(DataError, match="embedded backbone's weights are missing"):
-        load_backbone("embedded")
+    monkeypatch.setattr("mpt.backbones.load.EMBEDDED_WEIGHTS", tmp_path / "weights")
+    family = packaged(name)[0]
+    with pytest.raises(
+        DataError, match=rf"weights of backbone {name} are missing.*train --family {family} --out"
+    ):
+        load_backbone(name)
+
+
+@pytest.mark.parametrize("name", EMBEDDED_BACKBONES)
+def test_words_of_all_packaged_backbones_have_one_scale(name: str) -> None:
+    # They share the searched learning rates, which are steps in units of the embeddings.
+    assert 0.8 <= load_backbone(name).embeddings().std() <= 1.25

@@ -1,8 +1,9 @@
-"""What the embedded T5 can do: `python -m mpt.backbones.embedded.evidence` (some minutes).
+"""What the embedded backbones can do: `python -m mpt.backbones.embedded.evidence` (some minutes).
 
-Three tables for the README of this folder: accuracy on the gym's test rows when the skill is asked
-for in words; plain prompt tuning against chance; and prompt tuning from a MAML-learned start
-against a vocabulary start, on tasks that MAML has not seen, at several step budgets.
+Tables for the README of this folder: accuracy of all backbones on the gym's test rows when the
+skill is asked for in words; and for each backbone prompt tuning from a MAML-learned start against
+a vocabulary start (that is plain prompt tuning) and chance, on tasks that MAML has not seen, at
+several step budgets.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import torch
 from mpt.backbones import load_backbone
 from mpt.backbones.base import Backbone
 from mpt.backbones.embedded.text import Instruction, instructions
-from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfig
+from mpt.config import (
+    EMBEDDED_BACKBONES,
+    DownstreamConfig,
+    PromptConfig,
+    TextConfig,
+    UpstreamConfig,
+)
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.prompt_tuning import TuningRun, tune
 from mpt.gym.catalogue import Catalogue, load_catalogue
@@ -37,9 +44,16 @@ CHOICES = {"choice-odd_one": 4}
 def main() -> None:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
-        description="Evidence on the embedded T5, as Markdown tables."
+        description="Evidence on the embedded backbones, as Markdown tables."
     )
-    parser.add_argument("--backbone", default="embedded", help="'embedded' or a checkpoint folder")
+    parser.add_argument(
+        "--backbone",
+        nargs="+",
+        default=EMBEDDED_BACKBONES,
+        help="names of packaged backbones, or checkpoint folders",
+    )
+    parser.add_argument("--partition", default="random_to_random", help="whose targets are tuned")
+    parser.add_argument("--only", choices=("instructed", "start"), help="one kind of table")
     parser.add_argument("--outer-lr", type=float, default=0.1, help="MAML outer learning rate")
     parser.add_argument("--inner-lr", type=float, default=1.0, help="MAML inner learning rate")
     parser.add_argument("--upstream-steps", type=int, default=100, help="MAML outer steps")
@@ -48,16 +62,28 @@ def main() -> None:
         "--budgets", default="10,25,50", help="prompt-tuning steps, comma-separated"
     )
     arguments = parser.parse_args()
-    backbone = load_backbone(arguments.backbone)
+    backbones = [load_backbone(name) for name in arguments.backbone]
     gym = ensure_embedded_gym()
     catalogue = load_catalogue(gym)
     budgets = [int(part) for part in arguments.budgets.split(",")]
-    for line in instructed_table(backbone, gym, catalogue):
-        print(line, flush=True)
+    if arguments.only != "start":
+        for line in instructed_table(backbones, gym, catalogue):
+            print(line, flush=True)
     config = UpstreamConfig(inner_lr=arguments.inner_lr, outer_lr=arguments.outer_lr, batch_size=4)
-    learned = learn(backbone, gym, catalogue, config, arguments.upstream_steps)
-    for line in start_table(backbone, gym, catalogue, learned, budgets, arguments.lr):
-        print(line, flush=True)
+    for backbone in backbones if arguments.only != "instructed" else ():
+        sources = catalogue.partition(arguments.partition).source
+        learned = learn(backbone, gym, catalogue, sources, config, arguments.upstream_steps)
+        names = held_out(catalogue, arguments.partition)
+        print(f"\n{backbone.name}:")
+        for line in start_table(backbone, gym, catalogue, names, learned, budgets, arguments.lr):
+            print(line, flush=True)
+
+
+def held_out(catalogue: Catalogue, partition: str) -> tuple[str, ...]:
+    """Return the targets of a partition, and of random → random the validation tasks as well."""
+    targets = catalogue.partition(partition).target
+    others = catalogue.validation_tasks if partition == "random_to_random" else ()
+    return (*others, *targets)
 
 
 def chance(task: EmbeddedTask) -> float | None:
@@ -69,14 +95,18 @@ def chance(task: EmbeddedTask) -> float | None:
     return None
 
 
-def instructed_table(backbone: Backbone, gym: Path, catalogue: Catalogue) -> Iterator[str]:
+def instructed_table(
+    backbones: Sequence[Backbone], gym: Path, catalogue: Catalogue
+) -> Iterator[str]:
     """Yield a table of the accuracy with instructions on every task's test rows."""
-    yield "| task | exact match with instruction | chance |\n|---|---|---|"
+    heads = " | ".join(backbone.name for backbone in backbones)
+    yield f"| task | {heads} | chance |\n|{'---|' * (2 + len(backbones))}"
     for row in embedded_tasks().values():
         task = load_task(gym, catalogue.task(row.name), 13)
-        accuracy = _score(backbone, dataclasses.replace(task, metric="EM", test=_asked(row, task)))
+        asked = dataclasses.replace(task, metric="EM", test=_asked(row, task))
+        cells = " | ".join(f"{_score(backbone, asked):.2f}" for backbone in backbones)
         guess = chance(row)
-        yield f"| {row.name} | {accuracy:.2f} | {'–' if guess is None else f'{guess:.2f}'} |"
+        yield f"| {row.name} | {cells} | {'–' if guess is None else f'{guess:.2f}'} |"
 
 
 def _asked(row: EmbeddedTask, task: FewShotTask) -> tuple[Example, ...]:
@@ -113,10 +143,14 @@ def _score(backbone: Backbone, task: FewShotTask) -> float:
 
 
 def learn(
-    backbone: Backbone, gym: Path, catalogue: Catalogue, config: UpstreamConfig, steps: int
+    backbone: Backbone,
+    gym: Path,
+    catalogue: Catalogue,
+    source: Sequence[str],
+    config: UpstreamConfig,
+    steps: int,
 ) -> torch.Tensor:
-    """Return the prompt that MAML learns on the sources of R→R."""
-    source = catalogue.partition("random_to_random").source
+    """Return the prompt that MAML learns on the tasks `source`."""
     seeds = (13, 21, 42, 87, 100)
     items = [load_task(gym, catalogue.task(name), seed) for name in source for seed in seeds]
     run = UpstreamRun(backbone, items, config, PROMPT, TEXT, SEED)
@@ -128,6 +162,7 @@ def start_table(
     backbone: Backbone,
     gym: Path,
     catalogue: Catalogue,
+    names: Sequence[str],
     learned: torch.Tensor,
     budgets: Sequence[int],
     lr: float,
@@ -136,7 +171,6 @@ def start_table(
     heads = " | ".join(f"vocabulary, {n} steps | MAML, {n} steps" for n in budgets)
     yield f"\n| held-out task | metric | chance | {heads} |\n|{'---|' * (3 + 2 * len(budgets))}"
     rows = embedded_tasks()
-    names = (*catalogue.validation_tasks, *catalogue.partition("random_to_random").target)
     seeds = (13, 21, 42)
     sums = [0.0] * (2 * len(budgets))
     for name in names:

@@ -11,9 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 SENTINELS = 16
 SPECIALS = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
+_TEMPLATES = {"t5": "$A </s>", "bart": "<s> $A </s>", "gpt2": ""}
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Sequence[str], vocab_size: int, family: str = "t5"
+) -> PreTrainedTokenizerFast:
     """Train byte-level BPE on `texts` and number its pieces by how often the texts use them.
 
     The order of the ids matters: a prompt is initialised from the most frequent pieces, which by
@@ -22,17 +25,21 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     Args:
         texts: training text.
         vocab_size: pieces in all, the 256 bytes and the special ones included.
+        family: model type; it decides the marks around a text. BART's `<s>` takes the place of
+            the last sentinel, so that all other ids are the same for every family.
 
     Returns:
-        A tokenizer that ends every text with `</s>` and treats its start like a word start.
+        A tokenizer that treats the start of a text like a word start, and puts `</s>` behind it
+        for T5, `<s>` and `</s>` around it for BART, nothing for GPT-2.
     """
+    specials = [*SPECIALS[:-1], "<s>"] if family == "bart" else SPECIALS
     pipeline = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pipeline
     tokenizer.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=vocab_size - len(SPECIALS),
+            vocab_size=vocab_size - len(specials),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -42,19 +49,23 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
         counts.update(encoding.tokens)
     trained = tokenizer.get_vocab()
     by_use = sorted(trained, key=lambda piece: (-counts[piece], trained[piece]))
-    vocab = {piece: i for i, piece in enumerate([*SPECIALS, *by_use])}
+    vocab = {piece: i for i, piece in enumerate([*specials, *by_use])}
     numbered = Tokenizer(models.BPE(vocab=vocab, merges=_merges(tokenizer)))
     numbered.pre_tokenizer = pipeline
     numbered.decoder = decoders.ByteLevel()
-    numbered.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocab["</s>"])]
-    )
+    if single := _TEMPLATES[family]:
+        numbered.post_processor = processors.TemplateProcessing(
+            single=single,
+            pair=f"{single} {single.replace('$A', '$B')}",
+            special_tokens=[(mark, vocab[mark]) for mark in ("<s>", "</s>") if mark in single],
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=numbered,
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
-        additional_special_tokens=SPECIALS[3:],
+        **({"bos_token": "<s>"} if family == "bart" else {}),
+        additional_special_tokens=[piece for piece in specials[3:] if piece != "<s>"],
         clean_up_tokenization_spaces=False,
         model_max_length=512,
     )
