@@ -79,7 +79,9 @@ def names(text: str) -> tuple[str, ...]:
 def add_backbone(parser: Parser) -> None:
     """Add the flag of jobs that work on one backbone."""
     parser.add_argument(
-        "--backbone", default="embedded", help='"embedded", a Hub id or a local checkpoint'
+        "--backbone",
+        default="embedded",
+        help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
     )
     parser.add_argument(
         "--precision",
