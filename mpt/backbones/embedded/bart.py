@@ -35,6 +35,10 @@ class BartRecipe(AbsoluteRecipe):
     copy_gain: float = 0.5
     """What a head adds of a word at the start; more would drown the words in norms after sums."""
 
+    def __post_init__(self) -> None:
+        if self.heads < 4:
+            raise ValueError(f"heads is {self.heads}, but the start gives four of them a task")
+
     def new_model(self) -> Any:
         """Build the model with weights drawn from the seed; no global stream moves."""
         generator = torch_generator(self.seed, "weights")
