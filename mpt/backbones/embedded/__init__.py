@@ -1,1 +1,1 @@
-"""The embedded T5: small weights, their recipe and their evidence."""
+"""The embedded backbones: small weights, their recipes and their evidence."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -54,6 +54,11 @@ def main() -> None:
     )
     parser.add_argument("--partition", default="random_to_random", help="whose targets are tuned")
     parser.add_argument("--only", choices=("instructed", "start"), help="one kind of table")
+    parser.add_argument(
+        "--name-after",
+        action="store_true",
+        help="put a task's name behind the instruction, as in training, not before it as in use",
+    )
     parser.add_argument("--outer-lr", type=float, default=0.1, help="MAML outer learning rate")
     parser.add_argument("--inner-lr", type=float, default=1.0, help="MAML inner learning rate")
     parser.add_argument("--upstream-steps", type=int, default=100, help="MAML outer steps")
@@ -67,7 +72,8 @@ def main() -> None:
     catalogue = load_catalogue(gym)
     budgets = [int(part) for part in arguments.budgets.split(",")]
     if arguments.only != "start":
-        for line in instructed_table(backbones, gym, catalogue):
+        score = _score_after if arguments.name_after else _score
+        for line in instructed_table(backbones, gym, catalogue, score):
             print(line, flush=True)
     config = UpstreamConfig(inner_lr=arguments.inner_lr, outer_lr=arguments.outer_lr, batch_size=4)
     for backbone in backbones if arguments.only != "instructed" else ():
@@ -96,7 +102,10 @@ def chance(task: EmbeddedTask) -> float | None:
 
 
 def instructed_table(
-    backbones: Sequence[Backbone], gym: Path, catalogue: Catalogue
+    backbones: Sequence[Backbone],
+    gym: Path,
+    catalogue: Catalogue,
+    score: Callable[[Backbone, FewShotTask], float],
 ) -> Iterator[str]:
     """Yield a table of the accuracy with instructions on every task's test rows."""
     heads = " | ".join(backbone.name for backbone in backbones)
@@ -104,7 +113,7 @@ def instructed_table(
     for row in embedded_tasks().values():
         task = load_task(gym, catalogue.task(row.name), 13)
         asked = dataclasses.replace(task, metric="EM", test=_asked(row, task))
-        cells = " | ".join(f"{_score(backbone, asked):.2f}" for backbone in backbones)
+        cells = " | ".join(f"{score(backbone, asked):.2f}" for backbone in backbones)
         guess = chance(row)
         yield f"| {row.name} | {cells} | {'–' if guess is None else f'{guess:.2f}'} |"
 
@@ -140,6 +149,22 @@ def _score(backbone: Backbone, task: FewShotTask) -> float:
     config = DownstreamConfig(max_test=None, max_generated=24)
     empty = torch.zeros(1, 0, backbone.d_model)
     return Evaluator(backbone, [task], "test", config, TEXT, 4096).scores(empty, [0])[0]
+
+
+def _score_after(backbone: Backbone, task: FewShotTask) -> float:
+    """Return the share of exact first answers where the name stands behind the instruction."""
+    rows = []
+    for example in task.test:
+        ask, text = example.input.split(": ", 1)
+        rows.append(
+            (
+                backbone.encode_input(f" {ask}: [{task.name}] {text}", TEXT.max_input),
+                backbone.encode_target(f" {example.outputs[0]}", TEXT.max_target),
+            )
+        )
+    batch = backbone.collate(rows, [0] * len(rows))
+    empty = torch.zeros(1, 0, backbone.d_model)
+    return float(backbone.greedy_matches(empty, batch).float().mean())
 
 
 def learn(

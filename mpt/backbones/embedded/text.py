@@ -1,4 +1,4 @@
-"""The text that the embedded T5 is trained on: instructed examples and plain sentences."""
+"""The text that the embedded backbones are trained on: instructed examples and plain sentences."""
 
 from __future__ import annotations
 
