@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mpt.config import EMBEDDED_BACKBONES, StudyConfig
 from mpt.errors import UsageError
@@ -67,6 +68,10 @@ class Request:
     """Backbone whose best points serve those that were not searched; None: they are refused."""
     published: bool = False
     """Published settings, for the embedded backbone too."""
+    tuning_steps: int | None = None
+    """Steps of prompt tuning in place of the study's; fine-tuning keeps its own."""
+    eval_every: int | None = None
+    """Downstream steps between two dev evaluations in place of the study's."""
     train_seed: int = 42
     smoke: bool = False
     allow_missing: bool = False
@@ -225,8 +230,17 @@ class _Source:
             study = study_of(self._recipe, backbone, _methods(request, None), request.precision)
         elif request.precision is not None:
             study = dataclasses.replace(study, precision=request.precision)
-        self.study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
-        self.settings = load_replay_settings(study.downstream)
+        tuning = {"steps": request.tuning_steps, "eval_every": request.eval_every}
+        asked: dict[str, Any] = {
+            name: value for name, value in tuning.items() if value is not None
+        }
+        self.study = dataclasses.replace(
+            study,
+            gym=request.gym,
+            train_seed=request.train_seed,
+            downstream=dataclasses.replace(study.downstream, **asked),
+        )
+        self.settings = load_replay_settings(self.study.downstream)
 
     def plan(self, setting: Setting) -> StudyPlan:
         """Return the study of a setting, with its files checked."""

@@ -19,6 +19,7 @@ from mpt.search.flags import (
     exit_code,
     names,
     results_of,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def _main(argv: Sequence[str] | None) -> int:
         partitions=flags.partitions,
         methods=flags.methods,
         sweep=None if flags.sweep == "none" else flags.sweep,
+        tuning_steps=flags.tuning_steps,
+        eval_every=flags.eval_every,
     )
     replay = plan_replay(request)
     execution = execution_of(parser, flags, next_step(parser, flags))
@@ -60,6 +63,8 @@ def _parser() -> Parser:
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
+    add("--tuning-steps", type=whole(1), help="of prompt tuning (default: the study's)")
+    add("--eval-every", type=whole(1), help="downstream steps between two dev evaluations")
     add_settings(parser)
     add_common(parser, "results/search")
     return parser

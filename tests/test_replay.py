@@ -327,6 +327,21 @@ def test_a_bad_data_file_is_named(tmp_path: Path, change: tuple[str, str], messa
     assert str(tmp_path / "replay.toml") in str(caught.value)
 
 
+def test_prompt_tuning_can_be_longer_and_evaluated_more_often_than_the_study_says() -> None:
+    courses = plan_replay(_request(tuning_steps=50, eval_every=5)).job.courses
+    down = {course.plan.config.downstream for course in courses}
+    assert {(d.steps, d.eval_every) for d in down} == {(50, 5)}
+    own = load_study("embedded").downstream
+    assert {dataclasses.replace(d, steps=own.steps, eval_every=own.eval_every) for d in down} == {
+        own
+    }
+    tuned = [c.trajectory for c in courses if isinstance(c.trajectory, FineTuning)]
+    own_steps = SETTINGS.embedded["fine_tuning"]
+    assert isinstance(own_steps, FineTuning)
+    budgets = {(t.config.downstream.steps, t.config.downstream.eval_every) for t in tuned}
+    assert budgets == {(own_steps.config.downstream.steps, 5)}
+
+
 # --- the command line ---
 
 
@@ -338,6 +353,7 @@ def test_a_bad_data_file_is_named(tmp_path: Path, change: tuple[str, str], messa
         (["--from", "x", "--best", "published"], "--from and --best published contradict"),
         (["--searched-on", "embedded"], "--searched-on is for --from"),
         (["--sweep", "seeds"], "invalid choice: 'seeds'"),
+        (["--tuning-steps", "0"], "--tuning-steps: is '0', but must be a whole number ≥ 1"),
         (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be the results"),
         (["--dry-run", "--price", "-1", "--partitions", "qa_to_qa"], "--price is -1"),
     ],
