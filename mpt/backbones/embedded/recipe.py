@@ -107,9 +107,9 @@ class Recipe(ABC):
         rest = [p for _, p in named if id(p) not in chosen]
         return matrices, [{"params": rest, "lr": self.other_lr}]
 
+    @abstractmethod
     def apart(self, name: str) -> bool:
         """Say whether a matrix of this name is an embedding, which Muon does not train."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
