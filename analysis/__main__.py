@@ -10,8 +10,8 @@ from pathlib import Path
 
 from analysis.export_file import Exported
 from analysis.render import RENDERERS
+from mpt.cli.flags import Parser, number
 from mpt.errors import MptError
-from mpt.search.flags import Parser, number
 
 
 class _Command(Parser):

@@ -13,9 +13,9 @@ from analysis.similarity import Subspace, compare_pairs, subspace, task_subspace
 from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.prompts import load_prompt
-from mpt.replay import Request
-from mpt.search.leaf_work import prompt_path
-from mpt.search.study import backbone_of
+from mpt.replay.replay import Request
+from mpt.study.study import backbone_of
+from mpt.trial.leaf_work import prompt_path
 
 
 def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu") -> Pairs:

@@ -8,8 +8,8 @@ from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
-from mpt.replay import Request, default_backbone, study_for
-from mpt.search.study import absolute, gym_folder
+from mpt.replay.replay import Request, default_backbone, study_for
+from mpt.study.study import absolute, gym_folder
 
 
 def study_of_one(request: Request) -> StudyConfig:

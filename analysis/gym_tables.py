@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from analysis.names import PARTITION_LABELS, in_order, partition_label
 from analysis.table import Table, text
 from mpt.gym.catalogue import ALL_SHOTS, FAMILIES, Catalogue
-from mpt.gym.tasks import load_rows
+from mpt.gym.crossfit.tasks import load_rows
 
 _FAMILY_LABELS = {
     "classification": "Cls",

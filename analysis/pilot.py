@@ -4,7 +4,7 @@ For every target task the candidates are ranked by how similar their inputs are 
 in the frozen backbone. MAML learns on the few of highest, random and lowest similarity; each
 prompt is tuned on that target alone and compared with plain prompt tuning. A choice of sources is
 a named part of the partition's, such as ``highest5-samsum``; everything else is a replay
-(`mpt.replay`).
+(`mpt.replay.replay`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import FewShotTask
-from mpt.replay import Replay, Request, Setting, plan_replay
+from mpt.replay.replay import Replay, Request, Setting, plan_replay
 from mpt.search.job import SearchJob
-from mpt.search.study import backbone_of, gym_folder
 from mpt.seeds import numpy_generator
 from mpt.storage import digest
+from mpt.study.study import backbone_of, gym_folder
 
 METHOD = "maml"
 

@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mpt.cli.flags import Parser, add_common, carry_out, execution_of, exit_code, names
+from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
-from mpt.replay_cli import add_settings, next_step, request_of
-from mpt.search.flags import Parser, add_common, carry_out, execution_of, exit_code, names
 
 if TYPE_CHECKING:
     from analysis.pairs import Pairs
-    from mpt.replay import Request
+    from mpt.replay.replay import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:

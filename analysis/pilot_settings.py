@@ -10,8 +10,8 @@ from typing import Any
 
 from analysis.similarity import SimilarityConfig
 from mpt.errors import DataError, UsageError
-from mpt.search.spaces import SPACES
-from mpt.search.toml_file import only_keys, read_toml, table_of
+from mpt.study.spaces import SPACES
+from mpt.study.toml_file import only_keys, read_toml, table_of
 
 FILE = "similarity.toml"
 GYMS = ("published", "embedded")

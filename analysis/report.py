@@ -39,7 +39,7 @@ from analysis.table import Table
 from analysis.tables import result_tables
 from mpt.errors import UsageError
 from mpt.gym.catalogue import Catalogue, load_catalogue
-from mpt.search.study import gym_folder
+from mpt.study.study import gym_folder
 
 TITLE = "Learning to initialise prompts: results"
 

@@ -17,13 +17,13 @@ from analysis.pilot import Pilot, plan_pilot
 from analysis.ranking import Ranking
 from mpt.config import EMBEDDED_BACKBONES, METHODS
 from mpt.errors import UsageError
-from mpt.replay import Replay, Request, plan_replay, repeats_last
-from mpt.search.best import COMMON
-from mpt.search.grids import grid_courses
+from mpt.replay.best import COMMON
+from mpt.replay.replay import Replay, Request, plan_replay, repeats_last
 from mpt.search.job import Course, SearchJob
-from mpt.search.presets import default_space, load_smoke_size, load_study
-from mpt.search.spaces import load_space
-from mpt.search.study import plan_study
+from mpt.study.grids import grid_courses
+from mpt.study.presets import default_space, load_smoke_size, load_study
+from mpt.study.spaces import load_space
+from mpt.study.study import plan_study
 
 COMPARED = "nonpara_to_para"
 """The partition on which backbones are compared (Table 5)."""

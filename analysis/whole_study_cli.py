@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
-from mpt.search.flags import (
+from mpt.cli.flags import (
     Parser,
     add_common,
     command_of,
@@ -15,6 +14,7 @@ from mpt.search.flags import (
     names,
     results_of,
 )
+from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
 
 RESULTS = "results/paper"
 
@@ -35,7 +35,7 @@ def _main(argv: Sequence[str] | None) -> int:
     execution = execution_of(parser, flags, after)
     from analysis.whole_study import WholeRequest  # torch and Ray take seconds to import
     from analysis.whole_study_run import Manner, WholeStudy
-    from mpt.search.planner import Planning
+    from mpt.search.cost.planner import Planning
 
     request = WholeRequest(
         results=results,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis.whole_study import Stage
-from mpt.plan import CourseLoad, Load, Rates, estimate, leaf_seconds, step_seconds
-from mpt.search.planner import Planning, plan_lines
-from mpt.search.probe import courses_to_probe
+from mpt.search.cost.plan import CourseLoad, Load, Rates, estimate, leaf_seconds, step_seconds
+from mpt.search.cost.planner import Planning, plan_lines
+from mpt.search.cost.probe import courses_to_probe
+from mpt.search.cost.time_left import clock_text
+from mpt.search.cost.trial_memory import largest_trials
 from mpt.search.run import measured, open_plan
 from mpt.search.stock import take_stock
-from mpt.search.time_left import clock_text
-from mpt.search.trial_memory import largest_trials
 
 if TYPE_CHECKING:
     from mpt.search.job import Course, Execution, SearchJob

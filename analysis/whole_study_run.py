@@ -22,13 +22,13 @@ from analysis.whole_study import (
     search_stage,
 )
 from analysis.whole_study_plan import StudyCost, is_done, plan_study_cost
-from mpt.plan import Rates
-from mpt.search.display import make_console, print_document
+from mpt.search.cost.plan import Rates
+from mpt.search.cost.planner import Planning
+from mpt.search.cost.time_left import clock_text
+from mpt.search.display.display import make_console, print_document
+from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import Execution
-from mpt.search.planner import Planning
 from mpt.search.run import DONE, INTERRUPTED, run_search, set_records_aside
-from mpt.search.setting_display import CellDisplay, SettingDisplay
-from mpt.search.time_left import clock_text
 
 
 @dataclass(frozen=True, kw_only=True)

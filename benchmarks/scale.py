@@ -35,21 +35,21 @@ from measuring import in_a_process, machine, peak, reset_peak
 from rich.console import Console
 
 from mpt.config import UpstreamConfig
-from mpt.plan import Rates
 from mpt.provenance import provenance
 from mpt.records import SCHEMA, LeafStore, leaf_key, make_leaf
 from mpt.search import run as run_module
-from mpt.search.display import Display
+from mpt.search.cost.plan import Rates
+from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob, courses_of
-from mpt.search.objective import Pack, baseline_packs, leaf_identity, leaf_table
-from mpt.search.points import point_identity, point_labels
-from mpt.search.presets import load_study
 from mpt.search.run import run_search
-from mpt.search.spaces import Trajectory
 from mpt.search.standing import Standings, ranked
 from mpt.search.stock import take_stock
-from mpt.search.study import Study, StudyPlan, open_study, plan_study
 from mpt.storage import digest, seal
+from mpt.study.presets import load_study
+from mpt.study.spaces import Trajectory
+from mpt.study.study import Study, StudyPlan, open_study, plan_study
+from mpt.trial.objective import Pack, baseline_packs, leaf_identity, leaf_table
+from mpt.trial.points import point_identity, point_labels
 
 RUNG = 100
 
@@ -257,10 +257,10 @@ def finished(folder: Path, size: int) -> tuple[float, int]:
 
 def trials(folder: Path, size: int) -> tuple[float, int]:
     """Measure the trials, from the first one's start on; Ray's own start does not count."""
-    from mpt.search.ray_session import prepare_environment
+    from mpt.search.ray.session import prepare_environment
 
     prepare_environment("local")
-    from mpt.search import tuning
+    from mpt.search.ray import tuning
 
     job = job_of(folder, size)
     points = job.results / "points"

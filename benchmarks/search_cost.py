@@ -48,10 +48,10 @@ from search_ours import WAITING, Crew, Ours
 from search_sides import PARTS, Plain, Side
 
 from mpt.backbones import load_backbone
-from mpt.backbones.load import EMBEDDED_WEIGHTS
-from mpt.search.presets import load_study
-from mpt.search.spaces import Trajectory, load_space
-from mpt.search.study import Study, open_study, plan_study
+from mpt.backbones.load import PACKAGED_WEIGHTS
+from mpt.study.presets import load_study
+from mpt.study.spaces import Trajectory, load_space
+from mpt.study.study import Study, open_study, plan_study
 
 SAME = 1e-9
 """Leaf scores are means of a few hundred rows at most: further apart, some row's text differs."""
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if flags.cores is None:
             plain, ours = compare(study, chosen, Path(folder), eval_batch=flags.eval_batch)
         else:
-            plain = Plain(study, EMBEDDED_WEIGHTS, flags.eval_batch, time.perf_counter)
+            plain = Plain(study, PACKAGED_WEIGHTS / "t5", flags.eval_batch, time.perf_counter)
             ours = Crew(study, Path(folder), opener, flags.cores)
             by_the_clock(plain, ours, chosen)
     print(table(plain, ours))
@@ -179,7 +179,7 @@ def compare(
     study: Study,
     trajectories: Sequence[Trajectory],
     folder: Path,
-    checkpoint: Path = EMBEDDED_WEIGHTS,
+    checkpoint: Path = PACKAGED_WEIGHTS / "t5",
     eval_batch: int = 8,
 ) -> tuple[Plain, Ours]:
     """Run both sides, point by point in turns.

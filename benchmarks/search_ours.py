@@ -17,12 +17,12 @@ from search_sides import PARTS, Timed, point_name
 
 from mpt.downstream.evaluation import Evaluator
 from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.search.objective import baseline_packs, packs_of, score_point
-from mpt.search.points import point_identity
-from mpt.search.rungs import load_rung
-from mpt.search.spaces import Trajectory
-from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.spaces import Trajectory
+from mpt.study.study import Study
+from mpt.trial.objective import baseline_packs, packs_of, score_point
+from mpt.trial.points import point_identity
+from mpt.trial.rungs import load_rung
+from mpt.trial.trajectory import TrajectoryWork
 from mpt.upstream.engine import UpstreamRun
 
 WAITING = "waiting"

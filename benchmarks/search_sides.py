@@ -19,10 +19,10 @@ from mpt.backbones import Row
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
-from mpt.search.objective import Pack, PackRun, baseline_packs, packs_of
-from mpt.search.spaces import Trajectory
-from mpt.search.study import Study
 from mpt.seeds import numpy_generator
+from mpt.study.spaces import Trajectory
+from mpt.study.study import Study
+from mpt.trial.objective import Pack, PackRun, baseline_packs, packs_of
 from mpt.upstream.engine import UpstreamRun
 
 PARTS = ("upstream", "training", "evaluation", "baselines")

@@ -149,7 +149,8 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 _WRITER = """
 import os, sys
 from pathlib import Path
-from mpt import records, storage
+from mpt import records
+from mpt import storage
 calls = 0
 def count(real):
     def wrapped(*args, **options):

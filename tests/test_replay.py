@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from mpt import replay_cli
+from mpt.cli import replay as replay_cli
+from mpt.cli.flags import command_of
+from mpt.cli.replay import main
 from mpt.config import DATA_SEEDS, METHODS, StudyConfig
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
-from mpt.recipes import recipe
-from mpt.replay import Request, Setting, plan_replay, published, settings_of, study_of
-from mpt.replay_cli import main
-from mpt.search.columns import Columns
-from mpt.search.fine_tuning import FineTuning, FineTuningConfig
-from mpt.search.flags import command_of
-from mpt.search.presets import load_study
-from mpt.search.replay_settings import REPLAYED, SWEEPS, load_replay_settings
-from mpt.search.spaces import SPACES
-from mpt.search.study import StudyPlan, plan_study
+from mpt.replay.replay import Request, Setting, plan_replay, published, settings_of, study_of
+from mpt.replay.settings import REPLAYED, SWEEPS, load_replay_settings
+from mpt.search.display.columns import Columns
+from mpt.study.presets import load_study
+from mpt.study.recipes import recipe
+from mpt.study.spaces import SPACES
+from mpt.study.study import StudyPlan, plan_study
+from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
 NOWHERE = Path("/nonexistent/results")
 SETTINGS = load_replay_settings(load_study("embedded").downstream)
@@ -254,7 +254,7 @@ def test_the_cap_on_epochs_bites_with_12_source_tasks(
     """PROTOCOL row 4: 12 tasks, 5 seeds and 2 items a step end at 3600 steps."""
     best = published(recipe("released"), "maml", _plan(sources=12))
     assert best.trajectory.rungs == (3600,)
-    monkeypatch.setattr("mpt.replay.source_rows", lambda plan: 4 * 14003)
+    monkeypatch.setattr("mpt.replay.replay.source_rows", lambda plan: 4 * 14003)
     assert published(recipe("released"), "multitask", _plan()).trajectory.rungs == (280060,)
 
 

@@ -19,8 +19,8 @@ from mpt import records, storage
 from mpt.checkpoints import TrajectoryCheckpoints, pack_state
 from mpt.errors import StorageError
 from mpt.records import LeafStore, PointStore, leaf_key, make_leaf
-from mpt.search.rungs import load_rung, save_rung
 from mpt.storage import Disk
+from mpt.trial.rungs import load_rung, save_rung
 
 # Waiting for a pipe is what must not happen.
 pytestmark = pytest.mark.timeout(60)

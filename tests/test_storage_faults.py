@@ -19,8 +19,8 @@ from mpt.checkpoints import TrajectoryCheckpoints
 from mpt.errors import DataError, StorageError, UsageError
 from mpt.records import LeafStore, PointStore, append_line, leaf_key, read_lines
 from mpt.search.lock import driver_lock
-from mpt.search.rungs import load_rung, save_rung
 from mpt.storage import Disk, exclusive
+from mpt.trial.rungs import load_rung, save_rung
 
 HUGE = 10 * 2**30
 KINDS = ("pipe", "folder", "link to nothing", "link to itself", "link to a foreign file", "huge")

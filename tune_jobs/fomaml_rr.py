@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from mpt.search.cli import main
+    from mpt.cli.search import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 

@@ -12,7 +12,7 @@ The same command again resumes. Exit codes: 0 done, 2 usage, 3 bad data, 4 some 
 import sys
 
 try:
-    from mpt.search.cli import main
+    from mpt.cli.search import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 

@@ -8,7 +8,7 @@ python tune_jobs/per_setting.py --help                  all flags; exit codes as
 import sys
 
 try:
-    from mpt.search.per_setting_cli import main
+    from mpt.cli.per_setting import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 

@@ -10,7 +10,7 @@ python tune_jobs/replay.py --help                       all flags; exit codes as
 import sys
 
 try:
-    from mpt.replay_cli import main
+    from mpt.cli.replay import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 

@@ -91,7 +91,7 @@ def arg_of(cell: Cell) -> Estimate:
 
     Missing, with the reason: a cell that diverged or was stopped, and one that lacks a score on a
     task with a positive baseline, whose mean would be one over other tasks than the others'. The
-    rule is that of the search's own ranking (`mpt.search.objective.score_point`).
+    rule is that of the search's own ranking (`mpt.trial.objective.score_point`).
     """
     if cell.status != "ok":
         return missing(f"{cell.status}: {cell.note}" if cell.note else cell.status)

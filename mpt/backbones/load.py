@@ -18,7 +18,7 @@ from mpt.backbones.encoder_decoder import T5, Bart
 from mpt.config import EMBEDDED_BACKBONES
 from mpt.errors import DataError, UsageError
 
-EMBEDDED_WEIGHTS = Path(__file__).parent / "embedded" / "weights"
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 """Checkpoint of the packaged T5; those of the other families lie beside it (`packaged`)."""
 
 FAMILIES: dict[str, type[Backbone]] = {"t5": T5, "bart": Bart, "gpt2": DecoderOnly}
@@ -78,7 +78,7 @@ def pretrained_source(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise DataError(
                 f"{folder}: the weights of backbone {name} are missing; reinstall, or make them "
-                f"with `python -m mpt.backbones.embedded.train --family {family} --out DIR`"
+                f"with `python -m tools.embedded_models.train --family {family} --out DIR`"
             )
         return str(folder)
     path = Path(name).expanduser()
@@ -95,8 +95,8 @@ def packaged(name: str) -> tuple[str, Path]:
     """Return the family of one of `EMBEDDED_BACKBONES` and the folder of its checkpoint."""
     family = name.removeprefix("embedded").removeprefix("-")
     if not family:
-        return "t5", EMBEDDED_WEIGHTS
-    return family, EMBEDDED_WEIGHTS.with_name(f"{EMBEDDED_WEIGHTS.name}-{family}")
+        family = "t5"
+    return family, PACKAGED_WEIGHTS / family
 
 
 def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:

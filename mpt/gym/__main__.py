@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, Interrupted, MptError, UsageError
-from mpt.gym.build import Plan, Report, build_all
 from mpt.gym.catalogue import ALL_SHOTS, load_catalogue
-from mpt.gym.doctor import Diagnosis, examine
-from mpt.gym.sources import Hub, Mirror, Source
-from mpt.gym.tasks import load_rows
-from mpt.gym.verify import compare, published_sums
+from mpt.gym.crossfit.build import Plan, Report, build_all
+from mpt.gym.crossfit.doctor import Diagnosis, examine
+from mpt.gym.crossfit.sources import Hub, Mirror, Source
+from mpt.gym.crossfit.tasks import load_rows
+from mpt.gym.crossfit.verify import compare, published_sums
 
 SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
 SHOWN_PAIRS = 20

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpt.records import append_line, read_lines
-from mpt.search.domains import to_optuna
 from mpt.search.job import Course, SearchJob
 from mpt.seeds import derive, numpy_generator
 from mpt.storage import digest
+from mpt.study.domains import to_optuna
 
 if TYPE_CHECKING:
     import optuna
 
-    from mpt.search.spaces import Space
-    from mpt.search.study import StudyPlan
+    from mpt.study.spaces import Space
+    from mpt.study.study import StudyPlan
 
 Point = dict[str, Any]
 """The searched settings of a trajectory."""

@@ -11,7 +11,7 @@ from mpt.search.job import Course, SearchJob
 
 if TYPE_CHECKING:
     from mpt.search.standing import Standings
-    from mpt.search.study import Study, StudyPlan
+    from mpt.study.study import Study, StudyPlan
 
 
 def with_suggestions(job: SearchJob, chooser: TpeChooser | None) -> SearchJob:

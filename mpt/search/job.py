@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
-from mpt.search.spaces import Trajectory
-from mpt.search.study import StudyPlan, shots_text
+from mpt.study.spaces import Trajectory
+from mpt.study.study import StudyPlan, shots_text
 
 if TYPE_CHECKING:
     from mpt.search.choosers import Search

@@ -15,26 +15,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mpt.plan import Load, Rates
 from mpt.records import LeafStore
 from mpt.search.choosers import open_chooser
-from mpt.search.display import Display
-from mpt.search.document import document_of, plan_document
+from mpt.search.cost.gpu_share import share_line
+from mpt.search.cost.plan import Load, Rates
+from mpt.search.cost.planner import Planning, plan_lines
+from mpt.search.cost.probe import courses_to_probe, probe_courses
+from mpt.search.cost.time_left import TimeLeft, clock_text
+from mpt.search.cost.trial_memory import largest_trials
+from mpt.search.display.display import Display
+from mpt.search.display.document import document_of, plan_document
 from mpt.search.feed import Feed, planned, with_suggestions
-from mpt.search.gpu_share import share_line
-from mpt.search.interrupts import Interrupts
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
-from mpt.search.planner import Planning, plan_lines
-from mpt.search.probe import courses_to_probe, probe_courses
-from mpt.search.ray_session import on_this_cpu, ray_session, remote_probe
+from mpt.search.ray.interrupts import Interrupts
+from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
 from mpt.search.standing import Standings, ranked
 from mpt.search.stock import take_stock
-from mpt.search.study import Study, StudyPlan, open_study
-from mpt.search.time_left import TimeLeft, clock_text
-from mpt.search.trial_memory import largest_trials
 from mpt.storage import Disk
 from mpt.storage_errors import storage_error
+from mpt.study.study import Study, StudyPlan, open_study
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
 _OURS = (
@@ -222,7 +222,7 @@ def _compute(
     session = ray_session(execution, feed.left, results=job.results, say=show.say)
     with session as slots:
         interrupts.listen()
-        from mpt.search.tuning import Watcher, tune_trials
+        from mpt.search.ray.tuning import Watcher, tune_trials
 
         left = time_left(slots)
         show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")

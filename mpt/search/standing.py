@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.search.objective import PointScore, score_point
-from mpt.search.points import point_identity, point_is_whole
 from mpt.search.stops import Stop, read_stops, record_stop
+from mpt.trial.objective import PointScore, score_point
+from mpt.trial.points import point_identity, point_is_whole
 
 if TYPE_CHECKING:
     from mpt.search.job import Course, SearchJob
-    from mpt.search.study import Study, StudyPlan
+    from mpt.study.study import Study, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)

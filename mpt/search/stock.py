@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mpt.errors import DataError
-from mpt.plan import CourseLoad, LeafLoad, Load
 from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.search.fine_tuning import FineTuning, fine_tuning_packs, tuned_study
-from mpt.search.kinds import leaf_kind, step_kind
-from mpt.search.objective import Pack, PackRun, baseline_packs, missing_runs, packs_of
-from mpt.search.points import point_identity, point_is_whole
-from mpt.search.rungs import load_rung
+from mpt.search.cost.kinds import leaf_kind, step_kind
+from mpt.search.cost.plan import CourseLoad, LeafLoad, Load
 from mpt.storage import digest
+from mpt.trial.fine_tuning import FineTuning, fine_tuning_packs, tuned_study
+from mpt.trial.objective import Pack, PackRun, baseline_packs, missing_runs, packs_of
+from mpt.trial.points import point_identity, point_is_whole
+from mpt.trial.rungs import load_rung
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.search.job import Course, SearchJob
-    from mpt.search.study import Study, StudyPlan
+    from mpt.study.study import Study, StudyPlan
 
 
 def take_stock(job: SearchJob, studies: Callable[[StudyPlan], Study]) -> Load:

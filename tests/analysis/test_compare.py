@@ -19,8 +19,8 @@ from analysis.tables import similarity_table
 from mpt.config import DATA_SEEDS, StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.prompts import save_prompt
-from mpt.replay import Request
-from mpt.search.leaf_work import prompt_path
+from mpt.replay.replay import Request
+from mpt.trial.leaf_work import prompt_path
 
 SETTINGS = load_similarity_settings("embedded")
 

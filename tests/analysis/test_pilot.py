@@ -18,12 +18,12 @@ from analysis.pilot_settings import PilotSize, load_similarity_settings
 from analysis.ranking import load_rankings, save_rankings
 from mpt.backbones import load_backbone
 from mpt.config import DATA_SEEDS
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
-from mpt.replay import Request
-from mpt.search.spaces import SPACES
+from mpt.replay.replay import Request
 from mpt.storage import seal
+from mpt.study.spaces import SPACES
 
 NOWHERE = Path("/nonexistent/results")
 SOURCES = tuple(f"s{n:02d}" for n in range(12))

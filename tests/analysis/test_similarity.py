@@ -24,9 +24,9 @@ from analysis.similarity import (
 )
 from mpt.backbones import load_backbone
 from mpt.config import TextConfig
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
 from mpt.gym.fewshot import load_task
 
 TEXT = TextConfig(max_input=48, max_target=8)

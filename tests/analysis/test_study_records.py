@@ -9,7 +9,7 @@ from analysis.cells import Cell, scores_of
 from analysis.records import load_study
 from analysis.summary import summary_of
 from mpt.errors import DataError, UsageError
-from mpt.search.objective import score_point
+from mpt.trial.objective import score_point
 
 PT = flat({"a": 0.5, "b": 0.4})
 MAML = flat({"a": 0.6, "b": 0.2})

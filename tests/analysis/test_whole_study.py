@@ -19,8 +19,8 @@ from analysis.whole_study_cli import main
 from analysis.whole_study_plan import HEAD, stage_rows, table_lines
 from mpt.config import EMBEDDED_BACKBONES, METHODS
 from mpt.errors import UsageError
-from mpt.plan import LeafRate, Rates, leaf_seconds, step_seconds
-from mpt.search.replay_settings import REPLAYED
+from mpt.replay.settings import REPLAYED
+from mpt.search.cost.plan import LeafRate, Rates, leaf_seconds, step_seconds
 from mpt.search.run import open_plan
 from mpt.search.stock import take_stock
 

@@ -178,7 +178,7 @@ def test_a_packaged_backbone_loads_by_its_name(name: str) -> None:
 def test_absent_packaged_weights_are_reported_with_the_command_that_makes_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mpt.backbones.load.EMBEDDED_WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("mpt.backbones.load.PACKAGED_WEIGHTS", tmp_path / "weights")
     family = packaged(name)[0]
     with pytest.raises(
         DataError, match=rf"weights of backbone {name} are missing.*train --family {family} --out"

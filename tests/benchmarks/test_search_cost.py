@@ -17,8 +17,8 @@ from search_toys import toy_study, write_toy_gym
 
 from mpt.backbones import load_backbone
 from mpt.config import UpstreamConfig
-from mpt.search.spaces import Trajectory
-from mpt.search.study import Study, open_study, plan_study
+from mpt.study.spaces import Trajectory
+from mpt.study.study import Study, open_study, plan_study
 
 TRAJECTORY = Trajectory(config=UpstreamConfig(inner_lr=0.1, outer_lr=0.3), rungs=(1, 3))
 OTHER = Trajectory(config=UpstreamConfig(inner_lr=1.0, outer_lr=0.3), rungs=(2,))

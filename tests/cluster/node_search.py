@@ -15,11 +15,11 @@ from search_toys import toy_job, toy_study
 
 from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.errors import MptError
-from mpt.search.fine_tuning import FineTuning, FineTuningConfig
 from mpt.search.job import Execution, SearchJob, courses_of
 from mpt.search.run import run_search
-from mpt.search.spaces import Trajectory
-from mpt.search.study import plan_study
+from mpt.study.spaces import Trajectory
+from mpt.study.study import plan_study
+from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
 DOWNSTREAM = DownstreamConfig(
     lrs=(0.5, 0.2), batch_size=4, steps=80, eval_every=20, max_generated=3

@@ -18,8 +18,8 @@ import torch
 from raylets import Nodes
 from search_toys import bits, computed, write_toy_gym
 
-from mpt.search.course_work import course_work
-from mpt.search.study import open_study
+from mpt.study.study import open_study
+from mpt.trial.course_work import course_work
 
 PATIENCE_S = 300.0
 """For a loaded machine; nothing here takes long on a free one."""

@@ -16,8 +16,8 @@ from mpt.backbones.rows import cheapest_groups
 from mpt.config import TextConfig
 from mpt.downstream.data import TrainRows
 from mpt.downstream.limits import PackLimits, default_limits
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.gym.catalogue import load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
 from mpt.gym.fewshot import FewShotTask, available_seeds, load_task
 
 R, STEPS = 16, 4

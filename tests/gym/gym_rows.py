@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpt.gym.tasks import TaskRow
+from mpt.gym.crossfit.tasks import TaskRow
 
 Fields = dict[str, Any]
 

@@ -18,12 +18,12 @@ import pytest
 
 from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, UsageError
-from mpt.gym import build
-from mpt.gym.build import Plan, Report, build_all, build_task
 from mpt.gym.catalogue import ALL_SHOTS, load_catalogue, missing_tasks
+from mpt.gym.crossfit import build
+from mpt.gym.crossfit.build import Plan, Report, build_all, build_task
+from mpt.gym.crossfit.sources import Hub, Mirror
+from mpt.gym.crossfit.tasks import load_rows
 from mpt.gym.fewshot import available_seeds, load_task
-from mpt.gym.sources import Hub, Mirror
-from mpt.gym.tasks import load_rows
 
 Rows = list[dict[str, Any]]
 
@@ -278,7 +278,7 @@ def test_more_seeds_are_added_to_those_that_are_there(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_row_is_the_same_in_every_process() -> None:
     script = (
-        "from mpt.gym.tasks import load_rows; import hashlib;"
+        "from mpt.gym.crossfit.tasks import load_rows; import hashlib;"
         "print(hashlib.sha256(repr(list(load_rows().values())).encode()).hexdigest())"
     )
     found = {
@@ -363,8 +363,8 @@ def test_a_run_killed_at_any_moment_leaves_whole_tasks_and_the_next_run_finishes
     source = write_mirror(tmp_path / "raw", *names)
     out = tmp_path / "gym"
     script = (
-        "import sys; from pathlib import Path; from mpt.gym.build import *;"
-        "from mpt.gym.sources import Mirror;"
+        "import sys; from pathlib import Path; from mpt.gym.crossfit.build import *;"
+        "from mpt.gym.crossfit.sources import Mirror;"
         f"build_all({names!r}, Plan(Mirror(Path(sys.argv[1])), Path(sys.argv[2]), 16, (13, 21)),"
         "1, lambda r: print(r.task, flush=True))"
     )
@@ -470,8 +470,9 @@ def test_100_000_rows_take_at_most_60_seconds_and_one_gibibyte(tmp_path: Path) -
     (folder / "train.jsonl").write_text("".join(lines))
     write_split(tmp_path / "raw", "rotten_tomatoes", "validation", [{"text": "x", "label": 0}])
     script = (
-        "import re, resource, sys; from pathlib import Path; from mpt.gym.build import *;"
-        "from mpt.gym.sources import Mirror; from mpt.gym.tasks import load_rows;"
+        "import re, resource, sys; from pathlib import Path; from mpt.gym.crossfit.build import *;"
+        "from mpt.gym.crossfit.sources import Mirror;"
+        "from mpt.gym.crossfit.tasks import load_rows;"
         "build_task(load_rows()['rotten_tomatoes'],"
         f"Plan(Mirror(Path(sys.argv[1])), Path(sys.argv[2]), 16, {DATA_SEEDS!r}));"
         "used = resource.getrusage(resource.RUSAGE_SELF);"

@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 
 from mpt.gym.__main__ import main
-from mpt.gym.tasks import load_rows
+from mpt.gym.crossfit.tasks import load_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

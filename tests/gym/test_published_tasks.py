@@ -15,14 +15,14 @@ import pytest
 import spec_interpreter
 
 from mpt.config import DATA_SEEDS
-from mpt.gym import lines as lines_module
-from mpt.gym import sampling
-from mpt.gym.build import Plan, build_task
-from mpt.gym.lines import Line, lines_of
-from mpt.gym.sampling import pools, sample, short_classes
-from mpt.gym.sources import Mirror
-from mpt.gym.tasks import TaskRow, load_rows
-from mpt.gym.verify import compare
+from mpt.gym.crossfit import lines as lines_module
+from mpt.gym.crossfit import sampling
+from mpt.gym.crossfit.build import Plan, build_task
+from mpt.gym.crossfit.lines import Line, lines_of
+from mpt.gym.crossfit.sampling import pools, sample, short_classes
+from mpt.gym.crossfit.sources import Mirror
+from mpt.gym.crossfit.tasks import TaskRow, load_rows
+from mpt.gym.crossfit.verify import compare
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1].parent / "shared"

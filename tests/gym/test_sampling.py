@@ -10,9 +10,9 @@ import pytest
 
 from mpt.errors import DataError
 from mpt.gym.catalogue import ALL_SHOTS
-from mpt.gym.lines import Line
-from mpt.gym.sampling import Sample, pools, sample, short_classes, shuffled
-from mpt.gym.tasks import Splits, TaskRow, load_rows
+from mpt.gym.crossfit.lines import Line
+from mpt.gym.crossfit.sampling import Sample, pools, sample, short_classes, shuffled
+from mpt.gym.crossfit.tasks import Splits, TaskRow, load_rows
 
 
 def lines(**counts: int) -> list[Line]:

@@ -15,8 +15,8 @@ import huggingface_hub
 import pytest
 
 from mpt.errors import DataError
-from mpt.gym.sources import HUB_TIMEOUT, Hub, Mirror
-from mpt.gym.tasks import TaskRow, load_rows
+from mpt.gym.crossfit.sources import HUB_TIMEOUT, Hub, Mirror
+from mpt.gym.crossfit.tasks import TaskRow, load_rows
 
 COMMIT = "0123abcd" * 5
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mpt.errors import DataError
-from mpt.gym.special import CODE
-from mpt.gym.tasks import load_rows, parse_rows
-from mpt.gym.template import Expression, Missing, RowError, Template, get
+from mpt.gym.crossfit.special import CODE
+from mpt.gym.crossfit.tasks import load_rows, parse_rows
+from mpt.gym.crossfit.template import Expression, Missing, RowError, Template, get
 
 ROW = """
 [toy]

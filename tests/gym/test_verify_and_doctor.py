@@ -10,14 +10,14 @@ from pathlib import Path
 import gym_rows
 import pytest
 
-from mpt.gym import verify
-from mpt.gym.build import Plan, build_all
 from mpt.gym.catalogue import load_catalogue
-from mpt.gym.doctor import examine, read_texts
+from mpt.gym.crossfit import verify
+from mpt.gym.crossfit.build import Plan, build_all
+from mpt.gym.crossfit.doctor import examine, read_texts
+from mpt.gym.crossfit.sources import Mirror
+from mpt.gym.crossfit.tasks import load_rows
+from mpt.gym.crossfit.verify import compare, published_sums
 from mpt.gym.overlap import Overlap, Texts
-from mpt.gym.sources import Mirror
-from mpt.gym.tasks import load_rows
-from mpt.gym.verify import compare, published_sums
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 OWN = """

@@ -9,7 +9,7 @@ import torch
 from search_toys import toy_job, write_toy_gym
 
 from mpt.search.job import SearchJob
-from mpt.search.study import Study, open_study
+from mpt.study.study import Study, open_study
 
 # As in the workers: with another number of threads, sums may differ in the last bit.
 torch.set_num_threads(1)

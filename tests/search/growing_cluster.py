@@ -39,7 +39,7 @@ def main(folder: Path, port: str) -> None:
     import ray
 
     from mpt.errors import UsageError
-    from mpt.search.capacity import BOOTSTRAP, room_for_trials
+    from mpt.search.ray.capacity import BOOTSTRAP, room_for_trials
 
     os.environ |= {"HOME": str(folder), "RAY_FAKE_CLUSTER": "1"}
     bootstrap = BOOTSTRAP.expanduser()

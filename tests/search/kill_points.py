@@ -19,8 +19,8 @@ from search_toys import toy_job
 
 from mpt.optim import Adafactor
 from mpt.search.job import SearchJob
-from mpt.search.study import Study, open_study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.study import Study, open_study
+from mpt.trial.trajectory import TrajectoryWork
 
 STRIDES = (19, 31, 53, 97)
 

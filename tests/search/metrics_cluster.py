@@ -24,7 +24,7 @@ def page(port: int) -> str:
 def main(port: int) -> None:
     import ray
 
-    from mpt.search.gauges import Gauges
+    from mpt.search.ray.gauges import Gauges
 
     class Trial:
         def __init__(self, name: str) -> None:

@@ -47,7 +47,7 @@ def other_source(folder: Path) -> Path:
 
 def verdict(results: Path | None, gpus: float = 0.0, answer_s: float = 60.0) -> str | None:
     from mpt.errors import UsageError
-    from mpt.search.preflight import check_cluster
+    from mpt.search.ray.preflight import check_cluster
 
     try:
         check_cluster(results, gpus=gpus, answer_s=answer_s)

@@ -18,10 +18,10 @@ from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, 
 from mpt.errors import MptError
 from mpt.records import LeafStore, PointStore, read_lines
 from mpt.search.choosers import Search
-from mpt.search.domains import Domain
 from mpt.search.job import Execution, SearchJob, courses_of
-from mpt.search.spaces import Space, Trajectory
-from mpt.search.study import plan_study
+from mpt.study.domains import Domain
+from mpt.study.spaces import Space, Trajectory
+from mpt.study.study import plan_study
 
 SOURCES = ("s-one", "s_two", "s-three")
 VALIDATION = ("v-one", "v_two")
@@ -153,7 +153,7 @@ def computed(results: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    from mpt.search.display import Display
+    from mpt.search.display.display import Display
     from mpt.search.run import run_search
 
     paths = [Path(word) for word in sys.argv[1:4]]

@@ -11,11 +11,11 @@ from search_toys import toy_study
 
 from mpt.errors import DataError, UsageError
 from mpt.records import LeafStore, PointStore
-from mpt.search.best import BestPoints
-from mpt.search.course_work import course_work
+from mpt.replay.best import BestPoints
 from mpt.search.job import SearchJob
-from mpt.search.objective import score_point
-from mpt.search.study import Study
+from mpt.study.study import Study
+from mpt.trial.course_work import course_work
+from mpt.trial.objective import score_point
 
 KEYS = ("schema", "key", "identity", "checksum")
 

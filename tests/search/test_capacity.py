@@ -14,8 +14,8 @@ from ray_processes import run_ray_script
 
 import mpt
 from mpt.errors import UsageError
-from mpt.search import capacity
-from mpt.search.capacity import room_for_trials, trials_after_growth, trials_on
+from mpt.search.ray import capacity
+from mpt.search.ray.capacity import room_for_trials, trials_after_growth, trials_on
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 HEAD: dict[str, float] = {"memory": 1.0}

@@ -11,9 +11,9 @@ from mpt.config import StudyConfig
 from mpt.records import append_line, read_lines
 from mpt.search.choosers import ListChooser, Search, TpeChooser, open_chooser, suggested_before
 from mpt.search.job import Course, SearchJob
-from mpt.search.objective import BAD_SCORE
-from mpt.search.spaces import load_space
-from mpt.search.study import StudyPlan
+from mpt.study.spaces import load_space
+from mpt.study.study import StudyPlan
+from mpt.trial.objective import BAD_SCORE
 
 PLAN = StudyPlan(config=StudyConfig(), source=("s",), scored=("v",), partial=None)
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import mpt
+from mpt.cli import search as cli
 from mpt.config import StudyConfig
 from mpt.errors import UsageError
-from mpt.recipes import recipe
-from mpt.search import cli
 from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
-from mpt.search.presets import load_study
+from mpt.study.presets import load_study
+from mpt.study.recipes import recipe
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 JOBS = sorted((ROOT / "tune_jobs").glob("*.py"))
@@ -270,7 +270,7 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
-    modules = "mpt.search.cli, mpt.search.per_setting_cli, mpt.replay_cli"
+    modules = "mpt.cli.search, mpt.cli.per_setting, mpt.cli.replay"
     modules += ", analysis.whole_study_cli, analysis.pilot_cli"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

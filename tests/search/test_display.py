@@ -10,16 +10,16 @@ from rich.console import Console
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.relative_gain import Gain, TaskGain
-from mpt.plan import Load
 from mpt.search.choosers import Search
-from mpt.search.display import Display
+from mpt.search.cost.plan import Load
+from mpt.search.display.display import Display
+from mpt.search.display.status import Status
 from mpt.search.job import Course, SearchJob, courses_of
-from mpt.search.objective import BAD_SCORE, PointScore
-from mpt.search.spaces import Trajectory, load_space
 from mpt.search.standing import Entry, ranked
-from mpt.search.status import Status
 from mpt.search.stops import Stop
-from mpt.search.study import StudyPlan
+from mpt.study.spaces import Trajectory, load_space
+from mpt.study.study import StudyPlan
+from mpt.trial.objective import BAD_SCORE, PointScore
 
 INNER = (2e-5, 3e-5, 5e-5)
 

@@ -21,13 +21,13 @@ from small_disks import in_a_small_disk
 
 from mpt.errors import DataError, StorageError, UsageError
 from mpt.records import LeafStore
-from mpt.search import trainable
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import check_shared, driver_lock, driver_mark
+from mpt.search.ray import trainable
+from mpt.search.ray.trainable import SearchTrial, device_of
 from mpt.search.run import run_search
-from mpt.search.study import Study
-from mpt.search.trainable import SearchTrial, device_of
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.study import Study
+from mpt.trial.trajectory import TrajectoryWork
 from mpt.upstream import engine
 
 

@@ -16,18 +16,18 @@ from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.record import TuningRun
 from mpt.errors import UsageError
 from mpt.records import LeafStore, PointStore
-from mpt.search.course_work import course_work
-from mpt.search.fine_tuning import (
+from mpt.search.job import Course, SearchJob
+from mpt.storage import exclusive
+from mpt.study.study import Study
+from mpt.trial.course_work import course_work
+from mpt.trial.fine_tuning import (
     FineTuning,
     FineTuningConfig,
     fine_tuning_packs,
     tuned_study,
 )
-from mpt.search.job import Course, SearchJob
-from mpt.search.objective import Pack, baseline_packs, score_point
-from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
-from mpt.storage import exclusive
+from mpt.trial.objective import Pack, baseline_packs, score_point
+from mpt.trial.trajectory import TrajectoryWork
 
 OWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
 LEAVES = len(VALIDATION) * len(SEEDS) * 2

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from mpt.cli import flags as flags_module
+from mpt.cli.flags import Parser, add_common, carry_out, execution_of, results_of
 from mpt.errors import UsageError
-from mpt.search import flags as flags_module
 from mpt.search import run as run_module
-from mpt.search.flags import Parser, add_common, carry_out, execution_of, results_of
 from mpt.search.job import Execution, SearchJob
 
 

@@ -15,8 +15,8 @@ import pytest
 from ray_processes import run_ray_script
 
 import mpt
-from mpt.search import gauges
-from mpt.search.gauges import GAUGES, Gauges
+from mpt.search.ray import gauges
+from mpt.search.ray.gauges import GAUGES, Gauges
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 
@@ -65,7 +65,7 @@ def test_the_trial_is_the_only_tag_of_ours(metrics_page: str) -> None:
 
 def test_without_ray_a_report_imports_nothing() -> None:
     code = (
-        "import sys; from mpt.search.gauges import Gauges; Gauges('t').report(arg=1.0);"
+        "import sys; from mpt.search.ray.gauges import Gauges; Gauges('t').report(arg=1.0);"
         "print([name for name in ('ray', 'torch') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code]

@@ -13,12 +13,12 @@ from mpt.config import DownstreamConfig
 from mpt.downstream.limits import PackLimits
 from mpt.prompts import load_prompt
 from mpt.records import LeafStore
-from mpt.search import leaf_work as leaf_work_module
 from mpt.search.job import SearchJob
-from mpt.search.leaf_work import LeafWork, prompt_path
-from mpt.search.objective import Pack, leaf_identity, packs_of
-from mpt.search.study import Study, open_study
 from mpt.storage import unseal
+from mpt.study.study import Study, open_study
+from mpt.trial import leaf_work as leaf_work_module
+from mpt.trial.leaf_work import LeafWork, prompt_path
+from mpt.trial.objective import Pack, leaf_identity, packs_of
 
 INTERVALS = 3
 

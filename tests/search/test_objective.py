@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mpt.records import LeafStore, make_leaf
-from mpt.search.leaf_work import compute_leaves
-from mpt.search.objective import (
+from mpt.study.study import Study
+from mpt.trial.leaf_work import compute_leaves
+from mpt.trial.objective import (
     BAD_SCORE,
     Pack,
     baseline_packs,
@@ -18,7 +19,6 @@ from mpt.search.objective import (
     score_point,
     selected_scores,
 )
-from mpt.search.study import Study
 
 Values = dict[tuple[str, int], list[tuple[float, float | None, float | None]]]
 """(task, data seed) → (learning rate, dev, test) of its leaves."""

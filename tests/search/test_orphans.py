@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mpt
-from mpt.search import orphans
+from mpt.search.ray import orphans
 from mpt.storage import exclusive
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
@@ -16,7 +16,7 @@ ROOT = Path(mpt.__file__).resolve().parents[1]
 _WORKER = """
 import sys, time
 from pathlib import Path
-from mpt.search.orphans import end_with_raylet
+from mpt.search.ray.orphans import end_with_raylet
 from mpt.storage import exclusive
 end_with_raylet(check_s=0.05)
 with exclusive(Path(sys.argv[1])):

@@ -12,18 +12,18 @@ import pytest
 from search_toys import SEEDS, write_toy_gym
 
 import mpt
-from mpt import replay_cli
+from mpt.cli import per_setting as per_setting_cli
+from mpt.cli import replay as replay_cli
+from mpt.cli.per_setting import _parser, per_setting_job
 from mpt.config import METHODS
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import UsageError
 from mpt.gym.catalogue import PARTITIONS, load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
 from mpt.records import PointStore
-from mpt.search import per_setting_cli
-from mpt.search.course_work import course_work
 from mpt.search.job import SearchJob
-from mpt.search.per_setting_cli import _parser, per_setting_job
-from mpt.search.study import open_study
-from mpt.search.validation import validation_of
+from mpt.study.study import open_study
+from mpt.study.validation import validation_of
+from mpt.trial.course_work import course_work
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 

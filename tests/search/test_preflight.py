@@ -16,10 +16,10 @@ import pytest
 from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
-from mpt.search import node_sight, preflight
-from mpt.search.gpu_share import GIB
-from mpt.search.node_sight import Errand, Sight, look, signed, versions
-from mpt.search.preflight import check_cluster
+from mpt.search.cost.gpu_share import GIB
+from mpt.search.ray import node_sight, preflight
+from mpt.search.ray.node_sight import Errand, Sight, look, signed, versions
+from mpt.search.ray.preflight import check_cluster
 
 FINE = Sight(versions=versions(), storage=None, gpus=())
 NODES = [

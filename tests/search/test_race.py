@@ -9,10 +9,10 @@ import pytest
 from search_toys import SEEDS, VALIDATION, bits, toy_job, with_rungs
 
 from mpt.records import LeafStore, PointStore
-from mpt.search import trajectory as trajectory_module
 from mpt.search.job import SearchJob
-from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.study import Study
+from mpt.trial import trajectory as trajectory_module
+from mpt.trial.trajectory import TrajectoryWork
 
 POINT = len(VALIDATION) * len(SEEDS) * 2  # leaves
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mpt.records import Record, leaf_key
-from mpt.search.objective import LeafTable, score_point
-from mpt.search.racing import hopeless, leader_low, optimistic_bound, rivals
+from mpt.trial.objective import LeafTable, score_point
+from mpt.trial.racing import hopeless, leader_low, optimistic_bound, rivals
 
 Scores = dict[str, list[list[float | None]]]
 """task → for each data seed the test score of each learning rate; None: the run diverged."""

@@ -9,8 +9,9 @@ import pytest
 import ray
 
 from mpt.errors import UsageError
-from mpt.search import capacity, preflight, ray_session
 from mpt.search.job import Execution
+from mpt.search.ray import capacity, preflight
+from mpt.search.ray import session as ray_session
 
 
 @pytest.fixture

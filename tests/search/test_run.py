@@ -24,8 +24,8 @@ from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
 from mpt.search.lock import driver_lock
 from mpt.search.run import plan_search, run_search
-from mpt.search.study import Study, open_study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.study import Study, open_study
+from mpt.trial.trajectory import TrajectoryWork
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 PATIENCE_S = 300.0

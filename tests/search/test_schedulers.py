@@ -13,17 +13,17 @@ from mpt.errors import UsageError
 from mpt.metrics.relative_gain import Gain, TaskGain
 from mpt.records import append_line
 from mpt.search.job import Course, SearchJob
-from mpt.search.objective import BAD_SCORE, PointScore
-from mpt.search.schedulers import (
+from mpt.search.ray.schedulers import (
     Halving,
     Judge,
     RungScheduler,
     Verdict,
     rung_scores,
 )
-from mpt.search.spaces import Trajectory
 from mpt.search.stops import Stop, read_stops, record_stop
-from mpt.search.study import StudyPlan
+from mpt.study.spaces import Trajectory
+from mpt.study.study import StudyPlan
+from mpt.trial.objective import BAD_SCORE, PointScore
 
 PLAN = StudyPlan(config=StudyConfig(), source=("s",), scored=("v",), partial=None)
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
+from mpt.cli import search as cli
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.records import LeafStore, PointStore, make_leaf
-from mpt.search import cli
 from mpt.search.choosers import ListChooser, Search, TpeChooser
 from mpt.search.job import Course
-from mpt.search.racing import leader_low
-from mpt.search.recorded import Recorded
-from mpt.search.schedulers import RungScheduler
-from mpt.search.simulate import Outcome, Simulation, check_recorded, simulate
-from mpt.search.spaces import Trajectory, load_space
-from mpt.search.study import StudyPlan
+from mpt.search.ray.schedulers import RungScheduler
+from mpt.search.simulation.recorded import Recorded
+from mpt.search.simulation.simulate import Outcome, Simulation, check_recorded, simulate
+from mpt.study.spaces import Trajectory, load_space
+from mpt.study.study import StudyPlan
+from mpt.trial.racing import leader_low
 
 PLAN = StudyPlan(config=StudyConfig(), source=(), scored=(), partial=None)
 RUNGS = (1, 2, 4)
@@ -150,7 +150,7 @@ def test_it_is_the_scheduler_of_live_searches_that_decides(
 def test_an_error_of_the_scheduler_is_not_passed_over(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mpt.search.schedulers import Judge
+    from mpt.search.ray.schedulers import Judge
 
     def fail(self: Judge, index: int, scores: Any) -> None:
         raise ZeroDivisionError

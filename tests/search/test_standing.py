@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mpt.records import LeafStore
-from mpt.search.document import document_of, plan_document
+from mpt.search.display.document import document_of, plan_document
 from mpt.search.job import SearchJob
 from mpt.search.standing import Standings
-from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.study import Study
+from mpt.trial.trajectory import TrajectoryWork
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import itertools
 from search_toys import SEEDS, VALIDATION, with_rungs
 
 from mpt.config import DownstreamConfig
-from mpt.search.course_work import course_work
-from mpt.search.fine_tuning import FineTuning, FineTuningConfig
 from mpt.search.job import Course, SearchJob
 from mpt.search.stock import take_stock
-from mpt.search.study import Study
+from mpt.study.study import Study
+from mpt.trial.course_work import course_work
+from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
 LEAVES = len(VALIDATION) * len(SEEDS) * 2  # two learning rates
 ROWS = 2 * 8 + 8  # dev twice (after 2 and 4 steps), test once

@@ -9,7 +9,7 @@ import pytest
 from ray.tune.logger import LoggerCallback
 
 from mpt.search.job import Execution, SearchJob
-from mpt.search.trackers import Tracker, metrics, parameters, trackers
+from mpt.search.ray.trackers import Tracker, metrics, parameters, trackers
 
 REPORT: dict[str, Any] = {
     "index": 0,

@@ -14,14 +14,14 @@ from search_toys import SEEDS, SOURCES, VALIDATION, bits, computed, toy_job, wit
 
 from mpt.config import UpstreamConfig
 from mpt.records import LeafStore, PointStore
-from mpt.search import trajectory as trajectory_module
 from mpt.search.job import SearchJob
-from mpt.search.leaf_work import compute_leaves
-from mpt.search.objective import BAD_SCORE, baseline_packs, score_point
-from mpt.search.spaces import Trajectory
 from mpt.search.standing import Standings, ranked
-from mpt.search.study import Study
-from mpt.search.trajectory import TrajectoryWork
+from mpt.study.spaces import Trajectory
+from mpt.study.study import Study
+from mpt.trial import trajectory as trajectory_module
+from mpt.trial.leaf_work import compute_leaves
+from mpt.trial.objective import BAD_SCORE, baseline_packs, score_point
+from mpt.trial.trajectory import TrajectoryWork
 from mpt.upstream.engine import Diverged, UpstreamRun
 
 LEAVES = len(VALIDATION) * len(SEEDS) * 2  # two learning rates

@@ -16,20 +16,20 @@ import search_toys
 from search_toys import computed, tpe_job
 
 import mpt
-from mpt.plan import CourseLoad, LeafLoad, LeafRate, Load, Rates
 from mpt.records import read_lines
 from mpt.search import run as run_module
 from mpt.search.choosers import open_chooser
-from mpt.search.display import Display
+from mpt.search.cost.plan import CourseLoad, LeafLoad, LeafRate, Load, Rates
+from mpt.search.cost.time_left import TimeLeft
+from mpt.search.display.display import Display
 from mpt.search.feed import Feed, planned, with_suggestions
 from mpt.search.job import Execution, SearchJob
+from mpt.search.ray.schedulers import Verdict
+from mpt.search.ray.tuning import CourseSearcher, Watcher
 from mpt.search.run import plan_search, run_search
-from mpt.search.schedulers import Verdict
 from mpt.search.standing import Standings
-from mpt.search.study import Study
-from mpt.search.time_left import TimeLeft
-from mpt.search.trajectory import TrajectoryWork
-from mpt.search.tuning import CourseSearcher, Watcher
+from mpt.study.study import Study
+from mpt.trial.trajectory import TrajectoryWork
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 

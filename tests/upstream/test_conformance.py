@@ -19,7 +19,7 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.config import METHODS, PromptConfig, TextConfig, UpstreamConfig
 from mpt.gym.episodes import Episode
 from mpt.gym.fewshot import FewShotTask
-from mpt.recipes import recipe
+from mpt.study.recipes import recipe
 from mpt.upstream.engine import Diverged, UpstreamRun
 from mpt.upstream.registry import UPSTREAM_METHODS
 

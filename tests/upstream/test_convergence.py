@@ -8,8 +8,8 @@ import pytest
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import METHODS, PromptConfig, TextConfig, UpstreamConfig
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.gym.catalogue import load_catalogue
-from mpt.gym.embedded import ensure_embedded_gym
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.upstream.engine import UpstreamRun
 

@@ -1,1 +1,0 @@
-"""The embedded backbones: small weights, their recipes and their evidence."""

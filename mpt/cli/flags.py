@@ -1,0 +1,226 @@
+"""What the command lines of all jobs share: parser, number formats, flags, errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from mpt.config import PRECISIONS
+from mpt.errors import MptError, UsageError
+from mpt.search.job import Execution, SearchJob
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds a flag's default to its text, where there is one and the text does not name it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = "default:" in (action.help or "")
+        if told or action.default in (None, (), False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; no abbreviated flags.
+
+    Args:
+        description: first paragraph of the help text.
+    """
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise one line instead of printing the usage."""
+        raise UsageError(f"{message} (see --help)")
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers ≥ `low`."""
+
+    def parse(text: str) -> int:
+        if not text.strip().lstrip("+").isdigit() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
+        return int(text)
+
+    return parse
+
+
+def number(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of different names."""
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be different names, like a,b")
+    return found
+
+
+def add_backbone(parser: Parser) -> None:
+    """Add the flag of jobs that work on one backbone."""
+    parser.add_argument(
+        "--backbone",
+        default="embedded",
+        help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="number format of weights and activations (default: the study's)",
+    )
+
+
+def add_common(parser: Parser, results: str) -> None:
+    """Add the flags that every job has.
+
+    Args:
+        parser: where they go.
+        results: the default of ``--results``, for the help text.
+    """
+    add = parser.add_argument
+    add("--gym", default="embedded", help='"embedded" or a directory of few-shot files')
+    add("--train-seed", type=whole(0), default=42, help="root of all training randomness")
+    add("--results", help=f"results directory (default: {results}, or results/smoke)")
+    add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
+    add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
+    add("--fresh", action="store_true", help="move the records so far aside and start anew")
+    add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
+    add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
+    add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
+    add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
+    add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
+    add("--json", action="store_true", help="the result as one JSON document on stdout")
+    add("--keep-prompts", action="store_true", help="keep every tuned prompt beside its leaf")
+    add("--mlflow", metavar="URI", help="tell an MLflow of the search")
+    add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
+
+
+def results_of(flags: argparse.Namespace, default: str) -> Path:
+    """Return the absolute results directory; a smoke run has one of its own.
+
+    Raises:
+        UsageError: it is an address of an object store.
+    """
+    if flags.results and "://" in flags.results:
+        raise UsageError(
+            f"--results is {flags.results!r}, but must be a directory: file locks and renames are "
+            "needed; on a cluster one that all nodes mount (EFS, NFS)"
+        )
+    name = flags.results or ("results/smoke" if flags.smoke else default)
+    return Path(name).expanduser().absolute()
+
+
+def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> Execution:
+    """Return where and how a job runs.
+
+    Args:
+        parser: of these flags, see `command_of`.
+        flags: what was asked for.
+        next_step: the command that suits the finished job.
+
+    Raises:
+        UsageError: ``--gpus-per-trial`` is no share that Ray can give.
+    """
+    _check_gpus(flags.gpus_per_trial)
+    for package in ("mlflow", "wandb"):
+        if getattr(flags, package) is not None and find_spec(package) is None:
+            raise UsageError(
+                f"--{package} needs the package {package!r}, which is not installed: "
+                f"pip install {package}"
+            )
+    return Execution(
+        address=flags.address,
+        gpus_per_trial=flags.gpus_per_trial,
+        mlflow=flags.mlflow,
+        wandb=flags.wandb,
+        resume=command_of(parser, flags),
+        next_step=next_step,
+    )
+
+
+def _check_gpus(gpus: float) -> None:
+    """Refuse a share of GPUs that Ray cannot give."""
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise UsageError(
+            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1] or a whole number above"
+        )
+
+
+def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> str:
+    """Return the command line that stands for these flags; without ``--fresh``, to go on."""
+    words = ["python", sys.argv[0]]
+    for name, value in {**vars(flags), "fresh": False, **changes}.items():
+        if value == parser.get_default(name):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if isinstance(value, tuple):
+            value = ",".join(value)
+        if value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return shlex.join(words)
+
+
+def carry_out(
+    job: SearchJob,
+    execution: Execution,
+    flags: argparse.Namespace,
+    *,
+    notes: Sequence[str] = (),
+    table: str = "points",
+) -> int:
+    """Plan or run a job, as the common flags say; return the exit code.
+
+    Args:
+        job: what is to be done.
+        execution: where and how.
+        flags: of `add_common`.
+        notes: lines that are said first.
+        table: what is shown at the end: "points", ranked; "settings", points ranked within every
+            setting and method; or "cells", one line each in the job's order.
+    """
+    from mpt.search.cost.planner import Planning
+    from mpt.search.display.display import Display  # imports torch, which takes seconds
+    from mpt.search.display.setting_display import CellDisplay, SettingDisplay
+    from mpt.search.run import plan_search, run_search
+
+    job = replace(job, keep_prompts=flags.keep_prompts)
+    displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
+    show = displays[table](job, as_json=flags.json)
+    for note in notes:
+        show.say(note)
+    if flags.dry_run:
+        planning = Planning(price=flags.price, gpus=flags.plan_gpus)
+        return plan_search(job, execution, show, planning)
+    return run_search(job, execution, fresh=flags.fresh, display=show)
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Do a job's work; return its exit code, with errors as one line on stderr."""
+    try:
+        return work()
+    except MptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted before the search began", file=sys.stderr)
+        return 75

@@ -1,0 +1,120 @@
+"""The command line of a replay: ``python tune_jobs/replay.py [flags]``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.cli.flags import (
+    Parser,
+    add_common,
+    carry_out,
+    command_of,
+    execution_of,
+    exit_code,
+    names,
+    results_of,
+    whole,
+)
+from mpt.config import PRECISIONS
+from mpt.errors import UsageError
+from mpt.study.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from mpt.replay.replay import Request
+
+SWEEPS = ("none", "target_shots", "source_shots", "sources")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a replay from command-line flags; return the exit code."""
+    return exit_code(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    from mpt.replay.replay import plan_replay
+
+    request = request_of(
+        flags,
+        backbones=flags.backbones,
+        partitions=flags.partitions,
+        methods=flags.methods,
+        sweep=None if flags.sweep == "none" else flags.sweep,
+        tuning_steps=flags.tuning_steps,
+        eval_every=flags.eval_every,
+    )
+    replay = plan_replay(request)
+    execution = execution_of(parser, flags, next_step(parser, flags))
+    return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "Replay best settings on the target tasks: partitions × backbones × methods, compared "
+        "with prompt tuning. The same command again resumes; a finished replay prints its cells "
+        "at once."
+    )
+    add = parser.add_argument
+    add("--backbones", type=names, default=(), help="comma-separated (default: the recipe's)")
+    add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
+    add("--methods", type=names, default=(), help="comma-separated (default: all)")
+    add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
+    add("--tuning-steps", type=whole(1), help="of prompt tuning (default: the study's)")
+    add("--eval-every", type=whole(1), help="downstream steps between two dev evaluations")
+    add_settings(parser)
+    add_common(parser, "results/search")
+    return parser
+
+
+def add_settings(parser: Parser) -> None:
+    """Add the flags that say whose settings are replayed."""
+    add = parser.add_argument
+    add("--from", help="results directory whose best points are replayed")
+    add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
+    add("--best", choices=("default", "published"), default="default", help="without --from")
+    add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
+    add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+
+
+def request_of(flags: argparse.Namespace, **what: Any) -> Request:
+    """Return the request that the flags of `add_settings` and `add_common` make.
+
+    Args:
+        flags: the command line.
+        **what: the fields of `Request` that say what is replayed.
+
+    Raises:
+        UsageError: flags contradict each other.
+    """
+    searched = getattr(flags, "from")  # a word of Python's own
+    if searched is not None and flags.best == "published":
+        raise UsageError("--from and --best published contradict each other; give one of them")
+    if flags.searched_on is not None and searched is None:
+        raise UsageError("--searched-on is for --from; give both")
+    from mpt.replay.replay import Request  # imports torch, which takes seconds
+
+    return Request(
+        results=results_of(flags, "results/search"),
+        gym=flags.gym,
+        recipe=flags.recipe,
+        precision=flags.precision,
+        searched=None if searched is None else Path(searched).expanduser(),
+        searched_on=flags.searched_on,
+        published=flags.best == "published",
+        train_seed=flags.train_seed,
+        smoke=flags.smoke,
+        allow_missing=flags.allow_missing,
+        **what,
+    )
+
+
+def next_step(parser: Parser, flags: argparse.Namespace) -> str:
+    """Return the command after a finished replay: real size, or the report."""
+    if flags.smoke:
+        return command_of(parser, flags, smoke=False, results=None)
+    results = results_of(flags, "results/search")
+    return f"python -m analysis report --results {results} --out report"

@@ -1,0 +1,152 @@
+"""The command line of a search job: ``python tune_jobs/<method>_rr.py [flags]``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from mpt.cli.flags import (
+    Parser,
+    add_backbone,
+    add_common,
+    carry_out,
+    command_of,
+    execution_of,
+    exit_code,
+    results_of,
+    whole,
+)
+from mpt.cli.simulate import add_simulation, simulate_search
+from mpt.config import StudyConfig
+from mpt.errors import UsageError
+from mpt.search.choosers import Search
+from mpt.search.job import SCHEDULERS, Course, SearchJob, courses_of
+from mpt.study.epochs import on_study
+from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
+from mpt.study.spaces import Space, Trajectory, load_space
+from mpt.study.study import StudyPlan, plan_study
+
+DEFAULT_SAMPLES = 16
+SEARCHERS = ("grid", "random", "optuna")
+
+
+def main(method: str, argv: Sequence[str] | None = None) -> int:
+    """Run a search of a method's settings from command-line flags; return the exit code."""
+    return exit_code(lambda: _main(method, argv))
+
+
+def _main(method: str, argv: Sequence[str] | None) -> int:
+    parser = _parser(method)
+    flags = parser.parse_args(argv)
+    if flags.simulate is not None:
+        return simulate_search(flags, lambda number: _job(method, flags, number))
+    job = _job(method, flags)
+    space = load_space(method, flags.space or default_space(flags.backbone))
+    execution = execution_of(parser, flags, _next_step(parser, flags, space.size))
+    return carry_out(job, execution, flags)
+
+
+def _parser(method: str) -> Parser:
+    parser = Parser(
+        f"Search the settings of {method.upper()} with Ray Tune. The same command "
+        "again resumes; a finished search prints its ranking at once."
+    )
+    add_backbone(parser)
+    add = parser.add_argument
+    add("--partition", default="random_to_random", help="its source tasks are learned from")
+    add("--space", help="table of the space file (default: embedded or paper, by backbone)")
+    add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
+    add("--num-samples", type=whole(1), help="trajectories of random or optuna (default: 16)")
+    add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
+    add("--racing", action="store_true", help="stop who cannot reach the leader any more")
+    add_common(parser, "results/search")
+    add_simulation(parser)
+    return parser
+
+
+def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
+    """Return what is asked for; with another number, the same search with another seed."""
+    space = load_space(method, flags.space or default_space(flags.backbone))
+    config = dataclasses.replace(
+        load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
+        gym=flags.gym,
+        partition=flags.partition,
+        train_seed=flags.train_seed,
+    )
+    size = load_smoke_size() if flags.smoke else None
+    plan = _plan(config, space, flags, size)
+    space = on_study(space, plan)
+    title = f'space "{space.name}", {space.title}'
+    search, seed = None, flags.train_seed + number
+    if flags.searcher == "optuna":
+        search = _search(space, plan, flags, size, seed)
+        courses: tuple[Course, ...] = (search.first,)
+    else:
+        trajectories = _trajectories(space, flags, seed)
+        courses = courses_of(plan, trajectories if size is None else size.cut(trajectories))
+    return SearchJob(
+        courses=courses,
+        search=search,
+        scheduler=flags.scheduler,
+        racing=flags.racing,
+        results=results_of(flags, "results/search"),
+        title=title if size is None else f"{title}, at smoke size",
+    )
+
+
+def _plan(
+    config: StudyConfig, space: Space, flags: argparse.Namespace, size: SmokeSize | None
+) -> StudyPlan:
+    if flags.simulate is not None and not space.epochs:
+        return StudyPlan(config=config, source=(), scored=(), partial=None)  # no files are read
+    return plan_study(
+        config,
+        allow_missing=flags.allow_missing,
+        smoke_sources=None if size is None else size.source_tasks,
+    )
+
+
+def _search(
+    space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None, seed: int
+) -> Search:
+    count = _count(space, flags)
+    if size is not None:
+        space, count = size.cut_space(space), min(count, size.trajectories)
+    return Search(space=space, plan=plan, count=count, seed=seed)
+
+
+def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Trajectory]:
+    if flags.searcher == "random":
+        return space.sample(_count(space, flags), seed)
+    if flags.num_samples is not None:
+        raise UsageError(
+            "--num-samples is for --searcher random and optuna; a grid has all its points"
+        )
+    return space.grid()
+
+
+def _count(space: Space, flags: argparse.Namespace) -> int:
+    """Return how many trajectories are drawn: as many as asked for, or as there are."""
+    if flags.num_samples is None:
+        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
+    space.check_count(flags.num_samples)
+    return int(flags.num_samples)
+
+
+def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> str:
+    """Return the command after a finished search: real size, more draws, or beyond the grid.
+
+    Args:
+        parser: of these flags.
+        flags: what was asked for.
+        size: trajectories of the space; None: no end of them.
+    """
+    if flags.smoke:
+        return command_of(parser, flags, smoke=False, results=None)
+    count = flags.num_samples or DEFAULT_SAMPLES
+    if flags.searcher != "grid" and (size is None or count < size):
+        more = 2 * count if size is None else min(2 * count, size)
+        return command_of(parser, flags, num_samples=more)
+    wide = "embedded_wide" if default_space(flags.backbone) == "embedded" else "wide"
+    return command_of(parser, flags, space=wide, searcher="optuna", num_samples=None)

@@ -1,0 +1,1 @@
+"""Best settings over partitions, backbones and methods."""

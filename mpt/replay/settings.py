@@ -1,0 +1,135 @@
+"""Replay settings as data: ``search_spaces/replay.toml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpt.config import METHODS, DownstreamConfig, UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.gym.catalogue import ALL_SHOTS
+from mpt.study.spaces import SPACES, Trajectory
+from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.trial.fine_tuning import METHOD as FINE_TUNING
+from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
+
+REPLAYED = (*METHODS, FINE_TUNING)
+"""What a replay compares with plain prompt tuning."""
+SWEEPS = ("target_shots", "source_shots", "sources")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Which cells a sweep runs by default."""
+
+    partitions: tuple[str, ...]
+    methods: tuple[str, ...]
+    shots: tuple[int, ...] = ()
+    """Sample sizes, `ALL_SHOTS` among them; none where the sources are varied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmokeCut:
+    """How a smoke run cuts a replay down."""
+
+    partitions: int
+    """Partitions, from the first on."""
+    target_tasks: int
+    """Target tasks of each, from the first available on."""
+    steps: int
+    """Steps, upstream and of fine-tuning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """The whole file."""
+
+    sweeps: Mapping[str, Sweep]
+    embedded: Mapping[str, Trajectory]
+    """Method → its settings on the embedded backbone, with the steps as the one rung."""
+    origins: Mapping[str, str]
+    """Method → where these settings are from."""
+    smoke: SmokeCut
+
+
+def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) -> ReplaySettings:
+    """Read the replay settings.
+
+    Args:
+        downstream: prompt tuning of the embedded study; fine-tuning has the rest from it.
+        folder: where ``replay.toml`` lies.
+
+    Raises:
+        DataError: the file is not TOML, lacks a table, or holds an unknown key or name.
+        UsageError: there is no such file, or a value in it is not allowed.
+    """
+    path = folder / "replay.toml"
+    tables = read_toml(path)
+    only_keys(tables, ("sweep", "embedded", "smoke"), path, "")
+    sweeps = _table(tables, path, "sweep", SWEEPS)
+    embedded = _table(tables, path, "embedded", REPLAYED)
+    smoke = _table(tables, path, "smoke", ("partitions", "target_tasks", "steps", "source"))
+    for key in ("partitions", "target_tasks", "steps"):
+        if not _is_count(smoke.get(key)):
+            raise DataError(f"{path}: [smoke] {key} is {smoke.get(key)!r}, but must be ≥ 1")
+    try:
+        return ReplaySettings(
+            sweeps={name: _sweep(sweeps.get(name), path, name) for name in SWEEPS},
+            embedded={n: _method(embedded.get(n), path, n, downstream) for n in REPLAYED},
+            origins={name: str(embedded[name].get("source", path.name)) for name in REPLAYED},
+            smoke=SmokeCut(**{key: smoke[key] for key in smoke if key != "source"}),
+        )
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _table(
+    tables: Mapping[str, Any], path: Path, name: str, known: tuple[str, ...]
+) -> Mapping[str, Any]:
+    table = table_of(tables.get(name), path, name)
+    only_keys(table, known, path, name)
+    return table
+
+
+def _sweep(row: Any, path: Path, name: str) -> Sweep:
+    where = f"sweep.{name}"
+    row = table_of(row, path, where)
+    only_keys(row, ("source", "partitions", "methods", "values"), path, where)
+    methods, values = row.get("methods"), row.get("values", [])
+    if not methods or any(method not in REPLAYED for method in methods):
+        raise DataError(
+            f"{path}: [{where}] methods is {methods!r}, but must be some of {', '.join(REPLAYED)}"
+        )
+    if not all(value == "all" or _is_count(value) for value in values):
+        raise DataError(f'{path}: [{where}] values is {values!r}, but must be numbers or "all"')
+    return Sweep(
+        partitions=tuple(row.get("partitions", ())),
+        methods=tuple(methods),
+        shots=tuple(ALL_SHOTS if value == "all" else value for value in values),
+    )
+
+
+def _method(row: Any, path: Path, name: str, downstream: DownstreamConfig) -> Trajectory:
+    where = f"embedded.{name}"
+    row = dict(table_of(row, path, where))
+    row.pop("source", None)
+    steps = row.get("steps")
+    if not _is_count(steps):
+        raise DataError(f"{path}: [{where}] steps is {steps!r}, but must be a whole number ≥ 1")
+    if name == FINE_TUNING:
+        only_keys(row, [field.name for field in dataclasses.fields(downstream)], path, where)
+        own = {**row, "lrs": tuple(row.get("lrs", downstream.lrs)), "catch_up": None}
+        return FineTuning(
+            config=FineTuningConfig(downstream=dataclasses.replace(downstream, **own))
+        )
+    fields = [field.name for field in dataclasses.fields(UpstreamConfig) if field.name != "method"]
+    only_keys(row, (*fields, "steps"), path, where)
+    del row["steps"]
+    return Trajectory(config=UpstreamConfig(method=name, **row), rungs=(steps,))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,1 @@
+"""What a search will cost: measured rates, time, memory, price."""

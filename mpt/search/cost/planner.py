@@ -1,0 +1,141 @@
+"""What a job will cost, told before it starts: steps, leaves, hours, price, memory, disk, time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpt.errors import UsageError
+from mpt.search.cost.gpu_share import share_line
+from mpt.search.cost.plan import (
+    disk_bytes,
+    estimate,
+    leaf_seconds,
+    step_seconds,
+    work_seconds,
+)
+from mpt.search.cost.time_left import clock_text
+
+if TYPE_CHECKING:
+    from mpt.search.cost.plan import Load, Rates
+    from mpt.search.cost.trial_memory import TrialMemory
+    from mpt.search.job import SearchJob
+
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """What a plan is to tell besides the work itself."""
+
+    price: float | None = None
+    """Price of one GPU-hour (of one CPU-hour without GPUs), in any currency; None: not told."""
+    gpus: int | None = None
+    """GPUs (CPUs without) of a cluster that is simulated; None: none."""
+
+    def __post_init__(self) -> None:
+        if self.price is not None and self.price < 0:
+            raise UsageError(f"--price is {self.price:g}, but must be ≥ 0")
+
+
+def plan_lines(
+    job: SearchJob,
+    load: Load,
+    rates: Rates,
+    slots: int,
+    *,
+    gpus_per_trial: float,
+    planning: Planning,
+    memory: Sequence[TrialMemory] = (),
+) -> list[str]:
+    """Return the plan as lines of text.
+
+    Args:
+        job: what is planned.
+        load: what is left of it.
+        rates: measured rates of its kinds of work.
+        slots: trials that run at once here.
+        gpus_per_trial: share of a GPU that a trial has; 0: it runs on a CPU.
+        planning: price and simulated cluster.
+        memory: what a trial needs at its peak, one entry a backbone.
+    """
+    device = "GPU" if gpus_per_trial else "CPU"
+    each, shared = work_seconds(load, rates)
+    hours = (sum(each) + shared) / 3600 * (gpus_per_trial or 1)
+    steps_hours = sum(step_seconds(part, rates) for part in load.courses) / 3600
+    prompt_bytes = rates.sizes.rung if job.keep_prompts else 0
+    disk = disk_bytes(load, rates.sizes, slots, prompt_bytes)
+    lines = [*_upstream(load, rates), *_leaves(load, rates)]
+    lines.append(
+        f"work       {_hours(hours)} {device}-hours, "
+        f"{_hours(steps_hours * (gpus_per_trial or 1))} of them upstream"
+    )
+    if planning.price is not None:
+        lines.append(
+            f"price      {hours * planning.price:.2f} at {planning.price:g} per {device}-hour"
+        )
+    lines += [f"memory     {entry}" for entry in memory]
+    share = share_line(rates.gpu_need, rates.gpu_bytes, gpus_per_trial)
+    lines += [] if share is None else [f"sharing    {share}"]
+    lines.append(f"disk       {disk / MIB:.1f} MiB in {job.results}")
+    lines.append(
+        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "
+        "(rates measured just now; nothing was written)"
+    )
+    if planning.gpus is not None:
+        there = cluster_slots(planning.gpus, gpus_per_trial)
+        lines.append(
+            f"           {clock_text(estimate(load, rates, there))} on a cluster of "
+            f"{planning.gpus} {device}s ({there} trials at once)"
+        )
+    return lines
+
+
+def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
+    """Return how many trials run at once on `gpus` GPUs, or on as many CPUs.
+
+    Raises:
+        UsageError: not even one does.
+    """
+    if gpus_per_trial > 1:
+        slots = int(gpus // gpus_per_trial)
+    else:  # a fraction shares one GPU, and never two
+        slots = gpus * (int(1 / gpus_per_trial + 1e-9) if gpus_per_trial else 1)
+    if slots < 1:
+        raise UsageError(f"--plan-gpus is {gpus}, but a trial needs {gpus_per_trial:g} GPUs")
+    return slots
+
+
+def _upstream(load: Load, rates: Rates) -> list[str]:
+    total = sum(part.steps for part in load.courses)
+    courses = sum(part.steps > 0 for part in load.courses)
+    lines = [f"upstream   {total} steps left in {courses} trajectories"]
+    for kind in dict.fromkeys(part.kind for part in load.courses if part.steps):
+        steps = sum(part.steps for part in load.courses if part.kind == kind)
+        lines.append(_row(steps, "steps", rates.step_seconds(kind), kind))
+    return lines
+
+
+def _leaves(load: Load, rates: Rates) -> list[str]:
+    left = [part for part in load.leaf_loads if part.runs]
+    steps = sum(part.steps for part in left)
+    shared = sum(part.runs for part in load.shared_left)
+    lines = [
+        f"leaves     {sum(part.runs for part in left)} left of {load.all_leaves} ({shared} of "
+        f"them shared baselines, counted once), {steps} steps of tuning"
+    ]
+    for kind in dict.fromkeys(part.kind for part in left):
+        parts = [part for part in left if part.kind == kind]
+        runs = sum(part.runs for part in parts)
+        seconds = sum(leaf_seconds(part, rates) for part in parts)
+        lines.append(_row(runs, "leaves", seconds / runs, kind))
+    return lines
+
+
+def _row(count: int, what: str, seconds: float, kind: str) -> str:
+    return f"           {count} {what}, {seconds:.3g} s each: {kind}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 10 else f"{hours:.0f}"

@@ -1,0 +1,272 @@
+"""How fast this machine is: a short measured probe of the real work; nothing of it is kept.
+
+Upstream steps are timed on the real items. Leaves are timed in the real queue: as many runs side
+by side as a search packs, spread over the scored tasks, for a few steps and a few rows; a step and
+an evaluated row of one run follow from the time stamps between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from mpt.provenance import provenance
+from mpt.records import make_leaf
+from mpt.search.cost.kinds import leaf_kind, step_kind
+from mpt.search.cost.plan import LeafRate, Rates, Sizes
+from mpt.storage import seal
+from mpt.trial.fine_tuning import FineTuning, fine_tuning_packs, tuned_study
+from mpt.trial.objective import Pack, PackRun, baseline_packs
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig
+    from mpt.downstream.record import TuningResult
+    from mpt.search.cost.plan import Load
+    from mpt.search.job import Course, SearchJob
+    from mpt.study.spaces import Trajectory
+    from mpt.study.study import Study, StudyPlan
+
+PROBE_S = 4.0
+"""Seconds that the probe of one kind of leaves is to take; upstream steps take a quarter of it."""
+
+WORKER_S = 8.0
+"""Seconds until Ray and a worker have started and imported what they need: 3 s for a local Ray,
+4 s for two workers' imports and 1 s for Tune's, measured on two idle cores."""
+
+Clock = Callable[[], float]
+T = TypeVar("T")
+
+
+def courses_to_probe(job: SearchJob, load: Load) -> list[Course]:
+    """Return the first course of every kind of steps and of leaves that is left to do."""
+    chosen: list[Course] = []
+    seen: set[str] = set()
+    for course, part in zip(job.courses, load.courses, strict=True):
+        kinds = {part.kind} if part.steps else set()
+        kinds |= {part.leaves.kind} if part.leaves.runs else set()
+        if kinds - seen:
+            chosen.append(course)
+            seen |= kinds
+    return chosen or list(job.courses[:1])
+
+
+def probe_courses(
+    courses: Iterable[Course],
+    studies: Callable[[StudyPlan], Study],
+    clock: Clock = time.perf_counter,
+) -> Rates:
+    """Measure the rates of some courses, each kind of leaves once.
+
+    Args:
+        courses: see `courses_to_probe`.
+        studies: opens a study; what the first takes, and `WORKER_S`, is what a worker needs to be
+            ready.
+        clock: seconds.
+    """
+    rates: Rates | None = None
+    for course in courses:
+        began = clock()
+        study = studies(course.plan)
+        start = WORKER_S + clock() - began
+        found = probe(study, course.trajectory, start, known=rates, clock=clock)
+        rates = found if rates is None else rates.with_more(found)
+    assert rates is not None, "no course to probe"
+    return rates
+
+
+def probe(
+    study: Study,
+    trajectory: Trajectory,
+    start_s: float,
+    *,
+    known: Rates | None = None,
+    clock: Clock = time.perf_counter,
+) -> Rates:
+    """Measure the rates of one course with a few steps of the real work; nothing is kept.
+
+    Args:
+        study: open study.
+        trajectory: whose upstream steps are timed; fine-tuning has none.
+        start_s: seconds that opening the study took.
+        known: kinds that are not measured again.
+        clock: seconds.
+    """
+    leaves: dict[str, LeafRate] = {}
+    steps: dict[str, float] = {}
+    sizes = [known.sizes] if known else []
+    prompts = leaf_kind(study.config, "prompt")
+    if known is None or prompts not in known.leaves:
+        leaves[prompts], size = _prompt_tuning(study, clock)
+        sizes.append(size)
+    if isinstance(trajectory, FineTuning):
+        own = tuned_study(study, trajectory.config)
+        leaves[leaf_kind(own.config, "weights")] = _fine_tuning(own, clock)
+    else:
+        kind = step_kind(study.config, trajectory.config)
+        steps[kind], size = _upstream(study, trajectory, clock)
+        sizes.append(size)
+    rates = Rates(steps=steps, leaves=leaves, start_s=start_s)
+    for size in sizes:
+        rates = rates.with_more(Rates(steps={}, leaves={}, start_s=0.0, sizes=size))
+    return rates
+
+
+def _upstream(study: Study, trajectory: Trajectory, clock: Clock) -> tuple[float, Sizes]:
+    """Return seconds per upstream step, and bytes of what it leaves on disk."""
+    from mpt.checkpoints import pack_state
+    from mpt.upstream.engine import Diverged, UpstreamRun
+
+    config = study.config
+    run = UpstreamRun(
+        study.backbone,
+        study.items,
+        trajectory.config,
+        config.prompt,
+        config.upstream_text,
+        config.train_seed,
+    )
+    taken, seconds = 0, 0.0
+    try:
+        run.advance(1)  # the first step pays for tables and caches
+        started = clock()
+        while taken < 20 and (taken == 0 or seconds < PROBE_S / 4):
+            run.advance(1)
+            taken, seconds = taken + 1, clock() - started
+    except Diverged:
+        seconds = clock() - started if taken else 0.0
+    prompt = run.prompt.nelement() * 4
+    sizes = Sizes(rung=prompt + _POINT_BYTES, checkpoint=len(pack_state(run.state_dict())))
+    return seconds / max(1, taken), sizes
+
+
+_POINT_BYTES = 4096
+"""A point record: settings and the keys of its leaves; and the metadata of its prompt."""
+
+
+def _prompt_tuning(study: Study, clock: Clock) -> tuple[LeafRate, Sizes]:
+    """Return the speed of prompt tuning in a full queue, and bytes of what it leaves on disk."""
+    from mpt.downstream.limits import default_limits
+
+    packs = baseline_packs(study)
+    down = study.config.downstream
+    one = _spread(packs, 1)
+    _queue(study, one, _small(down, 1, 2), clock)  # pays for tables, caches and imports
+    alone, _ = _queue(study, one, _small(down, 2, 2), clock)
+    # First as many runs as fit into half of the time with four steps each, then more steps. Rows
+    # of many runs together are evaluated about twice as fast as those of a run alone.
+    most = default_limits(study.backbone.device).runs
+    runs = _spread(packs, _clamp(PROBE_S / (4 * alone.step_s), 1, most))
+    steps = _clamp(PROBE_S / (4 * alone.step_s * len(runs)), 2, math.ceil(down.steps / 2))
+    rows = _clamp(PROBE_S / (3 * alone.row_s * len(runs)), 4, max(_rows(runs, down)))
+    return _queue(study, runs, _small(down, steps, rows), clock)
+
+
+def _queue(
+    study: Study, runs: Sequence[PackRun], small: DownstreamConfig, clock: Clock
+) -> tuple[LeafRate, Sizes]:
+    """Tune runs through the real queue, two evaluations long; read the rates off its stamps."""
+    from mpt.checkpoints import pack_state
+    from mpt.downstream.prompt_tuning import TuningRun
+    from mpt.downstream.queue import TuningQueue
+
+    config = study.config
+    asked = [TuningRun(run.task, run.lr, run.prompt) for run in runs]
+    queue = TuningQueue(study.backbone, asked, small, config.text, config.train_seed)
+    steps: list[float] = []
+    evaluations: list[float] = []
+    state = 0
+    while not queue.done:
+        stamps, finished = _stamped(clock, lambda stamp: queue.advance(0, on_step=stamp))
+        steps += [after - before for before, after in itertools.pairwise(stamps[:-1])]
+        evaluations.append(stamps[-1] - stamps[-2])
+        state = max(state, len(pack_state(queue.state_dict())))
+    dev, test = _rows(runs, small)
+    rate = LeafRate(
+        # the first step of all pays for what is made once
+        step_s=_mean(steps[1:] or steps) / len(runs),
+        row_s=sum(evaluations) / (len(evaluations) * dev + test) / len(runs),
+    )
+    return rate, Sizes(leaf=_leaf_bytes(study, runs[0], finished[0][1]), queue=state)
+
+
+def _fine_tuning(study: Study, clock: Clock) -> LeafRate:
+    """Return the speed of fine-tuning, whose runs come one after the other."""
+    from mpt.downstream.fine_tuning import fine_tune
+    from mpt.downstream.record import TuningRun
+
+    config = study.config
+    (run,) = _spread(fine_tuning_packs(study), 1)
+
+    def rate(rows: int) -> LeafRate:
+        small = _small(config.downstream, 2, rows)
+        asked = [TuningRun(run.task, run.lr, run.prompt)]
+        settings = (small, config.text, config.train_seed)
+        stamps, _ = _stamped(
+            clock, lambda stamp: fine_tune(study.backbone, asked, *settings, stamp)
+        )
+        # a stamp stands behind each step, and behind the evaluations after the 2nd and the 4th
+        _, _, second, third, fourth, ended = stamps
+        step = third - second
+        dev, test = _rows([run], small)
+        evaluated = max(0.0, fourth - third - step) + ended - fourth
+        return LeafRate(step_s=step, row_s=evaluated / (dev + test))
+
+    rate(2)  # pays for tables, caches and imports
+    return rate(16)
+
+
+def _stamped(clock: Clock, work: Callable[[Callable[..., None]], T]) -> tuple[list[float], T]:
+    """Return the clock at the start, at every call of what `work` is given, and at the end."""
+    stamps = [clock()]
+    result = work(lambda *_: stamps.append(clock()))
+    return [*stamps, clock()], result
+
+
+def _leaf_bytes(study: Study, run: PackRun, result: TuningResult) -> int:
+    """Return the bytes of a leaf with as many evaluations as a real one."""
+    from mpt.trial.leaf_work import leaf_body
+
+    down = study.config.downstream
+    evaluations = math.ceil(down.steps_on(len(run.task.train)) / down.eval_every)
+    body = leaf_body(dataclasses.replace(result, curve=result.curve[:1] * evaluations))
+    leaf = make_leaf(run.identity, body, dict(result.cost), provenance())
+    return len(seal(leaf))
+
+
+def _spread(packs: Sequence[Pack], count: int) -> list[PackRun]:
+    """Return runs from as many packs as there are, at most `count`."""
+    turns = itertools.zip_longest(*(pack.runs for pack in packs))
+    return [run for turn in turns for run in turn if run is not None][:count]
+
+
+def _small(down: DownstreamConfig, steps: int, rows: int) -> DownstreamConfig:
+    """Return a recipe of two evaluations, `steps` apart, that reads `rows` rows of a file."""
+    return dataclasses.replace(
+        down,
+        steps=2 * steps,
+        eval_every=steps,
+        max_dev=min(rows, down.max_dev or rows),
+        max_test=min(rows, down.max_test or rows),
+        max_epochs=None,
+        patience=None,
+        catch_up=None,
+    )
+
+
+def _rows(runs: Sequence[PackRun], down: DownstreamConfig) -> tuple[float, float]:
+    """Return (dev rows, test rows) that a run reads once, mean over runs."""
+    dev = [min(len(run.task.dev), down.max_dev or len(run.task.dev)) for run in runs]
+    test = [min(len(run.task.test), down.max_test or len(run.task.test)) for run in runs]
+    return _mean(dev), _mean(test)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _clamp(value: float, low: int, high: float) -> int:
+    return int(max(low, min(value, high)))

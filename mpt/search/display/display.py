@@ -1,0 +1,281 @@
+"""What a person sees of a search: a header, one line a point, the ranking at the end.
+
+With ``--json`` all of that goes to stderr, and one JSON document goes to stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.measure import Measurement
+from rich.segment import Segments
+from rich.table import Table
+from rich.text import Text
+
+from mpt.search.cost.time_left import clock_text
+from mpt.search.display.columns import Columns
+from mpt.search.standing import Entry, ranked
+from mpt.trial.objective import BAD_SCORE, PointScore
+
+if TYPE_CHECKING:
+    from mpt.search.cost.plan import Load
+    from mpt.search.job import SearchJob
+    from mpt.search.stops import Stop
+
+PIPE_WIDTH = 100
+"""Columns where the output is no terminal."""
+
+STATUS_S = 30.0
+"""Seconds between two status lines where the output is no terminal."""
+
+SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "leaves")
+
+STOPS_SHOWN = 20
+"""Stops listed under a ranking; the rest is counted."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return the console all output goes to."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if terminal else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_document(body: Mapping[str, Any]) -> None:
+    """Print a JSON document on stdout."""
+    text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+class Display:
+    """Prints; holds nothing but the console and which settings differ between courses.
+
+    Args:
+        job: what is shown.
+        console: where; None: stdout, or stderr with `as_json`.
+        as_json: put the result on stdout as one JSON document.
+        sink: where this document goes instead.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        job: SearchJob,
+        console: Console | None = None,
+        *,
+        as_json: bool = False,
+        sink: Callable[[Mapping[str, Any]], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job, self._as_json, self._clock = job, as_json, clock
+        self._sink = sink or print_document
+        self._console = console or make_console(stderr=as_json)
+        self._columns = Columns(job)
+        self._said: set[str] = set()
+        self._live: Live | None = None
+        self._status_at = clock()
+
+    def say(self, text: str = "") -> None:
+        """Print one line."""
+        self._console.print(text)
+
+    def problem(self, text: str) -> None:
+        """Print a problem once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(f"note: {text}")
+
+    def document(self, body: Callable[[], Mapping[str, Any]]) -> None:
+        """Hand the result to the sink, where that is asked for; else it is not even made."""
+        if self._as_json:
+            self._sink(body())
+
+    def header(self, load: Load) -> None:
+        """Say what is searched, over what, and how much of it is there."""
+        job, first = self._job, self._job.courses[0]
+        config, (courses, points) = first.plan.config, job.total
+        methods = dict.fromkeys(course.trajectory.config.method.upper() for course in job.courses)
+        partitions = dict.fromkeys(plan.config.partition for plan in job.plans)
+        backbones = dict.fromkeys(plan.config.backbone for plan in job.plans)
+        rungs = ", ".join(map(str, first.trajectory.rungs))
+        what = "search" if first.plan.role == "validation" else "replay"
+        self.say(
+            f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
+            f"{', '.join(backbones)}"
+        )
+        self.say(
+            f"  points   {points} from {courses} trajectories (steps {rungs} are rungs of one run)"
+        )
+        self.say(f"  space    {job.title}")
+        self.say(
+            f"  score    ARG (%) over prompt tuning on {len(first.plan.scored)} {first.plan.role} "
+            f"tasks × {len(config.data_seeds)} data seeds"
+        )
+        self.say(
+            f"  leaves   {load.all_leaves} downstream runs ({load.leaves} + {load.shared} shared "
+            f"baseline), {load.all_there} on disk"
+        )
+        self.say(f"  results  {job.results}")
+        for label in job.partial:
+            self.say(f"  {label}")
+
+    def points_table(self, entries: Sequence[Entry]) -> None:
+        """List every point of the plan (`--dry-run`)."""
+        table = self._table("", *self._columns.names, "steps", "on disk")
+        for number, entry in enumerate(entries, start=1):
+            there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
+            table.add_row(str(number), *self._columns.of(entry.course), str(entry.steps), there)
+        self._print(table)
+
+    def lines_head(self) -> None:
+        """Print the head of the lines that `landed` prints."""
+        self.say()
+        self.say(
+            f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>8}{'ARG %':>10}  "
+            f"{'95 % interval':<20}{'best':>8}{'time left':>11}"
+        )
+
+    def landed(self, entry: Entry, done: int, best: float | None, left: float) -> None:
+        """Print one finished point."""
+        assert entry.score is not None
+        self.say(
+            f"{f'{done}/{self._job.total[1]}':>7}"
+            f"{self._columns.line(self._columns.of(entry.course))}{entry.steps:>8}"
+            f"{_arg(entry.score):>10}  {_interval(entry.score):<20}"
+            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>8}"
+            f"{clock_text(left):>11}"
+        )
+
+    def stopped(self, stop: Stop) -> None:
+        """Print that a course is stopped, and why."""
+        self.say(f"stopped  {stop.course}: {stop.text.removeprefix('stopped ')}")
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep the status line at the bottom of the terminal inside the block."""
+        if not self._console.is_terminal:
+            yield
+            return
+        options: dict[str, Any] = {"auto_refresh": False, "transient": True}
+        options |= {"redirect_stdout": False, "redirect_stderr": False}
+        with Live(Text(), console=self._console, **options) as self._live:
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def status(self, text: str) -> None:
+        """Show what is going on: in place on a terminal, else a line every `STATUS_S` seconds."""
+        if self._live is not None:
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif text and not self._console.is_terminal:
+            now = self._clock()
+            if now - self._status_at >= STATUS_S:
+                self._status_at = now
+                self.say(text)
+
+    def ranking(self, entries: Sequence[Entry]) -> None:
+        """Print all points, best first, then the best and the worst, and what was stopped."""
+        order = ranked(list(entries))
+        table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
+        for rank, entry in enumerate(order, start=1):
+            score = entry.score
+            assert score is not None
+            table.add_row(
+                str(rank),
+                *self._columns.of(entry.course),
+                str(entry.steps),
+                *score_words(score),
+            )
+        self._print(table)
+        self._reasons(order)
+        self._stops(entries)
+        for label in self._job.partial:
+            self.say(label)
+        if order[0].score is None or order[0].score.score <= BAD_SCORE:
+            self.say("no point has an ARG: there is no best one")
+            return
+        for title, entry in (("best", order[0]), ("worst", order[-1])):
+            assert entry.score is not None
+            pairs = zip(self._columns.names, self._columns.of(entry.course), strict=True)
+            settings = ", ".join(f"{name} {value}" for name, value in pairs)
+            self.say(
+                f"{title:<8} {settings}, steps {entry.steps}: "
+                f"ARG {_arg(entry.score)} {_interval(entry.score)}"
+            )
+
+    def _reasons(self, order: Sequence[Entry]) -> None:
+        """Say what the table's words and marks stand for, each once."""
+        notes = dict.fromkeys(entry.score.note for entry in order if entry.score is not None)
+        for note in filter(None, notes):
+            self.say(f"note: {note}")
+        gains = [entry.score.gain for entry in order if entry.score is not None]
+        lines = dict.fromkeys(line for gain in gains if gain is not None for line in gain.reasons)
+        for line in lines:
+            self.say(f"note: no relative gain on {line}")
+
+    def _stops(self, entries: Sequence[Entry]) -> None:
+        """List the courses that were stopped, each once, and count the points that are missing."""
+        stopped = [entry for entry in entries if entry.stopped is not None]
+        stops = list(dict.fromkeys(entry.stopped for entry in stopped if entry.stopped))
+        for stop in stops[:STOPS_SHOWN]:
+            self.stopped(stop)
+        if len(stops) > STOPS_SHOWN:
+            self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more (stops.jsonl)")
+        if stopped:
+            self.say(
+                f"{len(stopped)} points of {len(stops)} stopped courses were not computed; "
+                "without --scheduler and --racing the same command computes them"
+            )
+
+    def _print(self, table: Table) -> None:
+        """Print a table as wide as it is; rich would cut its words to the width of the console."""
+        wide = self._console.options.update(width=10_000)
+        width = Measurement.get(self._console, wide, table).maximum
+        whole = self._console.options.update(width=max(width, self._console.width))
+        self._console.print(Segments(self._console.render(table, whole)), end="")
+
+    def _table(self, *columns: str) -> Table:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right")
+        return table
+
+
+def score_words(score: PointScore) -> list[str]:
+    """Return a score as a table has it, see `SCORE_COLUMNS`."""
+    return [
+        _arg(score),
+        _interval(score),
+        "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
+        f"{score.leaves} of {score.of}",
+    ]
+
+
+def _arg(score: PointScore) -> str:
+    """Return the ARG, with n of N where tasks are left out."""
+    if score.gain is None:
+        return "diverged"
+    arg = score.gain.arg_of_defined
+    if arg is None:
+        return "undefined"
+    return _signed(arg) + ("" if score.gain.arg is not None else "*")
+
+
+def _interval(score: PointScore) -> str:
+    if score.gain is None or score.gain.low is None or score.gain.high is None:
+        return "–"
+    return f"[{_signed(score.gain.low)}, {_signed(score.gain.high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"

@@ -1,0 +1,1 @@
+"""Ray Tune: trainable, session, preflight, metrics."""

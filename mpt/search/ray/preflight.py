@@ -1,0 +1,159 @@
+"""Before a search on a cluster: is every node fit for it?
+
+One small task goes to each node. It looks at the results directory, the versions and the GPUs
+there; the driver compares. All nodes that are not fit are named at once, each with the cure. A
+node that does not answer in time is not fit either.
+
+A node that joins later is not asked: there, a trial compares its own key, which holds backbone,
+data and settings, with the driver's, and refuses to work if they differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpt.errors import UsageError
+from mpt.search.cost.gpu_share import GIB
+from mpt.search.ray.node_sight import MOUNT, Errand, Sight, look, reply_seen, signed, versions
+
+ANSWER_S = 120.0
+"""Seconds a node has to answer: a worker has to start there, on a machine that may be busy."""
+
+_SAME = "install this project and its pinned versions on every node (pip install -e .)"
+
+
+def check_cluster(
+    results: Path | None,
+    *,
+    gpus: float = 0.0,
+    gpu_bytes: int | None = None,
+    answer_s: float = ANSWER_S,
+) -> None:
+    """Ask every node of the cluster this process is connected to.
+
+    Args:
+        results: the results directory; None: do not check storage.
+        gpus: GPUs of a trial, see `Execution.gpus_per_trial`.
+        gpu_bytes: bytes a trial holds on its GPU; None: unknown, memory is not checked.
+        answer_s: seconds until a node that is silent counts as unfit.
+
+    Raises:
+        UsageError: at least one node is not fit; all of them are named, each with the cure.
+    """
+    import ray
+
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    names = node_names(list(nodes.values()))
+    faults: dict[tuple[str, ...], list[str]] = {}
+    with contextlib.ExitStack() as stack:
+        sign = None if results is None else stack.enter_context(signed(results))
+        errands = [Errand(node=node, sign=sign, gpus=gpus > 0) for node in nodes]
+        for node, answer in _ask(errands, answer_s).items():
+            if isinstance(answer, str):
+                found = [answer]
+            else:
+                found = _unfit(answer, nodes[node]["Resources"], gpus, gpu_bytes)
+                if sign is not None and not answer.storage and not reply_seen(sign, node):
+                    found.append(f"what it writes to {results} is not seen here; {MOUNT}")
+            if found:
+                faults.setdefault(tuple(found), []).append(names[node])
+    if faults:
+        raise UsageError(_listed(faults, len(nodes)))
+
+
+def _listed(faults: Mapping[tuple[str, ...], Sequence[str]], nodes: int) -> str:
+    """Return one line: which nodes are unfit, why, and what to do; like ones together."""
+    unfit = sum(len(who) for who in faults.values())
+    groups = (f"{', '.join(who)}: {'; also: '.join(found)}" for found, who in faults.items())
+    marked = " ".join(f"[{number}] {group}" for number, group in enumerate(groups, start=1))
+    return f"{unfit} of {nodes} nodes of the cluster are not fit for this search: {marked}"
+
+
+def node_names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return node id → host name and address, with the id where that is not unique."""
+    names = {
+        node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        for node in nodes
+    }
+    count = Counter(names.values())
+    return {
+        node: name if count[name] == 1 else f"{name} node {node[:8]}"
+        for node, name in names.items()
+    }
+
+
+def _ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
+    """Return for every node what it has seen, or why there is no answer."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # No CPU, so that busy nodes answer too; the process ends with the task, as it may have opened
+    # a GPU.
+    task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
+    asked = {}
+    for errand in errands:
+        there = NodeAffinitySchedulingStrategy(errand.node, soft=False)
+        asked[task.options(scheduling_strategy=there).remote(errand)] = errand.node
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=answer_s)
+    answers: dict[str, Sight | str] = {}
+    for reference in late:
+        answers[asked[reference]] = (
+            f"did not answer within {answer_s:.0f} s; see `ray status` and the node's load, or "
+            "take it out of the cluster"
+        )
+        with contextlib.suppress(Exception):
+            ray.cancel(reference, force=True)
+    for reference in ready:
+        try:
+            answers[asked[reference]] = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # mpt, or a part of it, is missing there
+            answers[asked[reference]] = f"cannot run mpt ({_last_line(error)}); {_SAME}"
+        except ray.exceptions.RayError as error:
+            answers[asked[reference]] = (
+                f"was lost while it was asked ({type(error).__name__}); see `ray status`"
+            )
+    return answers
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def _unfit(
+    sight: Sight, resources: Mapping[str, float], gpus: float, gpu_bytes: int | None
+) -> list[str]:
+    """Return what is wrong with a node, by what it has seen."""
+    faults = [] if sight.storage is None else [sight.storage]
+    here = versions()
+    differ = [
+        f"{name} is {sight.versions.get(name, 'missing')}, but {version} with the driver"
+        for name, version in here.items()
+        if sight.versions.get(name) != version
+    ]
+    if differ:
+        faults.append(f"{', '.join(differ)}; {_SAME}")
+    counted = int(resources.get("GPU", 0)) if gpus > 0 else 0
+    if counted > len(sight.gpus):
+        faults.append(
+            f"Ray counts {counted} GPUs there, but torch sees {len(sight.gpus)}; check nvidia-smi "
+            "and CUDA_VISIBLE_DEVICES, or start Ray there with --num-gpus as it is"
+        )
+    elif counted and gpu_bytes is not None:
+        faults += _too_small(sight.gpus, gpus, gpu_bytes)
+    return faults
+
+
+def _too_small(free: Sequence[int], share: float, gpu_bytes: int) -> list[str]:
+    """Return the GPUs on which the trials that Ray would place there do not fit."""
+    trials = max(1, int(1 / share + 1e-9))
+    return [
+        f"GPU {number} has {size / GIB:.1f} GiB free, but {trials} trials of "
+        f"{gpu_bytes / GIB:.1f} GiB are to share it; raise --gpus-per-trial, free the GPU, or "
+        "take a larger one"
+        for number, size in enumerate(free)
+        if trials * gpu_bytes > size
+    ]

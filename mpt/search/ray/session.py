@@ -1,0 +1,186 @@
+"""Starting and leaving Ray: quiet, local unless told otherwise, never a hang for resources.
+
+The environment has to be set before `ray` is imported: so nothing here imports it at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import Interrupted, MptError, UsageError
+
+if TYPE_CHECKING:
+    from mpt.search.cost.plan import Rates
+    from mpt.search.job import Course, Execution
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own boxes and tables
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default, without the warning about it
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled in `run.py`
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+_STARTS = 3
+"""Attempts to start a local Ray."""
+
+_STORE_BYTES = 128 * 2**20
+"""Object store of a local Ray: only settings travel through it."""
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@contextlib.contextmanager
+def ray_session(
+    execution: Execution,
+    slots_wanted: int,
+    *,
+    results: Path | None = None,
+    say: Callable[[str], None] = _silent,
+) -> Iterator[int]:
+    """Run a block with Ray; give the number of trials that can run at once.
+
+    Args:
+        execution: where trials run.
+        slots_wanted: trials there are.
+        results: the results directory, which every node of a cluster has to share; None: nothing
+            will be written.
+        say: where a line about waiting for a node goes.
+
+    Raises:
+        UsageError: the cluster cannot be reached, a node of it is not fit (`check_cluster`), or no
+            node can ever hold a trial.
+    """
+    prepare_environment(execution.address)
+    import ray
+
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized():  # tests share one Ray
+            _start(execution)
+            stack.callback(ray.shutdown)
+        _silence()
+        from mpt.search.ray.capacity import room_for_trials
+        from mpt.search.ray.preflight import check_cluster
+
+        gpus, cluster = execution.gpus_per_trial, execution.address != "local"
+        slots = room_for_trials(gpus, growing=cluster, say=say)
+        if cluster:
+            # trials that are told to compute on the CPU use no GPU, whatever they reserve
+            check_cluster(results, gpus=0.0 if execution.device == "cpu" else gpus)
+        yield min(slots_wanted, slots)
+
+
+def prepare_environment(address: str) -> None:
+    """Set what Ray reads at import; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "RAY_AUTH_MODE" not in os.environ:
+        # Ray's ports are open to the network. A local Ray gets a token of its own that dies with
+        # it; without one, Ray would leave a token file behind that changes later `ray start`s.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if address == "local":
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _start(execution: Execution) -> None:
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if execution.address != "local":
+        _check_reachable(execution.address)
+        try:
+            ray.init(address=execution.address, **options)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise _unreachable(execution.address, _first_line(error)) from None
+        return
+    options |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    if execution.workers is not None:
+        options["num_cpus"] = execution.workers
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as error:  # Ray raises a bare Exception after 30 s on a busy machine
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise Interrupted(
+                    f"Ray did not start on this machine in {_STARTS} attempts "
+                    f"({_first_line(error)}); when it is less busy, run the same command again"
+                ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_reachable(address: str) -> None:
+    """Knock before Ray does: Ray itself tries for minutes, and no signal ends it then."""
+    target = address
+    if address == "auto":
+        target = os.environ.get("RAY_ADDRESS", "")
+        with contextlib.suppress(OSError):
+            target = target or _current_cluster().read_text().strip()
+        if not target:
+            raise _unreachable(address, "no cluster runs on this machine")
+    host, _, port = target.rpartition("/")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(address, f"{target}: {error}") from None
+
+
+def _current_cluster() -> Path:
+    """Return the file where Ray notes the address of a cluster started on this machine."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return Path(folder, "ray", "ray_current_cluster")
+
+
+def _unreachable(address: str, reason: str) -> UsageError:
+    return UsageError(
+        f"--address is {address!r}, but no Ray answers there ({reason}); start one (ray start "
+        "--head), set RAY_AUTH_MODE as it was set there, or leave --address out"
+    )
+
+
+def on_this_cpu(execution: Execution) -> bool:
+    """Return whether trials run on CPUs like the driver's, so that it can measure for them."""
+    return execution.address == "local" and execution.gpus_per_trial == 0
+
+
+def remote_probe(courses: Sequence[Course], execution: Execution) -> Rates:
+    """Measure the rates where trials run, with what a trial has.
+
+    Raises:
+        MptError: the backbone or the files cannot be read there.
+    """
+    import ray
+
+    from mpt.search.ray.trainable import probe_here
+
+    task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
+    try:
+        return ray.get(task.remote(list(courses), execution.device))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MptError):
+            raise error.cause from None
+        raise
+
+
+def _silence() -> None:
+    """Keep Ray's log lines off the screen: what matters in them is said in our own words."""
+    for name in ("ray", "ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

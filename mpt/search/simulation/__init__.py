@@ -1,0 +1,1 @@
+"""A search on recorded results, in simulated time."""

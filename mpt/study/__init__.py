@@ -1,0 +1,1 @@
+"""What is compared with what: study, spaces, presets, recipes, validation tasks."""

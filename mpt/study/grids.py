@@ -1,0 +1,43 @@
+"""The courses of several methods' spaces on one study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mpt.search.job import Course, courses_of
+from mpt.study.epochs import on_study
+
+if TYPE_CHECKING:
+    from mpt.study.presets import SmokeSize
+    from mpt.study.spaces import Space
+    from mpt.study.study import StudyPlan
+
+
+def grid_courses(
+    plan: StudyPlan,
+    spaces: Sequence[Space],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    size: SmokeSize | None = None,
+) -> list[Course]:
+    """Return the courses of every space, in their order.
+
+    Args:
+        plan: the study.
+        spaces: one a method.
+        samples: random trajectories of each instead of its whole grid.
+        seed: of these draws.
+        size: cuts them down to a smoke run.
+
+    Raises:
+        UsageError: a space has no grid, or fewer trajectories than are to be drawn.
+        DataError: a space counts epochs, and a source task's file is absent or malformed.
+    """
+    courses: list[Course] = []
+    for space in spaces:
+        here = on_study(space, plan)
+        found = here.grid() if samples is None else here.sample(samples, seed)
+        courses += courses_of(plan, found if size is None else size.cut(found))
+    return courses

@@ -1,0 +1,129 @@
+"""What every point of a search shares, read from ``search_spaces/studies.toml``.
+
+The learning rates, steps and batches of downstream tuning are the grid of the same name in
+``prompt_tuning.toml``; a study may lay other values over them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpt.config import EMBEDDED_BACKBONES, DownstreamConfig, PromptConfig, StudyConfig, TextConfig
+from mpt.errors import DataError, UsageError
+from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, Trajectory, load_space
+from mpt.study.toml_file import only_keys, read_toml, table_of
+
+_PARTS: Mapping[str, type] = {
+    "prompt": PromptConfig,
+    "text": TextConfig,
+    "downstream": DownstreamConfig,
+}
+_LISTS = ("lrs",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmokeSize:
+    """How a smoke run cuts a search down (table ``[smoke.search]``)."""
+
+    trajectories: int
+    """Trajectories, from the first on."""
+    steps: tuple[int, ...]
+    """Rungs instead of the space's."""
+    source_tasks: int
+    """Source tasks, from the first available on."""
+
+    def cut(self, trajectories: list[Trajectory]) -> list[Trajectory]:
+        """Return the first few trajectories with the smoke rungs."""
+        few = trajectories[: self.trajectories]
+        return [dataclasses.replace(trajectory, rungs=self.steps) for trajectory in few]
+
+    def cut_space(self, space: Space) -> Space:
+        """Return a space with the smoke rungs."""
+        return dataclasses.replace(space, rungs=self.steps, epochs=())
+
+
+def default_space(backbone: str) -> str:
+    """Return the space that suits a backbone: its embeddings' scale decides."""
+    return "embedded" if backbone in EMBEDDED_BACKBONES else "paper"
+
+
+def load_study(
+    backbone: str, *, smoke: bool = False, precision: str | None = None, folder: Path = SPACES
+) -> StudyConfig:
+    """Return the study preset of a backbone; partition, gym and train seed are the defaults.
+
+    Args:
+        backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
+        smoke: lay the smoke size over it.
+        precision: number format in place of the preset's.
+        folder: where studies.toml and the grid of prompt tuning lie.
+
+    Raises:
+        DataError: studies.toml is not TOML, or holds an unknown key.
+        UsageError: a value in it is not allowed.
+    """
+    path = folder / "studies.toml"
+    tables = read_toml(path)
+    settings = _settings(tables, default_space(backbone), path)
+    grid = _tuning_grid(default_space(backbone), folder)
+    settings["downstream"] = {**grid, **settings["downstream"]}
+    if smoke:
+        for part, values in _settings(tables, "smoke", path).items():
+            settings[part] = {**settings[part], **values} if part in _PARTS else values
+    if precision is not None:
+        settings["precision"] = precision
+    try:
+        parts = {part: kind(**settings.pop(part)) for part, kind in _PARTS.items()}
+        return StudyConfig(backbone=backbone, **parts, **settings)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _tuning_grid(name: str, folder: Path) -> dict[str, Any]:
+    """Return downstream settings from the grid of plain prompt tuning."""
+    space = load_space(PROMPT_TUNING, name, folder)
+    lrs = tuple(point["lr"] for point in space.points())
+    return {**space.fixed, "lrs": lrs, "steps": space.rungs[-1]}
+
+
+def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
+    """Return the size of a smoke run."""
+    path = folder / "studies.toml"
+    table = table_of(read_toml(path).get("smoke", {}), path, "smoke")
+    row = table_of(table.get("search", {}), path, "smoke.search")
+    known = tuple(field.name for field in dataclasses.fields(SmokeSize))
+    only_keys(row, known, path, "smoke.search")
+    for key in known:
+        value = row.get(key)
+        numbers = value if key == "steps" and isinstance(value, list) and value else [value]
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
+            raise DataError(f"{path}: [smoke.search] {key} is {value!r}, but must be numbers ≥ 1")
+    return SmokeSize(
+        trajectories=row["trajectories"],
+        steps=tuple(row["steps"]),
+        source_tasks=row["source_tasks"],
+    )
+
+
+def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    table = table_of(tables.get(name), path, name)
+    extra = ("search",) if name == "smoke" else ()
+    only_keys(table, ("source", "data_seeds", "precision", *_PARTS, *extra), path, name)
+    settings: dict[str, Any] = {}
+    for part, kind in _PARTS.items():
+        row = table_of(table.get(part, {}), path, f"{name}.{part}")
+        only_keys(row, [field.name for field in dataclasses.fields(kind)], path, f"{name}.{part}")
+        settings[part] = {
+            key: tuple(value) if key in _LISTS and isinstance(value, list) else value
+            for key, value in row.items()
+        }
+    if "precision" in table:
+        settings["precision"] = table["precision"]
+    if "data_seeds" in table:
+        seeds = table["data_seeds"]
+        settings["data_seeds"] = tuple(seeds) if isinstance(seeds, list) else seeds
+    return settings

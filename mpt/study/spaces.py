@@ -1,0 +1,297 @@
+"""Search spaces as data: ``search_spaces/<method>.toml`` → trajectories to run.
+
+Settings that make a trajectory (learning rates and the like) are searched; `steps` are rungs of a
+trajectory, because the learning rate is constant and n steps are the beginning of any longer run.
+So 3 × 3 trajectories with 3 rungs are 27 points. Multitask learning may count `epochs` over the
+source tasks' rows instead; how many steps they are depends on the study and on the batch size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mpt
+from mpt.config import DownstreamConfig, UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.seeds import numpy_generator
+from mpt.study.domains import Domain
+from mpt.study.recipes import paper, upstream_steps
+from mpt.study.toml_file import only_keys, read_toml, table_of
+
+SPACES = Path(mpt.__file__).resolve().parent.parent / "search_spaces"
+"""Where the shipped spaces lie."""
+
+PROMPT_TUNING = "prompt_tuning"
+"""Plain prompt tuning: its space holds settings of `DownstreamConfig`, and `lr` for one of `lrs`;
+it has no trajectories."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """One upstream run of a search, with the rungs at which it is scored."""
+
+    config: UpstreamConfig
+    rungs: tuple[int, ...]
+    """Steps at which a point is scored, ascending."""
+
+    @property
+    def name(self) -> str:
+        """Readable name, e.g. ``maml-inner3e-05-outer0.5-k1-b2`` (k inner steps, batch b)."""
+        config = self.config
+        inner = f"-inner{config.inner_lr:g}" if config.method != "multitask" else ""
+        steps = f"-k{config.inner_steps}" if config.method != "multitask" else ""
+        return f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """One table of a space file."""
+
+    name: str
+    method: str
+    title: str
+    source: str
+    domains: tuple[Domain, ...]
+    """Searched settings other than steps."""
+    rungs: tuple[int, ...]
+    """The values of `steps`, ascending; empty where epochs are counted."""
+    epochs: tuple[int, ...] = ()
+    """The values of `epochs`, ascending; empty where steps are counted."""
+    rows: int | None = None
+    """Train and dev rows of the source tasks, which an epoch runs over; None: not known yet."""
+    fixed: Mapping[str, Any]
+    """Settings that are not searched but differ from the defaults."""
+    first: Mapping[str, Any]
+    """The point that is tried first; empty: the grid's own order."""
+
+    def on_rows(self, rows: int) -> Space:
+        """Return the space for source tasks with this many train and dev rows."""
+        return dataclasses.replace(self, rows=rows)
+
+    def grid(self) -> list[Trajectory]:
+        """Return all trajectories of the grid, the first point's first.
+
+        Raises:
+            UsageError: the space holds a range, of which no grid can be made.
+        """
+        return [self.trajectory(point) for point in self.points()]
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return the searched settings of every grid trajectory, the first point's first.
+
+        Raises:
+            UsageError: as for `grid`.
+        """
+        ranges = [domain.name for domain in self.domains if not domain.values]
+        if ranges:
+            raise UsageError(
+                f"space {self.name!r} holds a range for {', '.join(ranges)}, of which no grid can "
+                "be made; use --searcher random or optuna with --num-samples N"
+            )
+        points = list(self.every_point())
+        points.sort(key=lambda point: point != dict(self.first))  # stable: only `first` moves
+        return points
+
+    @property
+    def size(self) -> int | None:
+        """How many different trajectories there are; None if a range of real numbers is one."""
+        members = [domain.members() for domain in self.domains]
+        return math.prod(map(len, members)) if all(members) else None
+
+    def every_point(self) -> Iterator[dict[str, Any]]:
+        """Yield the searched settings of every trajectory; nothing where they are countless."""
+        for row in itertools.product(*(domain.members() for domain in self.domains)):
+            yield dict(zip(self._names(), row, strict=True))
+
+    def check_count(self, count: int) -> None:
+        """Refuse to draw more different trajectories than there are.
+
+        Raises:
+            UsageError: the space holds fewer.
+        """
+        if self.size is not None and count > self.size:
+            raise UsageError(
+                f"--num-samples is {count}, but space {self.name!r} holds {self.size} trajectories"
+            )
+
+    def sample(self, count: int, seed: int) -> list[Trajectory]:
+        """Return `count` distinct trajectories: the first point, then random draws.
+
+        Draw i depends on (seed, i) alone, so a larger count extends a smaller one.
+
+        Raises:
+            UsageError: the space holds fewer than `count` different trajectories.
+        """
+        self.check_count(count)
+        points: list[dict[str, Any]] = [dict(self.first)] if self.first else []
+        for index in itertools.count():
+            if len(points) >= count:
+                break
+            rng = numpy_generator(seed, "random search", self.method, self.name, index)
+            point = {domain.name: domain.at(float(rng.random())) for domain in self.domains}
+            if point not in points:
+                points.append(point)
+        return [self.trajectory(point) for point in points[:count]]
+
+    def _names(self) -> list[str]:
+        return [domain.name for domain in self.domains]
+
+    def trajectory(self, point: Mapping[str, Any]) -> Trajectory:
+        """Return the trajectory with these searched settings.
+
+        Raises:
+            UsageError: epochs are counted and the source tasks' rows are not known.
+        """
+        config = UpstreamConfig(method=self.method, **{**self.fixed, **point})
+        return Trajectory(config=config, rungs=self._rungs(config))
+
+    def _rungs(self, config: UpstreamConfig) -> tuple[int, ...]:
+        if not self.epochs:
+            return self.rungs
+        if self.rows is None:
+            raise UsageError(f"space {self.name!r} counts epochs: it needs the source tasks' rows")
+        recipe = dataclasses.replace(paper(), upstream={config.method: config})
+        return tuple(
+            upstream_steps(
+                dataclasses.replace(recipe, multitask_epochs=epochs), config.method, 0, self.rows
+            )
+            for epochs in self.epochs
+        )
+
+    def settings(self, trajectory: Trajectory) -> dict[str, Any]:
+        """Return the searched settings of a trajectory; the inverse of `trajectory`."""
+        return {name: getattr(trajectory.config, name) for name in self._names()}
+
+
+def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
+    """Read one space of a method.
+
+    Raises:
+        UsageError: there is no such space (the known ones are listed), or a value is not allowed.
+        DataError: the file is not TOML, holds an unknown key, or lacks one.
+    """
+    path = folder / f"{method}.toml"
+    tables = read_toml(path)
+    if name not in tables:
+        raise UsageError(f"space {name!r} is unknown; {path.name} holds {', '.join(tables)}")
+    return _space(method, name, table_of(tables[name], path, name), path)
+
+
+def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Space:
+    only_keys(table, ("title", "source", "search", "fixed", "first"), path, name)
+    for key in ("title", "source", "search"):
+        if key not in table:
+            raise DataError(f"{path}: [{name}] lacks {key!r}")
+    lengths = ("steps", "epochs") if method == "multitask" else ("steps",)
+    searchable = _searchable(method)
+    search = dict(table_of(table["search"], path, f"{name}.search"))
+    only_keys(search, (*searchable, *lengths), path, f"{name}.search")
+    length = [key for key in lengths if key in search]
+    if len(length) != 1:
+        fault = "lacks 'steps'" if not length else "must hold either steps or epochs"
+        raise DataError(f"{path}: [{name}.search] {fault}")
+    fixed = table_of(table.get("fixed", {}), path, f"{name}.fixed")
+    only_keys(fixed, tuple(key for key in searchable if key not in search), path, f"{name}.fixed")
+    rungs = _ascending(_domain(length[0], search.pop(length[0]), path, name), path, name)
+    space = Space(
+        name=name,
+        method=method,
+        title=str(table["title"]),
+        source=str(table["source"]),
+        domains=tuple(_domain(key, row, path, name) for key, row in search.items()),
+        rungs=rungs if length == ["steps"] else (),
+        epochs=rungs if length == ["epochs"] else (),
+        fixed=fixed,
+        first=table_of(table.get("first", {}), path, f"{name}.first"),
+    )
+    _check_values(space, path)
+    return space
+
+
+def _searchable(method: str) -> tuple[str, ...]:
+    kind: type = DownstreamConfig if method == PROMPT_TUNING else UpstreamConfig
+    names = [field.name for field in dataclasses.fields(kind)]
+    own = ("lr",) if method == PROMPT_TUNING else ()
+    return (*own, *(name for name in names if name not in ("method", "lrs", "steps")))
+
+
+def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
+    where = f"{space}.search.{name}"
+    row = table_of(row, path, where)
+    only_keys(row, ("values", "low", "high", "scale", "source", "why"), path, where)
+    if ("values" in row) == ("low" in row or "high" in row):
+        raise DataError(f"{path}: [{where}] must hold either values or low and high")
+    notes = {key: row[key] for key in ("source", "why") if key in row}
+    if "values" in row:
+        values = row["values"]
+        numbers = isinstance(values, list) and values and all(map(_is_number, values))
+        if not numbers or len(set(values)) < len(values):
+            raise DataError(
+                f"{path}: [{where}] values is {values!r}, but must be a list of different numbers"
+            )
+        return Domain(name=name, values=tuple(values), **notes)
+    low, high, scale = row.get("low"), row.get("high"), row.get("scale", "linear")
+    if not (_is_number(low) and _is_number(high) and low < high):
+        raise DataError(
+            f"{path}: [{where}] low is {low!r}, high is {high!r}; must be numbers, low < high"
+        )
+    if scale not in ("linear", "log"):
+        raise DataError(f'{path}: [{where}] scale is {scale!r}, but must be "linear" or "log"')
+    if scale == "log" and low <= 0:
+        raise DataError(f"{path}: [{where}] low is {low!r}, but must be > 0 on a log scale")
+    return Domain(name=name, low=low, high=high, scale=scale, **notes)
+
+
+def _ascending(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
+    values = domain.values
+    fine = values and all(isinstance(value, int) and value >= 1 for value in values)
+    if not fine or list(values) != sorted(values):
+        raise DataError(
+            f"{path}: [{space}.search.{domain.name}] must hold values, whole numbers ≥ 1, "
+            "ascending (they are rungs of one trajectory)"
+        )
+    return tuple(int(value) for value in values)
+
+
+def _check_values(space: Space, path: Path) -> None:
+    """Refuse a space with a value that the settings do not allow, naming file and key."""
+    for key, value in space.fixed.items():
+        _try(space.method, {key: value}, f"{path}: [{space.name}.fixed]")
+    for domain in space.domains:
+        for value in domain.extremes():
+            where = f"{path}: [{space.name}.search.{domain.name}]"
+            _try(space.method, {domain.name: value}, where)
+    if space.first:
+        names = {domain.name for domain in space.domains}
+        if set(space.first) != names:
+            raise DataError(
+                f"{path}: [{space.name}.first] must hold exactly {', '.join(sorted(names))}"
+            )
+        for domain in space.domains:
+            value = space.first[domain.name]
+            if not (_is_number(value) and domain.holds(value)):
+                raise DataError(
+                    f"{path}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
+                    f"[{space.name}.search.{domain.name}]"
+                )
+
+
+def _try(method: str, settings: Mapping[str, Any], where: str) -> None:
+    try:
+        if method == PROMPT_TUNING:
+            lrs = {"lrs": (settings["lr"],)} if "lr" in settings else settings
+            DownstreamConfig(**lrs)
+        else:
+            UpstreamConfig(**settings)
+    except UsageError as error:
+        raise UsageError(f"{where} {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,298 @@
+"""A study with everything loaded: backbone, source items, scored tasks.
+
+The driver resolves a `StudyConfig` into a `StudyPlan` (names only: which tasks are learned from
+and which are scored); each worker opens the plan for itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpt.config import EMBEDDED_BACKBONES, StudyConfig, UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
+from mpt.gym.fewshot import FewShotTask, load_task
+
+if TYPE_CHECKING:
+    from mpt.backbones import Backbone
+    from mpt.trial.fine_tuning import FineTuningConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """A study's settings and the names of its tasks; small, and the same on every node."""
+
+    config: StudyConfig
+    source: tuple[str, ...]
+    """Source tasks that are learned from, in the partition's order."""
+    scored: tuple[str, ...]
+    """Tasks the score runs over."""
+    role: str = "validation"
+    """What the scored tasks are: "validation" tasks of a search, or "target" tasks of a replay."""
+    source_set: str = "all"
+    """Name of the choice of source tasks: "all" of the partition's, or a part of them."""
+    source_shots: int | None = None
+    """Shots of the source tasks' files (`ALL_SHOTS` for all); None: each task's own."""
+    target_shots: int | None = None
+    """Shots of the scored tasks' files (`ALL_SHOTS` for all); None: each task's own."""
+    partial: str | None
+    """What is left out, for the label of every result; None if nothing is."""
+
+
+def plan_study(
+    config: StudyConfig,
+    *,
+    role: str = "validation",
+    scored: Sequence[str] | None = None,
+    source: Sequence[str] | None = None,
+    source_set: str = "all",
+    source_shots: int | None = None,
+    target_shots: int | None = None,
+    allow_missing: bool = False,
+    smoke_sources: int | None = None,
+    smoke_scored: int | None = None,
+) -> StudyPlan:
+    """Find the tasks of a study and check that their files are there.
+
+    Only what will be read is asked for: the source tasks, and the validation tasks of a search or
+    the target tasks of a replay.
+
+    Args:
+        config: the study; `gym` and a local `backbone` path may be relative.
+        role: what is scored, "validation" or "target" tasks.
+        scored: these tasks instead of the catalogue's for the role.
+        source: these source tasks instead of the catalogue's; `source_set` is their name then.
+        source_set: "all", or which part of the sources, see `source_tasks`.
+        source_shots: another sample size of the source tasks, see `gym_folder`.
+        target_shots: the same for the scored tasks.
+        allow_missing: go on without the tasks that are missing; every result is labelled.
+        smoke_sources: take this many available source tasks only (a smoke run).
+        smoke_scored: the same for the scored tasks; None: all that are there.
+
+    Raises:
+        UsageError: partition or source set is unknown (the known ones are listed), the gym is
+            absent, or a task is both learned from and scored.
+        DataError: tasks are missing; all of them are listed.
+    """
+    catalogue = load_catalogue(gym_folder(config.gym))
+    partition = catalogue.partition(config.partition)
+    if scored is None:
+        scored = partition.target if role == "target" else catalogue.validation_tasks
+    if source is None:
+        source = source_tasks(catalogue, partition, source_set)
+    elif both := [name for name in source if name in scored]:
+        raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
+    learned = _available("source", source, config, source_shots)
+    tasks = _available(role, scored, config, target_shots)
+    if (learned.missing or tasks.missing) and not allow_missing and smoke_sources is None:
+        raise DataError(_missing_text(config, role, (learned, tasks)))
+    for part in (learned, tasks):
+        if not part.there:
+            raise DataError(
+                f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
+            )
+    smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
+    smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
+    notes = [", ".join(smoke)] if smoke else []
+    notes += learned.note() + tasks.note()
+    return StudyPlan(
+        config=absolute(config),
+        source=learned.there[:smoke_sources],
+        scored=tasks.there[:smoke_scored],
+        role=role,
+        source_set=source_set,
+        source_shots=source_shots,
+        target_shots=target_shots,
+        partial=f"partial: {'; '.join(notes)}" if notes else None,
+    )
+
+
+def source_tasks(catalogue: Catalogue, partition: Partition, source_set: str) -> tuple[str, ...]:
+    """Return the source tasks of a partition, or a part of them.
+
+    Args:
+        catalogue: names the parts, ``<partition>_<source set>``.
+        partition: whose sources.
+        source_set: "all", or the name of a part, e.g. "12".
+
+    Raises:
+        UsageError: the partition has no such part; those it has are listed.
+    """
+    if source_set == "all":
+        return partition.source
+    known = source_sets(catalogue, partition.name)
+    if source_set not in known:
+        raise UsageError(
+            f"source set {source_set!r} of {partition.name} is unknown; known are "
+            f"{', '.join([*known, 'all'])}"
+        )
+    return known[source_set]
+
+
+def source_sets(catalogue: Catalogue, partition: str) -> dict[str, tuple[str, ...]]:
+    """Return the named parts of a partition's sources: name → tasks."""
+    head = f"{partition}_"
+    return {
+        name.removeprefix(head): tasks
+        for name, tasks in catalogue.source_subsets.items()
+        if name.startswith(head)
+    }
+
+
+def shots_text(shots: int | None) -> str:
+    """Return a sample size for people: "own" for each task's own, "all" for `ALL_SHOTS`."""
+    return "own" if shots is None else str(shots or "all")
+
+
+def gym_folder(gym: str, shots: int | None = None) -> Path:
+    """Return the folder of a gym's few-shot files at a sample size.
+
+    The embedded gym is generated where it is absent. Files of another size than the gym's own are
+    looked for in ``<gym>-<shots>`` (``<gym>-all``), where ``python -m mpt.gym build --shots`` may
+    put them, and without such a folder beside the gym's own files, as CrossFit has them.
+    """
+    if gym == "embedded":
+        from mpt.embedded.gym import ensure_embedded_gym
+
+        return ensure_embedded_gym() if shots is None else ensure_embedded_gym(shots=shots)
+    own = Path(gym).expanduser()
+    if shots is None:
+        return own
+    other = own.with_name(f"{own.name}-{shots or 'all'}")
+    return other if other.is_dir() else own
+
+
+@dataclass(frozen=True)
+class _Available:
+    kind: str
+    gym: Path
+    there: tuple[str, ...]
+    missing: Mapping[str, str]
+
+    def note(self) -> list[str]:
+        if not self.missing:
+            return []
+        total = len(self.there) + len(self.missing)
+        return [f"{len(self.missing)} of {total} {self.kind} tasks missing"]
+
+
+def _available(
+    kind: str, names: Sequence[str], config: StudyConfig, shots: int | None
+) -> _Available:
+    gym = gym_folder(config.gym, shots)
+    missing = missing_tasks(gym, names, config.data_seeds, shots)
+    return _Available(kind, gym, tuple(name for name in names if name not in missing), missing)
+
+
+def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -> str:
+    lost = {name: reason for part in parts for name, reason in part.missing.items()}
+    where = dict.fromkeys(str(part.gym) for part in parts if part.missing)
+    listed = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
+    return (
+        f"{' and '.join(where)}: partition {config.partition} and its {role} tasks lack "
+        f"{len(lost)} tasks: {listed}. Build them (python -m mpt.gym build; other sample sizes "
+        "with --shots K --out GYM-K), or go on without them: --allow-missing labels every result "
+        "as partial"
+    )
+
+
+def absolute(config: StudyConfig) -> StudyConfig:
+    """Return a study whose local paths are absolute: a worker runs in another directory."""
+    gym = config.gym if config.gym == "embedded" else str(Path(config.gym).expanduser().resolve())
+    return dataclasses.replace(config, gym=gym, backbone=absolute_backbone(config.backbone))
+
+
+def absolute_backbone(name: str) -> str:
+    """Return a backbone as plans and records have it: local paths are absolute."""
+    local = Path(name).expanduser()
+    there = name not in EMBEDDED_BACKBONES and local.exists()
+    return str(local.resolve()) if there else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study that is ready to compute."""
+
+    plan: StudyPlan
+    backbone: Backbone
+    items: tuple[FewShotTask, ...]
+    """Upstream items: every source task at every data seed."""
+    scored: Mapping[str, Mapping[int, FewShotTask]]
+    """Scored task → data seed → its few-shot sample."""
+
+    @property
+    def config(self) -> StudyConfig:
+        """The study's settings."""
+        return self.plan.config
+
+    def trajectory_key(self, upstream: UpstreamConfig | FineTuningConfig) -> str:
+        """Return the key of an upstream trajectory on this study's source items.
+
+        Fine-tuning has a key too: of its settings, and of what it is compared with.
+        """
+        from mpt.trial.fine_tuning import FineTuningConfig, fine_tuning_key
+        from mpt.upstream.engine import trajectory_key
+
+        if isinstance(upstream, FineTuningConfig):
+            return fine_tuning_key(self, upstream)
+        config = self.config
+        return trajectory_key(
+            self.backbone,
+            self.items,
+            upstream,
+            config.prompt,
+            config.upstream_text,
+            config.train_seed,
+        )
+
+
+def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
+    """Load the backbone and read the few-shot files.
+
+    Raises:
+        UsageError: the backbone cannot be loaded.
+        DataError: a few-shot file is malformed (file and line).
+    """
+    config = plan.config
+    source = _samples(config, plan.source, plan.source_shots)
+    items = [sample for samples in source.values() for sample in samples.values()]
+    samples = _samples(config, plan.scored, plan.target_shots)
+    if not items:
+        raise UsageError("the study has no source tasks")
+    backbone = backbone_of(config, device)
+    return Study(plan=plan, backbone=backbone, items=tuple(items), scored=samples)
+
+
+def _samples(
+    config: StudyConfig, names: Sequence[str], shots: int | None
+) -> dict[str, dict[int, FewShotTask]]:
+    """Read tasks at a sample size: task → data seed → sample."""
+    gym = gym_folder(config.gym, shots)
+    catalogue = load_catalogue(gym).with_shots(shots)
+    return {
+        name: {seed: load_task(gym, catalogue.task(name), seed) for seed in config.data_seeds}
+        for name in names
+    }
+
+
+def backbone_of(config: StudyConfig, device: str) -> Backbone:
+    """Load a study's backbone, once for all studies in a row that use it.
+
+    Raises:
+        UsageError: there is no such backbone, or its number format is refused.
+    """
+    return _backbone(config.backbone, device, config.prompt.position, config.precision)
+
+
+@functools.lru_cache(maxsize=2)  # fine-tuning may start from another than prompts do
+def _backbone(name: str, device: str, position: str, precision: str) -> Backbone:
+    import torch  # torch and transformers take seconds to import
+
+    from mpt.backbones import load_backbone
+
+    return load_backbone(name, device=device, dtype=getattr(torch, precision), position=position)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mpt.backbones import load_backbone
+from mpt.config import METHODS
+from mpt.errors import UsageError
+from mpt.study.recipes import RECIPES, recipe, upstream_steps
+
+# PROTOCOL §3, row by row: (row, setting, what the paper says, what the released code does).
+ROWS: list[tuple[int, str, Any, Any]] = [
+    (1, "backbone", "google/t5-large-lm-adapt", "google/t5-large-lm-adapt"),
+    (1, "tuning_backbone", "google/t5-large-lm-adapt", "google/t5-v1_1-large"),
+    (3, "upstream.maml.items_per_step", 1, 2),
+    (3, "upstream.fomaml.items_per_step", 1, 2),
+    (3, "upstream.reptile.items_per_step", 1, 2),
+    (3, "upstream.multitask.items_per_step", 1, 1),
+    (4, "max_epochs", None, 120),
+    (5, "prompt.position", "prepend", "append"),
+    (8, "upstream_text.max_input", 512, 512),
+    (8, "upstream_text.max_target", 64, 64),
+    (8, "downstream_text.max_target", 64, 128),
+    (9, "upstream.maml.dropout", 0.0, 0.1),
+    (9, "upstream.multitask.dropout", 0.0, 0.1),
+    (9, "downstream.dropout", 0.0, 0.1),
+    (10, "precision.maml", "bfloat16", "float32"),
+    (10, "precision.multitask", "bfloat16", "float16"),
+    (10, "precision.downstream", "bfloat16", "float16"),
+    (11, "downstream.batch_size", 8, 16),
+    (12, "downstream.steps", 3000, 3000),
+    (12, "downstream.max_epochs", None, 1000),
+    (13, "downstream.select", "best", "last"),
+    (13, "downstream.eval_every", 50, 50),
+    (14, "downstream.beams", 1, 4),
+    (14, "downstream.repetition_penalty", 1.0, 2.5),
+    (14, "downstream.length_penalty", 1.0, 1.0),
+    (14, "downstream.max_generated", 128, 128),
+    (15, "upstream.reptile.reptile_difference", "accumulated", "subtracted"),
+    (16, "upstream.maml.inner_lr", 3e-5, 3e-5),
+    (17, "multitask_epochs", 20, 20),
+    (23, "downstream.max_test", None, 1000),
+    # §2: the table of settings, with the code's 1000 steps where all weights are tuned
+    (0, "steps", 5000, 5000),
+    (0, "upstream.maml.outer_lr", 0.5, 0.5),
+    (0, "upstream.multitask.outer_lr", 0.5, 0.5),
+    (0, "upstream.maml.batch_size", 2, 2),
+    (0, "upstream.fomaml.batch_size", 4, 4),
+    (0, "upstream.reptile.batch_size", 4, 4),
+    (0, "upstream.multitask.batch_size", 4, 4),
+    (0, "upstream.maml.inner_steps", 1, 1),
+    (0, "upstream.fomaml.inner_steps", 1, 1),
+    (0, "upstream.reptile.inner_steps", 10, 10),
+    (0, "downstream.lrs", (0.5, 0.4, 0.3, 0.2), (0.5, 0.4, 0.3, 0.2)),
+    (0, "tuning_lrs", (5e-4, 3e-4, 2e-4, 1e-4), (5e-4, 3e-4, 2e-4, 1e-4)),
+    (0, "tuning_steps", 3000, 1000),
+    (0, "prompt.length", 100, 100),
+]
+
+
+def _setting(name: str, path: str) -> Any:
+    found: Any = recipe(name)
+    for part in path.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize(("row", "path", "said", "done"), ROWS)
+def test_each_row_of_the_protocol_is_selected(row: int, path: str, said: Any, done: Any) -> None:
+    assert _setting("paper", path) == said
+    assert _setting("released", path) == done
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_settings_for_every_method_under_its_own_name(name: str) -> None:
+    upstream = recipe(name).upstream
+    assert set(upstream) == set(METHODS)
+    assert all(config.method == method for method, config in upstream.items())
+    assert recipe(name).name == name
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(UsageError, match="'ours', but must be one of paper, released"):
+        recipe("ours")
+
+
+def test_the_cap_on_epochs_bites_with_few_source_tasks_only() -> None:
+    # PROTOCOL row 4: 12 source tasks with 5 seeds end at 3600 steps; 45 tasks do not.
+    steps = {tasks: upstream_steps(recipe("released"), "maml", 5 * tasks, 0) for tasks in (12, 45)}
+    assert steps == {12: 3600, 45: 5000}
+    assert upstream_steps(recipe("paper"), "maml", 60, 0) == 5000
+
+
+def test_multitask_steps_are_those_of_its_epochs() -> None:
+    # PROTOCOL row 17: 280 060 steps of 4 in 20 epochs are 14 003 batches an epoch.
+    assert upstream_steps(recipe("released"), "multitask", 570, 4 * 14003) == 280060
+    assert upstream_steps(recipe("released"), "multitask", 570, 4 * 14002 + 1) == 280060
+
+
+def test_small_tasks_end_at_two_thousand_steps_in_the_released_recipe() -> None:
+    # PROTOCOL row 12; 16 a class and two classes are 32 rows.
+    assert recipe("released").downstream.steps_on(32) == 2000
+    assert recipe("released").downstream.steps_on(64) == 3000
+    assert recipe("paper").downstream.steps_on(32) == 3000
+
+
+def test_the_released_number_format_of_tuning_is_refused_and_not_replaced() -> None:
+    dtype = getattr(torch, recipe("released").precision["downstream"])
+    with pytest.raises(UsageError, match="float16"):
+        load_backbone("embedded", dtype=dtype)

@@ -1,0 +1,1 @@
+"""Recipe and evidence of the packaged models."""
