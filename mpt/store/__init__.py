@@ -1,0 +1,1 @@
+"""The database of results, and the files beside it."""
