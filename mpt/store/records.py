@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from mpt.metrics import SCORE_CODE
@@ -126,7 +127,7 @@ class StudyRecord:
     """Name of the frozen model."""
     backbone_digest: str
     gym: str
-    """"embedded" or the directory's path."""
+    """"embedded" or the directory's path; only its last part is in the key."""
     partition: str
     role: str
     """"validation" (a search) or "target" (a replay)."""
@@ -170,7 +171,7 @@ class StudyRecord:
     @property
     def _protocol(self) -> dict[str, Any]:
         return {
-            "gym": self.gym,
+            "gym": PurePath(self.gym).name,
             "data_seeds": list(self.data_seeds),
             "train_seed": self.train_seed,
             "precision": self.precision,
