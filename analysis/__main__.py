@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.export_file import Exported
-from analysis.render import RENDERERS
 from mpt.cli.flags import Parser, number
 from mpt.errors import MptError
+
+from .export.file import Exported
+from .tables.render import RENDERERS
 
 
 class _Command(Parser):
@@ -91,7 +92,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(flags: argparse.Namespace) -> int:
-    from analysis.report import ReportOptions, write_report
+    from .report.report import ReportOptions, write_report
 
     budgets = {"steps": flags.budget_steps, "examples": flags.budget_samples}
     options = ReportOptions(
@@ -135,15 +136,15 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(flags: argparse.Namespace) -> int:
-    from analysis.export_optuna import export_optuna
-    from analysis.export_parquet import export_parquet
+    from .export.optuna_storage import export_optuna
+    from .export.parquet import export_parquet
 
     write = export_optuna if flags.kind == "optuna" else export_parquet
     return _exported(write(flags.results, flags.out))
 
 
 def _export_peft(flags: argparse.Namespace) -> int:
-    from analysis.export_peft import export_peft
+    from .export.peft_adapter import export_peft
 
     return _exported(export_peft(flags.prompt, flags.out, flags.base_model, flags.kind))
 
@@ -156,8 +157,8 @@ def _exported(written: Exported) -> int:
 
 
 def _arg(flags: argparse.Namespace) -> int:
-    from analysis.arg import scored_methods
-    from analysis.arg_table import arg_table
+    from .paper.arg_table import arg_table
+    from .tables.arg import scored_methods
 
     table = arg_table(scored_methods(flags.scores, flags.partition))
     sys.stdout.write(RENDERERS[flags.format](table))

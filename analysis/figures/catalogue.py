@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.from_cells import short_backbone
-from analysis.figures.plan import Plan, slug
-from analysis.figures.search_plans import validation_plans
-from analysis.figures.setting_plans import setting_plans
-from analysis.figures.sweep_plans import sweep_plans
-from analysis.records import Study, load_study
 from mpt.gym.catalogue import PARTITIONS
+
+from ..results.cells import Cell
+from ..results.reading import Study, load_study
+from .charts.from_cells import short_backbone
+from .drawing import style
+from .plan import Plan, slug
+from .search_plans import validation_plans
+from .setting_plans import setting_plans
+from .sweep_plans import sweep_plans
 
 
 @dataclass(frozen=True, kw_only=True)

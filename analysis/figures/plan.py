@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis import style
-from analysis.cells import OWN, Cell
-from analysis.style import METHODS, Canvas
+from ..results.cells import OWN, Cell
+from .drawing import style
+from .drawing.style import METHODS, Canvas
 
 DOT = "Dot: mean over data seeds; line: 95 % bootstrap interval over data seeds."
 NAMED = 12

@@ -6,11 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from analysis.cells import Cell
-from analysis.figures.data import Search
-from analysis.figures.from_cells import Group
-from analysis.figures.from_search import searches, unshown, winners
-from analysis.figures.plan import (
+from mpt.gym.catalogue import PARTITIONS
+
+from ..results.cells import Cell
+from ..results.names import in_order
+from ..results.reading import Study
+from .charts.data import Search
+from .charts.from_cells import Group
+from .charts.from_search import searches, unshown, winners
+from .charts.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
+from .drawing.ranking import draw_ablation, draw_ranking, draw_rungs
+from .drawing.settings import draw_importance, draw_maps, draw_parallel
+from .plan import (
     DOT,
     Plan,
     beside,
@@ -20,13 +27,7 @@ from analysis.figures.plan import (
     partial_notes,
     slug,
 )
-from analysis.figures.ranking import draw_ablation, draw_ranking, draw_rungs
-from analysis.figures.setting_plans import group_plans
-from analysis.figures.settings import draw_importance, draw_maps, draw_parallel
-from analysis.names import in_order
-from analysis.records import Study
-from analysis.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
-from mpt.gym.catalogue import PARTITIONS
+from .setting_plans import group_plans
 
 
 def validation_plans(

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.curves import draw_curves, draw_steps_to
-from analysis.figures.data import TaskChart
-from analysis.figures.from_cells import Group, gain_chart, score_chart
-from analysis.figures.from_curves import (
+from ..results.cells import Cell
+from ..results.names import partition_label
+from ..results.reading import Study
+from .charts.data import TaskChart
+from .charts.from_cells import Group, gain_chart, score_chart
+from .charts.from_curves import (
     curves_of,
     evaluations,
     mean_panel,
     steps_to,
     task_panels,
 )
-from analysis.figures.plan import (
+from .drawing import style
+from .drawing.curves import draw_curves, draw_steps_to
+from .drawing.tasks import draw_tasks
+from .plan import (
     DOT,
     Plan,
     beside,
@@ -27,9 +30,6 @@ from analysis.figures.plan import (
     partial_notes,
     slug,
 )
-from analysis.figures.tasks import draw_tasks
-from analysis.names import partition_label
-from analysis.records import Study
 
 
 def setting_plans(

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.from_cells import short_backbone, shots_label, sweep_of
-from analysis.figures.plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
-from analysis.figures.sweeps import draw_sweep
-from analysis.names import in_order, partition_label
 from mpt.gym.catalogue import PARTITIONS
+
+from ..results.cells import Cell
+from ..results.names import in_order, partition_label
+from .charts.from_cells import short_backbone, shots_label, sweep_of
+from .drawing import style
+from .drawing.sweeps import draw_sweep
+from .plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
 
 
 def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:

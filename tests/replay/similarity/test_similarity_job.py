@@ -1,0 +1,126 @@
+"""The whole job at smoke size, from the command line to the report; one run serves all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpt
+from analysis.__main__ import main as analysis_main
+from analysis.paper.answers import paper_comparisons
+from analysis.paper.comparison import NOT_ATTEMPTED
+from analysis.results.reading import load_study
+from analysis.tables.lookup import Lookup
+from analysis.tables.main import result_tables
+from analysis.tables.table import Table
+from mpt.cli.similarity import main
+from mpt.replay.similarity.pairs import load_pairs
+from mpt.replay.similarity.ranking import load_rankings
+
+ROOT = Path(mpt.__file__).resolve().parents[1]
+TARGET = "qa-who_is_where"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the results directory and what the job printed."""
+    results = tmp_path_factory.mktemp("pilot") / "results"
+    job = str(ROOT / "tune_jobs/similarity.py")
+    done = subprocess.run(
+        [sys.executable, job, "--smoke", "--results", str(results), "--keep-prompts"],
+        cwd=results.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return results, done.stdout
+
+
+def _table(results: Path, name: str) -> Table:
+    look = Lookup(load_study(results))
+    return next(one for one in result_tables(look, load_pairs(results)) if one.name == name)
+
+
+def test_the_choice_is_printed_saved_and_in_the_records(run: tuple[Path, str]) -> None:
+    results, printed = run
+    (ranking,) = load_rankings(results)
+    assert ranking.target == TARGET
+    values = [value for _, value in ranking.ranked]
+    assert values == sorted(values, reverse=True)
+    cells = {cell.place.source_set: cell for cell in load_study(results).cells}
+    assert set(cells) == {f"{how}2-{TARGET}" for how in ("highest", "random", "lowest")}
+    for how, expected in (("highest", ranking.ranked[:2]), ("lowest", ranking.ranked[-2:])):
+        cell = cells[f"{how}2-{TARGET}"]
+        assert set(cell.source_tasks) == {name for name, _ in expected}
+        assert set(cell.tasks) == {TARGET}
+        assert cell.sources == 2
+        for name, value in expected:
+            assert f"{name} {value:.3f}" in printed
+    assert printed.splitlines()[-1].endswith("tune_jobs/similarity.py --keep-prompts")
+
+
+def test_table_8_has_three_columns_with_intervals_and_says_what_was_chosen(
+    run: tuple[Path, str],
+) -> None:
+    table = _table(run[0], "table-8")
+    assert table.columns == ("target task", "highest2", "random2", "lowest2")
+    (row,) = table.rows
+    assert row[0].text == TARGET
+    for cell in row[1:]:
+        assert cell.value is not None
+        assert cell.low is not None
+        assert cell.high is not None
+        assert cell.low <= cell.value <= cell.high
+        assert (cell.done, cell.of) == (2, 2)
+    (ranking,) = load_rankings(run[0])
+    first = ", ".join(f"{name} {value:.3f}" for name, value in ranking.ranked[:2])
+    assert table.notes[0] == f"{TARGET}, highest2: {first}"
+    assert len(table.notes) == 3
+
+
+def test_table_7_has_five_pairs_of_either_kind(run: tuple[Path, str]) -> None:
+    results, printed = run
+    table = _table(results, "table-7")
+    kinds = [row[0].text for row in table.rows if row[1].text != "mean"]
+    assert kinds == ["similar"] * 5 + ["dissimilar"] * 5
+    assert printed.startswith("similar: reviews-hotel and reviews-book 0.")
+
+
+def test_the_report_lists_the_sources_on_every_cells_page(
+    run: tuple[Path, str], tmp_path: Path
+) -> None:
+    words = ["report", "--results", str(run[0]), "--out", str(tmp_path), "--no-figures"]
+    assert analysis_main(words) == 0
+    assert "highest2" in (tmp_path / "tables" / "table-8.md").read_text()
+    for cell in load_study(run[0]).cells:
+        page = (tmp_path / "cells" / f"{cell.key}.html").read_text()
+        assert ", ".join(cell.source_tasks) in page
+
+
+def test_the_paper_is_not_reproduced_by_it(run: tuple[Path, str]) -> None:
+    """Other backbone, other tasks, two sources instead of five: nothing of it is compared."""
+    results = run[0]
+    found = paper_comparisons(Lookup(load_study(results)), load_pairs(results))
+    ours = [one for one in found if one.published.place in ("Table 7", "Table 8")]
+    assert len(ours) == 12 + 9
+    assert {one.status for one in ours} == {NOT_ATTEMPTED}
+
+
+def test_a_finished_pilot_is_done_at_once_and_its_prompts_can_be_compared(
+    run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run[0]
+    before = {path: path.stat().st_mtime_ns for path in (results / "points").iterdir()}
+    words = ["--smoke", "--results", str(results)]
+    assert main([*words, "--only", "pilot"]) == 0
+    assert "3 of 3 cells" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (results / "points").iterdir()}
+    # prompts of the one target were kept, and no pair has both of its tasks
+    assert main([*words, "--only", "pairs", "--prompts"]) == 3
+    assert "replay with --keep-prompts" in capsys.readouterr().err
