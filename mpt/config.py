@@ -12,6 +12,20 @@ from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
+_REGISTERED: list[str] = []
+
+
+def known_methods() -> tuple[str, ...]:
+    """Return the names of all upstream methods, registered ones last."""
+    return (*METHODS, *_REGISTERED)
+
+
+def register_method_name(name: str) -> None:
+    """Let a method's name be used in settings (see `mpt.upstream.registry.register`)."""
+    if name not in known_methods():
+        _REGISTERED.append(name)
+
+
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -106,11 +120,14 @@ class UpstreamConfig:
     released code does (PROTOCOL row 15: in float32 nothing but rounding is left of it)."""
     activation_checkpointing: bool = False
     """Recompute activations in first-order passes: less memory, one more forward pass each."""
+    extra: tuple[tuple[str, float], ...] = ()
+    """Settings of the method's own, (name, value): a registered method reads them as attributes,
+    `config.mu`."""
 
     def __post_init__(self) -> None:
         _check(
             self,
-            method=((lambda m: m in METHODS), f"one of {', '.join(METHODS)}"),
+            method=((lambda m: m in known_methods()), f"one of {', '.join(known_methods())}"),
             inner_lr=_POSITIVE,
             outer_lr=_POSITIVE,
             inner_steps=_at_least(1),
@@ -123,7 +140,19 @@ class UpstreamConfig:
                 '"accumulated" or "subtracted"',
             ),
             activation_checkpointing=((lambda on: isinstance(on, bool)), "true or false"),
+            extra=(
+                (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
+                "pairs of a name and a finite number",
+            ),
         )
+
+    def __getattr__(self, name: str) -> float:
+        """Return a setting of the method's own."""
+        if not name.startswith("_"):
+            for own, value in self.__dict__.get("extra", ()):
+                if own == name:
+                    return value
+        raise AttributeError(f"{self.__dict__.get('method')} has no setting {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

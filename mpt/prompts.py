@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import uuid
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mpt.backbones.base import Backbone
@@ -77,13 +78,33 @@ def prompt_digest(prompt: Tensor) -> str:
     return sha.hexdigest()
 
 
+def prompt_bytes(prompt: Tensor, metadata: dict[str, str]) -> bytes:
+    """Return a prompt and its metadata as safetensors."""
+    return save({"prompt": prompt.detach().cpu().contiguous()}, metadata)
+
+
+def prompt_from_bytes(data: bytes, name: str) -> tuple[Tensor, dict[str, str]]:
+    """Return the prompt [P, d] of `prompt_bytes` and its metadata.
+
+    Raises:
+        DataError: the bytes hold no prompt; `name` says where they are from.
+    """
+    try:
+        prompt = load(data)["prompt"]
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise DataError(f"{name}: no readable prompt ({error}); make it anew") from None
+    return prompt, metadata
+
+
 def save_prompt(path: Path, prompt: Tensor, metadata: dict[str, str]) -> None:
     """Write a prompt and its metadata as safetensors; the file is there whole or not at all.
 
     Raises:
         StorageError: the storage is full, gone or closed.
     """
-    content = save({"prompt": prompt.detach().cpu().contiguous()}, metadata)
+    content = prompt_bytes(prompt, metadata)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mpt.config import PRECISIONS
 from mpt.errors import MptError, UsageError
@@ -101,6 +101,12 @@ def add_common(parser: Parser, results: str) -> None:
     add("--gym", default="embedded", help='"embedded" or a directory of few-shot files')
     add("--train-seed", type=whole(0), default=42, help="root of all training randomness")
     add("--results", help=f"results directory (default: {results}, or results/smoke)")
+    add("--store", metavar="URL", help="database (default: mpt.db in the results directory)")
+    add(
+        "--storage",
+        metavar="URI",
+        help="where checkpoints and prompts go: a directory or a bucket",
+    )
     add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
     add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
     add("--fresh", action="store_true", help="move the records so far aside and start anew")
@@ -111,6 +117,7 @@ def add_common(parser: Parser, results: str) -> None:
     add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
     add("--json", action="store_true", help="the result as one JSON document on stdout")
     add("--keep-prompts", action="store_true", help="keep every tuned prompt beside its leaf")
+    add("--dashboard", action="store_true", help="start Ray's dashboard beside a local Ray")
     add("--mlflow", metavar="URI", help="tell an MLflow of the search")
     add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
 
@@ -123,11 +130,25 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
     """
     if flags.results and "://" in flags.results:
         raise UsageError(
-            f"--results is {flags.results!r}, but must be a directory: file locks and renames are "
-            "needed; on a cluster one that all nodes mount (EFS, NFS)"
+            f"--results is {flags.results!r}, but must be a directory; for a cluster put the "
+            "files into a bucket with --storage, and the database beside the driver or on a "
+            "server with --store"
         )
     name = flags.results or ("results/smoke" if flags.smoke else default)
     return Path(name).expanduser().absolute()
+
+
+def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
+    """Return where a job's results go, as `SearchJob` takes it.
+
+    Args:
+        flags: of `add_common`.
+        default: the results directory without ``--results``.
+    """
+    storage = flags.storage
+    if storage is not None and "://" not in storage:
+        storage = str(Path(storage).expanduser().absolute())
+    return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
 
 
 def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> Execution:
@@ -141,6 +162,8 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
+    from mpt.upstream.registry import registered
+
     _check_gpus(flags.gpus_per_trial)
     for package in ("mlflow", "wandb"):
         if getattr(flags, package) is not None and find_spec(package) is None:
@@ -153,6 +176,8 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
         gpus_per_trial=flags.gpus_per_trial,
         mlflow=flags.mlflow,
         wandb=flags.wandb,
+        dashboard=flags.dashboard,
+        methods=registered(),
         resume=command_of(parser, flags),
         next_step=next_step,
     )

@@ -14,21 +14,20 @@ from mpt.cli.flags import (
     command_of,
     execution_of,
     exit_code,
-    results_of,
+    places,
     whole,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
 from mpt.config import StudyConfig
 from mpt.errors import UsageError
-from mpt.search.choosers import Search
-from mpt.search.job import SCHEDULERS, Course, SearchJob, courses_of
+from mpt.search.job import SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
 from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
-from mpt.study.spaces import Space, Trajectory, load_space
+from mpt.study.spaces import Space, load_space
+from mpt.study.specs import TrialSpec, UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan, plan_study
 
 DEFAULT_SAMPLES = 16
-SEARCHERS = ("grid", "random", "optuna")
 
 
 def main(method: str, argv: Sequence[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def _parser(method: str) -> Parser:
     add("--partition", default="random_to_random", help="its source tasks are learned from")
     add("--space", help="table of the space file (default: embedded or paper, by backbone)")
     add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
-    add("--num-samples", type=whole(1), help="trajectories of random or optuna (default: 16)")
+    add("--num-samples", type=whole(1), help="trials of random or optuna (default: 16)")
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
     add("--racing", action="store_true", help="stop who cannot reach the leader any more")
     add_common(parser, "results/search")
@@ -78,20 +77,20 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
     plan = _plan(config, space, flags, size)
     space = on_study(space, plan)
     title = f'space "{space.name}", {space.title}'
-    search, seed = None, flags.train_seed + number
+    suggestions, seed = None, flags.train_seed + number
     if flags.searcher == "optuna":
-        search = _search(space, plan, flags, size, seed)
-        courses: tuple[Course, ...] = (search.first,)
+        suggestions = _suggestions(space, plan, flags, size, seed)
+        trials: tuple[TrialSpec, ...] = (suggestions.first,)
     else:
-        trajectories = _trajectories(space, flags, seed)
-        courses = courses_of(plan, trajectories if size is None else size.cut(trajectories))
+        specs = _specs(space, flags, seed)
+        trials = trials_of(plan, specs if size is None else size.cut(specs))
     return SearchJob(
-        courses=courses,
-        search=search,
+        trials=trials,
+        suggestions=suggestions,
         scheduler=flags.scheduler,
         racing=flags.racing,
-        results=results_of(flags, "results/search"),
         title=title if size is None else f"{title}, at smoke size",
+        **places(flags, "results/search"),
     )
 
 
@@ -107,16 +106,16 @@ def _plan(
     )
 
 
-def _search(
+def _suggestions(
     space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None, seed: int
-) -> Search:
+) -> Suggestions:
     count = _count(space, flags)
     if size is not None:
         space, count = size.cut_space(space), min(count, size.trajectories)
-    return Search(space=space, plan=plan, count=count, seed=seed)
+    return Suggestions(space=space, plan=plan, count=count, seed=seed)
 
 
-def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Trajectory]:
+def _specs(space: Space, flags: argparse.Namespace, seed: int) -> list[UpstreamSpec]:
     if flags.searcher == "random":
         return space.sample(_count(space, flags), seed)
     if flags.num_samples is not None:
@@ -127,7 +126,7 @@ def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Tr
 
 
 def _count(space: Space, flags: argparse.Namespace) -> int:
-    """Return how many trajectories are drawn: as many as asked for, or as there are."""
+    """Return how many trials are drawn: as many as asked for, or as there are."""
     if flags.num_samples is None:
         return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
     space.check_count(flags.num_samples)
@@ -140,7 +139,7 @@ def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> s
     Args:
         parser: of these flags.
         flags: what was asked for.
-        size: trajectories of the space; None: no end of them.
+        size: trials of the space; None: no end of them.
     """
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)

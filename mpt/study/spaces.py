@@ -22,31 +22,23 @@ from mpt.errors import DataError, UsageError
 from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
 from mpt.study.recipes import paper, upstream_steps
+from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
-SPACES = Path(mpt.__file__).resolve().parent.parent / "search_spaces"
-"""Where the shipped spaces lie."""
+_PACKAGE = Path(mpt.__file__).resolve().parent
+SPACES = next(
+    (
+        folder
+        for folder in (_PACKAGE.parent / "search_spaces", _PACKAGE / "search_spaces")
+        if (folder / "studies.toml").is_file()
+    ),
+    _PACKAGE / "search_spaces",
+)
+"""Where the shipped spaces lie: beside the package in a checkout, inside it when installed."""
 
 PROMPT_TUNING = "prompt_tuning"
 """Plain prompt tuning: its space holds settings of `DownstreamConfig`, and `lr` for one of `lrs`;
 it has no trajectories."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
-    """One upstream run of a search, with the rungs at which it is scored."""
-
-    config: UpstreamConfig
-    rungs: tuple[int, ...]
-    """Steps at which a point is scored, ascending."""
-
-    @property
-    def name(self) -> str:
-        """Readable name, e.g. ``maml-inner3e-05-outer0.5-k1-b2`` (k inner steps, batch b)."""
-        config = self.config
-        inner = f"-inner{config.inner_lr:g}" if config.method != "multitask" else ""
-        steps = f"-k{config.inner_steps}" if config.method != "multitask" else ""
-        return f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +66,7 @@ class Space:
         """Return the space for source tasks with this many train and dev rows."""
         return dataclasses.replace(self, rows=rows)
 
-    def grid(self) -> list[Trajectory]:
+    def grid(self) -> list[UpstreamSpec]:
         """Return all trajectories of the grid, the first point's first.
 
         Raises:
@@ -120,7 +112,7 @@ class Space:
                 f"--num-samples is {count}, but space {self.name!r} holds {self.size} trajectories"
             )
 
-    def sample(self, count: int, seed: int) -> list[Trajectory]:
+    def sample(self, count: int, seed: int) -> list[UpstreamSpec]:
         """Return `count` distinct trajectories: the first point, then random draws.
 
         Draw i depends on (seed, i) alone, so a larger count extends a smaller one.
@@ -142,14 +134,14 @@ class Space:
     def _names(self) -> list[str]:
         return [domain.name for domain in self.domains]
 
-    def trajectory(self, point: Mapping[str, Any]) -> Trajectory:
+    def trajectory(self, point: Mapping[str, Any]) -> UpstreamSpec:
         """Return the trajectory with these searched settings.
 
         Raises:
             UsageError: epochs are counted and the source tasks' rows are not known.
         """
         config = UpstreamConfig(method=self.method, **{**self.fixed, **point})
-        return Trajectory(config=config, rungs=self._rungs(config))
+        return UpstreamSpec(config=config, rungs=self._rungs(config))
 
     def _rungs(self, config: UpstreamConfig) -> tuple[int, ...]:
         if not self.epochs:
@@ -164,7 +156,7 @@ class Space:
             for epochs in self.epochs
         )
 
-    def settings(self, trajectory: Trajectory) -> dict[str, Any]:
+    def settings(self, trajectory: UpstreamSpec) -> dict[str, Any]:
         """Return the searched settings of a trajectory; the inverse of `trajectory`."""
         return {name: getattr(trajectory.config, name) for name in self._names()}
 

@@ -14,8 +14,6 @@ episodes of four rows, it changed the CPU seconds of a step by +2 % (MAML), −2
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import time
@@ -29,6 +27,7 @@ from mpt.backbones.base import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.gym.episodes import Episode
+from mpt.keys import changed, key_of
 from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
@@ -224,14 +223,18 @@ def trajectory_key(
     text: TextConfig,
     root_seed: int,
 ) -> str:
-    """Return the SHA-256 of everything that can change a trajectory, its length excepted."""
+    """Return the key of everything that can change a trajectory, its length excepted."""
+    resolved = resolve(config, backbone)
     identity = {
-        "schema": SCHEMA,
-        "config": dataclasses.asdict(resolve(config, backbone)),
-        "prompt": dataclasses.asdict(prompt_config),
-        "text": dataclasses.asdict(text),
+        "code": SCHEMA,
+        "config": {"method": config.method, **changed(resolved)},
+        "prompt": changed(prompt_config),
+        "text": changed(text),
         "backbone": backbone.digest,
         "data": [[task.name, task.seed, task.digest] for task in tasks],
         "root_seed": root_seed,
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    version = UPSTREAM_METHODS[config.method].version
+    if version:
+        identity["version"] = version
+    return key_of("upstream", identity)

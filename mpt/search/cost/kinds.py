@@ -31,8 +31,8 @@ def _engine(trajectory: Any) -> str:
     return engine + checkpoints + dropout
 
 
-def leaf_kind(study: StudyConfig, tuned: str) -> str:
-    """Return the kind of a study's leaves; `tuned` is "prompt" or "weights"."""
+def run_kind(study: StudyConfig, tuned: str) -> str:
+    """Return the kind of a study's runs; `tuned` is "prompt" or "weights"."""
     down = study.downstream
     search = f", {down.beams} beams" if down.beams > 1 else ""
     dropout = ", dropout" if down.dropout else ""
