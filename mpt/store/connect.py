@@ -19,7 +19,6 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.pool import QueuePool
 
 from mpt.errors import DataError, UsageError
-from mpt.store import schema
 from mpt.store.errors import (
     AGAIN,
     ELSEWHERE,
@@ -30,6 +29,7 @@ from mpt.store.errors import (
     storage_errors,
 )
 from mpt.store.filesystems import is_passing, over_network
+from mpt.store.sql import schema
 
 BUSY_S = 60.0
 """Seconds that a process waits for another one that writes."""

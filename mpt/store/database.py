@@ -25,18 +25,21 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from mpt.errors import DataError, UsageError
-from mpt.store import inserting, queries, rows, schema
 from mpt.store.connect import WRITE, Connections
 from mpt.store.errors import ELSEWHERE, database_errors
 from mpt.store.keys import canonical, digest
 from mpt.store.location import FILE, database_url, old_format_note
 from mpt.store.records import Artifact, Point, Run, ScoreRow, Stop, StudyRecord
+from mpt.store.sql import inserting, queries, rows, schema
 
 if TYPE_CHECKING:
     pass
 
 ATTEMPTS = 20
 """How often a transaction is begun anew when another process brought the same rows meanwhile."""
+
+if TYPE_CHECKING:
+    import pandas
 
 T = TypeVar("T")
 
@@ -72,13 +75,25 @@ class Database:
 
     def has_table(self, name: str) -> bool:
         """Return whether a table is there, also one of another program."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return sa.inspect(connection).has_table(name)
 
     @property
     def path(self) -> Path | None:
         """The file of an SQLite database."""
         return self._connections.path
+
+    def table(self, name: str) -> pandas.DataFrame:
+        """Return "studies", "runs" or "points" as a frame, one row each, all joined in.
+
+        See `mpt.store.frames` for the columns.
+
+        Raises:
+            ValueError: there is no such frame.
+        """
+        from mpt.store.frames import frame
+
+        return frame(self, name)
 
     def close(self) -> None:
         """Close every connection; of SQLite, only the database's file stays."""
@@ -95,12 +110,12 @@ class Database:
 
     def present(self, keys: Collection[str]) -> set[str]:
         """Return those keys whose runs are there."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return set(queries.ids(connection, schema.run.c.key, keys))
 
     def runs(self, keys: Collection[str]) -> dict[str, Run]:
         """Return the runs that are there, by their keys."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.matching(connection, queries.RUNS, schema.run.c.key, keys)
             return {row["key"]: rows.run_of(row) for row in found}
 
@@ -131,13 +146,13 @@ class Database:
 
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the oldest first."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(sa.select(schema.study).order_by(schema.study.c.id))
             return [rows.study_of(row) for row in found.mappings()]
 
     def study(self, key: str) -> StudyRecord | None:
         """Return the study of a key, or None."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = queries.matching(
                 connection, sa.select(schema.study), schema.study.c.key, [key]
             )
@@ -163,7 +178,7 @@ class Database:
         query = (
             queries.POINTS if study is None else queries.POINTS.where(schema.study.c.key == study)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(query.order_by(schema.point.c.id)).mappings().all()
             return queries.with_runs(connection, found)
 
@@ -172,7 +187,7 @@ class Database:
 
         The runs of a point come in the order of their keys.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = list(queries.matching(connection, queries.POINTS, schema.point.c.key, keys))
             return {point.key: point for point in queries.with_runs(connection, found)}
 
@@ -182,7 +197,7 @@ class Database:
         This is all that relative gains are computed from; a run that serves several points comes
         once for each.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [
                 ScoreRow._make(row)
                 for some in queries.chunks(points)
@@ -204,7 +219,7 @@ class Database:
 
     def stops(self) -> list[Stop]:
         """Return all stops, the oldest first."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(sa.select(schema.stop).order_by(schema.stop.c.id))
             return [rows.stop_of(row) for row in found.mappings()]
 
@@ -239,7 +254,7 @@ class Database:
             query = query.where(table.c.kind == kind)
         if owner is not None:
             query = query.where(table.c.owner == owner)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [rows.artifact_of(row) for row in connection.execute(query).mappings()]
 
     def put_document(self, kind: str, name: str, body: Any) -> None:
@@ -273,7 +288,7 @@ class Database:
         """
         table = schema.document
         query = sa.select(table).where(table.c.kind == kind).order_by(table.c.name)
-        with self._reading() as connection:
+        with self.reading() as connection:
             found = connection.execute(query).mappings().all()
         bodies = {row["name"]: json.loads(row["body"]) for row in found}
         for row in found:
@@ -287,7 +302,8 @@ class Database:
     # --- transactions ----------------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection for reading, whose errors are ours; every query sees one moment."""
         self._connections.check_place()
         with database_errors(self.name), self._connections.engine.connect() as connection:
             yield connection

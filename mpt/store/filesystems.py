@@ -1,9 +1,15 @@
-"""What a file system can do."""
+"""What a file system can do, and files on it that are whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import secrets
+import stat
 from pathlib import Path
+
+from mpt.errors import DataError
 
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 
@@ -36,3 +42,62 @@ def over_network(folder: Path) -> bool:
         if len(mount.parts) >= best and place.is_relative_to(mount):  # later mounts hide earlier
             best, kind = len(mount.parts), words[words.index("-") + 1]
     return kind in _NETWORK
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all, in the place of what is there.
+
+    Raises:
+        OSError: the file system refused; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path, at_most: int | None = None) -> bytes:
+    """Return what a file holds.
+
+    Args:
+        path: the file.
+        at_most: bytes; a larger file is not ours, and not read into memory.
+
+    Raises:
+        DataError: it is absent, too large, or no file (opening a pipe may never end).
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is not there") from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+            raise
+        raise DataError(f"{path}: is not a file ({os.strerror(error.errno)})") from None
+    with open(descriptor, "rb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: is not a file")
+        if at_most is not None and found.st_size > at_most:
+            raise DataError(f"{path}: has {found.st_size} bytes, but must have at most {at_most}")
+        return file.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from mpt.store.schema import VERSION_TABLE, metadata
+from mpt.store.sql.schema import VERSION_TABLE, metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

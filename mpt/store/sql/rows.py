@@ -1,4 +1,4 @@
-"""Between records (`mpt.store.records`) and rows of the tables (`mpt.store.schema`)."""
+"""Between records (`mpt.store.records`) and rows of the tables (`mpt.store.sql.schema`)."""
 
 from __future__ import annotations
 

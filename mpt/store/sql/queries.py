@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from mpt.store import rows, schema
 from mpt.store.records import Point
+from mpt.store.sql import rows, schema
 
 CHUNK = 1000
 """Keys that one statement names; databases limit the number."""

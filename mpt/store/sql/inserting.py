@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from mpt.errors import DataError
-from mpt.store import rows, schema
-from mpt.store.queries import ids
 from mpt.store.records import Point, Run
+from mpt.store.sql import rows, schema
+from mpt.store.sql.queries import ids
 
 
 def insert(connection: Connection, table: Table, entries: Sequence[dict[str, Any]]) -> None:
