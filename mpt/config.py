@@ -13,6 +13,7 @@ from mpt.errors import UsageError
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
 _REGISTERED: list[str] = []
+_WITHOUT_INNER = {"multitask", "prompt_tuning", "fine_tuning"}
 
 
 def known_methods() -> tuple[str, ...]:
@@ -20,10 +21,21 @@ def known_methods() -> tuple[str, ...]:
     return (*METHODS, *_REGISTERED)
 
 
-def register_method_name(name: str) -> None:
-    """Let a method's name be used in settings (see `mpt.upstream.registry.register`)."""
+def register_method_name(name: str, *, adapts: bool = True) -> None:
+    """Let a method's name be used in settings (see `mpt.upstream.registry.register`).
+
+    Args:
+        name: the method's name.
+        adapts: whether it has an inner loop.
+    """
     if name not in known_methods():
         _REGISTERED.append(name)
+    (_WITHOUT_INNER.discard if adapts else _WITHOUT_INNER.add)(name)
+
+
+def adapts(method: str) -> bool:
+    """Return whether `inner_lr` and `inner_steps` mean anything to a method."""
+    return method not in _WITHOUT_INNER
 
 
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")

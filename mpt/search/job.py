@@ -74,6 +74,12 @@ class SearchJob:
         if self.scheduler == "asha":
             for trial in self.trials:
                 _check_rungs(trial)
+        compared = {(trial.plan, trial.method) for trial in self.trials}
+        if self.scheduler != "none" and len(compared) > 1:
+            raise UsageError(
+                f"a scheduler compares trials of one method in one study, but {len(compared)} are "
+                "searched; search them one after the other, or with --scheduler none"
+            )
 
     @property
     def url(self) -> str:

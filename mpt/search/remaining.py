@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from mpt.errors import MptError
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
+from mpt.store.records import point_key
+from mpt.study.record import study_record
 from mpt.study.specs import FineTuningConfig, TrialSpec
 from mpt.trial.files import load_rung
 from mpt.trial.runs import (
@@ -18,18 +20,17 @@ from mpt.trial.runs import (
     keys_of,
     learned_packs,
     tuned_study,
+    upstream_key,
 )
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
-    from mpt.search.leaderboard import Leaderboard
     from mpt.store.artifacts import Artifacts
     from mpt.study.study import Study, StudyPlan
     from mpt.trial.store import TrialStore
 
 
 def remaining_work(
-    board: Leaderboard,
     trials: Sequence[TrialSpec],
     studies: Callable[[StudyPlan], Study],
     store: TrialStore,
@@ -40,13 +41,12 @@ def remaining_work(
     Runs that several trials share are counted once, with the first of them.
 
     Args:
-        board: the job's points.
-        trials: those that are expected to run; all of their studies are on the leaderboard.
+        trials: those that are expected to run.
         studies: opens a study.
         store: the database.
         artifacts: where prompts at rungs are.
     """
-    count = _Count(board, store, artifacts)
+    count = _Count(store, artifacts)
     found: dict[int, TrialWork] = {}
     for plan in dict.fromkeys(trial.plan for trial in trials):
         study = studies(plan)
@@ -69,8 +69,8 @@ def remaining_work(
 class _Count:
     """Counts, one study after the other."""
 
-    def __init__(self, board: Leaderboard, store: TrialStore, artifacts: Artifacts) -> None:
-        self._board, self._store, self._artifacts = board, store, artifacts
+    def __init__(self, store: TrialStore, artifacts: Artifacts) -> None:
+        self._store, self._artifacts = store, artifacts
         self._own: set[tuple[str, int, tuple[str, ...]]] = set()
         self._tuned: set[str] = set()
         self._reached: dict[str, int] = {}
@@ -92,8 +92,9 @@ class _Count:
         """Count a trial's points, upstream steps and own runs."""
         if isinstance(trial.upstream.config, FineTuningConfig):
             return self._take_fine_tuning(study, trial)
-        index, packs = self._index(study, trial), baseline_packs(study)
-        key, rungs = self._board.upstream[index], trial.upstream.rungs
+        packs, rungs = baseline_packs(study), trial.upstream.rungs
+        key = upstream_key(study, trial.upstream.config)
+        stored = self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
         reached, steps, points = self._reached.get(key, 0), 0, 0
         per_point = [run for pack in packs for run in pack.runs]
@@ -101,7 +102,7 @@ class _Count:
         self._reached[key] = max(reached, rungs[-1])
         for rung in rungs:
             missing: Sequence[PlannedRun] = ()
-            if self._board.entry(index, rung).record is None:
+            if rung not in stored:
                 points += 1
                 own = self._rung_packs(study, key, rung)
                 steps += 0 if own else max(0, rung - reached)
@@ -130,7 +131,7 @@ class _Count:
         self._tuned |= {run.key for run in new}
         there = self._store.present([run.key for run in new])
         left = [run for run in new if run.key not in there]
-        stored = self._board.entry(self._index(study, trial), 0).record is not None
+        stored = len(self._stored(study, upstream_key(study, config), (0,)))
         self.points_there += stored
         self.runs += len(new)
         self.runs_there += len(new) - len(left)
@@ -141,8 +142,11 @@ class _Count:
             points=1 - stored,
         )
 
-    def _index(self, study: Study, trial: TrialSpec) -> int:
-        return self._board.add(trial, study)
+    def _stored(self, study: Study, upstream: str, rungs: Sequence[int]) -> set[int]:
+        """Return the rungs whose points are stored."""
+        record = study_record(study).key
+        keys = {point_key(record, upstream, rung): rung for rung in rungs}
+        return {keys[key] for key in self._store.points(list(keys))}
 
     def _rung_packs(self, study: Study, key: str, steps: int) -> list[RunPack]:
         """Return the packs of a rung whose prompt is stored, else none."""

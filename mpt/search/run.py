@@ -149,9 +149,7 @@ def peek(job: SearchJob) -> Iterator[Look]:
         job = with_known_trials(job, database)
         board = Leaderboard(job, open_plan, database)
         entries, expected = board.entries(), expected_trials(job, board)
-        work = remaining_work(
-            board, expected, open_plan, TrialStore(database), Artifacts(job.files)
-        )
+        work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
         yield Look(job, board, entries, expected, work)
 
 
@@ -226,7 +224,7 @@ class _Driver:
         if job.suggestions is not None:  # whoever chooses hands out the other trials
             groups = [group for group in groups if not group.indices]
         expected = expected_trials(job, board)
-        work = self._work(board, expected)
+        work = self._work(expected)
         show.header(work, board)
         failures: dict[str, str] = {}
         if groups or _suggestions_left(job, board):
@@ -239,9 +237,9 @@ class _Driver:
         self._finish(board, entries, failures, code, missing, time.perf_counter() - began)
         return code
 
-    def _work(self, board: Leaderboard, expected: Sequence[TrialSpec]) -> RemainingWork:
+    def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
-        return remaining_work(board, expected, open_plan, store, files)
+        return remaining_work(expected, open_plan, store, files)
 
     def _compute(
         self,

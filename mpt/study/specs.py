@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mpt.config import DownstreamConfig, UpstreamConfig
+from mpt.config import DownstreamConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.store.records import BASELINE
 from mpt.study.study import StudyPlan, shots_text
@@ -68,9 +68,8 @@ class UpstreamSpec:
             return f"{config.method}-{len(down.lrs)}lrs-{down.steps}steps"
         if isinstance(config, PromptTuningConfig):
             return config.method
-        adapts = config.method != "multitask"
-        inner = f"-inner{config.inner_lr:g}" if adapts else ""
-        steps = f"-k{config.inner_steps}" if adapts else ""
+        inner = f"-inner{config.inner_lr:g}" if adapts(config.method) else ""
+        steps = f"-k{config.inner_steps}" if adapts(config.method) else ""
         extra = "".join(f"-{name}{value:g}" for name, value in config.extra)
         return (
             f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}{extra}"

@@ -7,13 +7,13 @@ method must do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mpt.config import METHODS, register_method_name
+from mpt.config import METHODS, UpstreamConfig, register_method_name
 from mpt.errors import UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
@@ -21,7 +21,6 @@ from mpt.upstream import fomaml, maml, multitask, reptile
 from mpt.upstream.losses import ItemRows, UnionRows
 
 if TYPE_CHECKING:
-    from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
     from mpt.upstream.losses import EpisodeLoss
 
@@ -86,8 +85,20 @@ def register(name: str, method: Method) -> None:
         raise UsageError(f"method name is {name!r}, but must be letters, digits and _")
     if name in METHODS or name in ("prompt_tuning", "fine_tuning"):
         raise UsageError(f"method name {name!r} is a built-in method's; take another")
-    register_method_name(name)
+    register_method_name(name, adapts=method.adapts)
     UPSTREAM_METHODS[name] = method
+
+
+def config_of(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
+    """Return the settings of a method; its own ones, with their defaults, go to `extra`.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+    own = dict(UPSTREAM_METHODS[method].settings) if method in UPSTREAM_METHODS else {}
+    extra = {name: float(settings.get(name, value)) for name, value in own.items()}
+    common = {name: value for name, value in settings.items() if name not in own}
+    return UpstreamConfig(method=method, extra=tuple(sorted(extra.items())), **common)
 
 
 def registered() -> dict[str, Method]:

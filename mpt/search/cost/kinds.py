@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpt.config import adapts
+
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
 
@@ -17,7 +19,7 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"
-    inner = "" if trajectory.method == "multitask" else f" {trajectory.inner_steps} inner,"
+    inner = "" if not adapts(trajectory.method) else f" {trajectory.inner_steps} inner,"
     return (
         f"{trajectory.method},{inner} batch {trajectory.batch_size} × {trajectory.items_per_step}"
         f"{_engine(trajectory)}, {_model(study)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpt.config import adapts
 from mpt.study.study import shots_text
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ _STUDY: dict[str, Callable[[TrialSpec], Any]] = {
 _SETTINGS = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step")
 """What may differ between trials."""
 
-_UNUSED = {"multitask": ("inner_lr", "inner_steps")}
-"""Settings that a method does not read."""
+_INNER = ("inner_lr", "inner_steps")
+"""Settings that a method without an inner loop does not read."""
 
 
 class Columns:
@@ -41,7 +42,10 @@ class Columns:
         )
         self.names: list[str] = []
         self._widths: list[int] = []
-        for name in (*_STUDY, *(_SETTINGS if settings else ())):
+        own = [
+            name for trial in job.trials for name, _ in getattr(trial.upstream.config, "extra", ())
+        ]
+        for name in (*_STUDY, *((*_SETTINGS, *dict.fromkeys(own)) if settings else ())):
             values = [_value(trial, name) for trial in job.trials]
             different = len(set(values)) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):
@@ -60,7 +64,7 @@ class Columns:
 
 def _value(trial: TrialSpec, name: str) -> Any:
     config = trial.upstream.config
-    if name in _UNUSED.get(config.method, ()):
+    if name in _INNER and not adapts(config.method):
         return None
     return _STUDY[name](trial) if name in _STUDY else getattr(config, name, None)
 

@@ -44,6 +44,21 @@ class RecordedTrial:
     status: str = "RUNNING"
 
 
+class NoTrials:
+    """Tune's controller as a scheduler sees it while records are told: nothing runs."""
+
+    def get_trials(self) -> list[Any]:
+        """Return no trials."""
+        return []
+
+    get_live_trials = get_trials
+
+
+def _settings(config: Mapping[str, Any]) -> object:
+    """Return what is the same in every session of a trial's configuration."""
+    return frozenset((name, config[name]) for name in config if name not in ("trial", "gpus"))
+
+
 def asha(rungs: Sequence[int]) -> ASHAScheduler:
     """Return Tune's ASHA over the rungs of a trial (they have one ratio).
 
@@ -116,6 +131,7 @@ class RungScheduler(FIFOScheduler):
         self._group_of, self._on_stop, self._on_problem = group_of, on_stop, on_problem
         self._rungs: dict[str, int] = {}
         self._added: set[str] = set()
+        self._recorded: dict[object, list[dict[str, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its scheduler, and nobody reads that."""
@@ -124,24 +140,46 @@ class RungScheduler(FIFOScheduler):
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Hand on what is searched for."""
         super().set_search_properties(metric, mode, **spec)
-        if self._inner is not None and not isinstance(self._inner, ASHAScheduler):
-            with contextlib.suppress(Exception):  # it has a metric of its own
+        if self._inner is not None:
+            with contextlib.suppress(Exception):  # one that has a metric refuses another
                 self._inner.set_search_properties(metric, mode, **spec)
         return True
 
-    def replay(self, config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
-        """Take in what is on record of a trial of an earlier session; nothing is decided."""
+    def replay(
+        self,
+        config: Mapping[str, Any],
+        results: Sequence[Mapping[str, Any]],
+        *,
+        over: bool = True,
+    ) -> None:
+        """Take in what is on record of a trial of an earlier session; nothing is decided.
+
+        Args:
+            config: the trial's.
+            results: one a rung that it reached.
+            over: it does not run again; otherwise it is taken in as the trial that goes on.
+        """
+        if not over:
+            self._recorded[_settings(config)] = [dict(result) for result in results]
+            return
         trial: Any = RecordedTrial(f"recorded-{config['trial']}", config, {})
         for result in results:
             trial.last_result = result
-            self._decide(None, trial, dict(result))
+            if result.get("done"):
+                self.on_trial_complete(NoTrials(), trial, dict(result))
+            else:
+                self._decide(NoTrials(), trial, dict(result))
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Tell the scheduler of a trial of the search."""
-        if self._inner is not None and self._searched(trial) and trial.trial_id not in self._added:
-            self._added.add(trial.trial_id)
+        if not self._searched(trial) or trial.trial_id in self._added:
+            return
+        self._added.add(trial.trial_id)
+        if self._inner is not None:
             with self._shielded():
                 self._inner.on_trial_add(tune_controller, trial)
+        for result in self._recorded.pop(_settings(trial.config), ()):
+            self._decide(NoTrials(), trial, result)
 
     def on_trial_result(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
@@ -158,37 +196,54 @@ class RungScheduler(FIFOScheduler):
         steps = int(result.get("rung_steps") or 0)
         if not self._searched(trial) or not steps or self._rungs.get(trial.trial_id) == steps:
             return CONTINUE, None
+        self.on_trial_add(tune_controller, trial)
+        if self._rungs.get(trial.trial_id) == steps:  # it was on record
+            return CONTINUE, None
         self._rungs[trial.trial_id] = steps
-        last = bool(result.get("done"))
         answer, reasons = CONTINUE, []
         with self._shielded():
             if self._inner is not None:
-                if trial.trial_id not in self._added:
-                    self._added.add(trial.trial_id)
-                    self._inner.on_trial_add(tune_controller, trial)
                 answer = self._inner.on_trial_result(tune_controller, trial, result)
-                if answer == STOP and not last:
+                if answer == STOP:
                     text = f"score {float(result['score']):+.4g} fell behind those at this rung"
                     reasons.append((self._name, text))
-            if self._racing is not None:
-                reason = self._racing.decide(self._group_of(trial.config), result)
-                if reason is not None and not last:
-                    reasons.append(("racing", reason))
-        if not reasons:
-            return (CONTINUE if last and answer == STOP else answer), None
+        reason = self._race(trial, result)
+        if reason is not None:
+            reasons.append(("racing", reason))
+        if result.get("done") or not reasons:  # nobody is stopped at the end
+            return (CONTINUE if answer == STOP else answer), None
         by, reason = reasons[0]
         return STOP, StopDecision(steps, by, reason)
+
+    def _race(self, trial: Any, result: Mapping[str, Any]) -> str | None:
+        """Let a rung take part in the race; return why its trial cannot win, or None."""
+        with self._shielded():
+            if self._racing is not None:
+                return self._racing.decide(self._group_of(trial.config), result)
+        return None
 
     def on_trial_complete(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
     ) -> None:
-        """Take in the last report of a trial, which `on_trial_result` is not asked about."""
-        self._decide(tune_controller, trial, result)
+        """Take in the last report of a trial, which `on_trial_result` is not asked about.
+
+        One that ends without a further rung (it failed, or was given up on the way) is told as an
+        error: its report has no score, or one that the scheduler has seen.
+        """
+        steps = int((result or {}).get("rung_steps") or 0)
+        if not self._searched(trial) or not steps or self._rungs.get(trial.trial_id) == steps:
+            self._tell("on_trial_error", tune_controller, trial)
+            return
+        self.on_trial_add(tune_controller, trial)
+        if self._rungs.get(trial.trial_id) != steps:
+            self._rungs[trial.trial_id] = steps
+            self._race(trial, result)
         self._tell("on_trial_complete", tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Hand on that a trial failed."""
+        """Hand on that a trial failed; if it is started again, it is added again."""
         self._tell("on_trial_error", tune_controller, trial)
+        self._added.discard(trial.trial_id)
 
     def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Hand on that a trial was taken out."""
@@ -197,15 +252,16 @@ class RungScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Return plain prompt tuning first, then what the scheduler would run."""
         trials = tune_controller.get_trials()
-        if self._inner is None or any(
+        baseline_waits = any(
             trial.status == "PENDING" and not self._searched(trial) for trial in trials
-        ):
-            chosen: TuneTrial | None = super().choose_trial_to_run(tune_controller)
-            return chosen
-        with self._shielded():
-            found: TuneTrial | None = self._inner.choose_trial_to_run(tune_controller)
-            return found
-        return None
+        )
+        chosen: TuneTrial | None
+        if self._inner is not None and not baseline_waits:
+            with self._shielded():
+                chosen = self._inner.choose_trial_to_run(tune_controller)
+                return chosen
+        chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
 
     def debug_string(self) -> str:
         """Return nothing worth showing."""

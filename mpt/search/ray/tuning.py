@@ -196,11 +196,12 @@ class Session:
             on_stop=self.watcher.stop,
             on_problem=self.watcher.problem,
         )
+        scheduler.set_search_properties("score", "max")
         for index, trial in enumerate(self._board.trials):
             reports = recorded_reports(self._board, index)
             if reports:
                 config = flat_config(TrialGroup(specs=(trial,), indices=(index,)), -1 - index)
-                scheduler.replay(config, reports)
+                scheduler.replay(config, reports, over=self._board.over(index))
         return scheduler
 
 
