@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import DataError
@@ -77,6 +79,28 @@ def save_rung(store: TrialStore, artifacts: Artifacts, run: Any) -> Rung:
     data = prompt_bytes(rung.prompt, {"upstream": run.key, "steps": str(rung.steps)})
     keep_file(store, artifacts, "rung", run.key, rung.steps, name, data, meta)
     return rung
+
+
+def newest_state(store: TrialStore, artifacts: Artifacts, owner: str) -> dict[str, Any] | None:
+    """Return the state in the newest checkpoint of a trial; None if there is no checkpoint.
+
+    Args:
+        store: the database.
+        artifacts: where checkpoints are.
+        owner: see `Trial.owner`.
+
+    Raises:
+        DataError: the checkpoint is absent, torn or foreign.
+        StorageError: the storage cannot be reached.
+    """
+    from mpt.store.state import read_folder_state
+
+    newest = store.checkpoint(owner)
+    if newest is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="mpt-checkpoint-") as folder:
+        artifacts.fetch_folder(newest.uri, Path(folder))
+        return read_folder_state(Path(folder))
 
 
 def load_rung(

@@ -126,10 +126,14 @@ class RunQueue:
         )
 
     def state(self) -> dict[str, Any] | None:
-        """Return the whole state for a checkpoint; None where nothing is under way."""
-        if self._queue is None or self.done:
+        """Return the whole state for a checkpoint; None where nothing is left to do.
+
+        Before any work it names the runs that will ride together, on which the bits depend.
+        """
+        if self.done:
             return None
-        return {"keys": list(self._todo), "queue": self._queue.state_dict()}
+        queue = None if self._queue is None else self._queue.state_dict()
+        return {"keys": list(self._todo), "queue": queue}
 
     def load_state(self, state: dict[str, Any]) -> bool:
         """Go on from a state; return False, and change nothing, if it is of other runs.
@@ -140,11 +144,12 @@ class RunQueue:
         keys = state.get("keys")
         if not isinstance(keys, list) or not set(keys) <= set(self._runs):
             return False
-        try:
+        queue = None
+        if "queue" not in state:
+            raise DataError("state of a queue is incomplete: it has no queue")
+        if state["queue"] is not None:
             queue = self._new_queue(keys)
             queue.load_state_dict(state["queue"])
-        except (KeyError, TypeError) as error:
-            raise DataError(f"state of a queue is incomplete ({error!r})") from None
         self._queue, self._todo = queue, list(keys)
         return True
 

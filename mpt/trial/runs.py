@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.seeds import numpy_generator
-from mpt.store.keys import changed, key_of
+from mpt.store.keys import changed, digest, key_of
 from mpt.store.records import RunIdentity
 from mpt.study.record import run_recipe
 from mpt.study.specs import FineTuningConfig, MethodConfig, PromptTuningConfig
@@ -59,6 +59,11 @@ class RunPack:
 def keys_of(packs: Iterable[RunPack]) -> list[str]:
     """Return the keys of all runs, in order."""
     return [run.key for pack in packs for run in pack.runs]
+
+
+def owner_of(packs: Iterable[RunPack]) -> str:
+    """Return what checkpoints of a trial that is nothing but these runs are stored under."""
+    return digest(keys_of(packs))
 
 
 def learned_packs(study: Study, prompt: Tensor) -> list[RunPack]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from mpt.store.keys import digest
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import Study
 from mpt.trial.run_queue import RunQueue, run_record
@@ -19,6 +18,7 @@ from mpt.trial.runs import (
     baseline_packs,
     fine_tuning_packs,
     keys_of,
+    owner_of,
     tuned_study,
 )
 from mpt.trial.trial import Cell, Progress, Trial, finish_point
@@ -30,7 +30,7 @@ class TaskTrial(Trial):
     @property
     def owner(self) -> str:
         """What the trial's checkpoints are stored under: its runs."""
-        return digest(keys_of(self._own_packs()))
+        return owner_of(self._own_packs())
 
     def unit(self) -> Progress:
         """Do the next unit; at the end, store the points that have become whole."""
@@ -84,12 +84,15 @@ class PromptTuningTrial(TaskTrial):
         return baseline_packs(cell.study)
 
     def _tune(self) -> bool:
+        ready = True
         if self._queue is None:
-            self._queue = self._open_queue(self._cells[0].study, self._own_packs(), self._saved)
+            study, packs = self._cells[0].study, self._own_packs()
+            self._queue, ready = self._open_queue(study, packs, self._saved)
             self._saved = None
         if self._queue.done:
             return False
-        self._work_on(self._queue)
+        if ready:
+            self._work_on(self._queue)
         return True
 
 

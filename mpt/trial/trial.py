@@ -17,8 +17,9 @@ from mpt.errors import DataError
 from mpt.store.records import Point, point_key
 from mpt.study.record import study_record
 from mpt.study.specs import MethodConfig, PromptTuningConfig, settings_of
+from mpt.trial.files import newest_state
 from mpt.trial.origin import now, origin_of
-from mpt.trial.runs import RunPack, baseline_packs, keys_of, upstream_key
+from mpt.trial.runs import RunPack, baseline_packs, keys_of, owner_of, upstream_key
 
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 WAIT_S = 0.5
 """Seconds between two looks for a baseline that another trial computes."""
-PATIENCE_S = 120.0
-"""Seconds without a new run of the baseline after which a waiting trial computes it itself: the
-trial that should may have been lost, and wait for the place that this one holds."""
+PATIENCE_S = 300.0
+"""Seconds without a run or a checkpoint of the baseline's trials after which a waiting trial does
+their work: they may have been lost, and wait for the place that this one holds."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Trial(ABC):
         self.key = upstream_key(studies[0], specs[0].upstream.config)
         self.progress = Progress()
         self._stored: set[str] = set()
-        self._waited: tuple[int, float] | None = None
+        self._waited: tuple[object, float] | None = None
         points = [self._point(cell, rung) for cell in self._cells for rung in cell.rungs]
         self._stored |= set(store.points(points))
 
@@ -232,17 +233,28 @@ class Trial(ABC):
         self.progress.waiting = True
         cell = self._cells[0]
         packs = baseline_packs(cell.study)
-        there = len(self._store.present(keys_of(packs)))
-        now = time.monotonic()
-        if self._waited is None or self._waited[0] != there:
-            self._waited = (there, now)
         if finish_point(cell.key, PromptTuningConfig(), "", packs, self._store):
             return
+        seen = [self._store.checkpoint(owner_of([pack])) for pack in packs]
+        sign = (len(self._store.present(keys_of(packs))), [one and one.uri for one in seen])
+        now = time.monotonic()
+        if self._waited is None or self._waited[0] != sign:
+            self._waited = (sign, now)
         if now - self._waited[1] < PATIENCE_S:
             time.sleep(WAIT_S)
             return
         for pack in packs:
-            self._queue_of(cell.study, [pack]).advance(None)
+            self._stand_in(cell.study, pack)
+
+    def _stand_in(self, study: Study, pack: RunPack) -> None:
+        """Do the runs of a task as the trial that is lost would have done them."""
+        saved = None
+        try:
+            saved = newest_state(self._store, self._artifacts, owner_of([pack]))
+        except DataError as error:
+            self._problem(f"{error}; its runs start anew")
+        queue, _ = self._open_queue(study, [pack], (saved or {}).get("queue"))
+        queue.advance(None)
 
     def _queue_of(self, study: Study, packs: Sequence[RunPack]) -> RunQueue:
         """Return the queue of the packs' missing runs."""
@@ -256,15 +268,20 @@ class Trial(ABC):
 
     def _open_queue(
         self, study: Study, packs: Sequence[RunPack], saved: dict[str, Any] | None
-    ) -> RunQueue:
-        """Return the queue of the packs' missing runs, at a saved state if that is of them."""
-        queue = self._queue_of(study, packs)
+    ) -> tuple[RunQueue, bool]:
+        """Return the queue of the packs' missing runs, at a saved state if that is of them.
+
+        Also return whether it may go on at once. A new queue may not: first a checkpoint must name
+        its runs. Whoever takes over after a kill would else leave out those that were stored, and
+        how runs are packed shows in their last bits.
+        """
+        queue, known = self._queue_of(study, packs), False
         if saved is not None and not queue.done:
             try:
-                queue.load_state(saved)
+                known = queue.load_state(saved)
             except DataError as error:
                 self._problem(f"{error}; its runs start anew")
-        return queue
+        return queue, known or queue.done
 
     def _work_on(self, queue: RunQueue) -> None:
         """Go on with runs for about `chunk_s` seconds."""

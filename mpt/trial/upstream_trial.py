@@ -45,12 +45,13 @@ class UpstreamTrial(Trial):
     def _work(self, cell: Cell, rung: int) -> None:
         from mpt.upstream.engine import Diverged
 
-        start = self._start(rung)
-        if start is None:
+        if self._start(rung) is None:
             try:
                 self._learn(rung)
             except Diverged as error:
                 self._record_divergence(rung, str(error))
+        start = self._rung
+        if start is None:
             return
         self.progress.steps = max(self.progress.steps, rung)
         packs = learned_packs(cell.study, start.prompt)
@@ -58,8 +59,10 @@ class UpstreamTrial(Trial):
             if self._given_up(cell, rung, packs):
                 return
             stage = self._stage(cell, packs)
-            self._queue = self._open_queue(cell.study, stage, self._saved_queue)
+            self._queue, ready = self._open_queue(cell.study, stage, self._saved_queue)
             self._saved_queue = None
+            if not ready:
+                return
         if not self._queue.done:
             self._work_on(self._queue)
         if not self._queue.done:

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import math
 import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,11 @@ from mpt.search.cost.probe import probe_trials
 from mpt.search.ray.context import TrialContext
 from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.orphans import end_with_raylet
-from mpt.store.artifacts import Artifacts, read_folder_state, write_folder_state
+from mpt.store.artifacts import Artifacts
+from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
+from mpt.trial.files import newest_state
 from mpt.trial.opening import open_trial
 from mpt.trial.trial import Progress, Trial
 from mpt.upstream.registry import register
@@ -81,15 +82,13 @@ class SearchTrial(tune.Trainable):
     def _go_on(self, files: Artifacts) -> None:
         """Go on from the newest checkpoint that the database knows of this trial."""
         assert self._work is not None
-        newest = self._context.store().checkpoint(self._work.owner)
-        if newest is None or self._progress.done:
+        try:
+            state = newest_state(self._context.store(), files, self._work.owner)
+        except DataError as error:
+            self._progress.problems.append(f"{error}; the trial starts anew")
             return
-        with tempfile.TemporaryDirectory(prefix="mpt-checkpoint-") as folder:
-            try:
-                files.fetch_folder(newest.uri, Path(folder))
-                self._work.load_state(read_folder_state(Path(folder)))
-            except DataError as error:
-                self._progress.problems.append(f"{error}; the trial starts anew")
+        if state is not None:
+            self._work.load_state(state)
 
     def step(self) -> dict[str, Any]:
         """Do one unit and report where the trial stands.
