@@ -13,7 +13,7 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     names,
-    results_of,
+    places,
 )
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
 
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None, *, report: ReportWriter) -> int:
 
 
 def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
-    parser = _parser()
+    parser = parser_of()
     flags = parser.parse_args(argv)
-    results = results_of(flags, RESULTS)
+    place = places(flags, RESULTS)
+    results = place["results"]
     report = Path(flags.report).expanduser().absolute() if flags.report else results / "report"
     after = f"python -m analysis report --results {results} --out {report}"
     if flags.smoke:
@@ -47,7 +48,7 @@ def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
     from mpt.search.cost.planner import Planning
 
     request = WholeRequest(
-        results=results,
+        **place,
         gym=flags.gym,
         backbones=flags.backbones,
         stages=flags.stages,
@@ -67,7 +68,8 @@ def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
     return WholeStudy(request, execution, manner, report_writer).run()
 
 
-def _parser() -> Parser:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "The whole study: search every method, replay the best settings on all partitions, "
         "sample sizes and backbones, and write the report. With the embedded models and gym it "

@@ -15,6 +15,7 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     names,
+    places,
     results_of,
     whole,
 )
@@ -23,7 +24,7 @@ from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from mpt.replay.replay import Request
+    from mpt.replay.request import Request
 
 SWEEPS = ("none", "target_shots", "source_shots", "sources")
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    parser = parser_of()
     flags = parser.parse_args(argv)
     from mpt.replay.replay import plan_replay
 
@@ -52,7 +53,8 @@ def _main(argv: Sequence[str] | None) -> int:
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 
 
-def _parser() -> Parser:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "Replay best settings on the target tasks: partitions × backbones × methods, compared "
         "with prompt tuning. The same command again resumes; a finished replay prints its cells "
@@ -73,7 +75,8 @@ def _parser() -> Parser:
 def add_settings(parser: Parser) -> None:
     """Add the flags that say whose settings are replayed."""
     add = parser.add_argument
-    add("--from", help="results directory whose best points are replayed")
+    add("--from", help="results directory (or database) whose best points are replayed")
+    add("--study", metavar="ID", help="with --from: the searched study, if it holds several")
     add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
@@ -93,16 +96,18 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     searched = getattr(flags, "from")  # a word of Python's own
     if searched is not None and flags.best == "published":
         raise UsageError("--from and --best published contradict each other; give one of them")
-    if flags.searched_on is not None and searched is None:
-        raise UsageError("--searched-on is for --from; give both")
-    from mpt.replay.replay import Request  # imports torch, which takes seconds
+    for name, value in (("--searched-on", flags.searched_on), ("--study", flags.study)):
+        if value is not None and searched is None:
+            raise UsageError(f"{name} is for --from; give both")
+    from mpt.replay.request import Request
 
     return Request(
-        results=results_of(flags, "results/search"),
+        **places(flags, "results/search"),
         gym=flags.gym,
         recipe=flags.recipe,
         precision=flags.precision,
-        searched=None if searched is None else Path(searched).expanduser(),
+        searched=_place(searched),
+        study=flags.study,
         searched_on=flags.searched_on,
         published=flags.best == "published",
         train_seed=flags.train_seed,
@@ -112,9 +117,16 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     )
 
 
+def _place(searched: str | None) -> str | Path | None:
+    """Return a directory as a path; a database's URL as it is."""
+    directory = searched is not None and "://" not in searched
+    return Path(searched).expanduser() if searched is not None and directory else searched
+
+
 def next_step(parser: Parser, flags: argparse.Namespace) -> str:
     """Return the command after a finished replay: real size, or the report."""
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)
+    store = "" if flags.store is None else f"--store {flags.store} "
     results = results_of(flags, "results/search")
-    return f"python -m analysis report --results {results} --out report"
+    return f"python -m analysis report --results {results} {store}--out report"

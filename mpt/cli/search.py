@@ -14,11 +14,13 @@ from mpt.cli.flags import (
     command_of,
     execution_of,
     exit_code,
+    load_methods,
+    options_of,
     places,
     whole,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
-from mpt.config import StudyConfig
+from mpt.config import StudyConfig, known_methods
 from mpt.errors import UsageError
 from mpt.search.job import SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
@@ -35,8 +37,30 @@ def main(method: str, argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _main(method, argv))
 
 
+def command(argv: Sequence[str]) -> int:
+    """Run ``mpt search METHOD [flags]``; return the exit code."""
+    return exit_code(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        Parser.command = ("mpt", "search", "METHOD")
+        parser_of("METHOD").print_help()
+        return 0 if argv else 2
+    method, rest = argv[0], list(argv[1:])
+    load_methods(rest)
+    if method not in known_methods():
+        raise UsageError(
+            f"method is {method!r}, but must be one of {', '.join(known_methods())}, or one that "
+            "--plugin FILE registers (see mpt search --help)"
+        )
+    Parser.command = ("mpt", "search", method)
+    return _main(method, rest)
+
+
 def _main(method: str, argv: Sequence[str] | None) -> int:
-    parser = _parser(method)
+    load_methods(argv)
+    parser = parser_of(method)
     flags = parser.parse_args(argv)
     if flags.simulate is not None:
         return simulate_search(flags, lambda number: _job(method, flags, number))
@@ -46,19 +70,20 @@ def _main(method: str, argv: Sequence[str] | None) -> int:
     return carry_out(job, execution, flags)
 
 
-def _parser(method: str) -> Parser:
+def parser_of(method: str) -> Parser:
+    """Return the parser of a method's search."""
     parser = Parser(
         f"Search the settings of {method.upper()} with Ray Tune. The same command "
         "again resumes; a finished search prints its ranking at once."
     )
-    add_backbone(parser)
-    add = parser.add_argument
+    add = parser.add_argument_group("search").add_argument
     add("--partition", default="random_to_random", help="its source tasks are learned from")
     add("--space", help="table of the space file (default: embedded or paper, by backbone)")
     add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
     add("--num-samples", type=whole(1), help="trials of random or optuna (default: 16)")
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
     add("--racing", action="store_true", help="stop who cannot reach the leader any more")
+    add_backbone(parser)
     add_common(parser, "results/search")
     add_simulation(parser)
     return parser
@@ -73,6 +98,7 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
         partition=flags.partition,
         train_seed=flags.train_seed,
     )
+    config = options_of(flags).apply(config)
     size = load_smoke_size() if flags.smoke else None
     plan = _plan(config, space, flags, size)
     space = on_study(space, plan)

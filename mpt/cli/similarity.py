@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from mpt.cli.flags import Parser, add_common, carry_out, execution_of, exit_code, names
 from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
+from mpt.replay.similarity.pairs import pair_lines
 
 if TYPE_CHECKING:
-    from mpt.replay.replay import Request
+    from mpt.replay.request import Request
     from mpt.replay.similarity.pairs import Pairs
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    parser = parser_of()
     flags = parser.parse_args(argv)
     _check(flags)
     request = request_of(
@@ -31,21 +32,31 @@ def _main(argv: Sequence[str] | None) -> int:
         partitions=() if flags.partition is None else (flags.partition,),
     )
     execution = execution_of(parser, flags, next_step(parser, flags))
-    pairs = None if flags.only == "pilot" else _pairs(request, flags)
+    pairs, about = ({}, "") if flags.only == "pilot" else _measured(request, flags)
     if flags.only == "pairs":
-        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(pair_lines(pairs or {})))
+        if not flags.dry_run:
+            _keep(request, pairs, about)
+        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(pair_lines(pairs)))
         return 0
     from mpt.replay.similarity.pilot import plan_pilot
     from mpt.replay.similarity.ranking import save_rankings
+    from mpt.search.run import set_results_aside
 
     pilot = plan_pilot(request, flags.targets, device=flags.device, reuse=not flags.fresh)
+    notes = (*pair_lines(pairs), *pilot.notes)
+    if flags.fresh and not flags.dry_run:  # before the new documents are written
+        aside: list[str] = []
+        set_results_aside(pilot.job, aside.append)
+        notes, flags.fresh = (*aside, *notes), False
     if not flags.dry_run:
-        save_rankings(request.results, pilot.rankings)
-    notes = (*pair_lines(pairs or {}), *pilot.notes)
+        if pairs:
+            _keep(request, pairs, about)
+        save_rankings(request.results, request.store, pilot.rankings)
     return carry_out(pilot.job, execution, flags, notes=notes, table="cells")
 
 
-def _parser() -> Parser:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "Compare tasks by the subspaces of their inputs: similarity of pairs (Table 7), and MAML "
         "on the source tasks of highest, random and lowest similarity to a target (Table 8). The "
@@ -71,22 +82,13 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("--targets and --partition are of Table 8; leave out --only pairs")
 
 
-def _pairs(request: Request, flags: argparse.Namespace) -> Pairs:
-    from mpt.replay.similarity.compare import (  # torch takes seconds to import
-        compute_pairs,
-        measure_pairs,
-    )
+def _measured(request: Request, flags: argparse.Namespace) -> tuple[Pairs, str]:
+    from mpt.replay.similarity.compare import measure_pairs  # torch takes seconds to import
 
-    if flags.dry_run:
-        return measure_pairs(request, prompts=flags.prompts, device=flags.device)[0]
-    return compute_pairs(request, prompts=flags.prompts, device=flags.device)
+    return measure_pairs(request, prompts=flags.prompts, device=flags.device)
 
 
-def pair_lines(pairs: Pairs) -> list[str]:
-    """Return one line a pair and one a mean, by kind."""
-    lines = []
-    for kind, found in pairs.items():
-        lines += [f"{kind}: {left} and {right} {value:.3f}" for left, right, value in found]
-        mean = sum(value for *_, value in found) / len(found)
-        lines.append(f"{kind}: mean {mean:.3f}")
-    return lines
+def _keep(request: Request, pairs: Pairs, about: str) -> None:
+    from mpt.replay.similarity.compare import keep_pairs
+
+    keep_pairs(request, pairs, about)
