@@ -94,10 +94,11 @@ def read_regular(path: Path, at_most: int | None = None) -> bytes:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise
         raise DataError(f"{path}: is not a file ({os.strerror(error.errno)})") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path}: is not a file")
     with open(descriptor, "rb", buffering=0) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"{path}: is not a file")
         if at_most is not None and found.st_size > at_most:
             raise DataError(f"{path}: has {found.st_size} bytes, but must have at most {at_most}")
         return file.read()

@@ -158,7 +158,7 @@ def shown_uri(uri: str) -> str:
     host, slash, path = place.partition("/")
     # the part before "@" names a container on Azure, and a user (and a secret) elsewhere
     host = host if scheme.startswith("abfs") else host.rpartition("@")[2]
-    return f"{scheme}://{host}{slash}{path}".rstrip("/")
+    return f"{scheme}://" + f"{host}{slash}{path}".rstrip("/")
 
 
 def name_parts(name: str) -> tuple[str, ...]:
