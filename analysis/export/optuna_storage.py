@@ -1,13 +1,14 @@
-"""A search as studies of Optuna: one trial a point, for the tools that read such storages.
+"""Searches as studies of Optuna: one a study and method, one trial a point.
 
 A trial has the searched settings as parameters, the ARG on the validation tasks as its value (to
 be maximised), and the ARGs of its trajectory's rungs up to its own steps as intermediate values.
-A point that was stopped is pruned; one that diverged, or misses a leaf, has failed and says why.
+A point that was stopped is pruned; one that diverged, or misses a run, has failed and says why.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError, UsageError
 
 from ..results.cells import Cell
-from ..results.reading import load_study
+from ..results.reading import load_results
 from ..tables.lookup import Lookup
 from ..tables.searches import searched_settings, searches
 from .file import Exported, new_file
@@ -31,12 +32,16 @@ _LOG_FROM = 10.0
 """A range this many times its lower end is searched by its logarithm."""
 
 
-def export_optuna(results: Path, out: Path) -> Exported:
-    """Write every search of a results directory into a new Optuna storage.
+def export_optuna(
+    results: Path, out: Path, *, store: str | None = None, study: str | None = None
+) -> Exported:
+    """Write every search of a database into a new Optuna storage.
 
     Args:
         results: results directory, only read.
         out: a new file: SQLite (.db, .sqlite) or a journal (.log, .journal).
+        store: URL of the database; None: the one in `results`.
+        study: first digits of the only study or protocol; None: all.
 
     Raises:
         UsageError: `results` is absent, or `out` exists or has another ending.
@@ -47,15 +52,16 @@ def export_optuna(results: Path, out: Path) -> Exported:
             f"--out is {str(out)!r}, but must end in {', '.join(SQLITE)} (SQLite) or "
             f"{', '.join(JOURNAL)} (journal)"
         )
-    look = Lookup(load_study(results))
-    groups = searches(look)
+    found = load_results(results, store=store, study=study)
+    looks = [Lookup(section) for section in found.sections]
+    groups = [(look, cells) for look in looks for cells in searches(look)]
     if not groups:
         raise DataError(f"{results}: holds no point of a search, so there is no trial to export")
     with new_file(out) as path, _storage(path) as storage:
-        for cells in groups:
+        for look, cells in groups:
             _add_study(storage, look, cells)
-    count = sum(map(len, groups))
-    return Exported(path=out, count=count, what="trials", problems=look.study.problems)
+    count = sum(len(cells) for _, cells in groups)
+    return Exported(path=out, count=count, what="trials", problems=found.problems)
 
 
 @contextlib.contextmanager
@@ -83,11 +89,13 @@ def _storage(path: Path) -> Iterator[BaseStorage]:
 def _add_study(storage: BaseStorage, look: Lookup, cells: Sequence[Cell]) -> None:
     import optuna
 
-    place = cells[0].place
-    name = str(place)
+    place, ours = dataclasses.replace(cells[0].place, edition=""), cells[0].study
+    name = f"{place}, study {ours.id}"
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     for field in ("method", "partition", "backbone", "gym", "role"):
         study.set_user_attr(field, getattr(place, field))
+    for field in ("key", "protocol", "smoke", "partial", "code"):
+        study.set_user_attr(field, getattr(ours, field))
     study.set_user_attr("value", "ARG in % over prompt tuning, on the validation tasks")
     distributions = distributions_of(cells)
     for cell in cells:
@@ -126,20 +134,19 @@ def _trial(look: Lookup, cell: Cell, distributions: Mapping[str, BaseDistributio
     from optuna.trial import TrialState, create_trial
 
     value = look.rank_value(cell)
-    scores = {rung.steps: look.rank_value(rung) for rung in look.study.rungs[cell.key]}
+    scores = {rung.steps: look.rank_value(rung) for rung in look.section.rungs[cell.key]}
     state = TrialState.COMPLETE if value is not None else TrialState.FAIL
     if cell.status == "stopped":
         state = TrialState.PRUNED
-    done, of = cell.leaves
+    done, of = cell.counts
     attributes: dict[str, Any] = {
         "point": cell.key,
         "trajectory": cell.trajectory,
         "status": cell.status,
         "note": cell.note,
-        "partial": cell.partial,
-        "leaves": f"{done}/{of}",
+        "runs": f"{done}/{of}",
         "cost": dict(cell.cost),
-        "commit": cell.provenance.get("commit"),
+        "commit": cell.point.provenance.get("commit"),
     }
     summary = look.summary(cell)
     if summary is not None:

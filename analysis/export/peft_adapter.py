@@ -6,17 +6,19 @@ PEFT puts its virtual tokens before the input, on the encoder's side of an encod
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.backbones.load import pretrained_source
+from mpt.config import PromptConfig
 from mpt.errors import UsageError
-from mpt.records import LeafStore, PointStore, Record
+from mpt.store.database import FILE, open_results
 
 from .file import Exported, refuse_existing
 
@@ -32,7 +34,7 @@ _WIDTHS = ("d_model", "n_embd", "hidden_size")
 
 @dataclass(frozen=True)
 class Origin:
-    """What the records around a prompt file say about it."""
+    """What a database says about a prompt file."""
 
     backbone: str | None
     """Name of the language model; None if it is not recorded."""
@@ -40,17 +42,27 @@ class Origin:
     """Where the prompt stood in training."""
 
 
-def export_peft(
-    prompt_file: Path, out: Path, base_model: str | None = None, kind: str | None = None
-) -> Exported:
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a prompt is a prompt of."""
+
+    results: Path | None = None
+    """Results directory that knows the prompt; None: the one around its file."""
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    name: str | None = None
+    """Id or folder of the language model; None: what the database says."""
+    kind: str | None = None
+    """"seq2seq" or "causal"; None reads it off the model's folder or name."""
+
+
+def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
     """Write a prompt as a PEFT adapter.
 
     Args:
         prompt_file: a prompt of this program (a rung of a trajectory, or a tuned prompt).
         out: a new directory.
-        base_model: id or folder of the language model; None: the one that the records around the
-            file name.
-        kind: "seq2seq" or "causal"; None reads it off the model's folder or name.
+        model: what it is a prompt of.
 
     Raises:
         UsageError: the model is not known or of another width, the prompt does not stand before
@@ -61,21 +73,21 @@ def export_peft(
 
     if not prompt_file.is_file():
         raise UsageError(f"prompt {str(prompt_file)!r} is not a file")
-    prompt, metadata = load_prompt(prompt_file)
-    recorded = _recorded_model(prompt_file, metadata)
-    name = base_model or recorded
+    prompt, _ = load_prompt(prompt_file)
+    recorded = _recorded_model(prompt_file, model)
+    name = model.name or recorded
     if name is None:
         raise UsageError(f"{prompt_file}: no record names its model; give it with --base-model")
     source = pretrained_source(name)
-    model = _configuration(source)
+    settings = _configuration(source)
     length, width = prompt.shape
-    widths = {model[field] for field in _WIDTHS if field in model}
+    widths = {settings[field] for field in _WIDTHS if field in settings}
     if widths and width not in widths:
         raise UsageError(f"{prompt_file}: is {width} wide, but {name} is {widths.pop()}")
-    known = str(model.get("model_type", source)).lower()
+    known = str(settings.get("model_type", source)).lower()
     config = {
         "peft_type": "PROMPT_TUNING",
-        "task_type": TASK_TYPES[kind or ("causal" if "gpt2" in known else "seq2seq")],
+        "task_type": TASK_TYPES[model.kind or ("causal" if "gpt2" in known else "seq2seq")],
         "base_model_name_or_path": source,
         "prompt_tuning_init": "RANDOM",
         "num_virtual_tokens": length,
@@ -87,9 +99,9 @@ def export_peft(
     return Exported(path=out, count=length, what="virtual tokens")
 
 
-def _recorded_model(prompt_file: Path, metadata: dict[str, str]) -> str | None:
-    """Return the model that the records name, after a check of where the prompt stood."""
-    origin = origin_of(prompt_file, metadata)
+def _recorded_model(prompt_file: Path, model: Model) -> str | None:
+    """Return the model that a database names, after a check of where the prompt stood."""
+    origin = origin_of(prompt_file, model)
     if origin is None:
         return None
     if origin.position != "prepend":
@@ -123,27 +135,33 @@ def _write(out: Path, config: dict[str, Any], prompt: Tensor) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def origin_of(prompt_file: Path, metadata: dict[str, str]) -> Origin | None:
-    """Return what the results directory around a prompt file says about it; None if nothing."""
-    root = next((p for p in prompt_file.resolve().parents if (p / "points").is_dir()), None)
-    if root is None:
+def origin_of(prompt_file: Path, model: Model) -> Origin | None:
+    """Return what a database says about a prompt file, whose bytes it knows; None if nothing."""
+    root = model.results or _results_around(prompt_file)
+    if root is None and model.store is None:
         return None
-    points = PointStore(root, read_only=True).all()
-    for point in points:
-        if point.get("trajectory") is not None and point["trajectory"] == metadata.get(
-            "trajectory"
-        ):
-            return Origin(point.get("backbone"), point["identity"]["prompt"]["position"])
-    leaf = LeafStore(root, read_only=True).get(prompt_file.stem)
-    if leaf is None or "prompt" not in leaf["identity"].get("recipe", {}):
-        return None
-    identity = leaf["identity"]
-    name = next(_names(points, identity["backbone"]), None)
-    return Origin(name, identity["recipe"]["prompt"]["position"])
+    sha = hashlib.sha256(prompt_file.read_bytes()).hexdigest()
+    with open_results(root or Path(), model.store, read_only=True) as database:
+        found = [one for one in database.artifacts() if one.digest == sha]
+        upstream = {one.owner for one in found if one.kind == "rung"}
+        studies = {study.key: study for study in database.studies()}
+        for point in database.points() if upstream else ():
+            if point.upstream in upstream:
+                study = studies[point.study]
+                return Origin(study.backbone, _position(study.settings))
+        tuned = [one.owner for one in found if one.kind == "prompt"]
+        for run in database.runs(tuned).values():
+            weights = run.identity.backbone
+            names = (s.backbone for s in studies.values() if s.backbone_digest == weights)
+            return Origin(next(names, None), _position(run.identity.recipe))
+    return None
 
 
-def _names(points: list[Record], digest: str) -> Iterator[str]:
-    """Yield the names under which the points know a backbone."""
-    for point in points:
-        if point["identity"].get("backbone") == digest and point.get("backbone"):
-            yield point["backbone"]
+def _results_around(prompt_file: Path) -> Path | None:
+    """Return the results directory that a file lies in; None if it lies in none."""
+    return next((p for p in prompt_file.resolve().parents if (p / FILE).is_file()), None)
+
+
+def _position(settings: Mapping[str, Any]) -> str:
+    """Return where prompts stand; settings at their default are not recorded."""
+    return str(settings.get("prompt", {}).get("position", PromptConfig().position))

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from mpt.config import DATA_SEEDS
 from mpt.gym.catalogue import load_catalogue
-from mpt.replay.similarity.pairs import Pairs
 
 from ..published.numbers import (
     BEST_SETTING,
@@ -18,10 +17,11 @@ from ..published.numbers import (
 from ..results.cells import OWN, Cell
 from ..results.names import BACKBONES, paper_backbone
 from ..results.summary import Summary
-from ..tables.arg import ScoredMethod, arg_cell
+from ..tables.arg import ScoredMethod, arg_cell, incomplete
 from ..tables.lookup import Lookup, pilot_choice
 from ..tables.main import COMPARED, SWEPT, task_cell
-from ..tables.table import number
+from ..tables.similarity import pairs_of
+from ..tables.table import TableCell, number
 from .comparison import Comparison, Ours, compare
 
 MAIN = "T5-large"
@@ -29,21 +29,27 @@ MAIN = "T5-large"
 _SEARCHED = "random_to_random"
 
 
-def paper_comparisons(look: Lookup, pairs: Pairs | None = None) -> list[Comparison]:
-    """Return every published number with ours.
+def paper_comparisons(look: Lookup) -> list[Comparison]:
+    """Return every published number with ours."""
+    return [compare(published, _answer(look, published)) for published in published_numbers()]
 
-    Args:
-        look: our cells.
-        pairs: our similarities of Table 7; None where they were not computed.
-    """
-    found = []
-    for published in published_numbers():
-        if published.place == "Table 7":
-            ours = _table_7(pairs or {}, published)
-        else:
-            ours = _FINDERS[published.place](look, published)
-        found.append(compare(published, ours))
-    return found
+
+class _ClaimedTwice(Exception):
+    """Several studies of one protocol have a cell where the paper has one number."""
+
+
+def _answer(look: Lookup, published: Published) -> Ours | None:
+    try:
+        return _FINDERS[published.place](look, published)
+    except _ClaimedTwice as error:
+        return Ours(cell=TableCell(), lacking=str(error))
+
+
+def _one_claim(look: Lookup, partition: str, **place: str) -> None:
+    """Raise `_ClaimedTwice` if a column of ours is of several studies."""
+    editions = look.editions(partition, **place)
+    if editions != [""]:
+        raise _ClaimedTwice(f"studies {', '.join(editions)} claim it; choose one with --study")
 
 
 def scores_comparison(one: ScoredMethod) -> Comparison | None:
@@ -60,7 +66,7 @@ def scores_comparison(one: ScoredMethod) -> Comparison | None:
             continue
         same = one.method == "fine_tuning" and partitions[published.column].target == targets
         if same or published.column == one.partition:
-            lacking = _lacking(one.summary, one.backbone, MAIN, targets)
+            lacking = _lacking(one.summary, one.backbone, MAIN, targets) or one.lacking
             cell = arg_cell(one.summary, done=one.done, of=one.of)
             return compare(published, Ours(cell=cell, lacking=lacking))
     return None
@@ -103,15 +109,11 @@ def _ours(
     if cell is None:
         return None
     shown = look.table_cell(cell) if task is None else task_cell(look, cell, task)
-    done, of = cell.leaves
     lacking = _lacking(look.summary(cell), cell.place.backbone, wanted, targets)
     if cell.status != "ok":
-        lacking = f"{cell.status}: {cell.note}" if cell.note else cell.status
-    elif not lacking and cell.partial is not None:
-        lacking = cell.partial
-    elif not lacking and done < of:
-        lacking = f"{done} of {of} leaves"
-    elif not lacking and sources is not None and cell.sources not in (None, sources):
+        lacking = incomplete(cell)
+    lacking = lacking or incomplete(cell)
+    if not lacking and sources is not None and cell.sources != sources:
         lacking = f"{cell.sources} source tasks, not {sources}"
     return Ours(cell=shown, lacking=lacking)
 
@@ -121,6 +123,7 @@ def _replayed(
 ) -> Cell | None:
     """Return the cell on the paper's backbone or else on that of our tables."""
     for name in _backbones(look, wanted):
+        _one_claim(look, partition, backbone=name, **place)
         cell = look.cell(method, partition, backbone=name, **place)
         cell = cell or look.shared_cell(method, partition, backbone=name, **place)
         if cell is not None:
@@ -130,7 +133,7 @@ def _replayed(
 
 def _backbones(look: Lookup, wanted: str) -> list[str]:
     """Return the study's ids of a backbone of the paper, the likeliest first, then our own."""
-    names = {cell.place.backbone for cell in look.study.select(role="target")}
+    names = {cell.place.backbone for cell in look.section.select(role="target")}
     same = [name for name in names if paper_backbone(name) == wanted]
     ids = BACKBONES[wanted]
     same.sort(key=lambda name: (ids.index(name.rstrip("/").rsplit("/", 1)[-1].lower()), name))
@@ -171,15 +174,16 @@ def _table_6(look: Lookup, published: Published) -> Ours | None:
     task, kind = published.row.rsplit(" ", 1)
     partition = published.column
     best = kind == "MPT"
-    cell = look.best_meta(partition) if best else _replayed(look, "multitask", partition)
+    _one_claim(look, partition)
+    cell = look.best(partition) if best else _replayed(look, "multitask", partition)
     if cell is None or task not in cell.tasks:
         return None
     about = load_catalogue().partition(partition)
     return _ours(look, cell, about.target, sources=len(about.source), task=task)
 
 
-def _table_7(pairs: Pairs, published: Published) -> Ours | None:
-    found = pairs.get(published.row, ())
+def _table_7(look: Lookup, published: Published) -> Ours | None:
+    found = pairs_of(look)[0].get(published.row, ())
     if published.column != "mean" or not found:
         return None
     mean = sum(value for *_, value in found) / len(found)
@@ -196,7 +200,7 @@ def _table_8(look: Lookup, published: Published) -> Ours | None:
 def _search(look: Lookup, published: Published) -> Ours | None:
     setting = BEST_SETTING if published.column == "best" else WORST_SETTING
     validation = load_catalogue().validation_tasks
-    points = look.study.select(role="validation", method=published.row, partition=_SEARCHED)
+    points = look.section.select(role="validation", method=published.row, partition=_SEARCHED)
     for cell in sorted(points, key=lambda c: (paper_backbone(c.place.backbone) != MAIN, c.key)):
         if {**cell.config, "steps": cell.steps}.items() >= setting.items():
             return _ours(look, cell, validation)
@@ -210,6 +214,7 @@ _FINDERS: Mapping[str, Callable[[Lookup, Published], Ours | None]] = MappingProx
         "Table 4": _table_4,
         "Table 5": _table_5,
         "Table 6": _table_6,
+        "Table 7": _table_7,
         "Table 8": _table_8,
         "A.5": _search,
     }

@@ -3,7 +3,7 @@
 The status of a number, by the first rule that holds:
 
 1. *not attempted*: nothing of ours asks the same question. Needed are the paper's backbone, the
-   published target tasks and sample sizes, the five data seeds, every leaf, a relative gain on
+   published target tasks and sample sizes, the five data seeds, every run, a relative gain on
    every task, and nothing left out. What is lacking is said; our number, if there is one, is
    shown all the same.
 2. *reproduced*: ours is printed the same (it differs by at most half of the last digit).

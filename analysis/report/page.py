@@ -10,6 +10,7 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+h2.part { font-size: 1.35rem; border-top: 2px solid var(--line); padding-top: .75rem; }
 nav a { margin-right: .75rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; }
@@ -43,6 +44,11 @@ def page(title: str, body: Sequence[str]) -> str:
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
+
+
+def heading(content: str, anchor: str) -> str:
+    """Return plain text as the heading of a section of several tables."""
+    return f'<h2 id="{escape_html(anchor)}" class="part">{escape_html(content)}</h2>'
 
 
 def paragraph(content: str) -> str:

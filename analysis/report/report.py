@@ -1,54 +1,56 @@
-"""The report: everything that the records say, as one static site.
+"""The report: everything that a database says, as one static site.
 
     out/
       index.html            all tables and figures; nothing in it is fetched or run
       report.md             the same tables as Markdown
-      cells/<key>.html      one page a point: scores, every leaf, configuration, commit, versions
+      cells/<key>.html      one page a point: scores, every run, settings, study, commit, versions
       tables/<name>.md .csv .tex
       figures/<name>.svg .png
-      records/              copies of the records, if they were asked for
+      records/<key>.json    a point with its study and runs, if they were asked for
 
-A cell's page links to its records by relative addresses: to the results directory, where they
-lie, or (`copy_records`) to copies inside the report, so that it can be handed on alone.
+Studies that may not be compared (other gym, seeds, number format, recipe, score code; smoke runs;
+partial ones) are sections of their own, with tables and figures of their own. Names of files of
+all sections but the first end with the section's id.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from mpt.errors import UsageError
 from mpt.gym.catalogue import Catalogue, load_catalogue
-from mpt.replay.similarity.pairs import load_pairs
 from mpt.study.study import gym_folder
 
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table
-from ..published.caveats import CAVEATS
 from ..results.cells import Cell
-from ..results.reading import Study, load_study
+from ..results.reading import load_results
+from ..results.sections import Results, Section
 from ..tables.costs import UNITS, budget_table, cost_table, search_budget_table
 from ..tables.gym import gym_tables
 from ..tables.lookup import Lookup
 from ..tables.main import result_tables
-from ..tables.render import to_csv, to_html, to_latex, to_markdown
+from ..tables.render import to_csv, to_latex, to_markdown
 from ..tables.searches import search_tables
+from ..tables.studies import study_table
 from ..tables.table import Table
-from .cell_page import Address, cell_page, leaf_path
-from .page import bullets, navigation, page, paragraph, picture
-
-TITLE = "Learning to initialise prompts: results"
+from .cell_page import cell_page
+from .index import Figure, Part, index_page, markdown_page
+from .records import RecordFiles
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """What a report holds beside the tables."""
 
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    study: str | None = None
+    """First digits of the only study or protocol; None: all."""
     backbone: str | None = None
     """Of the tables that show one model; None chooses (`Lookup`)."""
     budgets: Mapping[str, float] | None = None
@@ -68,47 +70,46 @@ class Written:
     figures: int
     cells: int
     problems: tuple[str, ...]
-    """Broken files of the results directory, one line each."""
+    """What was found broken in the database, one line each."""
 
 
 def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
-    """Read a results directory and write the report on it; the records are left as they are.
+    """Read a database and write the report on it; the records are left as they are.
 
     Raises:
-        UsageError: there is no such directory, or `out` cannot be written.
-        DataError: no point is recorded, or records contradict each other.
+        UsageError: there is no such database, study or backbone, or `out` cannot be written.
+        DataError: no point of a method is recorded.
     """
-    study = load_study(results)
-    look = Lookup(study, options.backbone)
-    if options.backbone and not look.gym:
-        names = ", ".join(sorted({cell.place.backbone for cell in study.cells}))
-        raise UsageError(f"--backbone {options.backbone!r} is not in {results}; there are {names}")
-    tables = all_tables(look, options)
+    found = load_results(results, store=options.store, study=options.study)
+    backbones = sorted({cell.place.backbone for cell in found.cells})
+    if options.backbone and options.backbone not in backbones:
+        raise UsageError(
+            f"--backbone {options.backbone!r} is not in {results}; there are "
+            f"{', '.join(backbones)}"
+        )
     try:
         _make_folders(results, out)
-        figures = _figures(study, out) if options.figures else []
-        address = _addresses(study, out, options.copy_records)
-        for cell in _shown(study):
-            _write(out / "cells" / f"{cell.key}.html", cell_page(look, cell, address))
-        for table in tables:
+        parts = _parts(found, out, options)
+        cells = [_write_cells(section, out, options) for section in found.sections]
+        for table in (table for part in parts for table in part.tables):
             _write_table(out / "tables", table)
-        _write(out / "report.md", _markdown(tables))
-        _write(out / "index.html", _index(study, tables, figures))
+        _write(out / "report.md", markdown_page(parts))
+        _write(out / "index.html", index_page(found, parts))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
     return Written(
         index=out / "index.html",
-        tables=len(tables),
-        figures=sum(figure.address is not None for figure in figures),
-        cells=len(_shown(study)),
-        problems=study.problems,
+        tables=sum(len(part.tables) for part in parts),
+        figures=sum(figure.address is not None for part in parts for figure in part.figures),
+        cells=sum(cells),
+        problems=found.problems,
     )
 
 
-def report_lines(results: Path, out: Path, backbone: str) -> list[str]:
+def report_lines(results: Path, out: Path, backbone: str, store: str | None = None) -> list[str]:
     """Write the report with tables of one backbone; return what is to be said of it, by line."""
-    written = write_report(results, out, ReportOptions(backbone=backbone))
+    written = write_report(results, out, ReportOptions(backbone=backbone, store=store))
     return [
         *(f"ignored: {problem}" for problem in written.problems),
         f"report   {written.tables} tables, {written.figures} figures, {written.cells} pages of "
@@ -116,20 +117,38 @@ def report_lines(results: Path, out: Path, backbone: str) -> list[str]:
     ]
 
 
-def all_tables(look: Lookup, options: ReportOptions) -> list[Table]:
-    """Return every table of the report, in its order."""
-    pairs = load_pairs(look.study.results)
+def _parts(found: Results, out: Path, options: ReportOptions) -> list[Part]:
+    """Return what stands in the report, a part a section; figures are drawn."""
+    parts: list[Part] = []
+    for section in found.sections:
+        suffix = section.id if parts else ""
+        known = {part.section.gym for part in parts}
+        tables = all_tables(_look(section, options), options, gym=section.gym not in known)
+        drawn = _figures(section, out, suffix) if options.figures else []
+        labelled = [table.of(section.label, suffix) for table in tables]
+        parts.append(Part(section=section, tables=labelled, figures=drawn))
+    return parts
+
+
+def _look(section: Section, options: ReportOptions) -> Lookup:
+    own = {cell.place.backbone for cell in section.cells}
+    return Lookup(section, options.backbone if options.backbone in own else None)
+
+
+def all_tables(look: Lookup, options: ReportOptions, *, gym: bool = True) -> list[Table]:
+    """Return every table of a section, in the report's order; `gym`: those of its gym too."""
     budgets = options.budgets or {}
     replay = [
-        *result_tables(look, pairs),
-        paper_table(paper_comparisons(look, pairs)),
+        *result_tables(look),
+        paper_table(paper_comparisons(look)),
         cost_table(look),
         *(budget_table(look, unit, budgets.get(unit)) for unit in UNITS),
     ]
     search = [*search_tables(look), *(search_budget_table(look, unit) for unit in UNITS)]
     if not look.targets():  # a search alone: what there is stands first
         replay, search = search, replay
-    return [*replay, *search, *gym_tables(catalogue_of(look.gym))]
+    catalogue = gym_tables(catalogue_of(look.section.studies[0].gym)) if gym else []
+    return [*replay, *search, study_table(look.section), *catalogue]
 
 
 def catalogue_of(gym: str) -> Catalogue:
@@ -140,24 +159,16 @@ def catalogue_of(gym: str) -> Catalogue:
     return load_catalogue(folder if gym and folder.is_dir() else None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Figure:
-    address: str | None
-    """From the index; None if the figure is missing."""
-    title: str
-    caption: str
-
-
-def _figures(study: Study, out: Path) -> list[_Figure]:
+def _figures(section: Section, out: Path, suffix: str) -> list[Figure]:
     from ..figures import all_figures  # matplotlib takes a second to import
 
     return [
-        _Figure(
+        Figure(
             address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
             title=one.title,
             caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
         )
-        for one in all_figures(study, out / "figures")
+        for one in all_figures(section, out / "figures", suffix)
     ]
 
 
@@ -168,34 +179,21 @@ def _make_folders(results: Path, out: Path) -> None:
         (out / name).mkdir(parents=True, exist_ok=True)
 
 
-def _shown(study: Study) -> list[Cell]:
+def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:
+    """Write the page of every cell that some table can link to; return how many there are."""
+    look = _look(section, options)
+    files = RecordFiles(section, out if options.copy_records else None)
+    cells = shown(section)
+    for cell in cells:
+        page = cell_page(look, cell, files.sources(cell))
+        _write(out / "cells" / f"{cell.key}.html", page)
+    return len(cells)
+
+
+def shown(section: Section) -> list[Cell]:
     """Return every cell that some table can link to: those of the tables and their rungs."""
-    cells = {rung.key: rung for cell in study.cells for rung in study.rungs[cell.key]}
-    return list(cells.values())
-
-
-def _addresses(study: Study, out: Path, copy: bool) -> Address:
-    """Return how a cell's page finds a record; copy the records if that is asked for."""
-    if copy:
-        for path in sorted(_record_paths(study)):
-            source, target = study.results / path, out / "records" / path
-            if source.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-        base = "../records"
-    else:
-        base = os.path.relpath(study.results.resolve(), (out / "cells").resolve())
-    return lambda path: f"{quote(base)}/{path}"
-
-
-def _record_paths(study: Study) -> Iterator[str]:
-    seen: set[str] = set()
-    for cell in _shown(study):
-        yield f"points/{cell.key}.json"
-        for side in (cell.tasks, cell.baseline):
-            samples = (sample for row in side.values() for sample in row.values())
-            seen.update(key for sample in samples for _, key in sample.keys)
-    yield from (leaf_path(key) for key in seen)
+    rungs = {rung.key: rung for cell in section.cells for rung in section.rungs[cell.key]}
+    return list(rungs.values())
 
 
 def _write_table(folder: Path, table: Table) -> None:
@@ -206,45 +204,3 @@ def _write_table(folder: Path, table: Table) -> None:
 
 def _write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8", newline="\n")
-
-
-def _markdown(tables: Sequence[Table]) -> str:
-    caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
-    parts = [f"# {TITLE}\n", *map(to_markdown, tables), "### Caveats\n", "\n".join(caveats)]
-    return "\n".join(parts) + "\n"
-
-
-def _index(study: Study, tables: Sequence[Table], figures: Sequence[_Figure]) -> str:
-    leaves = [cell.leaves for cell in study.cells]
-    done, of = sum(n for n, _ in leaves), sum(n for _, n in leaves)
-    entries = [(f"#{table.name}", re.split(r"[.(:]", table.title)[0].strip()) for table in tables]
-    entries += [("#figures", "Figures"), ("#caveats", "Caveats")]
-    there = [figure for figure in figures if figure.address is not None]
-    missing = [f"{f.title}: {f.caption}" for f in figures if f.address is None]
-    return page(
-        TITLE,
-        [
-            paragraph(
-                f"{len(study.cells)} cells, {done} of the {of} leaves that they name. A number "
-                "links to the page that says where it comes from. – is missing, never 0."
-            ),
-            *_said("Broken files that were ignored", study.problems),
-            *_said("On the choice of records", study.notes),
-            navigation(entries),
-            *map(to_html, tables),
-            '<section id="figures"><h2>Figures</h2>',
-            *(picture(f.address or "", f.title, f.caption) for f in there),
-            bullets(missing),
-            "</section>",
-            '<section id="caveats"><h2>Caveats of a comparison with the paper</h2>',
-            bullets([f"{caveat.about}: {caveat.text}" for caveat in CAVEATS]),
-            "</section>",
-        ],
-    )
-
-
-def _said(title: str, lines: Sequence[str]) -> list[str]:
-    if not lines:
-        return []
-    head = f"<details open><summary>{title}: {len(lines)}</summary>"
-    return [head + bullets(lines) + "</details>"]

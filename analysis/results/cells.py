@@ -1,4 +1,4 @@
-"""What a results directory says, as values: a cell is one point with the runs that count."""
+"""What a database says, as values: a cell is one point with the runs that count."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpt.store.records import Point, StudyRecord
+
 OWN = "own"
 """Sample size of tasks that keep the one of the catalogue (16 per class in the published gym)."""
 COSTS = ("steps", "examples", "tokens", "seconds")
-"""What a run costs; a cost that was not recorded counts as 0."""
+"""What upstream learning costs; a cost that was not recorded is 0."""
+RUN_COSTS = ("steps", "tokens", "seconds")
+"""What a downstream run costs."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -21,17 +25,21 @@ class Place:
     backbone: str
     """Name of the language model."""
     gym: str
-    """Name of the gym."""
+    """Name of the gym, without the folders above it."""
     partition: str
     """One of the ten partitions."""
     method: str
-    """maml, fomaml, reptile, multitask or fine_tuning."""
+    """Name of the method. Where a target cell of one study has points of several settings, all
+    but the newest carry the first digits of their key: "maml [5e6f7a8b]"."""
     source_set: str = "all"
     """"all", or the name of a subset of the source tasks."""
     source_shots: str = OWN
     """Examples per class of source tasks, "all", or `OWN`."""
     target_shots: str = OWN
     """The same for the tasks that are scored."""
+    edition: str = ""
+    """Id of the study where several studies of one protocol claim the place, since data or
+    weights have changed between them; empty where one does."""
 
     def __str__(self) -> str:
         text = f"{self.method} on {self.partition} ({self.backbone}, gym {self.gym}"
@@ -41,41 +49,41 @@ class Place:
             text += f", source shots {self.source_shots}"
         if self.target_shots != OWN:
             text += f", target shots {self.target_shots}"
+        if self.edition:
+            text += f", study {self.edition}"
         return f"{text}; {self.role})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TakenRun:
     """The downstream run taken for one (task, data seed)."""
 
     key: str
-    """Of its leaf."""
     lr: float
     """Downstream learning rate."""
     dev: float
     """Best dev score, a fraction."""
     test: float
     """Test score, a fraction."""
-    data: str
-    """Digest of the few-shot sample."""
-    metric: str
-    """Of the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One (task, data seed) of a cell."""
 
-    keys: tuple[tuple[float, str], ...]
-    """(learning rate, leaf key) in the recipe's order."""
-    there: int
-    """Leaves on disk."""
-    taken: Run | None
-    """The run that counts; None if a leaf is missing or every run diverged."""
+    runs: tuple[tuple[float, str | None], ...]
+    """(learning rate, key of its run or None if it is missing) in the recipe's order."""
+    taken: TakenRun | None
+    """The run that counts; None if a run is missing or every run diverged."""
     reason: str | None
     """Why there is none."""
     cost: Mapping[str, float]
-    """`COSTS` of the leaves on disk, summed over learning rates."""
+    """`RUN_COSTS` of the runs that are there, summed over learning rates."""
+
+    @property
+    def done(self) -> int:
+        """Runs that are there."""
+        return sum(key is not None for _, key in self.runs)
 
 
 Samples = Mapping[str, Mapping[int, Sample]]
@@ -84,41 +92,71 @@ Samples = Mapping[str, Mapping[int, Sample]]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One point record with the leaves it names."""
+    """One point with its runs."""
 
     place: Place
-    key: str
-    """Of the point record."""
-    steps: int
-    """Upstream steps."""
-    trajectory: str | None
-    """Key of the upstream trajectory."""
-    sources: int | None
-    """Number of source tasks, if recorded."""
-    source_tasks: tuple[str, ...] = ()
-    """Their names, if recorded."""
-    config: Mapping[str, Any]
-    """Settings of the upstream method."""
-    identity: Mapping[str, Any]
-    """Everything that can change the cell's numbers."""
-    prompt: str | None
-    """Digest of the learned prompt."""
+    point: Point
+    study: StudyRecord
     status: str
-    """"ok", "diverged", or "stopped" (raced away, incomplete on purpose)."""
+    """"ok", "diverged", or "stopped" (before all of its runs were there)."""
     note: str
-    """What the record says about its status."""
-    partial: str | None
-    """What was left out; None if nothing was."""
-    cost: Mapping[str, float]
-    """`COSTS` of upstream learning up to `steps`."""
-    devices: int
-    """Devices that worked at once; 1 where the record does not say."""
-    provenance: Mapping[str, Any]
-    """Commit, versions, machine, time."""
+    """What is recorded about its status."""
     tasks: Samples
-    """What the method gave."""
+    """What the method gave; empty if upstream learning diverged."""
     baseline: Samples
     """What plain prompt tuning gave."""
+    baseline_point: str | None
+    """Key of the study's point of plain prompt tuning; None if it is not there yet."""
+
+    @property
+    def key(self) -> str:
+        """Key of the point."""
+        return self.point.key
+
+    @property
+    def steps(self) -> int:
+        """Upstream steps; 0 for a method without upstream learning."""
+        return self.point.steps
+
+    @property
+    def trajectory(self) -> str:
+        """Key of the upstream trajectory, or of what stands in its place."""
+        return self.point.upstream
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Settings of the method."""
+        return self.point.settings
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """`COSTS` of upstream learning up to `steps`."""
+        return {name: float(getattr(self.point.cost, name)) for name in COSTS}
+
+    @property
+    def devices(self) -> int:
+        """Devices that learned upstream at once; 1 where nothing says so."""
+        return int(self.point.provenance.get("devices") or 1)
+
+    @property
+    def source_tasks(self) -> tuple[str, ...]:
+        """Names of the source tasks."""
+        return tuple(dict.fromkeys(task for task, _, _ in self.study.source))
+
+    @property
+    def sources(self) -> int:
+        """Number of source tasks."""
+        return len(self.source_tasks)
+
+    @property
+    def partial(self) -> str | None:
+        """What was left out; None if nothing was."""
+        return self.study.partial
+
+    @property
+    def train_seed(self) -> int:
+        """Root of the generators."""
+        return self.study.train_seed
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -126,19 +164,14 @@ class Cell:
         return tuple(sorted({seed for samples in self.tasks.values() for seed in samples}))
 
     @property
-    def leaves(self) -> tuple[int, int]:
-        """(leaves on disk, leaves named) of the method."""
-        return self.leaves_of(*self.tasks)
+    def counts(self) -> tuple[int, int]:
+        """(runs that are there, runs asked for) of the method."""
+        return self.counts_of(*self.tasks)
 
-    def leaves_of(self, *tasks: str) -> tuple[int, int]:
-        """Return (leaves on disk, leaves named) of the method on some tasks."""
+    def counts_of(self, *tasks: str) -> tuple[int, int]:
+        """Return (runs that are there, runs asked for) of the method on some tasks."""
         samples = [sample for task in tasks for sample in self.tasks[task].values()]
-        return sum(s.there for s in samples), sum(len(s.keys) for s in samples)
-
-    @property
-    def train_seed(self) -> int:
-        """Root of the run's generators."""
-        return int(self.identity.get("train_seed", 0))
+        return sum(sample.done for sample in samples), sum(len(s.runs) for s in samples)
 
 
 def scores_of(samples: Samples) -> dict[str, dict[int, float]]:

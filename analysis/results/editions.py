@@ -1,130 +1,116 @@
-"""Which of several records of one thing counts, and when two of them contradict each other.
+"""What happens where several records claim one place: each is shown by itself, none is lost.
 
-- Records of one trajectory at different steps are *rungs*; of target cells the one with most steps
+- Points of one trajectory at different steps are *rungs*; of target cells the one with most steps
   stands in the tables, the others serve comparisons at equal budget.
-- A record that left tasks out ("partial") gives way to one that did not, with a note.
-- Everything else is contradictory, and an error that names both records.
+- Studies of one protocol that claim a place (the data or the weights have changed between them)
+  are *editions*: each has rows or columns of its own, named by its id.
+- Target cells of one study and method with several settings: the newest keeps the place, the
+  others are rows of their own, named by the first digits of their point.
+
+Nothing is mixed or averaged, and notes name every such case.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
-from mpt.errors import DataError
+from mpt.store.records import StudyRecord
 
 from .cells import Cell, Place
-
-FIELDS_SHOWN = 4
-"""Differing settings that an error about two records names."""
+from .protocols import ID_DIGITS, data_differences, flat, shortened
 
 
-def without_superseded(cells: Sequence[Cell], results: Path, notes: list[str]) -> list[Cell]:
-    """Return the cells without the partial ones that a whole one replaces.
-
-    Raises:
-        DataError: two records contradict each other.
-    """
-    gone: set[str] = set()
-    groups: dict[Place, list[Cell]] = {}
+def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
+    """Return the cells; where several studies claim a place, their places name the study."""
+    claims: dict[Place, dict[str, StudyRecord]] = {}
     for cell in cells:
-        groups.setdefault(cell.place, []).append(cell)
-    for group in groups.values():
-        for one, other in itertools.combinations(group, 2):
-            if not _same_thing(one, other):
-                continue
-            if (one.partial is None) == (other.partial is None):
-                raise DataError(_contradiction(one, other, results))
-            loser, winner = (one, other) if one.partial is not None else (other, one)
-            gone.add(loser.key)
+        claims.setdefault(_column(cell), {})[cell.study.key] = cell.study
+    for place, studies in claims.items():
+        first, *others = studies.values()
+        notes += [
+            f"{place.partition} ({place.backbone}; {place.role}): studies {first.id} and "
+            f"{other.id} differ in {data_differences(first, other)}; each is shown by itself"
+            for other in others
+        ]
+    return [
+        dataclasses.replace(cell, place=dataclasses.replace(cell.place, edition=cell.study.id))
+        if len(claims[_column(cell)]) > 1
+        else cell
+        for cell in cells
+    ]
+
+
+def _column(cell: Cell) -> Place:
+    """Return the place of all methods of a study."""
+    return dataclasses.replace(cell.place, method="")
+
+
+def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
+    """Return the cells; where a target cell has several settings, all but the newest say which."""
+    groups: dict[Place, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        if cell.place.role == "target":
+            rungs = groups.setdefault(cell.place, {}).setdefault(cell.trajectory, [])
+            rungs.append(cell)
+    renamed: dict[str, str] = {}
+    for place, trajectories in groups.items():
+        ordered = sorted(trajectories.values(), key=_age)
+        for older in ordered[:-1]:
+            mark = max(older, key=lambda cell: cell.steps).key[:ID_DIGITS]
+            renamed |= {cell.key: f"{place.method} [{mark}]" for cell in older}
             notes.append(
-                f"{loser.place}: point {loser.key[:12]} ({loser.partial}) gives way to the whole "
-                f"point {winner.key[:12]}"
+                f"{place}: point {mark} is older, its settings are others ("
+                f"{_other_settings(older[0], ordered[-1][0])}); it stands in a row of its own"
             )
-    return [cell for cell in cells if cell.key not in gone]
+    return [
+        dataclasses.replace(cell, place=dataclasses.replace(cell.place, method=renamed[cell.key]))
+        if cell.key in renamed
+        else cell
+        for cell in cells
+    ]
 
 
-def _same_thing(one: Cell, other: Cell) -> bool:
-    """Return whether two records of one place claim to be the same result."""
-    if one.trajectory == other.trajectory:
-        if one.trajectory is not None and one.steps != other.steps:
-            return False  # rungs
-    elif one.place.role != "target":
-        return False  # two settings of a search
-    # pilots of different target tasks share a place
-    return not one.tasks or not other.tasks or bool(set(one.tasks) & set(other.tasks))
+def _age(rungs: Sequence[Cell]) -> tuple[str, str]:
+    return max(cell.point.created for cell in rungs), rungs[0].trajectory
 
 
-def _contradiction(one: Cell, other: Cell, results: Path) -> str:
-    left, right = (
-        flat({"config": c.config, **c.identity, "steps": c.steps}) for c in (one, other)
-    )
-    names = [name for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
-    shown = ", ".join(
-        f"{name} ({_short(left.get(name))} and {_short(right.get(name))})"
-        for name in names[:FIELDS_SHOWN]
-    )
-    more = f" and {len(names) - FIELDS_SHOWN} more" if len(names) > FIELDS_SHOWN else ""
-    paths = " and ".join(str(results / "points" / f"{cell.key}.json") for cell in (one, other))
-    return (
-        f"{paths}: both are {one.place}, but differ in {shown}{more}; move one of them out of "
-        "points/"
-    )
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as one level: {"a": {"b": 1}} → {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for name, part in value.items():
-        if isinstance(part, Mapping):
-            found |= flat(part, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = part
-    return found
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 24 else f"{text[:21]}…"
+def _other_settings(older: Cell, newer: Cell) -> str:
+    left, right = flat(older.config), flat(newer.config)
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return shortened(f"{n} {left.get(n)} instead of {right.get(n)}" for n in names) or "a rerun"
 
 
 def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, ...]]]:
     """Return the cells that tables show, and key of a cell → the rungs of its trajectory."""
     groups: dict[tuple[Place, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.place, cell.trajectory or cell.key), []).append(cell)
+        groups.setdefault((cell.place, cell.trajectory), []).append(cell)
     tops: list[Cell] = []
     rungs: dict[str, tuple[Cell, ...]] = {}
     for (place, _), group in groups.items():
         ordered = tuple(sorted(group, key=lambda cell: cell.steps))
-        last = ordered[-1].steps
-        tops += [cell for cell in ordered if place.role != "target" or cell.steps == last]
+        tops += ordered[-1:] if place.role == "target" else ordered
         rungs |= {cell.key: ordered for cell in ordered}
     return tops, rungs
 
 
-def baseline_notes(cells: Sequence[Cell]) -> list[str]:
-    """Say where cells that stand in one table are compared with different baselines."""
-    first: dict[tuple[str, ...], tuple[Cell, tuple[str, ...]]] = {}
-    notes: dict[str, None] = {}
-    for cell in cells:
-        if cell.place.role != "target":
-            continue
-        for task, row in cell.baseline.items():
-            for seed, sample in row.items():
-                keys = tuple(key for _, key in sample.keys)
-                at = (
-                    cell.place.backbone,
-                    cell.place.gym,
-                    cell.place.target_shots,
-                    task,
-                    str(seed),
-                )
-                other, seen = first.setdefault(at, (cell, keys))
-                if seen != keys:
-                    notes[f"{task}: {other.place} and {cell.place} have different baselines"] = (
-                        None
-                    )
-    return list(notes)
+def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """Say where studies that stand in one table differ in a task's data or in the weights."""
+    first: dict[tuple[object, ...], tuple[StudyRecord, str]] = {}
+    found: dict[tuple[str, str], set[str]] = {}
+    for study in (study for study in studies if study.role == "target"):
+        facts: dict[tuple[object, ...], str] = {
+            (study.target_shots, task, seed): sha for task, seed, sha in study.scored
+        }
+        facts[study.backbone,] = study.backbone_digest
+        for fact, sha in facts.items():
+            other, known = first.setdefault(fact, (study, sha))
+            if known != sha:
+                weights = len(fact) == 1
+                what = f"the weights of {fact[0]}" if weights else f"the data of {fact[1]}"
+                found.setdefault((other.id, study.id), set()).add(what)
+    return [
+        f"studies {one} and {other} differ in {shortened(what)}"
+        for (one, other), what in found.items()
+    ]

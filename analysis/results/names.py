@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from mpt.store.records import BASELINE
+
 METHODS: Mapping[str, str] = MappingProxyType(
     {
         "maml": "MAML",
@@ -14,10 +16,10 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "fine_tuning": "FT",
     }
 )
-"""Method → label, in the order of the paper's tables; all are compared with prompt tuning."""
+"""Method → label of those that the paper compares with prompt tuning, in its order. It decides the
+order of rows and nothing else: other methods stand behind them, under their own names."""
 META = ("maml", "fomaml", "reptile")
 """The methods that the paper calls meta prompt tuning (MPT)."""
-BASELINE = "prompt_tuning"
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"pt": BASELINE, "mtl": "multitask", "ft": "fine_tuning"}
 )
@@ -57,8 +59,9 @@ def canonical_method(name: str) -> str:
 
 
 def method_label(name: str) -> str:
-    """Return a method's label; an unknown one is its name."""
-    return METHODS.get(name, name)
+    """Return a method's label; an unknown one is its name. A mark behind it stays (`Place`)."""
+    method, blank, mark = name.partition(" ")
+    return METHODS.get(method, method) + blank + mark
 
 
 def partition_label(name: str) -> str:

@@ -1,208 +1,188 @@
-"""A results directory as typed cells: what was run, and the scores that the recipe takes from it.
+"""A database of results as typed cells: what was run, and the scores that the recipe takes.
 
-    point record → Cell(where, tasks: task → data seed → Sample, baseline: the same for plain PT)
+    studies of one protocol → Section(cells)        point of a study → Cell(place, tasks, baseline)
 
-Per (task, data seed) the run with the best dev score is taken and equal dev scores keep the
-earlier learning rate (`mpt.metrics.relative_gain`). A (task, data seed) one of whose leaves is
-missing has no score: it is missing, never 0.
+The baseline of a cell are the runs of its study's point of plain prompt tuning. Per (task, data
+seed) the run with the best dev score is taken and equal dev scores keep the earlier learning rate
+(`mpt.metrics.relative_gain`). A (task, data seed) one of whose runs is missing has no score: it is
+missing, never 0. What does not fit its checksum is named and left out.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from mpt.errors import DataError, UsageError
-from mpt.metrics.relative_gain import Candidate, select_by_dev
-from mpt.records import LeafStore, PointStore, Record
+from mpt.errors import DataError
+from mpt.store.database import Database, open_results
+from mpt.store.doctor import check
+from mpt.store.records import BASELINE, Point, Run, Stop, StudyRecord, point_key
 
-from .cells import COSTS, OWN, Cell, Place, Run, Sample, Samples
-from .selection import baseline_notes, rungs_of, without_superseded
+from .cells import OWN, Cell, Place
+from .editions import data_notes, rungs_of, with_editions, with_settings
+from .protocols import ID_DIGITS, chosen, differences, group_id, group_of
+from .samples import RunTable
+from .sections import PAIRS, RANKING, Results, Section, gym_name
+
+_BROKEN = re.compile(r"(?:run|point|study) ([0-9a-f]{8})\b")
+"""How a line of the doctor begins that is about a run, point or study: with its id."""
+_EMPTY = "has no points"
+"""What a line of the doctor says about a study that is only begun, which is nothing broken."""
+
+
+def load_results(results: Path, *, store: str | None = None, study: str | None = None) -> Results:
+    """Read every point with its runs; nothing is written.
+
+    Args:
+        results: results directory.
+        store: URL of its database; None: the one inside it.
+        study: only this study or protocol, by its first digits.
+
+    Raises:
+        UsageError: there is no such database or study.
+        DataError: it is no database of this program, or holds no point of a method.
+    """
+    with open_results(results, store, read_only=True) as database:
+        records = _records(database, study)
+    groups: dict[tuple[str, bool], list[StudyRecord]] = {}
+    for one, points in records.studies:
+        if any(point.method != BASELINE for point in points):
+            groups.setdefault(group_of(one), []).append(one)
+    if not groups:
+        raise DataError(f"{results}: holds no point of a method; run a search into it first")
+    words = differences([group[0] for group in groups.values()])
+    read = partial(_runs, results, store)
+    sections = [
+        _section(group, records, said, read)
+        for group, said in zip(groups.values(), words, strict=True)
+    ]
+    return Results(
+        root=results,
+        sections=tuple(sorted(sections, key=_importance)),
+        problems=(*records.problems, *records.runs.problems),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
-    """All cells of a results directory."""
+class _Records:
+    """What is read of a database, apart from what is broken."""
 
-    results: Path
-    cells: tuple[Cell, ...]
-    """One a place and setting; of target cells the rung with most steps."""
-    rungs: Mapping[str, tuple[Cell, ...]]
-    """Key of a cell → every recorded rung of its trajectory at its place, ascending, with it."""
-    problems: tuple[str, ...]
-    """Files that were found broken and ignored, one line each."""
-    notes: tuple[str, ...]
-    """What a reader must know about the selection of records."""
-    leaves: LeafStore
-    """The leaves by key, for what is not in a cell (curves)."""
-
-    def select(self, **fields: str) -> list[Cell]:
-        """Return the cells whose place has these values, in the order of their places."""
-        return [
-            cell
-            for cell in self.cells
-            if all(getattr(cell.place, name) == value for name, value in fields.items())
-        ]
+    studies: tuple[tuple[StudyRecord, list[Point]], ...]
+    """Those asked for, with their points."""
+    runs: RunTable
+    stops: Mapping[str, Stop]
+    """Key of a point → why its trial was not carried on from there."""
+    documents: Mapping[str, Sequence[Mapping[str, Any]]]
+    """By kind."""
+    problems: Sequence[str]
+    """What was broken, one line each."""
 
 
-def load_study(results: Path) -> Study:
-    """Read every point of a results directory with its leaves; nothing is written.
-
-    Raises:
-        UsageError: there is no such directory.
-        DataError: it holds no point record, or records that contradict each other.
-    """
-    if not results.is_dir():
-        raise UsageError(f"results {str(results)!r} is not a directory; run a search first")
-    leaves, points = LeafStore(results, read_only=True), PointStore(results, read_only=True)
-    reader = _Reader(leaves)
-    every = [reader.cell(record) for record in points.all()]
-    problems = (*points.problems, *leaves.problems)
-    if not every:
-        more = f" ({problems[0]})" if problems else ""
-        raise DataError(f"{results}: holds no point record{more}; run a search into it first")
-    notes: list[str] = []
-    kept = without_superseded(every, results, notes)
-    tops, rungs = rungs_of(kept)
-    notes += baseline_notes(tops)
-    return Study(
-        results=results,
-        cells=tuple(
-            sorted(tops, key=lambda cell: (cell.place, cell.trajectory or "", cell.steps))
-        ),
-        rungs=rungs,
+def _records(database: Database, study: str | None) -> _Records:
+    problems = [line for line in check(database, storage=False) if _EMPTY not in line]
+    broken = {match[1] for line in problems if (match := _BROKEN.match(line))}
+    studies = chosen([one for one in database.studies() if one.id not in broken], study)
+    points: dict[str, list[Point]] = {one.key: [] for one in studies}
+    recorded = [
+        point
+        for point in database.points()
+        if point.study in points and point.key[:ID_DIGITS] not in broken
+    ]
+    rows = database.score_rows([point.key for point in recorded])
+    known = {row.point for row in rows}
+    for point in recorded:
+        if point.key in known or not point.runs:  # one that was edited has lost its key
+            points[point.study].append(point)
+    return _Records(
+        studies=tuple((one, points[one.key]) for one in studies),
+        runs=RunTable(row for row in rows if row.run[:ID_DIGITS] not in broken),
+        stops={stop.point: stop for stop in database.stops()},
+        documents={kind: _documents(database, kind) for kind in (PAIRS, RANKING)},
         problems=problems,
+    )
+
+
+def _documents(database: Database, kind: str) -> list[Mapping[str, Any]]:
+    """Return the documents of a kind; none if one was changed, which the doctor has said."""
+    try:
+        return list(database.documents(kind).values())
+    except DataError:
+        return []
+
+
+def _runs(results: Path, store: str | None, keys: Collection[str]) -> dict[str, Run]:
+    """Read runs by key; the database is open for this call only."""
+    with open_results(results, store, read_only=True) as database:
+        return database.runs(keys)
+
+
+def _section(
+    studies: Sequence[StudyRecord],
+    records: _Records,
+    words: str,
+    read: Callable[[Collection[str]], Mapping[str, Run]],
+) -> Section:
+    notes = data_notes(studies)
+    own = [(study, points) for study, points in records.studies if study in studies]
+    every = [cell for study, points in own for cell in _cells(study, points, records)]
+    tops, rungs = rungs_of(with_settings(with_editions(every, notes), notes))
+    trials = {(study.key, point.upstream) for study, points in own for point in points}
+    return Section(
+        id=group_id(studies[0]),
+        differs=words,
+        studies=tuple(studies),
+        cells=tuple(sorted(tops, key=lambda cell: (cell.place, cell.trajectory, cell.steps))),
+        rungs=rungs,
         notes=tuple(notes),
-        leaves=leaves,
+        stops=tuple(
+            stop
+            for stop in records.stops.values()
+            if any(stop.point == point_key(*trial, stop.steps) for trial in trials)
+        ),
+        documents={
+            kind: tuple(body for body in found if _fits(body, studies[0]))
+            for kind, found in records.documents.items()
+        },
+        runs=read,
     )
 
 
-class _Reader:
-    """Turns point records into cells; a leaf shared by cells is read once."""
-
-    def __init__(self, store: LeafStore) -> None:
-        self._store = store
-        self._read: dict[str, Record | None] = {}
-
-    def cell(self, record: Record) -> Cell:
-        try:
-            return self._cell(record)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"point {record['key']}: is no point record of this program "
-                f"({type(error).__name__}: {error}); move it out of points/"
-            ) from None
-
-    def _cell(self, record: Record) -> Cell:
-        identity = record["identity"]
-        cost = record.get("cost") or {}
-        origin = record.get("provenance") or {}
-        return Cell(
-            place=_place(record),
-            key=record["key"],
-            steps=int(record["steps"] or 0),
-            trajectory=record.get("trajectory"),
-            sources=record.get("sources"),
-            source_tasks=tuple(map(str, record.get("source_tasks") or ())),
-            config=record["config"] or {},
-            identity=identity,
-            prompt=record.get("prompt"),
-            status=record["status"],
-            note=record.get("note") or "",
-            partial=record.get("partial"),
-            cost={name: float(cost.get(name) or 0) for name in COSTS},
-            devices=int(cost.get("devices") or 1),
-            provenance=origin,
-            tasks=self._samples(record, "leaves"),
-            baseline=self._samples(record, "baseline"),
-        )
-
-    def _samples(self, record: Record, part: str) -> Samples:
-        return {
-            task: {
-                int(seed): self._sample(record["key"], task, int(seed), lrs)
-                for seed, lrs in seeds.items()
-            }
-            for task, seeds in record[part].items()
-        }
-
-    def _sample(
-        self, point: str, task: str, seed: int, lrs: Sequence[tuple[float, str]]
-    ) -> Sample:
-        found = [self._leaf(point, task, seed, float(lr), key) for lr, key in lrs]
-        there = [leaf for leaf in found if leaf is not None]
-        taken, reason = None, None
-        if len(there) < len(found):
-            reason = f"{len(found) - len(there)} of {len(found)} leaves are missing"
-        else:
-            taken = _taken(there)
-            reason = None if taken else "every run diverged"
-        return Sample(
-            keys=tuple((float(lr), key) for lr, key in lrs),
-            there=len(there),
-            taken=taken,
-            reason=reason,
-            cost={n: math.fsum(float(x["cost"].get(n) or 0) for x in there) for n in COSTS},
-        )
-
-    def _leaf(self, point: str, task: str, seed: int, lr: float, key: str) -> Record | None:
-        if key not in self._read:
-            self._read[key] = self._store.get(key)
-        leaf = self._read[key]
-        if leaf is None:
-            return None
-        stated = tuple(leaf["identity"].get(name) for name in ("task", "data_seed", "lr"))
-        if stated != (task, seed, lr):
-            raise DataError(
-                f"point {point} names leaf {key} as {(task, seed, lr)}, but the leaf is of "
-                f"{stated}; move the point out of points/"
-            )
-        return leaf
-
-
-def _place(record: Record) -> Place:
-    """Return the place of a record; records of older programs are points of a search."""
-    return Place(
-        role=record.get("role") or "validation",
-        backbone=record.get("backbone") or f"digest {record['identity']['backbone'][:12]}",
-        gym=record.get("gym") or "unknown",
-        partition=record["partition"],
-        method=record["method"],
-        source_set=record.get("source_set") or "all",
-        source_shots=_shots(record.get("source_shots")),
-        target_shots=_shots(record.get("target_shots")),
+def _cells(study: StudyRecord, points: Sequence[Point], records: _Records) -> list[Cell]:
+    """Return the cells of a study: one a point but for that of its baseline."""
+    own = next((point for point in points if point.method == BASELINE), None)
+    baseline = own, records.runs.samples(own, study)
+    place = Place(
+        role=study.role,
+        backbone=study.backbone,
+        gym=gym_name(study.gym),
+        partition=study.partition,
+        method=BASELINE,
+        source_set=study.source_set,
+        source_shots=_shots(study.source_shots),
+        target_shots=_shots(study.target_shots),
     )
+    return [
+        records.runs.cell(point, place, study, baseline, records.stops.get(point.key))
+        for point in points
+        if point.method != BASELINE
+    ]
 
 
 def _shots(value: int | str | None) -> str:
     return OWN if value is None else str(value)
 
 
-def _taken(leaves: Sequence[Record]) -> Run | None:
-    """Return the run that the recipe takes: best dev score, the earlier rate on ties."""
-    candidates = [
-        Candidate(
-            lr=float(leaf["identity"]["lr"]), dev=_number(leaf, "dev"), test=_number(leaf, "test")
-        )
-        for leaf in leaves
-    ]
-    best = select_by_dev(candidates)
-    if best is None:
-        return None
-    leaf = next(leaf for leaf, one in zip(leaves, candidates, strict=True) if one is best)
-    identity = leaf["identity"]
-    return Run(
-        key=leaf["key"],
-        lr=best.lr,
-        dev=best.dev,
-        test=best.test,
-        data=str(identity.get("data", "")),
-        metric=str(identity.get("metric", "")),
-    )
+def _fits(document: Mapping[str, Any], study: StudyRecord) -> bool:
+    """Return whether a document is of a study's gym and size."""
+    smoke = document.get("smoke", study.smoke)
+    return (gym_name(document["gym"]), smoke) == (gym_name(study.gym), study.smoke)
 
 
-def _number(leaf: Record, name: str) -> float:
-    value = leaf["result"][name]
-    return math.nan if value is None else float(value)
+def _importance(section: Section) -> tuple[bool, bool, int, int, str]:
+    targets = len(section.select(role="target"))
+    partial = section.studies[0].partial is not None
+    return section.smoke, partial, -targets, -len(section.cells), section.id

@@ -1,9 +1,9 @@
-"""ARG of scores from elsewhere (`results.scores`), with the intervals and flags of our own.
+"""ARG of scores from elsewhere (`results.scores`) or from a database, and how it is shown.
 
-For each partition and backbone, the tasks are those of the baseline and of the method together,
-and the data seeds those that occur in any of the group's lines. A task without a score at one of
-them has no relative gain, and neither has one whose baseline is not positive (a Matthews score
-may be negative): the ARG then is a mean over the other tasks, and marked so.
+Of a file: for each partition and backbone, the tasks are those of the baseline and of the method
+together, and the data seeds those that occur in any of the group's lines. A task without a score
+at one of them has no relative gain, and neither has one whose baseline is not positive (a Matthews
+score may be negative): the ARG then is a mean over the other tasks, and marked so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mpt.errors import DataError, UsageError
 
+from ..results.cells import OWN, Cell
 from ..results.names import (
     BASELINE,
     METHODS,
@@ -21,7 +22,8 @@ from ..results.names import (
     in_order,
 )
 from ..results.scores import ScoreRow, read_scores
-from ..results.summary import Summary, summarise
+from ..results.sections import Section
+from ..results.summary import Summary, summarise, summary_of
 from .table import Row, TableCell, number, text
 
 ROOT_SEED = 42
@@ -30,7 +32,7 @@ ROOT_SEED = 42
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredMethod:
-    """What a file says about one method on one partition."""
+    """What a file or database says about one method on one partition."""
 
     partition: str
     backbone: str
@@ -40,6 +42,10 @@ class ScoredMethod:
     """Scores that are there."""
     of: int
     """Scores asked for: tasks × data seeds."""
+    edition: str = ""
+    """See `results.cells.Place`."""
+    lacking: str = ""
+    """What keeps it from being a whole run, as far as is recorded."""
 
 
 def scored_methods(path: Path, partition: str | None = None) -> list[ScoredMethod]:
@@ -95,6 +101,56 @@ def _group(
     if not found:
         raise DataError(f"{path}: has no method beside the baseline for {partition}, {backbone}")
     return found
+
+
+def recorded_methods(section: Section, partition: str | None = None) -> list[ScoredMethod]:
+    """Return the ARG of every method of the plain replay; those without a score are left out.
+
+    Args:
+        section: what a database says.
+        partition: only this one; None for all.
+    """
+    plain = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+    where = {} if partition is None else {"partition": partition}
+    cells = section.select(role="target", **plain, **where)
+    parts = in_order((cell.place.partition for cell in cells), PARTITION_LABELS)
+    methods = in_order((cell.place.method for cell in cells), METHODS)
+
+    def order(cell: Cell) -> tuple[int, str, str, int]:
+        at = cell.place
+        return parts.index(at.partition), at.backbone, at.edition, methods.index(at.method)
+
+    found = (_recorded(cell) for cell in sorted(cells, key=order))
+    return [one for one in found if one is not None]
+
+
+def _recorded(cell: Cell) -> ScoredMethod | None:
+    summary = summary_of(cell)
+    if summary is None:
+        return None
+    samples = [sample for row in cell.tasks.values() for sample in row.values()]
+    return ScoredMethod(
+        partition=cell.place.partition,
+        backbone=cell.place.backbone,
+        method=cell.place.method,
+        summary=summary,
+        done=sum(sample.taken is not None for sample in samples),
+        of=len(samples),
+        edition=cell.place.edition,
+        lacking=incomplete(cell),
+    )
+
+
+def incomplete(cell: Cell) -> str:
+    """Say what keeps a cell from being a whole run; empty if nothing does."""
+    done, of = cell.counts
+    if cell.status != "ok":
+        return f"{cell.status}: {cell.note}" if cell.note else cell.status
+    if cell.study.smoke:
+        return "smoke run"
+    if cell.partial is not None:
+        return cell.partial
+    return f"{done} of {of} runs" if done < of else ""
 
 
 def _scores(rows: Sequence[ScoreRow], method: str) -> dict[str, dict[int, float]]:

@@ -1,7 +1,7 @@
 """What every number has cost, and comparisons at equal upstream budget.
 
 Upstream costs are those of the trajectory up to the cell's step, downstream costs those of all of
-the cell's leaves (every learning rate), without the shared baseline. Device-hours are seconds ×
+the cell's runs (every learning rate), without the shared baseline. Device-hours are seconds ×
 devices / 3600: GPU-hours on a GPU. On a CPU a device is one worker process, and they say nothing
 about GPU-hours.
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ..results.cells import COSTS, Cell
-from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label, partition_label
-from .lookup import Lookup, is_plain
+from ..results.cells import RUN_COSTS, Cell
+from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label
+from .lookup import Lookup, column_label, is_plain
 from .table import Table, TableCell, quantity, text
 
 UNITS = {"steps": "steps", "examples": "samples"}
@@ -26,21 +26,21 @@ UNITS = {"steps": "steps", "examples": "samples"}
 def cost_table(look: Lookup) -> Table:
     """Return the cost of every plain target cell."""
     rows = []
-    for partition in in_order((c.place.partition for c in look.targets()), PARTITION_LABELS):
-        for method in METHODS:
-            cell = look.cell(method, partition)
+    for partition, edition in look.columns({c.place.partition for c in look.targets()}):
+        for method in look.methods:
+            cell = look.cell(method, partition, edition=edition)
             if cell is None:
                 continue
             spent = downstream_cost(cell)
             rows.append(
                 (
-                    text(partition_label(partition)),
+                    text(column_label((partition, edition))),
                     text(method_label(method)),
                     look.table_cell(cell),
                     *map(quantity, (cell.cost["steps"], cell.cost["examples"])),
                     quantity(device_hours(cell.cost["seconds"], cell.devices)),
-                    text(cell.leaves[0]),
-                    *map(quantity, (spent["steps"], spent["examples"])),
+                    text(cell.counts[0]),
+                    *map(quantity, (spent["steps"], spent["tokens"])),
                     quantity(device_hours(spent["seconds"], cell.devices)),
                 )
             )
@@ -54,16 +54,16 @@ def cost_table(look: Lookup) -> Table:
             "upstream steps",
             "upstream samples",
             "upstream device-hours",
-            "leaves",
+            "runs",
             "downstream steps",
-            "downstream samples",
+            "downstream tokens",
             "downstream device-hours",
         ),
         rows=tuple(rows),
         notes=(
             f"{_machines(look)} Device-hours are seconds × devices / 3600: GPU-hours on a GPU. On "
             "a CPU a device is one worker process, and they say nothing about GPU-hours.",
-            "A rung of a longer trajectory counts the steps up to it; leaves that several cells "
+            "A rung of a longer trajectory counts the steps up to it; runs that several cells "
             "share count in each.",
         ),
     )
@@ -72,16 +72,16 @@ def cost_table(look: Lookup) -> Table:
 def _machines(look: Lookup) -> str:
     found = set()
     for cell in look.targets():
-        machine = cell.provenance.get("machine") or {}
+        machine = cell.point.provenance.get("machine") or {}
         where = machine.get("device") or f"{machine.get('cpus', '?')} CPUs, GPU not recorded"
         found.add(f"{machine.get('system', 'unknown system')}, {where}")
     return f"Recorded on: {'; '.join(sorted(found)) or 'nothing yet'}."
 
 
 def downstream_cost(cell: Cell) -> dict[str, float]:
-    """Return the summed cost of the leaves of a cell."""
+    """Return the summed cost of the runs of a cell."""
     samples = [sample for row in cell.tasks.values() for sample in row.values()]
-    return {name: math.fsum(sample.cost[name] for sample in samples) for name in COSTS}
+    return {name: math.fsum(sample.cost[name] for sample in samples) for name in RUN_COSTS}
 
 
 def device_hours(seconds: float, devices: int) -> float:
@@ -119,16 +119,16 @@ def budget_table(look: Lookup, unit: str, budget: float | None = None) -> Table:
         unit: "steps" or "examples" (samples).
         budget: in that unit; None takes, for each partition, `common_budget` of its methods.
     """
-    methods = [method for method in METHODS if method != "fine_tuning"]
+    methods = look.upstream_methods
     rows = []
-    for partition in in_order((c.place.partition for c in look.targets()), PARTITION_LABELS):
+    for partition, edition in look.columns({c.place.partition for c in look.targets()}):
         groups = {}
         for method in methods:
-            cell = look.cell(method, partition)
+            cell = look.cell(method, partition, edition=edition)
             if cell is not None:
-                groups[method] = look.study.rungs[cell.key]
+                groups[method] = look.section.rungs[cell.key]
         allowed = common_budget(list(groups.values()), unit) if budget is None else budget
-        row = [text(partition_label(partition)), quantity(allowed)]
+        row = [text(column_label((partition, edition))), quantity(allowed)]
         for method in methods:
             found = within_budget(groups.get(method, ()), unit, allowed or 0)
             row.append(TableCell() if found is None else look.table_cell(found))
@@ -160,19 +160,23 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     """
     cells = [
         cell
-        for cell in look.study.select(role="validation", backbone=look.backbone, gym=look.gym)
+        for cell in look.section.select(role="validation", backbone=look.backbone)
         if is_plain(cell) and look.summary(cell) is not None
     ]
     budgets = sorted({cell.cost[unit] for cell in cells if cell.cost[unit] > 0})
     rows = []
-    for partition in in_order((c.place.partition for c in cells), PARTITION_LABELS):
+    columns = {(cell.place.partition, cell.place.edition) for cell in cells}
+    parts = in_order((partition for partition, _ in columns), PARTITION_LABELS)
+    for column in sorted(columns, key=lambda column: (parts.index(column[0]), column)):
         for method in in_order((c.place.method for c in cells), METHODS):
             of_row = [
-                c for c in cells if (c.place.partition, c.place.method) == (partition, method)
+                c
+                for c in cells
+                if (c.place.partition, c.place.edition, c.place.method) == (*column, method)
             ]
             if of_row:
                 found = (_best_within(look, of_row, unit, budget) for budget in budgets)
-                names = (partition_label(partition), method_label(method))
+                names = (column_label(column), method_label(method))
                 rows.append((*map(text, names), *found))
     word = UNITS[unit]
     return Table(

@@ -5,44 +5,73 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
-
-from mpt.errors import DataError
+from collections.abc import Collection, Sequence
 
 from ..results.cells import OWN, Cell, Place
-from ..results.names import META, METHODS, PARTITION_LABELS, paper_backbone
-from ..results.reading import Study
-from ..results.summary import Summary, summary_of, task_gain
+from ..results.names import META, METHODS, PARTITION_LABELS, in_order, paper_backbone
+from ..results.names import partition_label as label_of
+from ..results.protocols import scored_alike
+from ..results.sections import Section
+from ..results.summary import Summary, summary_of
 from .arg import arg_cell
 from .table import TableCell
 
 _PILOT = re.compile(r"(highest|random|lowest)[-_]?(\d*)(\W.*)?")
-"""Source sets of Table 8, as in "highest5" or "highest5:samsum"; the rest are sizes of Table 4."""
+"""Source sets of Table 8, as in "highest5" or "highest5-samsum"; the rest are sizes of Table 4."""
+PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
 
 class Lookup:
-    """The cells of one study by place, with their summaries.
+    """The cells of one section by place, with their summaries.
 
     Args:
-        study: what the records say.
+        section: what the database says.
         backbone: the one of the tables that show a single model; None chooses T5-large if it was
             run, or else the model with most cells (the first by name on ties).
-        gym: the same for the gym.
     """
 
-    def __init__(self, study: Study, backbone: str | None = None, gym: str | None = None) -> None:
-        self.study = study
-        chosen = _main(study, backbone, gym)
-        self.backbone, self.gym = chosen
+    def __init__(self, section: Section, backbone: str | None = None) -> None:
+        self.section = section
+        self.gym = section.gym
+        self.backbone = _main(section, backbone)
         self._summaries: dict[tuple[str, str | None], Summary | None] = {}
-        self._cells: dict[Place, list[Cell]] = {}
-        for cell in study.cells:
-            self._cells.setdefault(cell.place, []).append(cell)
+        self._cells = {cell.place: cell for cell in section.cells if cell.place.role == "target"}
 
     @property
     def about(self) -> str:
         """Backbone and gym of the tables that show one of each, for a title."""
         return about(self.backbone, self.gym)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods: the known ones in the paper's order, then every other that was recorded."""
+        found = {cell.place.method for cell in self.section.cells}
+        return in_order({*METHODS, *found}, METHODS)
+
+    @property
+    def upstream_methods(self) -> list[str]:
+        """Those of `methods` that learn something upstream, as far as is known."""
+        steps = collections.Counter[str]()
+        for cell in self.section.cells:
+            steps[cell.place.method] += cell.steps
+        idle = {"fine_tuning", *(method for method, total in steps.items() if total == 0)}
+        return [method for method in self.methods if method not in idle]
+
+    def editions(self, partition: str, **place: str) -> list[str]:
+        """Return the editions of a target column, see `Place.edition`; one empty text if none.
+
+        Args:
+            partition: of the column.
+            **place: other fields of its places than those of the plain replay.
+        """
+        cells = self.targets(**{**PLAIN, "partition": partition, **place})
+        return sorted({cell.place.edition for cell in cells}) or [""]
+
+    def columns(self, partitions: Collection[str]) -> list[tuple[str, str]]:
+        """Return (partition, edition) of the plain replay, in the paper's order."""
+        ordered = in_order(partitions, PARTITION_LABELS)
+        return [(name, edition) for name in ordered for edition in self.editions(name)]
 
     def cell(self, method: str, partition: str, **place: str) -> Cell | None:
         """Return the target cell of a method on a partition, or None if none is recorded.
@@ -51,44 +80,37 @@ class Lookup:
             method: row.
             partition: column.
             **place: other fields of `Place` than those of the plain replay.
-
-        Raises:
-            DataError: several records claim the place.
         """
-        where = dataclasses.replace(
-            Place(
-                role="target",
-                backbone=self.backbone,
-                gym=self.gym,
-                partition=partition,
-                method=method,
-            ),
-            **place,
+        where = Place(
+            role="target",
+            backbone=self.backbone,
+            gym=self.gym,
+            partition=partition,
+            method=method,
         )
-        found = self._cells.get(where, [])
-        if len(found) > 1:
-            points = self.study.results / "points"
-            names = " and ".join(str(points / f"{cell.key}.json") for cell in found[:2])
-            raise DataError(f"{names}: both are {where}; move one of them out of points/")
-        return found[0] if found else None
+        return self._cells.get(dataclasses.replace(where, **place))
 
     def shared_cell(self, method: str, partition: str, **place: str) -> Cell | None:
-        """Return the fine-tuning cell of another partition with the same target tasks, or None.
+        """Return the cell of another partition that was scored on the same data, or None.
 
-        Fine-tuning learns from no source task, so one result serves all of these partitions.
+        A method that learns nothing upstream learns from no source task, so one result serves all
+        partitions with the same target tasks.
         """
-        if method != "fine_tuning":
+        row = (self.cell(name, partition, **place) for name in self.methods)
+        asked = next((cell.study for cell in row if cell is not None), None)
+        if asked is None:
             return None
-        asked = self._targets(partition, **place)
-        for other in PARTITION_LABELS:
-            cell = self.cell(method, other, **place)
-            if cell is not None and asked and set(cell.tasks) == asked:
-                return cell
-        return None
-
-    def _targets(self, partition: str, **place: str) -> set[str]:
-        cells = [self.cell(method, partition, **place) for method in METHODS]
-        return next((set(cell.tasks) for cell in cells if cell is not None and cell.tasks), set())
+        same = {"backbone": self.backbone, **place, "edition": ""}
+        return next(
+            (
+                cell
+                for other in PARTITION_LABELS
+                if (cell := self.cell(method, other, **same)) is not None
+                and cell.steps == 0
+                and scored_alike(cell.study, asked)
+            ),
+            None,
+        )
 
     def summary(self, cell: Cell, task: str | None = None) -> Summary | None:
         """Return the summary of a cell, or of one task of it."""
@@ -108,25 +130,26 @@ class Lookup:
     def table_cell(
         self, cell: Cell, flags: Sequence[str] = (), task: str | None = None
     ) -> TableCell:
-        """Return what a table shows of a cell: ARG (or the RG of one task), leaves, flags."""
+        """Return what a table shows of a cell: ARG (or the RG of one task), runs, flags."""
         flags = (*flags, *status_flags(cell))
         link = page_of(cell)
         summary = self.summary(cell, task)
         if summary is None:
             return TableCell(flags=flags, link=link)
-        done, of = cell.leaves if task is None else cell.leaves_of(task)
+        done, of = cell.counts if task is None else cell.counts_of(task)
         return arg_cell(summary, done=done, of=of, more_flags=flags, link=link)
 
     def targets(self, **place: str) -> list[Cell]:
-        """Return the target cells of the tables' backbone and gym, at places like this."""
-        where = {"backbone": self.backbone, "gym": self.gym, **place}
-        return self.study.select(role="target", **where)
+        """Return the target cells of the tables' backbone, at places like this."""
+        return self.section.select(role="target", **{"backbone": self.backbone, **place})
 
-    def best_meta(self, partition: str) -> Cell | None:
-        """Return the meta-learning cell of the highest ARG on a partition (the paper's MPT)."""
+    def best(
+        self, partition: str, methods: Collection[str] = META, edition: str = ""
+    ) -> Cell | None:
+        """Return the plain target cell of the highest ARG of some methods on a partition."""
         best: tuple[float, Cell] | None = None
-        for method in META:
-            cell = self.cell(method, partition)
+        for method in methods:
+            cell = self.cell(method, partition, edition=edition)
             value = None if cell is None else self.rank_value(cell)
             if cell is not None and value is not None and (best is None or value > best[0]):
                 best = (value, cell)
@@ -138,17 +161,21 @@ class Lookup:
         comparable = summary is not None and summary.comparable and cell.status == "ok"
         return summary.value if summary is not None and comparable else None
 
-    def gain(self, cell: Cell, task: str) -> float | None:
-        """Return the relative gain on one task of a cell in %, or None."""
-        summary = self.summary(cell, task)
-        found = None if summary is None else task_gain(summary, task)
-        return None if found is None or found.gain is None else 100 * found.gain
-
 
 def about(backbone: str, gym: str) -> str:
     """Return backbone and gym for a title; of a folder the last part is enough."""
     names = (name.rstrip("/").rsplit("/", 1)[-1] for name in (backbone, gym))
     return ", gym ".join(names)
+
+
+def with_edition(name: str, edition: str) -> str:
+    """Return the name of a row or column with the study that it is of, where several claim it."""
+    return f"{name} [{edition}]" if edition else name
+
+
+def column_label(column: tuple[str, str]) -> str:
+    """Return the label of a (partition, edition)."""
+    return with_edition(label_of(column[0]), column[1])
 
 
 def page_of(cell: Cell) -> str:
@@ -159,7 +186,8 @@ def page_of(cell: Cell) -> str:
 def status_flags(cell: Cell) -> tuple[str, ...]:
     """Return the flags that a record's own fields ask for."""
     flags = [cell.status] if cell.status in ("diverged", "stopped") else []
-    return tuple(flags + (["partial"] if cell.partial is not None else []))
+    flags += ["partial"] if cell.partial is not None else []
+    return (*flags, *(["smoke"] if cell.study.smoke else []))
 
 
 def pilot_choice(cell: Cell) -> str | None:
@@ -170,21 +198,15 @@ def pilot_choice(cell: Cell) -> str | None:
 
 def is_plain(cell: Cell) -> bool:
     """Return whether a cell is of the plain replay: all sources, the tasks' own sample sizes."""
-    place = cell.place
-    return (place.source_set, place.source_shots, place.target_shots) == ("all", OWN, OWN)
+    return all(getattr(cell.place, name) == value for name, value in PLAIN.items())
 
 
-def _main(study: Study, backbone: str | None, gym: str | None) -> tuple[str, str]:
-    count: collections.Counter[tuple[str, str]] = collections.Counter()
-    for cell in study.cells:
-        place = cell.place
-        if backbone in (None, place.backbone) and gym in (None, place.gym):
+def _main(section: Section, backbone: str | None) -> str:
+    count: collections.Counter[str] = collections.Counter()
+    for cell in section.cells:
+        if backbone in (None, cell.place.backbone):
             # one target cell outweighs any search
-            weight = 1_000_000 if place.role == "target" else 1
-            count[place.backbone, place.gym] += weight
+            count[cell.place.backbone] += 1_000_000 if cell.place.role == "target" else 1
     if not count:
-        return backbone or "", gym or ""
-    return min(
-        count,
-        key=lambda pair: (paper_backbone(pair[0]) != "T5-large", -count[pair], pair),
-    )
+        return backbone or ""
+    return min(count, key=lambda name: (paper_backbone(name) != "T5-large", -count[name], name))

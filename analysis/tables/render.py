@@ -114,7 +114,7 @@ def to_csv(table: Table) -> str:
     """Return the table with one line a row.
 
     A column that holds numbers is followed by columns for what its cells have beside them: low,
-    high, leaves, of, flags. Numbers have all their digits; missing ones are empty.
+    high, runs, of, flags. Numbers have all their digits; missing ones are empty.
     """
     parts = [_csv_parts(table, at) for at in range(len(table.columns))]
     file = io.StringIO()
@@ -140,7 +140,7 @@ _PARTS: Mapping[str, Callable[[TableCell], str]] = MappingProxyType(
         "": lambda cell: escape_csv(cell.text) if cell.text is not None else _plain(cell.value),
         "low": lambda cell: _plain(cell.low),
         "high": lambda cell: _plain(cell.high),
-        "leaves": lambda cell: "" if cell.done is None else str(cell.done),
+        "runs": lambda cell: "" if cell.done is None else str(cell.done),
         "of": lambda cell: "" if cell.of is None else str(cell.of),
         "flags": lambda cell: " ".join(cell.flags),
     }

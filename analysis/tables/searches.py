@@ -1,12 +1,12 @@
-"""Searches: every point of a method's search, best first, and the courses that were stopped."""
+"""Searches: every point of a method's search, best first, and the trials that were stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mpt.search.stops import Stop, read_stops
+from mpt.store.records import Stop
 
-from ..results.cells import Cell, Place
+from ..results.cells import Cell
 from ..results.names import method_label, partition_label
 from .lookup import Lookup, about
 from .table import Row, Table, number, quantity, text
@@ -16,44 +16,42 @@ _RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
 
 
 def search_tables(look: Lookup) -> list[Table]:
-    """Return one ranking for each search, the points of one place; then what was stopped."""
+    """Return one ranking for each search, the points of one study; then what was stopped."""
     rankings = [_ranking(look, n, cells) for n, cells in enumerate(searches(look), start=1)]
-    stops = read_stops(look.study.results)
+    stops = look.section.stops
     return [*rankings, stop_table(stops)] if stops else rankings
 
 
 def stop_table(stops: Sequence[Stop]) -> Table:
-    """Return the courses that were not carried on, and the numbers that decided."""
+    """Return the trials that were not carried on, and the numbers that decided."""
     return Table(
         name="stops",
-        title="Courses that were stopped",
-        columns=("course", "rung", "by", "reason", "time"),
+        title="Trials that were stopped",
+        columns=("trial", "rung", "by", "reason", "time"),
         rows=tuple(
-            tuple(map(text, (stop.course, stop.steps, stop.by, stop.reason, stop.time)))
+            tuple(map(text, (stop.trial, stop.steps, stop.by, stop.reason, stop.created)))
             for stop in stops
         ),
-        notes=("A stopped course has no later points; those that it has stand in its ranking.",),
+        notes=("A stopped trial has no later points; those that it has stand in its ranking.",),
     )
 
 
 def searches(look: Lookup) -> list[list[Cell]]:
-    """Return the points of each search, in the order of their places."""
-    groups: dict[Place, list[Cell]] = {}
-    for cell in look.study.select(role="validation"):
-        groups.setdefault(cell.place, []).append(cell)
+    """Return the points of each (study, method), in the order of their places."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in look.section.select(role="validation"):
+        groups.setdefault((cell.study.key, cell.place.method), []).append(cell)
     return list(groups.values())
 
 
 def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
-    place = cells[0].place
+    place, study = cells[0].place, cells[0].study
     settings = searched_settings(cells)
-    ordered = sorted(
-        cells, key=lambda cell: (_order(look, cell), cell.trajectory or "", cell.steps)
-    )
+    ordered = sorted(cells, key=lambda cell: (_order(look, cell), cell.trajectory, cell.steps))
     return Table(
         name=f"search-{at}",
         title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
-        f"validation tasks ({about(place.backbone, place.gym)})",
+        f"validation tasks ({about(place.backbone, place.gym)}, study {study.id})",
         columns=("rank", *settings, "steps", *_RANK_COLUMNS),
         rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
         notes=(f"{len(cells)} points; settings that all of them share are on their pages.",),

@@ -34,9 +34,10 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
             "‡", "mean over the tasks that have a relative gain; not every task has one"
         ),
         "partial": Flag("§", "recorded as partial: tasks were left out"),
+        "smoke": Flag("!", "of a smoke run: the number means nothing"),
         "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
         "diverged": Flag("×", "upstream learning diverged"),
-        "stopped": Flag("¶", "stopped early on purpose, its leaves are incomplete"),
+        "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
         "same_targets": Flag("=", "the result of another setting with the same target tasks"),
         "not_recorded": Flag("?", "a part of it was not recorded"),
     }
@@ -59,7 +60,7 @@ class TableCell:
     digits: int = 2
     """Decimals that are shown of number and interval."""
     done: int | None = None
-    """n leaves on disk …"""
+    """n runs that are there …"""
     of: int | None = None
     """… of N that the number asks for."""
     flags: tuple[str, ...] = ()
@@ -100,7 +101,7 @@ class TableCell:
 
     @property
     def count(self) -> str:
-        """Leaves as "n/N", or nothing."""
+        """Runs as "n/N", or nothing."""
         return "" if self.of is None else f"{self.done}/{self.of}"
 
     @property
@@ -168,6 +169,11 @@ class Table:
         marks = tuple(f"{flag.mark} {flag.text}" for name, flag in FLAGS.items() if name in used)
         empty = () if self.rows else ("Nothing of this is recorded.",)
         return (*empty, *marks, *self.notes)
+
+    def of(self, label: str, suffix: str = "") -> Table:
+        """Return the table with what it is of behind its title, and behind its name if need be."""
+        name = f"{self.name}-{suffix}" if suffix else self.name
+        return dataclasses.replace(self, name=name, title=f"{self.title} – {label}")
 
     def below(self, base: str) -> Table:
         """Return the table for a page in another folder; `base` leads from there to the report."""

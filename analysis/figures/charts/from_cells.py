@@ -1,4 +1,4 @@
-"""Cells of a study → charts of tasks (Figures 4–23) and sweeps (Figure 3, Tables 3 and 4)."""
+"""Cells → charts of tasks (Figures 4–23) and sweeps (Figure 3, Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ PUBLISHED_SHOTS = "16"
 class Group:
     """The cells that stand in one figure: one a method, of one setting."""
 
-    backbone: str
-    gym: str
     partition: str
     cells: tuple[Cell, ...]
+    """At least one; all have one backbone and edition."""
     scored: str
     """What the tasks are, for titles ("20 target tasks")."""
 
     @property
     def label(self) -> str:
         """Setting and backbone, for titles."""
-        return f"{partition_label(self.partition)}, {short_backbone(self.backbone)}"
+        place = self.cells[0].place
+        edition = f", study {place.edition}" if place.edition else ""
+        return f"{partition_label(self.partition)}, {short_backbone(place.backbone)}{edition}"
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -92,7 +93,7 @@ def arg_of(cell: Cell) -> Estimate:
 
     Missing, with the reason: a cell that diverged or was stopped, and one that lacks a score on a
     task with a positive baseline, whose mean would be one over other tasks than the others'. The
-    rule is that of the search's own ranking (`mpt.trial.objective.score_point`).
+    rule is that of the search's own ranking (`mpt.trial.score`).
     """
     if cell.status != "ok":
         return missing(f"{cell.status}: {cell.note}" if cell.note else cell.status)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from mpt.records import LeafStore
 from mpt.seeds import numpy_generator
+from mpt.store.records import Run
 
 from ...results.cells import Cell, Samples
 from ...results.names import BASELINE
@@ -25,36 +25,37 @@ Curves = Mapping[str, Mapping[int, Curve]]
 """task → data seed → curve of the run that was taken."""
 
 
-def curves_of(group: Group, leaves: LeafStore) -> dict[str, Curves]:
+def curves_of(
+    group: Group, read: Callable[[Collection[str]], Mapping[str, Run]]
+) -> dict[str, Curves]:
     """Return method → curves of the taken runs, prompt tuning's among them.
 
-    A (task, data seed) without a taken run is absent.
+    Args:
+        group: what stands in one figure; a (task, data seed) without a taken run has no curve.
+        read: returns runs by key.
     """
+    sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
+    samples = [sample for side in sides for row in side.values() for sample in row.values()]
+    runs = read({sample.taken.key for sample in samples if sample.taken is not None})
     found: dict[str, Curves] = {
-        cell.place.method: _curves(cell.tasks, leaves) for cell in group.cells
+        cell.place.method: _curves(cell.tasks, runs) for cell in group.cells
     }
     baseline: dict[str, Mapping[int, Curve]] = {}
     for cell in group.cells:
-        baseline = {**_curves(cell.baseline, leaves), **baseline}
+        baseline = {**_curves(cell.baseline, runs), **baseline}
     found[BASELINE] = {task: row for task, row in baseline.items() if task in group.tasks}
     return found
 
 
-def _curves(samples: Samples, leaves: LeafStore) -> dict[str, Mapping[int, Curve]]:
-    curves: dict[str, Mapping[int, Curve]] = {}
-    for task, row in samples.items():
-        curves[task] = {
-            seed: _curve(sample.taken.key, leaves)
+def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
+    return {
+        task: {
+            seed: {step: dev for step, dev, _ in runs[taken.key].curve if dev is not None}
             for seed, sample in row.items()
-            if sample.taken is not None
+            if (taken := sample.taken) is not None and taken.key in runs
         }
-    return curves
-
-
-def _curve(key: str, leaves: LeafStore) -> Curve:
-    leaf = leaves.get(key)
-    rows = [] if leaf is None else leaf["result"]["curve"]
-    return {int(step): float(dev) for step, dev, _ in rows if dev is not None}
+        for task, row in samples.items()
+    }
 
 
 def evaluations(curves: Mapping[str, Curves]) -> int:

@@ -30,7 +30,7 @@ def _search(place: Place, cells: Sequence[Cell]) -> Search:
         SearchPoint(
             settings={**{n: float(cell.config[n]) for n in names}, "steps": float(cell.steps)},
             score=arg_of(cell),
-            trajectory=cell.trajectory or cell.key,
+            trajectory=cell.trajectory,
         )
         for cell in cells
     )

@@ -37,6 +37,8 @@ WIDTH_CM = 8.0
 """Width of a figure unless it says otherwise."""
 DPI = 240
 """Of PNG files."""
+_TITLE_CM = 0.32
+"""Height of a line of the title."""
 SMALL = 5.0
 """Points of the smallest letters: numbers within a figure, names of many tasks."""
 
@@ -147,9 +149,16 @@ def axes(height_cm: float, width_cm: float = WIDTH_CM) -> tuple[Canvas, Axes]:
 
 
 def title(figure: Canvas, text: str) -> None:
-    """Write the title over the whole width, from the left, in as many lines as it takes."""
+    """Write the title over the whole width, from the left, in as many lines as it takes.
+
+    A figure that has a title already grows by the lines that the new one has more.
+    """
     letters = int(figure.get_figwidth() * 2.54 * 6.6)
     lines = textwrap.fill(text, letters)
+    before = figure.get_suptitle()
+    if before:
+        more = lines.count("\n") - before.count("\n")
+        figure.set_figheight(figure.get_figheight() + more * _TITLE_CM / 2.54)
     figure.suptitle(lines, x=0.01, ha="left", fontsize=7.0, fontweight="bold")
 
 

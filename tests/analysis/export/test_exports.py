@@ -16,8 +16,11 @@ from toy_backbones import FAMILIES
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from analysis.__main__ import main
+from analysis.results.reading import load_results
 from mpt.backbones import load_backbone
 from mpt.prompts import save_prompt
+from mpt.store.artifacts import Artifacts
+from mpt.store.records import Artifact, Stop
 
 PT = flat({"a": 0.5})
 P = 4
@@ -30,17 +33,17 @@ def _scores(gain: float) -> dict[str, dict[int, float]]:
 def _search(root: Path) -> Results:
     """Two trajectories with two rungs each; the second diverges at its second rung."""
     results = Results(root)
+    place: Any = ("maml", "random_to_random")
     for at, (lr, rungs) in enumerate(((1.0, {50: 5.0, 100: 9.0}), (30.0, {50: -8.0}))):
-        body: dict[str, Any] = {
-            "role": "validation",
+        point: dict[str, Any] = {
             "trajectory": f"t{at}",
-            "config": {"method": "maml", "inner_lr": lr, "outer_lr": 0.1, "order": "auto"},
+            "settings": {"inner_lr": lr, "outer_lr": 0.1, "order": "auto"},
         }
         for steps, gain in rungs.items():
-            results.point("maml", "random_to_random", _scores(gain), PT, steps=steps, **body)
-    results.point(
-        "maml", "random_to_random", {}, {}, steps=100, status="diverged", note="nan", **body
-    )
+            rung = {**point, "steps": steps}
+            results.point(*place, _scores(gain), PT, role="validation", point=rung)
+    lost = {**point, "steps": 100, "status": "diverged", "note": "nan"}
+    results.point(*place, {}, PT, role="validation", point=lost)
     return results
 
 
@@ -57,7 +60,12 @@ def test_optuna_reads_the_points_of_a_search(name: str, tmp_path: Path) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(out))
         storage = optuna.storages.JournalStorage(backend)
     (study,) = (optuna.load_study(study_name=None, storage=storage),)
-    assert study.study_name == "maml on random_to_random (embedded, gym embedded; validation)"
+    ours = load_results(results.root).main.studies[0]
+    about = "maml on random_to_random (embedded, gym embedded; validation)"
+    assert study.study_name == f"{about}, study {ours.id}"
+    assert study.user_attrs["key"] == ours.key
+    assert study.user_attrs["protocol"] == ours.protocol
+    assert study.user_attrs["smoke"] is False
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     found = {(t.params["inner_lr"], t.params["steps"]): t for t in study.trials}
     values = {at: trial.value for at, trial in found.items()}
@@ -82,18 +90,18 @@ def test_optuna_reads_the_points_of_a_search(name: str, tmp_path: Path) -> None:
         storage.engine.dispose()
 
 
-def test_a_point_with_a_missing_leaf_has_failed_and_a_stopped_one_is_pruned(
+def test_a_point_with_a_missing_run_has_failed_and_a_stopped_one_is_pruned(
     tmp_path: Path,
 ) -> None:
     results = Results(tmp_path / "results")
     for status in ("ok", "stopped"):
-        results.point(
-            "maml", "cls_to_cls", _scores(1), PT, role="validation", status=status,
-            trajectory=status, config={"inner_lr": status},
+        key = results.point(
+            "maml", "cls_to_cls", _scores(1), PT, role="validation", without=[("a", 13, 0.3)],
+            point={"trajectory": status, "settings": {"inner_lr": status}},
         )  # fmt: skip
-    leaves = sorted((results.root / "leaves").rglob("*.json"))
-    taken = {row["key"] for row in _rows(tmp_path, results) if row["init"].startswith("ok")}
-    next(path for path in leaves if path.stem in taken).unlink()
+        if status == "stopped":
+            stop = Stop(point=key, trial="t", steps=100, by="racing", reason="1 < 2")
+            results.database.add_stop(stop)
     out = tmp_path / "a.log"
     assert main(["export", "optuna", "--results", str(results.root), "--out", str(out)]) == 0
     backend = optuna.storages.journal.JournalFileBackend(str(out))
@@ -102,55 +110,73 @@ def test_a_point_with_a_missing_leaf_has_failed_and_a_stopped_one_is_pruned(
     assert states["ok"].state == optuna.trial.TrialState.FAIL
     assert states["ok"].user_attrs["missing"][0].startswith("a: method lacks data seed")
     assert states["stopped"].state == optuna.trial.TrialState.PRUNED
+    assert states["stopped"].user_attrs["note"].startswith("stopped by racing")
 
 
-def test_searches_of_different_source_sets_become_two_studies(tmp_path: Path) -> None:
+def test_every_study_and_method_is_a_study_of_optuna_whatever_else_is_there(
+    tmp_path: Path,
+) -> None:
     results = Results(tmp_path / "results")
-    for name in ("all", "12"):
-        results.point(
-            "maml", "cls_to_cls", _scores(1), PT, role="validation", source_set=name,
-            trajectory=name,
-        )  # fmt: skip
-    out = tmp_path / "a.log"
-    assert main(["export", "optuna", "--results", str(results.root), "--out", str(out)]) == 0
-    backend = optuna.storages.journal.JournalFileBackend(str(out))
-    storage = optuna.storages.JournalStorage(backend)
-    assert len(optuna.get_all_study_names(storage)) == 2
+    others: list[dict[str, Any]] = [{"source_set": "12"}, {"edited": {"a": "x"}}, {"smoke": True}]
+    for study in [{}, *others]:
+        results.point("maml", "cls_to_cls", _scores(1), PT, role="validation", **study)
+    results.point("my_method", "cls_to_cls", _scores(1), PT, role="validation")
+
+    def exported(name: str, *more: str) -> list[str]:
+        out = tmp_path / name
+        words = ["export", "optuna", "--results", str(results.root), "--out", str(out), *more]
+        assert main(words) == 0
+        backend = optuna.storages.journal.JournalFileBackend(str(out))
+        return optuna.get_all_study_names(optuna.storages.JournalStorage(backend))
+
+    names = exported("a.log")
+    assert len(set(names)) == 5
+    assert len({name.rsplit(" ", 1)[1] for name in names}) == 4  # ids of studies
+    only = load_results(results.root).main.studies[0].id
+    assert sorted(exported("b.log", "--study", only)) == sorted(n for n in names if only in n)
 
 
-def _rows(tmp_path: Path, results: Results) -> list[dict[str, Any]]:
-    out = tmp_path / "leaves.parquet"
-    assert main(["export", "parquet", "--results", str(results.root), "--out", str(out)]) == 0
+def _rows(tmp_path: Path, results: Results, *more: str) -> list[dict[str, Any]]:
+    out = tmp_path / f"runs{len(more)}.parquet"
+    words = ["export", "parquet", "--results", str(results.root), "--out", str(out), *more]
+    assert main(words) == 0
     rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
     return rows
 
 
-def test_parquet_holds_every_leaf_with_its_numbers(
+def test_parquet_holds_every_run_with_its_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results(tmp_path / "results")
-    whole = results.leaf(
-        "a", 13, 0.3, init="x", dev=1 / 3, test=0.1 + 0.2, curve=[[5, 0.25, 1.5], [10, None, 0.5]]
+    curve = ((5, 0.25, 1.5), (10, None, 0.5))
+    whole = results.run(
+        "a", 13, 0.3, init="x", dev=1 / 3, test=0.1 + 0.2, curve=curve,
+        recipe={"downstream": {"steps": 50}},
     )  # fmt: skip
-    dead = results.leaf("b", 21, 0.5, init="y", dev=None, test=None, status="diverged")
-    torn = results.leaf("c", 21, 0.5, init="y")
-    path = results.root / "leaves" / torn[:2] / f"{torn}.json"
-    path.write_bytes(path.read_bytes()[:50])
+    dead = results.run("b", 21, 0.5, init="y", dev=None, test=None, status="diverged")
     rows = {row["key"]: row for row in _rows(tmp_path, results)}
     assert set(rows) == {whole, dead}
-    shown = capsys.readouterr()
-    assert shown.out.startswith("2 leaves → ")
-    assert torn in shown.err
+    assert capsys.readouterr().out.startswith("2 runs → ")
     row = rows[whole]
     assert (row["task"], row["data_seed"], row["lr"], row["metric"]) == ("a", 13, 0.3, "ACC")
     assert (row["dev"], row["test"]) == (1 / 3, 0.1 + 0.2)  # every bit
-    assert (row["curve_step"], row["curve_dev"]) == ([5, 10], [0.25, None])
-    assert (row["cost_steps"], row["cost_seconds"]) == (10.0, 1.5)
-    assert (row["commit"], json.loads(row["versions"])) == (ORIGIN["commit"], ORIGIN["versions"])
-    assert json.loads(row["identity"])["init"] == "x"
+    assert json.loads(row["curve"]) == [[5, 0.25, 1.5], [10, None, 0.5]]
+    assert (row["train_steps"], row["seconds"]) == (10.0, 1.5)
+    assert (row["commit"], row["init"]) == (ORIGIN["commit"], "x")
+    assert row["downstream.steps"] == 50
     assert (rows[dead]["dev"], rows[dead]["test"], rows[dead]["status"]) == (
         None, None, "diverged",
     )  # fmt: skip
+
+
+def test_parquet_may_hold_the_runs_of_one_study_alone(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    for partition, gain in (("cls_to_cls", 1.0), ("qa_to_qa", 2.0)):
+        results.point("maml", partition, _scores(gain), PT)
+    study = load_results(results.root).main.studies[0]
+    keys = {key for point in results.database.points(study.key) for key in point.runs}
+    assert {row["key"] for row in _rows(tmp_path, results, "--study", study.id)} == keys
+    assert len(keys) < len(_rows(tmp_path, results))
 
 
 @pytest.mark.parametrize("kind", ["optuna", "parquet"])
@@ -164,7 +190,7 @@ def test_an_export_overwrites_nothing_and_asks_for_records(
     assert "exists already" in capsys.readouterr().err
     assert out.read_text() == "precious"
     empty = tmp_path / "empty"
-    empty.mkdir()
+    Results(empty)
     new = str(tmp_path / "new.db")
     assert main(["export", kind, "--results", str(empty), "--out", new]) == 3
     assert main(["export", kind, "--results", str(empty / "absent"), "--out", new]) == 2
@@ -180,7 +206,7 @@ def test_a_storage_of_another_kind_is_a_usage_error(
 
 def _prompt(path: Path, width: int, seed: int = 0) -> torch.Tensor:
     prompt = torch.randn(P, width, generator=torch.Generator().manual_seed(seed))
-    save_prompt(path, prompt, {"trajectory": "t0"})
+    save_prompt(path, prompt, {})
     return prompt
 
 
@@ -223,32 +249,56 @@ def _config(out: Path) -> dict[str, Any]:
     return dict(json.loads((out / "adapter_config.json").read_text()))
 
 
-def test_the_records_around_a_rung_name_its_model(tmp_path: Path) -> None:
+def _keep(results: Results, kind: str, owner: str) -> Path:
+    """Write a prompt that the database knows as an artifact."""
+    path = results.root / "artifacts" / f"{kind}.safetensors"
+    _prompt(path, 8)
+    data = path.read_bytes()
+    uri, digest = Artifacts(str(results.root / "artifacts")).write("kept", data)
+    artifact = Artifact(kind=kind, owner=owner, steps=100, uri=uri, digest=digest)
+    results.database.add_artifact(artifact)
+    return path
+
+
+def test_the_database_around_a_rung_names_its_model(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
-    settings = {"prompt": {"length": P, "position": "prepend"}}
-    results.point(
-        "maml", "cls_to_cls", _scores(1), PT, identity=settings, trajectory="t0",
-        backbone="google/t5-large-lm-adapt",
-    )  # fmt: skip
-    rung = results.root / "trajectories" / "t0" / "rung-100.safetensors"
-    _prompt(rung, 8)
+    large = "google/t5-large-lm-adapt"
+    point = {"trajectory": "t0"}
+    results.point("maml", "cls_to_cls", _scores(1), PT, backbone=large, point=point)
+    rung = _keep(results, "rung", "t0")
     assert _export_peft(rung, tmp_path / "adapter") == 0
     config = _config(tmp_path / "adapter")
-    assert config["base_model_name_or_path"] == "google/t5-large-lm-adapt"
+    assert config["base_model_name_or_path"] == large
     assert (config["num_virtual_tokens"], config["token_dim"]) == (P, 8)
     assert (config["task_type"], config["num_transformer_submodules"]) == ("SEQ_2_SEQ_LM", 1)
+    # a file that was carried off is known by its bytes
+    moved = rung.rename(tmp_path / "moved.safetensors")
+    assert _export_peft(moved, tmp_path / "other", "--results", str(results.root)) == 0
+    assert _config(tmp_path / "other") == config
 
 
+def test_a_tuned_prompt_is_known_by_its_run(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    large = "openai/gpt2-large"
+    results.point("maml", "cls_to_cls", _scores(1), PT, backbone=large)
+    run = load_results(results.root).cells[0].tasks["a"][13].runs[0][1]
+    assert run is not None
+    path = _keep(results, "prompt", run)
+    assert _export_peft(path, tmp_path / "adapter") == 0
+    assert _config(tmp_path / "adapter")["base_model_name_or_path"] == large
+
+
+@pytest.mark.parametrize("kind", ["rung", "prompt"])
 def test_a_prompt_that_stood_behind_the_input_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results(tmp_path / "results")
-    settings = {"prompt": {"length": P, "position": "append"}}
-    results.point("maml", "cls_to_cls", _scores(1), PT, identity=settings, trajectory="t0")
-    rung = results.root / "trajectories" / "t0" / "rung-100.safetensors"
-    _prompt(rung, 8)
+    behind = {"prompt": {"length": P, "position": "append"}}
+    results.point("maml", "cls_to_cls", _scores(1), PT, settings=behind, point={"trajectory": "t"})
+    run = results.run("a", 13, 0.5, init="x", recipe=behind)
+    path = _keep(results, kind, "t" if kind == "rung" else run)
     for more in ([], ["--base-model", "gpt2"]):
-        assert _export_peft(rung, tmp_path / "adapter", *more) == 2
+        assert _export_peft(path, tmp_path / "adapter", *more) == 2
         assert "trained with position 'append'" in capsys.readouterr().err
 
 

@@ -21,63 +21,51 @@ from analysis.figures.charts.from_curves import (
 )
 from analysis.figures.drawing.curves import draw_curves, draw_steps_to
 from analysis.results.cells import Cell
-from analysis.results.reading import Study, load_study
+from analysis.results.reading import load_results
+from analysis.results.sections import Section
 
-Curve = list[list[float | None]]
-Tables = dict[str, dict[str, list[tuple[float, str]]]]
+Curve = tuple[tuple[int, float | None, float | None], ...]
+Curves = dict[str, dict[int, Curve]]
 
 
 def _curve(*devs: float | None) -> Curve:
-    return [[10 * (place + 1), dev, 0.1] for place, dev in enumerate(devs)]
+    return tuple((10 * (place + 1), dev, 0.1) for place, dev in enumerate(devs))
 
 
-def _leaves(results: Results, init: str, curves: dict[str, dict[int, Curve]]) -> Tables:
-    """Leaves of one learning rate whose dev score is the best of their curve."""
-    return {
-        task: {
-            str(seed): [
-                (
-                    0.5,
-                    results.leaf(
-                        task,
-                        seed,
-                        0.5,
-                        init=init,
-                        curve=curve,
-                        dev=max(dev for _, dev, _ in curve if dev is not None),
-                    ),
-                )
-            ]
-            for seed, curve in row.items()
-        }
+def _runs(results: Results, init: str, curves: Curves) -> list[str]:
+    """Runs of one learning rate whose dev score is the best of their curve."""
+    return [
+        results.run(
+            task, seed, 0.5, init=init, curve=curve,
+            dev=max(dev for _, dev, _ in curve if dev is not None),
+        )
         for task, row in curves.items()
-    }
+        for seed, curve in row.items()
+    ]  # fmt: skip
 
 
-def _study(
-    tmp_path: Path, maml: dict[str, dict[int, Curve]], tuned: dict[str, dict[int, Curve]]
-) -> tuple[Study, Group]:
+def _section(tmp_path: Path, maml: Curves, tuned: Curves) -> tuple[Section, Group]:
     results = Results(tmp_path, lrs=(0.5,))
-    tables = {"leaves": _leaves(results, "maml", maml), "baseline": _leaves(results, "pt", tuned)}
-    results.point("maml", "cls_to_cls", {}, {}, **tables)
-    study = load_study(tmp_path)
-    return study, _group(study.cells)
+    for method, curves, steps in (("prompt_tuning", tuned, 0), ("maml", maml, 100)):
+        point = {"steps": steps, "trajectory": "" if steps == 0 else method}
+        runs = _runs(results, method, curves)
+        results.point(method, "cls_to_cls", {}, {}, tasks=list(maml), runs=runs, point=point)
+    section = load_results(tmp_path).main
+    return section, _group(section.cells)
 
 
 def _group(cells: tuple[Cell, ...]) -> Group:
-    return Group(
-        backbone="embedded", gym="embedded", partition="cls_to_cls", cells=cells, scored="tasks"
-    )
+    return Group(partition="cls_to_cls", cells=cells, scored="tasks")
 
 
 @pytest.fixture
-def two_tasks(tmp_path: Path) -> tuple[Study, Group]:
+def two_tasks(tmp_path: Path) -> tuple[Section, Group]:
     maml = {
         "a": {13: _curve(0.4, 0.8, 0.9), 21: _curve(0.6, 0.8, 0.7)},
         "b": {13: _curve(0.2, 0.4, 0.5), 21: _curve(0.2, 0.2, 0.3)},
     }
     tuned = {task: dict.fromkeys(SEEDS, _curve(0.1, 0.3, 0.8)) for task in ("a", "b")}
-    return _study(tmp_path, maml, tuned)
+    return _section(tmp_path, maml, tuned)
 
 
 # --- from records to numbers ----------------------------------------------------------------
@@ -102,9 +90,9 @@ def test_a_band_has_a_gap_where_one_curve_has_no_score() -> None:
     assert band([{}]) is None
 
 
-def test_panels_hold_each_methods_curve_over_the_seeds(two_tasks: tuple[Study, Group]) -> None:
-    study, group = two_tasks
-    curves = curves_of(group, study.leaves)
+def test_panels_hold_each_methods_curve_over_the_seeds(two_tasks: tuple[Section, Group]) -> None:
+    section, group = two_tasks
+    curves = curves_of(group, section.runs)
     assert evaluations(curves) == 3
     a, b = task_panels(group, curves)
     assert (a.title, b.title) == ("a", "b")
@@ -121,19 +109,21 @@ def test_a_method_without_all_its_seeds_has_no_curve_and_the_panel_says_so(
     tmp_path: Path,
 ) -> None:
     maml = {"a": {13: _curve(0.4, 0.8), 21: _curve(0.6, 0.8)}}
-    study, group = _study(tmp_path, maml, {"a": {13: _curve(0.1, 0.3)}})
-    curves = curves_of(group, study.leaves)
+    section, group = _section(tmp_path, maml, {"a": {13: _curve(0.1, 0.3)}})
+    curves = curves_of(group, section.runs)
     (panel,) = task_panels(group, curves)
     assert list(panel.bands) == ["maml"]
     assert panel.note == "incomplete: PT"
     assert mean_panel(group, curves).note == "incomplete: PT"
 
 
-def test_steps_are_the_first_at_which_the_goal_is_reached(two_tasks: tuple[Study, Group]) -> None:
-    study, group = two_tasks
+def test_steps_are_the_first_at_which_the_goal_is_reached(
+    two_tasks: tuple[Section, Group],
+) -> None:
+    section, group = two_tasks
     # Prompt tuning ends at 0.8 everywhere: half of it is 0.4. MAML comes there at step 10 (a, 13),
     # 10 (a, 21), 20 (b, 13) and never (b, 21); of four numbers the upper middle one counts.
-    chart = steps_to(group, curves_of(group, study.leaves), shares=(0.25, 0.5, 1.0))
+    chart = steps_to(group, curves_of(group, section.runs), shares=(0.25, 0.5, 1.0))
     quarter, half, whole = chart.series["maml"]
     assert quarter.value == 10
     assert half.value == 20
@@ -143,9 +133,9 @@ def test_steps_are_the_first_at_which_the_goal_is_reached(two_tasks: tuple[Study
     assert [estimate.value for estimate in chart.series["prompt_tuning"]] == [20, 30, 30]
 
 
-def test_the_interval_of_steps_comes_from_the_seeds(two_tasks: tuple[Study, Group]) -> None:
-    study, group = two_tasks
-    curves = curves_of(group, study.leaves)
+def test_the_interval_of_steps_comes_from_the_seeds(two_tasks: tuple[Section, Group]) -> None:
+    section, group = two_tasks
+    curves = curves_of(group, section.runs)
     same = steps_to(group, curves, shares=(0.5,)).series["prompt_tuning"][0]
     assert (same.low, same.high) == (30, 30)  # both seeds are alike
     # Draws of (b, 21) twice have the numbers 10, 10, ∞, ∞: the interval has no upper end.
@@ -156,8 +146,8 @@ def test_the_interval_of_steps_comes_from_the_seeds(two_tasks: tuple[Study, Grou
 
 def test_a_baseline_without_a_positive_score_sets_no_goal(tmp_path: Path) -> None:
     maml = {"a": dict.fromkeys(SEEDS, _curve(0.4, 0.8))}
-    study, group = _study(tmp_path, maml, {"a": dict.fromkeys(SEEDS, _curve(0.0, 0.0))})
-    chart = steps_to(group, curves_of(group, study.leaves))
+    section, group = _section(tmp_path, maml, {"a": dict.fromkeys(SEEDS, _curve(0.0, 0.0))})
+    chart = steps_to(group, curves_of(group, section.runs))
     assert {estimate.note for estimate in chart.series["maml"]} == {"no run to compare"}
 
 

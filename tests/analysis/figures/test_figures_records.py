@@ -1,8 +1,9 @@
-"""From a results directory to figures: the numbers are the records', what is absent is named."""
+"""From a database to figures: the numbers are the records', what is absent is named."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,22 +20,23 @@ from analysis.figures.charts.from_cells import (
 )
 from analysis.figures.charts.from_search import searches, winners
 from analysis.results.cells import Cell
-from analysis.results.reading import load_study
+from analysis.results.reading import load_results
 from analysis.results.summary import summary_of
-from mpt.errors import DataError, UsageError
 
 LARGE = {"backbone": "google/t5-large-lm-adapt", "gym": "crossfit"}
 PT = flat({"a": 0.5, "b": 0.8})
 
 
 def _cells(root: Path) -> tuple[Cell, ...]:
-    return load_study(root).cells
+    return load_results(root).cells
 
 
 def _group(cells: tuple[Cell, ...]) -> Group:
-    return Group(
-        backbone="embedded", gym="embedded", partition="cls_to_cls", cells=cells, scored="2 tasks"
-    )
+    return Group(partition="cls_to_cls", cells=cells, scored="2 tasks")
+
+
+def _draw(root: Path, out: Path, suffix: str = "") -> list[Figure]:
+    return all_figures(load_results(root).main, out, suffix)
 
 
 # --- charts ---------------------------------------------------------------------------------
@@ -70,11 +72,10 @@ def test_scores_are_percent_and_prompt_tuning_stands_among_them(tmp_path: Path) 
     assert [e.value for e in chart.series["prompt_tuning"]] == pytest.approx([50, 80])
 
 
-def test_a_missing_leaf_is_a_missing_value_with_its_reason(tmp_path: Path) -> None:
+def test_a_missing_run_is_a_missing_value_with_its_reason(tmp_path: Path) -> None:
     results = Results(tmp_path)
-    results.point("maml", "cls_to_cls", flat({"a": 0.6, "b": 0.9}), PT)
-    gone = _cells(tmp_path)[0].tasks["a"][SEEDS[0]].keys[0][1]
-    (tmp_path / "leaves" / gone[:2] / f"{gone}.json").unlink()
+    scores = flat({"a": 0.6, "b": 0.9})
+    results.point("maml", "cls_to_cls", scores, PT, without=[("a", SEEDS[0], 0.5)])
     group = _group(_cells(tmp_path))
     a, b = gain_chart(group).series["maml"]
     assert (a.value, a.note) == (None, f"method lacks data seed {SEEDS[0]}")
@@ -99,7 +100,8 @@ def test_a_zero_baseline_leaves_the_arg_of_the_others_and_says_so(tmp_path: Path
 def test_a_diverged_cell_has_no_value_anywhere(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}))
-    results.point("reptile", "cls_to_cls", {}, {}, status="diverged", note="NaN at step 3")
+    point = {"status": "diverged", "note": "NaN at step 3"}
+    results.point("reptile", "cls_to_cls", {}, flat({"a": 0.5}), point=point)
     group = _group(_cells(tmp_path))
     chart = gain_chart(group)
     assert chart.summary["reptile"].note == "diverged: NaN at step 3"
@@ -114,11 +116,9 @@ def test_a_sweep_is_in_the_order_of_its_numbers_and_all_comes_last(tmp_path: Pat
     for shots, score in (("all", 0.9), (128, 0.8), (None, 0.7), (32, 0.6)):
         results.point(
             "maml", "cls_to_cls", flat({"a": score}), flat({"a": 0.5}), target_shots=shots,
-            trajectory="one", **LARGE,
+            **LARGE,
         )  # fmt: skip
-    results.point(
-        "multitask", "cls_to_cls", flat({"a": 0.5}), flat({"a": 0.5}), trajectory="two", **LARGE
-    )
+    results.point("multitask", "cls_to_cls", flat({"a": 0.5}), flat({"a": 0.5}), **LARGE)
     cells = _cells(tmp_path)
     values = [shots_label(cell.place.target_shots) for cell in cells]
     sweep = sweep_of(cells, values, title="", setting="", place="Table 3")
@@ -147,23 +147,28 @@ def test_published_numbers_stand_only_beside_their_own_setting(tmp_path: Path) -
 # --- searches -------------------------------------------------------------------------------
 
 
-def _search(results: Results, **body: object) -> None:
+def _search(results: Results, **study: Any) -> None:
     """Two inner learning rates at two rungs; the point (2, 50) is the best."""
     for inner, steps, score in ((1.0, 25, 0.5), (1.0, 50, 0.6), (2.0, 25, 0.55), (2.0, 50, 0.7)):
-        config = {"method": "maml", "inner_lr": inner, "outer_lr": 0.1, "second_order": "auto"}
+        settings = {"inner_lr": inner, "outer_lr": 0.1, "second_order": "auto"}
         results.point(
             "maml", "random_to_random", flat({"v": score}), flat({"v": 0.5}), role="validation",
-            steps=steps, config=config, trajectory=f"inner {inner}", **body,
+            point={"steps": steps, "settings": settings, "trajectory": f"inner {inner}"}, **study,
         )  # fmt: skip
 
 
 def test_a_search_has_the_settings_that_vary_and_the_scores_of_its_points(tmp_path: Path) -> None:
     results = Results(tmp_path)
     _search(results)
-    config = {"method": "maml", "inner_lr": 3.0, "outer_lr": 0.1, "second_order": "auto"}
+    point = {
+        "steps": 25,
+        "settings": {"inner_lr": 3.0, "outer_lr": 0.1, "second_order": "auto"},
+        "trajectory": "inner 3",
+        "status": "diverged",
+        "note": "loss is nan",
+    }
     results.point(
-        "maml", "random_to_random", {}, {}, role="validation", steps=25, config=config,
-        trajectory="inner 3", status="diverged", note="loss is nan",
+        "maml", "random_to_random", {}, flat({"v": 0.5}), role="validation", point=point
     )  # fmt: skip
     cells = _cells(tmp_path)
     (search,) = searches(cells).values()
@@ -189,7 +194,7 @@ def _whole(root: Path) -> None:
         results.point(method, "cls_to_cls", scores, PT)
         results.point(method, "both_to_cls", scores, PT)
         results.point(method, "cls_to_cls", scores, PT, source_shots=32)
-    results.point("fine_tuning", "cls_to_cls", flat({"a": 0.7, "b": 0.7}), PT, trajectory=None)
+    results.point("fine_tuning", "cls_to_cls", flat({"a": 0.7, "b": 0.7}), PT)
     _search(results)
 
 
@@ -197,7 +202,7 @@ def _whole(root: Path) -> None:
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
     root = tmp_path_factory.mktemp("whole")
     _whole(root / "results")
-    return {figure.name: figure for figure in all_figures(root / "results", root / "out")}
+    return {figure.name: figure for figure in _draw(root / "results", root / "out")}
 
 
 def test_every_figure_with_data_is_on_disk_and_every_other_one_says_why(
@@ -247,8 +252,9 @@ def test_a_second_backbone_has_files_of_its_own(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     for method in ("maml", "reptile"):
         results.point(method, "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}))
-    results.point("maml", "cls_to_cls", flat({"a": 0.7}), flat({"a": 0.5}), **LARGE)
-    names = [f.name for f in all_figures(tmp_path / "results", tmp_path / "out") if not f.missing]
+    large = "google/t5-large-lm-adapt"
+    results.point("maml", "cls_to_cls", flat({"a": 0.7}), flat({"a": 0.5}), backbone=large)
+    names = [f.name for f in _draw(tmp_path / "results", tmp_path / "out") if not f.missing]
     assert names == [
         "gain-cls-to-cls",
         "score-cls-to-cls",
@@ -259,14 +265,53 @@ def test_a_second_backbone_has_files_of_its_own(tmp_path: Path) -> None:
 
 def test_a_caption_names_what_has_no_value(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
-    results.point("maml", "cls_to_cls", {"a": {13: 0.6}}, flat({"a": 0.5}))
-    found = {f.name: f for f in all_figures(tmp_path / "results", tmp_path / "out")}
+    results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}))
+    found = {f.name: f for f in _draw(tmp_path / "results", tmp_path / "out")}
     assert "No value" not in found["gain-cls-to-cls"].caption
-    results.point("reptile", "cls_to_cls", {"a": {13: 0.6}}, {"a": {21: 0.5}})
-    found = {f.name: f for f in all_figures(tmp_path / "results", tmp_path / "out")}
+    results.point("reptile", "cls_to_cls", {"a": {21: 0.6}}, flat({"a": 0.5}))
+    found = {f.name: f for f in _draw(tmp_path / "results", tmp_path / "out")}
     assert found["gain-cls-to-cls"].caption.endswith(
-        "No value: a (Reptile: baseline lacks data seed 13)."
+        "No value: a (Reptile: method lacks data seed 13)."
     )
+
+
+def test_every_title_says_which_study_it_is_of_on_the_page_and_in_the_file(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path / "results")
+    results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), smoke=True)
+    figures = _draw(tmp_path / "results", tmp_path / "out", "x")
+    label = load_results(tmp_path / "results").main.label
+    assert label.endswith(", smoke run")
+    for figure in figures:
+        assert figure.title.endswith(f" – {label}")
+        assert figure.name.endswith("-x")
+        if figure.svg is not None:
+            assert figure.svg.name == f"{figure.name}.svg"
+            assert "smoke run" in figure.svg.read_text()
+
+
+def test_editions_of_the_data_have_figures_of_their_own(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    for edited in ({}, {"a": "edited"}):
+        results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), edited=edited)
+    ids = [study.id for study in load_results(tmp_path / "results").main.studies]
+    figures = [f for f in _draw(tmp_path / "results", tmp_path / "out") if not f.missing]
+    assert len({figure.name for figure in figures}) == 4
+    for one in ids:
+        titles = [figure.title for figure in figures if f", study {one}" in figure.title]
+        assert len(titles) == 2  # gains and scores
+
+
+def test_a_method_that_nobody_knows_is_drawn_under_its_name(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    for method in ("maml", "my_method"):
+        results.point(method, "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}))
+    (gain,) = (
+        f for f in _draw(tmp_path / "results", tmp_path / "out") if f.name == "gain-cls-to-cls"
+    )
+    assert gain.svg is not None
+    assert ">my_method</text>" in gain.svg.read_text()
 
 
 def test_a_caption_says_what_a_number_leaves_out(tmp_path: Path) -> None:
@@ -275,19 +320,11 @@ def test_a_caption_says_what_a_number_leaves_out(tmp_path: Path) -> None:
         "maml", "cls_to_cls", flat({"a": 0.6, "b": 0.9}), flat({"a": 0.0, "b": 0.6}),
         partial="3 of 10 source tasks",
     )  # fmt: skip
-    _search(results, partial="smoke run")
-    found = {f.name: f for f in all_figures(tmp_path / "results", tmp_path / "out")}
+    _search(results, partial="2 source tasks missing")
+    found = {f.name: f for f in _draw(tmp_path / "results", tmp_path / "out")}
     assert found["gain-cls-to-cls"].caption.endswith(
         "Note: ARG of MAML: 1 of 2 tasks have a relative gain; "
         "MAML is partial (3 of 10 source tasks)."
     )
     ranking = found["search-ranking-maml-random-to-random"]
-    assert ranking.caption.endswith("Note: MAML is partial (smoke run).")
-
-
-def test_a_directory_without_records_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a directory"):
-        all_figures(tmp_path / "absent", tmp_path / "out")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no point record"):
-        all_figures(tmp_path / "empty", tmp_path / "out")
+    assert ranking.caption.endswith("Note: MAML is partial (2 source tasks missing).")

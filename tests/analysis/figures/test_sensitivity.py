@@ -62,7 +62,9 @@ def test_ped_anova_tells_the_best_points_and_not_the_worst_from_the_others() -> 
 
 
 def test_importances_repeat_and_leave_optuna_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.sensitivity.REPEATS", 1)  # of the same kind, for the time
+    monkeypatch.setattr(
+        "analysis.figures.charts.sensitivity.REPEATS", 1
+    )  # of the same kind, for the time
     search = grid(lambda a, b, n: math.log(a) * b + n, steps=(25, 50))
     before = optuna.logging.get_verbosity()
     assert _importance(search) == _importance(search)

@@ -7,8 +7,10 @@ import io
 from pathlib import Path
 
 import pytest
+from results_factory import Results, flat
 
 from analysis.__main__ import main
+from analysis.results.reading import load_results
 
 HEADER = "method,partition,backbone,task,seed,test"
 PUBLISHED = Path(__file__).resolve().parents[3].parent / "shared" / "scores"
@@ -89,7 +91,7 @@ def test_arg_is_the_mean_relative_gain_over_the_baseline(
     row = _rows(out)[0]
     assert code == 0
     assert float(row["ARG %"]) == pytest.approx(-15.0, rel=1e-12)
-    assert (row["method"], row["ARG % leaves"], row["tasks with RG"]) == ("MAML", "4", "2/2")
+    assert (row["method"], row["ARG % runs"], row["tasks with RG"]) == ("MAML", "4", "2/2")
     assert float(row["over tasks low"]) == pytest.approx(-50.0, rel=1e-12)
     assert float(row["median RG %"]) == pytest.approx(-15.0, rel=1e-12)
 
@@ -225,3 +227,41 @@ def test_an_absent_file_partition_or_flag_is_a_usage_error(
     assert err.endswith("; there are toy\n")
     assert main(["arg", "--scors", "x"]) == 2
     assert main([]) == 2
+
+
+def test_a_database_has_a_row_a_target_cell_and_a_table_a_section(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results(tmp_path)
+    baseline = flat({"a": 0.5})
+    for method, partition, study in (
+        ("my_method", "cls_to_cls", {}),
+        ("maml", "qa_to_qa", {}),
+        ("maml", "cls_to_cls", {}),
+        ("maml", "cls_to_cls", {"smoke": True}),
+    ):
+        results.point(method, partition, flat({"a": 0.6}), baseline, **study)
+    results.point("maml", "cls_to_cls", flat({"a": 0.6}), baseline, role="validation")
+    assert main(["arg", "--results", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    real, smoke = load_results(tmp_path).sections
+    titles = [line for line in out.splitlines() if line.startswith("### ")]
+    assert titles == [f"### ARG over prompt tuning – {one.label}" for one in (real, smoke)]
+    words = ["arg", "--results", str(tmp_path), "--study", real.id, "--format", "csv"]
+    assert main(words) == 0
+    rows = _rows(capsys.readouterr().out)
+    assert [(row["partition"], row["method"]) for row in rows] == [
+        ("Cls→Cls", "MAML"),
+        ("Cls→Cls", "my_method"),
+        ("QA→QA", "MAML"),
+    ]
+    assert [float(row["ARG %"]) for row in rows] == pytest.approx([20.0] * 3, rel=1e-9)
+    assert rows[0]["status"] == "not attempted (run on embedded, not on T5-large)"
+    assert main([*words, "--partition", "qa_to_qa"]) == 0
+    assert len(_rows(capsys.readouterr().out)) == 1
+
+
+def test_arg_reads_one_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--scores", "a.csv", "--results", str(tmp_path)]):
+        assert main(["arg", *words]) == 2
+        assert "either --scores FILE or --results DIR" in capsys.readouterr().err

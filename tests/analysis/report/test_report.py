@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -16,8 +17,8 @@ from results_factory import Results, flat
 from analysis.__main__ import main
 from analysis.figures import Figure
 from analysis.report.report import ReportOptions, write_report
-from mpt.errors import DataError
-from mpt.replay.similarity.pairs import load_pairs, save_pairs
+from analysis.results.reading import load_results
+from analysis.results.sections import PAIRS
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"x|[y](javascript:z)"
 VOID = {"meta", "img", "br"}
@@ -56,11 +57,11 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
-    """A replay of two methods, a rung of one of them, and a search."""
+    """A replay of two methods, a rung of one of them, and a partial search."""
     made = Results(tmp_path / "results of a study")
-    made.point("maml", "cls_to_cls", MAML, PT, config={"note": HOSTILE})
-    made.point("maml", "cls_to_cls", PT, PT, steps=50)
-    made.point("multitask", "qa_to_qa", MAML, PT, note=HOSTILE)
+    made.point("maml", "cls_to_cls", MAML, PT, point={"settings": {"note": HOSTILE}})
+    made.point("maml", "cls_to_cls", PT, PT, point={"steps": 50})
+    made.point("multitask", "qa_to_qa", MAML, PT, point={"note": HOSTILE})
     made.point("maml", "random_to_random", MAML, PT, role="validation", partial=HOSTILE)
     return made
 
@@ -83,7 +84,9 @@ def test_the_report_has_an_index_a_page_a_point_and_every_table_in_three_formats
     pages = _pages(out)
     assert len(list((out / "cells").glob("*.html"))) == 4
     names = {path.stem for path in (out / "tables").iterdir()}
-    wanted = {f"table-{n}" for n in range(1, 12)} | {"paper", "costs", "figure-3", "budget-steps"}
+    wanted = {f"table-{n}" for n in range(1, 12)} | {"paper", "costs", "figure-3", "studies"}
+    partial = load_results(results.root).sections[1].id
+    wanted |= {f"search-1-{partial}", f"table-2-{partial}"}
     assert wanted <= names
     assert wanted <= set(pages[out / "index.html"].ids)
     for name in names:
@@ -92,12 +95,13 @@ def test_the_report_has_an_index_a_page_a_point_and_every_table_in_three_formats
 
 
 def test_every_link_leads_to_a_file_or_section_that_is_there(results: Results) -> None:
-    out = _report(results)
+    out = _report(results, "--copy-records")
     pages = _pages(out)
     links = [(path, address) for path, page in pages.items() for address in page.addresses]
     records = [address for _, address in links if address.endswith(".json")]
-    # 4 points; 16 leaves each, of which the baseline's are shared
+    # 4 points; 16 runs each, of which the baseline's are shared
     assert len(records) == 4 * (1 + 16)
+    assert len(list((out / "records").iterdir())) == 4 + 3  # three studies have a baseline
     for path, address in links:
         target, _, section = address.partition("#")
         found = (path.parent / unquote(target)).resolve() if target else path
@@ -123,11 +127,17 @@ def test_hostile_text_is_shown_as_text_in_every_file(results: Results) -> None:
 
 
 def test_a_cells_page_says_where_its_numbers_come_from(results: Results) -> None:
-    key = results.point("reptile", "cls_to_cls", MAML, PT, identity={"secret": "of the identity"})
+    key = results.point(
+        "reptile", "cls_to_cls", MAML, PT, settings={"downstream": {"steps": 777}}, smoke=True
+    )
     content = (_report(results) / "cells" / f"{key}.html").read_text(encoding="utf-8")
+    made = results.database.point(key)
+    assert made is not None
     for part in (
-        key, "abc123", "made by: versions.torch", "2.13.0", "data of a 13", "identity: secret",
-        "of the identity", "config: outer_lr", "learned prompt", "cost: seconds",
+        key, made.study, "abc123", "made by: versions.torch", "2.13.0", "data of a 13",
+        "study: settings.downstream.steps", "777", "config: outer_lr", "learned prompt",
+        "cost: seconds", *(run[:12] for run in made.runs),
+        f"<h1>Reptile on Cls→Cls, target – study {made.study[:8]}, smoke run</h1>",
     ):  # fmt: skip
         assert part in content
 
@@ -138,7 +148,7 @@ def test_numbers_of_the_csv_are_those_of_the_records(results: Results) -> None:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     # mean of (0.6 − 0.5) / 0.5 and (0.5 − 0.4) / 0.4
     assert float(rows["MAML"]["Cls→Cls"]) == pytest.approx(22.5, rel=1e-12)
-    assert rows["MAML"]["Cls→Cls leaves"] == "8"
+    assert rows["MAML"]["Cls→Cls runs"] == "8"
     assert rows["Reptile"]["Cls→Cls"] == ""
 
 
@@ -146,31 +156,44 @@ def test_records_can_be_copied_into_the_report(results: Results) -> None:
     out = _report(results, "--copy-records")
     moved = out.rename(out.parent / "handed on")
     shutil.rmtree(results.root)
-    for path, page in _pages(moved).items():
-        for address in page.addresses:
-            if address.endswith(".json"):
-                json.loads((path.parent / unquote(address)).read_text())
+    cell = next(iter((moved / "cells").iterdir()))
+    addresses = {address for address in _Page(cell).addresses if address.endswith(".json")}
+    records = [json.loads((cell.parent / unquote(one)).read_text()) for one in addresses]
+    assert {record["point"]["key"] for record in records} >= {cell.stem}
+    for record in records:
+        assert len(record["runs"]) == 8
+        assert record["study"]["partition"]
+
+
+def test_a_report_without_copies_needs_nothing_of_the_results(results: Results) -> None:
+    out = _report(results)
+    assert not (out / "records").exists()
+    for page in _pages(out).values():
+        assert not [address for address in page.addresses if ".json" in address]
 
 
 def test_the_records_are_left_as_they_are(results: Results) -> None:
+    results.close()
     before = {path: path.stat().st_mtime_ns for path in results.root.rglob("*")}
     _report(results)
     assert {path: path.stat().st_mtime_ns for path in results.root.rglob("*")} == before
 
 
-def test_broken_files_are_named_on_the_page_and_on_stderr(
+def test_a_score_that_somebody_edited_is_named_on_the_page_and_on_stderr(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (results.root / "points" / "torn.json").write_text("{")
+    key = load_results(results.root).cells[0].tasks["a"][13].runs[0][1]
+    results.edit("update run set test = 0.99 where key = ?", key)
     out = _report(results)
-    assert "torn.json: not a JSON record" in capsys.readouterr().err
-    assert "torn.json: not a JSON record" in (out / "index.html").read_text(encoding="utf-8")
+    said = f"run {str(key)[:8]} (a, data seed 13"
+    assert f"ignored: {said}" in capsys.readouterr().err
+    assert said in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_figures_are_shown_with_their_captions_and_missing_ones_with_the_reason(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def figures(_: object, out: Path) -> list[Figure]:
+    def figures(_: object, out: Path, suffix: str) -> list[Figure]:
         svg = out / "one.svg"
         svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
         return [
@@ -182,25 +205,21 @@ def test_figures_are_shown_with_their_captions_and_missing_ones_with_the_reason(
     out = results.root.parent / "report"
     written = write_report(results.root, out, ReportOptions())
     content = written.index.read_text(encoding="utf-8")
-    assert written.figures == 1
+    assert written.figures == 2  # one a section
     assert "figures/one.svg" in _Page(written.index).addresses
     assert "all &lt;of&gt; it" in content
     assert "Second: Missing: no &lt;curve&gt; on disk" in content
 
 
-def test_similarities_beside_the_records_become_table_7(results: Results) -> None:
-    save_pairs(results.root, {"similar": [("a", "b", 0.75)], "dissimilar": [("a", "c", 0.25)]})
-    assert load_pairs(results.root) == {
-        "similar": (("a", "b", 0.75),), "dissimilar": (("a", "c", 0.25),),
-    }  # fmt: skip
+def test_similarities_in_the_database_become_table_7(results: Results) -> None:
+    body = {"gym": "embedded", "smoke": False, "backbone": "embedded", "about": "what it is of"}
+    results.database.put_document(PAIRS, "x", {**body, "pairs": {"similar": [["a", "b", 0.75]]}})
+    table = _report(results) / "tables" / "table-7.md"
+    assert "0.750" in table.read_text(encoding="utf-8")
+    results.edit("update document set body = replace(body, '0.75', '0.95')")
     out = _report(results)
-    assert "0.750" in (out / "tables" / "table-7.md").read_text(encoding="utf-8")
-
-
-def test_a_torn_file_of_similarities_is_bad_data(results: Results) -> None:
-    (results.root / "similarity.json").write_text('{"similar": []}')
-    with pytest.raises(DataError, match=r"similarity\.json: not a record"):
-        load_pairs(results.root)
+    assert "0.950" not in table.read_text(encoding="utf-8")
+    assert f"{PAIRS} &#x27;x&#x27;: was changed" in (out / "index.html").read_text()
 
 
 def test_a_budget_on_the_command_line_reaches_its_table(results: Results) -> None:
@@ -220,10 +239,58 @@ def test_a_search_alone_has_its_ranking_in_front(tmp_path: Path) -> None:
     assert ids.index("search-1") < ids.index("table-2")
 
 
+def test_studies_that_may_not_be_compared_are_sections_of_one_report(tmp_path: Path) -> None:
+    made = Results(tmp_path / "results")
+    others: list[dict[str, Any]] = [
+        {}, {"precision": "bfloat16"}, {"partial": "partial: x"}, {"smoke": True},
+    ]  # fmt: skip
+    for gain, study in enumerate(others):
+        scores = flat({"a": 0.5 + 0.05 * gain})
+        made.point("maml", "cls_to_cls", scores, flat({"a": 0.5}), **study)
+    sections = load_results(made.root).sections
+    assert len(sections) == 4
+    out = _report(made)
+    content = (out / "index.html").read_text(encoding="utf-8")
+    values = {}
+    for at, section in enumerate(sections):
+        assert f'<h2 id="section-{section.id}"' in content
+        assert section.differs in content.replace("&#x27;", "'")
+        name = "table-2" + (f"-{section.id}" if at else "")
+        markdown = (out / "tables" / f"{name}.md").read_text(encoding="utf-8")
+        assert markdown.splitlines()[0].endswith(f"– {section.label}")
+        with (out / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            (row,) = (row for row in csv.DictReader(file) if row["method"] == "MAML")
+        values[section.label.partition(", ")[2]] = (
+            float(row["Cls→Cls"]),
+            row.get("Cls→Cls flags", ""),
+        )
+    assert values["smoke run"] == (pytest.approx(30.0), "smoke")
+    assert values["partial"] == (pytest.approx(20.0), "partial")
+    # the tables of the gym are the same for all
+    assert len(list((out / "tables").glob("table-9*.md"))) == 1
+    only = _report(made, "--study", sections[0].id) / "index.html"
+    assert sections[3].id not in only.read_text(encoding="utf-8")
+
+
+def test_a_study_of_edited_data_keeps_the_directory_reportable_and_is_named(
+    tmp_path: Path,
+) -> None:
+    made = Results(tmp_path / "results")
+    for edited in ({}, {"a": "edited"}):
+        made.point("maml", "cls_to_cls", MAML, PT, edited=edited)
+    out = _report(made)
+    studies = load_results(made.root).main.studies
+    content = (out / "index.html").read_text(encoding="utf-8")
+    assert f"studies {studies[0].id} and {studies[1].id} differ in the data of" in content
+    markdown = (out / "tables" / "table-2.md").read_text(encoding="utf-8")
+    assert all(f"Cls→Cls \\[{study.id}\\]" in markdown for study in studies)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--backbone", "absent"], "--backbone 'absent' is not in"),
+        (["--study", "absent"], "--study 'absent' is no protocol or study here"),
         (["--budget-steps", "many"], "must be a number"),
         (["--speed", "1"], "unrecognized arguments"),
     ],
@@ -239,7 +306,7 @@ def test_flags_that_cannot_be_met_are_usage_errors(
 def test_a_report_neither_replaces_its_records_nor_a_file(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for out in (results.root, results.root / "points" / "foreign"):
+    for out in (results.root, results.root / "foreign"):
         if out != results.root:
             out.write_text("a file")
         assert main(["report", "--results", str(results.root), "--out", str(out)]) == 2
@@ -252,8 +319,9 @@ def test_no_results_and_no_records_have_their_exit_codes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
+    Results(tmp_path / "empty")
     assert main(["report", "--results", str(tmp_path / "absent"), "--out", out]) == 2
-    assert main(["report", "--results", str(tmp_path), "--out", out]) == 3
+    assert main(["report", "--results", str(tmp_path / "empty"), "--out", out]) == 3
     assert capsys.readouterr().err.count("error: ") == 2
 
 

@@ -74,7 +74,7 @@ def test_markdown_holds_the_same_and_a_parser_of_markdown_finds_it() -> None:
 def test_csv_has_each_part_in_its_column_with_all_digits() -> None:
     rows = list(csv.reader(io.StringIO(to_csv(_table(text("x"), FULL)))))
     assert rows == [
-        ["c0", "c1", "c1 low", "c1 high", "c1 leaves", "c1 of", "c1 flags"],
+        ["c0", "c1", "c1 low", "c1 high", "c1 runs", "c1 of", "c1 flags"],
         ["x", "-16.594", "-20.0", "-12.25", "9", "12", "near_zero"],
     ]
 
