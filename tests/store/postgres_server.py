@@ -93,7 +93,7 @@ class _Server:
             self._wait(server, log)
             yield
         finally:
-            server.send_signal(signal.SIGINT)  # ends open connections, then itself
+            server.send_signal(signal.SIGQUIT)  # at once: nobody needs the data any more
             try:
                 server.wait(START_S)
             except subprocess.TimeoutExpired:

@@ -171,11 +171,10 @@ def test_a_database_that_became_read_only_says_so(tmp_path: Path) -> None:
 
 
 def test_a_server_that_goes_away_is_one_line_and_its_return_is_noticed(
-    postgres_url: str, server: str
+    postgres_database: str, admin: sa.Connection
 ) -> None:
-    name = sa.make_url(postgres_url).database
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with Database(postgres_url) as database, engine.connect() as admin:
+    name = sa.make_url(postgres_database).database
+    with Database(postgres_database) as database:
         database.add_runs([run(0)])
         stop = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
 
@@ -192,7 +191,6 @@ def test_a_server_that_goes_away_is_one_line_and_its_return_is_noticed(
         # … and between two
         cut()
         assert database.add_runs([run(2)]) == [run(2).key]
-    engine.dispose()
 
 
 def test_what_another_writer_brings_meanwhile_is_found_at_the_next_attempt(

@@ -101,15 +101,14 @@ def test_a_server_that_does_not_let_us_in_is_refused(
         Database(url)
 
 
-def test_a_user_who_may_not_make_tables_is_told_so(postgres_url: str) -> None:
-    engine = sa.create_engine(postgres_url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP ROLE IF EXISTS reader")
-        connection.exec_driver_sql("CREATE ROLE reader LOGIN PASSWORD 'reader'")
-    engine.dispose()
-    url = sa.make_url(postgres_url).set(username="reader", password="reader")
+def test_a_user_who_may_not_make_tables_is_told_so(
+    postgres_database: str, admin: sa.Connection
+) -> None:
+    admin.exec_driver_sql("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+    url = sa.make_url(postgres_database).set(username="reader", password="reader")
     with pytest.raises(UsageError, match=r"permission denied .*; let this user make and write"):
         Database(url.render_as_string(hide_password=False))
+    admin.exec_driver_sql("DROP ROLE reader")
 
 
 # --- what stands in its place --------------------------------------------------------------------
