@@ -16,7 +16,7 @@ from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.display.status import Status
 from mpt.search.ray.context import TrialContext
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
-from mpt.search.ray.searchers import OptunaSearcher, TrialQueue
+from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial
 from mpt.search.ray.writer import start_writer
@@ -74,7 +74,8 @@ class Session:
         self._groups = list(groups)
         self._database, self._studies, self._name = database, studies, name
         self._queue: TrialQueue | None = None
-        self.watcher = Watcher(show, board, self._groups, database, left, f"{CHECKPOINTS}/{name}")
+        folder = _below(job.files, f"{CHECKPOINTS}/{name}")
+        self.watcher = Watcher(show, board, self._groups, database, left, folder)
 
     def run(self, slots: int) -> None:
         """Run the trials; return when all ended or Tune was stopped.
@@ -120,7 +121,7 @@ class Session:
             ),
             run_config=tune.RunConfig(
                 name=self._name,
-                storage_path=f"{job.files}/{CHECKPOINTS}",
+                storage_path=_below(job.files, CHECKPOINTS),
                 verbose=0,
                 callbacks=[self.watcher, *trackers(execution, job.results, self.watcher.problem)],
                 failure_config=tune.FailureConfig(max_failures=execution.max_failures),
@@ -210,43 +211,9 @@ def chooser_of(job: SearchJob) -> Searcher | None:
     suggestions = job.suggestions
     if suggestions is None:
         return None
-    if suggestions.searcher == "optuna":
+    if suggestions.by_optuna:
         return OptunaSearcher(suggestions, job.url)
-    searcher: Searcher = suggestions.searcher
-    return Counted(searcher, suggestions.count)
-
-
-class Counted(Searcher):
-    """Any searcher, until it has suggested so many trials.
-
-    Args:
-        inner: the searcher.
-        count: most suggestions.
-    """
-
-    def __init__(self, inner: Searcher, count: int) -> None:
-        super().__init__(metric="score", mode="max")
-        self._inner, self._left = inner, count
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the searcher's suggestion, or that there is none any more."""
-        finished: Any = Searcher.FINISHED
-        if self._left < 1:
-            return finished
-        settings = self._inner.suggest(trial_id)
-        if settings is not None and settings != finished:
-            self._left -= 1
-        return settings
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Hand on."""
-        self._inner.on_trial_result(trial_id, result)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Hand on."""
-        self._inner.on_trial_complete(trial_id, result, error)
+    return Counted(suggestions)
 
 
 def recorded_reports(board: Leaderboard, index: int) -> list[dict[str, Any]]:
@@ -289,6 +256,12 @@ def _end(writer: Any) -> None:
     with contextlib.suppress(Exception):
         ray.get(writer.close.remote(), timeout=30)
         ray.kill(writer)
+
+
+def _below(uri: str, name: str) -> str:
+    """Return the URI of a folder below a root; options in the root's query stay at the end."""
+    root, mark, query = uri.partition("?")
+    return f"{root.rstrip('/')}/{name}{mark}{query}"
 
 
 def _short_name(trial: Any) -> str:
@@ -383,13 +356,13 @@ class Watcher(tune.Callback):
             result: Mapping[str, Any] = trial.last_result or {}
             owner = result.get("owner")
             if owner:
-                place = f"{self._folder}/{_short_name(trial)}/{os.path.basename(checkpoint.path)}"
+                inside = f"{_short_name(trial)}/{os.path.basename(checkpoint.path)}"
                 self._database.add_artifact(
                     Artifact(
                         kind="checkpoint",
                         owner=owner,
                         steps=int(result["steps"]),
-                        uri=place,
+                        uri=_below(self._folder, inside),
                         created=now(),
                     )
                 )
