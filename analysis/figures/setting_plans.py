@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ..results.cells import Cell
-from ..results.names import partition_label
+from ..results.names import method_label, partition_label
 from ..results.protocols import scored_alike
 from ..results.sections import Section
 from .charts.data import TaskChart
@@ -18,7 +18,6 @@ from .charts.from_curves import (
     steps_to,
     task_panels,
 )
-from .drawing import style
 from .drawing.curves import draw_curves, draw_steps_to
 from .drawing.tasks import draw_tasks
 from .plan import (
@@ -70,7 +69,7 @@ def setting_plans(
 def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
     """Yield gains, scores and curves of one group of cells; `ending` ends the files' names."""
     if not group.tasks:
-        why = "; ".join(f"{style.label(c.place.method)} {c.status}" for c in group.cells)
+        why = "; ".join(f"{method_label(c.place.method)} {c.status}" for c in group.cells)
         yield Plan(
             name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
         )
@@ -78,7 +77,7 @@ def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
     partial_ = partial_notes(group.cells)
     for kind, chart in (("gain", gain_chart(group)), ("score", score_chart(group))):
         notes = [
-            f"ARG of {style.label(method)}: {estimate.note}"
+            f"ARG of {method_label(method)}: {estimate.note}"
             for method, estimate in chart.summary.items()
             if estimate.value is not None and estimate.note
         ]
@@ -94,7 +93,7 @@ def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
 
 def _chart_lacks(chart: TaskChart) -> list[str]:
     return [
-        f"{task} ({style.label(method)}: {estimate.note})"
+        f"{task} ({method_label(method)}: {estimate.note})"
         for method, row in chart.series.items()
         for task, estimate in zip(chart.tasks, row, strict=True)
         if estimate.value is None
@@ -130,7 +129,7 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
     )
     chart = steps_to(group, curves)
     notes = [
-        f"{style.label(method)} at {100 * share:g} %: {estimate.note}"
+        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
         for method, row in chart.series.items()
         for share, estimate in zip(chart.shares, row, strict=True)
         if estimate.value is None

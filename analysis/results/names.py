@@ -61,7 +61,7 @@ def canonical_method(name: str) -> str:
 def method_label(name: str) -> str:
     """Return a method's label; an unknown one is its name. A mark behind it stays (`Place`)."""
     method, blank, mark = name.partition(" ")
-    return METHODS.get(method, method) + blank + mark
+    return {**METHODS, BASELINE: "PT"}.get(method, method) + blank + mark
 
 
 def partition_label(name: str) -> str:

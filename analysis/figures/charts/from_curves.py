@@ -11,8 +11,7 @@ from mpt.seeds import numpy_generator
 from mpt.store.records import Run
 
 from ...results.cells import Cell, Samples
-from ...results.names import BASELINE
-from ..drawing import style
+from ...results.names import BASELINE, method_label
 from .data import Band, CurvePanel, Estimate, StepsTo, missing
 from .from_cells import RESAMPLES, Group
 
@@ -97,7 +96,7 @@ def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
             row = tasks.get(task, {})
             found = band(list(row.values())) if set(row) == set(_seeds(group)) else None
             if found is None:
-                lacking.append(style.label(method))
+                lacking.append(method_label(method))
             else:
                 bands[method] = found
         panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
@@ -119,7 +118,7 @@ def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
         ]
         found = band(means)
         if found is None:
-            lacking.append(style.label(method))
+            lacking.append(method_label(method))
         else:
             bands[method] = found
     return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))

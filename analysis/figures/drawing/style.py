@@ -109,11 +109,6 @@ def look(method: str) -> Look:
     return _OTHERS[sum(method.encode()) % len(_OTHERS)]
 
 
-def label(method: str) -> str:
-    """Return what a method is called in figures."""
-    return "PT" if method == BASELINE else method_label(method)
-
-
 def by_method(methods: Iterable[str]) -> list[str]:
     """Return names of methods in the order of `METHODS`, others behind them by name."""
     return in_order(methods, METHODS)
@@ -171,7 +166,9 @@ def legend(figure: Canvas, handles: list[Artist], columns: int = 3) -> None:
 def method_handle(method: str, *, line: bool = False) -> Line2D:
     """Return the legend's entry of a method."""
     shown, width = look(method), 1.0 if line else 0.0
-    return Line2D([], [], color=shown.color, marker=shown.marker, label=label(method), lw=width)
+    return Line2D(
+        [], [], color=shown.color, marker=shown.marker, label=method_label(method), lw=width
+    )
 
 
 def missing_handle() -> Line2D:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from analysis.__main__ import main
 from analysis.results.reading import load_results
 from mpt.backbones import load_backbone
-from mpt.prompts import save_prompt
+from mpt.prompts import prompt_bytes
 from mpt.store.artifacts import Artifacts
 from mpt.store.records import Artifact, Stop
 
@@ -206,7 +206,8 @@ def test_a_storage_of_another_kind_is_a_usage_error(
 
 def _prompt(path: Path, width: int, seed: int = 0) -> torch.Tensor:
     prompt = torch.randn(P, width, generator=torch.Generator().manual_seed(seed))
-    save_prompt(path, prompt, {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(prompt_bytes(prompt, {}))
     return prompt
 
 
