@@ -8,7 +8,14 @@ import torch
 
 from mpt.backbones import Backbone
 from mpt.errors import DataError, UsageError
-from mpt.prompts import init_downstream, init_upstream, load_prompt, prompt_digest
+from mpt.prompts import (
+    init_downstream,
+    init_upstream,
+    load_prompt,
+    prompt_bytes,
+    prompt_digest,
+    prompt_from_bytes,
+)
 
 
 def _rng(seed: int = 0) -> np.random.Generator:
