@@ -20,7 +20,6 @@ from sqlalchemy.pool import QueuePool
 
 from mpt.errors import DataError, UsageError
 from mpt.store.errors import (
-    AGAIN,
     ELSEWHERE,
     database_errors,
     moved,
@@ -97,8 +96,13 @@ class Connections:
         if self.read_only:
             return _reading_engine(self.path)
         _prepare_place(self.path)
-        engine = _sqlite_engine(self.path, "mode=rwc")
-        _set_journal(engine, "delete" if over_network(self.path.parent) else "wal")
+        # rows of a kilobyte leave less of a large page empty
+        engine = _sqlite_engine(self.path, "mode=rwc", "PRAGMA page_size=8192;")
+        try:
+            _set_journal(engine, "delete" if over_network(self.path.parent) else "wal")
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
 
     def _check_schema(self) -> None:
@@ -188,9 +192,9 @@ def _prepare_place(path: Path) -> None:
         if is_passing(error):
             raise storage_error(folder, error) from None
         raise _unwritable(folder, os.strerror(error.errno or 0)) from None
-    place = path if _is_file(path) else folder
-    if not os.access(place, os.W_OK):
-        raise _unwritable(place, "no permission, or a read-only file system")
+    for place in [folder, path] if _is_file(path) else [folder]:
+        if not os.access(place, os.W_OK):
+            raise _unwritable(place, "no permission, or a read-only file system")
 
 
 def _unwritable(place: Path, reason: str) -> UsageError:
@@ -291,6 +295,3 @@ def _reading_engine(path: Path) -> Engine:
                 "that cannot be written; copy the directory to another place and read it there"
             )
     return _sqlite_engine(path, "mode=ro&immutable=1")
-
-
-__all__ = ["AGAIN", "BUSY_S", "WRITE", "Connections"]
