@@ -121,14 +121,6 @@ def load_plugin(path: str | Path) -> None:
         raise UsageError(
             f"--plugin {path}: {type(error).__name__}: {error}; the file must run by itself"
         ) from error
-    _by_value(module)
-
-
-def _by_value(module: Any) -> None:
-    """Let Ray send the module's functions as they are: workers cannot import the file."""
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
 
 
 def load_entry_points() -> None:

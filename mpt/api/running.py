@@ -372,7 +372,7 @@ def _run(job: SearchJob, execution: Execution, *, fresh: bool, quiet: bool, cell
     from mpt.search.display.setting_display import CellDisplay
     from mpt.search.run import FAILED, peek, run_search
 
-    console = Console(file=io.StringIO()) if quiet else None
+    console = Console(file=io.StringIO(), width=10_000) if quiet else None
     show = (CellDisplay if cells else Display)(job, console=console)
     with _callers_process():
         code = run_search(job, execution, fresh=fresh, display=show)

@@ -66,11 +66,12 @@ def asha(rungs: Sequence[int]) -> ASHAScheduler:
     (multitask learning counts epochs) are compared rung by rung.
     """
     ratio = rungs[1] / rungs[0]
+    last: Any = ratio ** (len(rungs) - 1)  # Tune says int and takes any number
     return ASHAScheduler(
         time_attr="rung",
         metric="score",
         mode="max",
-        max_t=ratio ** (len(rungs) - 1),
+        max_t=last,
         grace_period=1,
         reduction_factor=ratio,
     )
@@ -194,10 +195,10 @@ class RungScheduler(FIFOScheduler):
         self, tune_controller: Any, trial: Any, result: dict[str, Any]
     ) -> tuple[str, StopDecision | None]:
         steps = int(result.get("rung_steps") or 0)
-        if not self._searched(trial) or not steps or self._rungs.get(trial.trial_id) == steps:
+        if not self._searched(trial) or not steps:
             return CONTINUE, None
         self.on_trial_add(tune_controller, trial)
-        if self._rungs.get(trial.trial_id) == steps:  # it was on record
+        if self._rungs.get(trial.trial_id) == steps:  # it was told before, or is on record
             return CONTINUE, None
         self._rungs[trial.trial_id] = steps
         answer, reasons = CONTINUE, []

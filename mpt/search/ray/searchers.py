@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
-from mpt.search.suggested import open_optuna_study, study_name
+from mpt.errors import UsageError
+from mpt.search.suggested import open_optuna_study, study_name, suggested_point
 from mpt.seeds import derive, numpy_generator
-from mpt.study.domains import to_optuna
+from mpt.study.domains import to_optuna, to_ray
 
 if TYPE_CHECKING:
     import optuna
@@ -119,6 +120,58 @@ class TrialQueue(Searcher):
         """Restore nothing."""
 
 
+class Counted(Searcher):
+    """Any searcher of Tune's, until it has suggested as many trials as there are to be.
+
+    Args:
+        suggestions: the searcher, how many trials, and the space: a searcher that can take a space
+            of Tune's, and has none of its own, is given it.
+    """
+
+    def __init__(self, suggestions: Suggestions) -> None:
+        super().__init__(metric="score", mode="max")
+        self._inner: Searcher = suggestions.searcher
+        self._left = suggestions.count
+        space = {domain.name: to_ray(domain) for domain in suggestions.space.domains}
+        self._names = list(space)
+        self._inner.set_search_properties("score", "max", space)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the searcher's suggestion, or that there is none any more.
+
+        Raises:
+            UsageError: it suggests other settings than those that are searched.
+        """
+        finished: Any = Searcher.FINISHED
+        if self._left < 1:
+            return finished
+        settings = self._inner.suggest(trial_id)
+        if settings is None or settings == finished:
+            return settings
+        self._left -= 1
+        if set(settings) != set(self._names):
+            raise UsageError(
+                f"the searcher suggests {', '.join(sorted(settings)) or 'nothing'}, but must "
+                f"suggest {', '.join(self._names)}"
+            )
+        return {name: _plain(settings[name]) for name in self._names}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Hand on."""
+        self._inner.on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Hand on."""
+        self._inner.on_trial_complete(trial_id, result, error)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of Python's in the place of one of NumPy's."""
+    return value.item() if hasattr(value, "item") else value
+
+
 class OptunaSearcher(Searcher):
     """Optuna's TPE, with its study in the database of the results: a later session goes on there.
 
@@ -149,7 +202,7 @@ class OptunaSearcher(Searcher):
     @property
     def left(self) -> int:
         """Suggestions that are still to come, left-over ones among them."""
-        return self._of.count - len(self._known) + len(self._left_over)
+        return max(0, self._of.count - len(self._known)) + len(self._left_over)
 
     def _take_in(self) -> None:
         """Take in what earlier sessions suggested; what they left running is suggested again."""
@@ -157,14 +210,14 @@ class OptunaSearcher(Searcher):
 
         ended: list[dict[str, Any]] = []
         for trial in self._study.get_trials(deepcopy=False):
-            point = dict(trial.params)
-            if not trial.user_attrs.get("tried") or set(point) != set(self._domains):
+            point = suggested_point(trial, self._space)
+            if point is None:
                 continue
             if point not in self._known:
                 self._known.append(point)
             if trial.state == TrialState.COMPLETE:
                 ended.append(point)
-        self._left_over = [point for point in self._known if point not in ended]
+        self._left_over = [p for p in self._known[: self._of.count] if p not in ended]
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -102,7 +103,7 @@ class Session:
             gpus=execution.gpus_per_trial,
             device=execution.device,
             keys={trial.name: key for trial, key in self._keys()},
-            methods=execution.methods,
+            methods=self._methods(),
         )
         tuner = tune.Tuner(
             tune.with_parameters(SearchTrial, context=context),
@@ -147,6 +148,20 @@ class Session:
             for index in group.indices[:1]:
                 if not group.specs[0].tasks:
                     yield group.specs[0], self._board.upstream[index]
+
+    def _methods(self) -> dict[str, Any]:
+        """Return the registered methods that the job uses, ready to be sent to workers.
+
+        Workers cannot import a script, a plugin or a notebook's cell; what is installed they can.
+        """
+        names = {trial.method for trial in self._job.trials}
+        used = {n: one for n, one in self._execution.methods.items() if n in names}
+        for method in used.values():
+            module = sys.modules.get(getattr(method.outer_gradient, "__module__", ""))
+            file = getattr(module, "__file__", None)
+            if module is not None and file is not None and "site-packages" not in file:
+                cloudpickle.register_pickle_by_value(module)
+        return used
 
     def _searcher(self) -> Searcher:
         listed = [

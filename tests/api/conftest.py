@@ -1,0 +1,20 @@
+"""Toy searches of tests/search, and a PostgreSQL server of tests/store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("search", "store")]
+
+
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """URL of a PostgreSQL server's database; the test is skipped where no server starts."""
+    from postgres_server import postgres_server
+
+    with postgres_server() as url:
+        yield url
