@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 import warnings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from mpt.search.cost.time_left import TimeLeft
     from mpt.search.display.display import Display
-    from mpt.search.job import Execution, SearchJob
+    from mpt.search.job import Execution, SearchJob, Suggestions
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.database import Database
     from mpt.store.records import Stop
@@ -90,7 +91,7 @@ class Session:
         writer = start_writer(job.url)
         context = TrialContext(
             groups=tuple(self._groups),
-            suggestions=job.suggestions,
+            suggestions=_without_searcher(job.suggestions),
             url=job.url,
             writer=writer,
             files=job.files,
@@ -271,6 +272,11 @@ def _end(writer: Any) -> None:
     with contextlib.suppress(Exception):
         ray.get(writer.close.remote(), timeout=30)
         ray.kill(writer)
+
+
+def _without_searcher(suggestions: Suggestions | None) -> Suggestions | None:
+    """Return what workers need to know of suggestions; a searcher may not be fit to be sent."""
+    return None if suggestions is None else dataclasses.replace(suggestions, searcher="optuna")
 
 
 def _below(uri: str, name: str) -> str:
