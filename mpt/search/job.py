@@ -32,12 +32,18 @@ class Suggestions:
     seed: int
     """Root of the suggestions' randomness."""
     searcher: Any = "optuna"
-    """"optuna" (TPE, its study in the same database), or any `ray.tune.search.Searcher`."""
+    """"optuna" (TPE, its study in the same database), or any `ray.tune.search.Searcher`: it starts
+    anew in every session, and what it suggests is answered from the record where that can be."""
 
     @property
     def first(self) -> TrialSpec:
-        """The first suggestion, which is known before any score: the space's first point."""
+        """A trial of this search; TPE's first suggestion, which is known before any score."""
         return TrialSpec(plan=self.plan, upstream=self.space.sample(1, self.seed)[0])
+
+    @property
+    def by_optuna(self) -> bool:
+        """Whether TPE chooses, rather than a searcher of which nothing is known."""
+        return isinstance(self.searcher, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +51,8 @@ class SearchJob:
     """A search or a replay: trials and where their results go."""
 
     trials: tuple[TrialSpec, ...]
-    """In the order they are started."""
+    """In the order they are started; with a searcher of the caller's own, first one that shows
+    study and rungs, and then those that are on record."""
     results: Path
     """Results directory, absolute."""
     title: str
@@ -90,6 +97,12 @@ class SearchJob:
     def files(self) -> str:
         """Where checkpoints and prompts go."""
         return self.storage or str(self.results)
+
+    @property
+    def known(self) -> tuple[TrialSpec, ...]:
+        """The trials that certainly belong to the job."""
+        of = self.suggestions
+        return self.trials if of is None or of.by_optuna else self.trials[1:]
 
     @property
     def points(self) -> list[tuple[TrialSpec, int]]:

@@ -66,10 +66,10 @@ class Leaderboard:
         for plan in job.plans:  # each study is opened once
             study = studies(plan)
             self.studies[plan] = study_record(study)
-            for trial in job.trials:
+            for trial in job.known:
                 if trial.plan == plan:
                     upstream[trial] = upstream_key(study, trial.upstream.config)
-        for trial in job.trials:
+        for trial in job.known:
             self._add(trial, upstream[trial])
         self.refresh()
 

@@ -98,7 +98,7 @@ def plan_search(
     with peek(job) as look:
         show.header(look.work, look.board)
         show.points_table(look.entries)
-        more = len(look.expected) - len(look.job.trials)
+        more = len(look.expected) - len(look.job.known)
         if more > 0:
             show.say(f"{more} more trials are chosen while the search runs")
         if look.work.points_there == look.work.points:
@@ -176,13 +176,14 @@ def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
     Stopped trials are cut down to what is stored; in the place of trials that have not been chosen
     yet stand random draws.
     """
-    trials = [_cut(board, n) for n in range(len(job.trials))]
+    trials = [_cut(board, n) for n in range(len(job.known))]
     if job.suggestions is not None:
         plan, space = job.suggestions.plan, job.suggestions.space
         count = min(job.total[0], space.size or job.total[0])
         sample = space.sample(count, job.suggestions.seed)
         draws = (TrialSpec(plan=plan, upstream=one) for one in sample)
-        trials += [one for one in draws if one not in job.trials][: job.total[0] - len(trials)]
+        missing = max(0, job.total[0] - len(trials))
+        trials += [one for one in draws if one not in job.known][:missing]
     return trials
 
 
@@ -253,7 +254,7 @@ class _Driver:
         job, execution, show = self._job, self._execution, self._show
         if rates is None and on_this_cpu(execution):
             rates = _probe(expected, work)
-        wanted = len(groups) + max(0, len(expected) - len(job.trials))
+        wanted = len(groups) + max(0, len(expected) - len(job.known))
         session = ray_session(execution, wanted, files=job.files, say=show.say)
         with session as slots:
             self._interrupts.listen(execution.signals)
@@ -313,7 +314,7 @@ def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
     """Return whether a search that chooses its trials may have some to choose, or to finish."""
     if job.suggestions is None:
         return False
-    if job.suggestions.searcher != "optuna":
+    if not job.suggestions.by_optuna:
         return True  # what it will suggest is not known before it does
     size = job.suggestions.space.size
     count = job.suggestions.count if size is None else min(job.suggestions.count, size)
@@ -321,15 +322,18 @@ def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
 
 
 def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
-    """Return a job with the trials that earlier sessions suggested; with the first at least."""
-    if job.suggestions is None or job.suggestions.searcher != "optuna":
+    """Return a job with the trials that earlier sessions suggested; with its first at least."""
+    of = job.suggestions
+    if of is None:
         return job
-    from mpt.search.suggested import suggested_before
+    from mpt.search.suggested import on_record, suggested_before
 
-    plan, space = job.suggestions.plan, job.suggestions.space
-    points = suggested_before(job.suggestions, database)
-    known = (TrialSpec(plan=plan, upstream=space.trajectory(point)) for point in points)
-    trials = tuple(dict.fromkeys([*job.trials, *known]))[: job.suggestions.count]
+    if not of.by_optuna:
+        found = on_record(of, open_plan(of.plan), database)
+        return dataclasses.replace(job, trials=(job.trials[0], *found))
+    points = suggested_before(of, database)
+    known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
+    trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
     return dataclasses.replace(job, trials=trials)
 
 

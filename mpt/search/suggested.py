@@ -1,11 +1,13 @@
-"""What Optuna has suggested in earlier sessions, read from the database and not changed."""
+"""What earlier sessions have suggested, read from the database and not changed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
+from mpt.errors import MptError
 from mpt.store.keys import digest
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
     from mpt.search.job import Suggestions
     from mpt.store.database import Database
+    from mpt.study.spaces import Space
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import Study
 
 
 def study_name(suggestions: Suggestions) -> str:
@@ -37,14 +42,43 @@ def suggested_before(suggestions: Suggestions, database: Database) -> list[dict[
     name = study_name(suggestions)
     if name not in optuna.study.get_all_study_names(storage=database.url):
         return []
-    domains = {domain.name: domain for domain in suggestions.space.domains}
     points: list[dict[str, Any]] = []
     for trial in open_optuna_study(name, database.url).get_trials(deepcopy=False):
-        point = dict(trial.params)
-        tried = trial.user_attrs.get("tried") and set(point) == set(domains)
-        if tried and point not in points and all(domains[n].holds(v) for n, v in point.items()):
+        point = suggested_point(trial, suggestions.space)
+        if point is not None and point not in points:
             points.append(point)
     return points
+
+
+def suggested_point(trial: optuna.trial.FrozenTrial, space: Space) -> dict[str, Any] | None:
+    """Return the settings that a trial of Optuna's stands for.
+
+    None if it only served to draw them, or if they are not of the space (somebody else's).
+    """
+    point, domains = dict(trial.params), {domain.name: domain for domain in space.domains}
+    if not trial.user_attrs.get("tried") or set(point) != set(domains):
+        return None
+    return point if all(domains[name].holds(value) for name, value in point.items()) else None
+
+
+def on_record(suggestions: Suggestions, study: Study, database: Database) -> list[TrialSpec]:
+    """Return the trials of a search's space that have a point in its study, the oldest first."""
+    from mpt.study.record import study_record
+    from mpt.study.specs import TrialSpec
+    from mpt.trial.runs import upstream_key
+
+    space = suggestions.space
+    found: dict[str, TrialSpec] = {}
+    for point in database.points(study_record(study).key):
+        if point.upstream in found or point.method != space.method:
+            continue
+        values = {**point.settings, **dict(point.settings.get("extra") or ())}
+        settings = {domain.name: values.get(domain.name) for domain in space.domains}
+        with contextlib.suppress(MptError, TypeError, ValueError):  # not one of this space
+            spec = TrialSpec(plan=suggestions.plan, upstream=space.trajectory(settings))
+            if upstream_key(study, spec.upstream.config) == point.upstream:
+                found[point.upstream] = spec
+    return list(found.values())
 
 
 def open_optuna_study(name: str, storage: str | None) -> optuna.Study:

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RunRate, Sizes
@@ -123,10 +123,11 @@ def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float
     from mpt.upstream.engine import Diverged, UpstreamRun
 
     config = study.config
+    method: Any = upstream.config
     run = UpstreamRun(
         study.backbone,
         study.items,
-        upstream.config,
+        method,
         config.prompt,
         config.upstream_text,
         config.train_seed,
