@@ -36,8 +36,8 @@ class Part:
     @property
     def title(self) -> str:
         """What the section is, and what tells it from the others."""
-        differs = self.section.differs
-        return f"{self.section.label}: {differs}" if differs else self.section.label
+        name, differs = self.section.name, self.section.differs
+        return f"{name}: {differs}" if differs else name
 
     @property
     def anchor(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from mpt.store.records import Run, Stop, StudyRecord
 
 from .cells import Cell
+from .protocols import ID_DIGITS
 
 PAIRS, RANKING = "similarity_pairs", "similarity_ranking"
 """Kinds of the documents that Tables 7 and 8 are made of."""
@@ -49,12 +50,16 @@ class Section:
         return self.studies[0].smoke
 
     @property
-    def label(self) -> str:
-        """Id and marks, for titles."""
+    def name(self) -> str:
+        """Its only study or its protocol, by the id that ``--study`` takes."""
         only = len(self.studies) == 1
-        name = f"study {self.studies[0].id}" if only else f"protocol {self.id[:8]}"
+        return f"study {self.studies[0].id}" if only else f"protocol {self.id[:ID_DIGITS]}"
+
+    @property
+    def label(self) -> str:
+        """Name and marks, for titles."""
         marks = ["smoke run"] * self.smoke + ["partial"] * (self.studies[0].partial is not None)
-        return ", ".join([name, *marks])
+        return ", ".join([self.name, *marks])
 
     def select(self, **fields: str) -> list[Cell]:
         """Return the cells whose place has these values, in the order of their places."""

@@ -45,13 +45,15 @@ def searches(look: Lookup) -> list[list[Cell]]:
 
 
 def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
-    place, study = cells[0].place, cells[0].study
+    place = cells[0].place
+    # the section's own title names the study where it is the only one
+    which = f", study {cells[0].study.id}" if len(look.section.studies) > 1 else ""
     settings = searched_settings(cells)
     ordered = sorted(cells, key=lambda cell: (_order(look, cell), cell.trajectory, cell.steps))
     return Table(
         name=f"search-{at}",
         title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
-        f"validation tasks ({about(place.backbone, place.gym)}, study {study.id})",
+        f"validation tasks ({about(place.backbone, place.gym)}{which})",
         columns=("rank", *settings, "steps", *_RANK_COLUMNS),
         rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
         notes=(f"{len(cells)} points; settings that all of them share are on their pages.",),

@@ -130,9 +130,8 @@ def test_a_search_is_ranked_with_the_settings_that_differ(tmp_path: Path) -> Non
             "settings": {"inner_lr": 1.0, "outer_lr": 9.0},
         },
     )  # fmt: skip
-    look = _look(tmp_path)
-    (table,) = search_tables(look)
-    assert table.title.endswith(f"(embedded, gym embedded, study {look.section.studies[0].id})")
+    (table,) = search_tables(_look(tmp_path))
+    assert table.title.endswith("validation tasks (embedded, gym embedded)")
     assert table.columns[:3] == ("rank", "outer_lr", "steps")
     assert [row[1].text for row in table.rows] == ["0.3", "0.2", "0.1", "9"]
     assert table.rows[-1][3].flags == ("diverged",)
