@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from mpt.cli.flags import (
     Parser,
     add_common,
+    add_options,
     command_of,
     execution_of,
     exit_code,
     names,
+    options_of,
     places,
 )
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
@@ -39,7 +41,9 @@ def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
     place = places(flags, RESULTS)
     results = place["results"]
     report = Path(flags.report).expanduser().absolute() if flags.report else results / "report"
-    after = f"python -m analysis report --results {results} --out {report}"
+    tool = "mpt" if Parser.command else "python -m mpt"
+    store = "" if flags.store is None else f"--store {flags.store} "
+    after = f"{tool} report --results {results} {store}--out {report}"
     if flags.smoke:
         after = command_of(parser, flags, smoke=False, results=None)
     execution = execution_of(parser, flags, after)
@@ -53,6 +57,7 @@ def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
         backbones=flags.backbones,
         stages=flags.stages,
         precision=flags.precision,
+        options=options_of(flags),
         train_seed=flags.train_seed,
         smoke=flags.smoke,
         allow_missing=flags.allow_missing,
@@ -75,7 +80,7 @@ def parser_of() -> Parser:
         "sample sizes and backbones, and write the report. With the embedded models and gym it "
         "is the paper in miniature. The same command again resumes."
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("study").add_argument
     add(
         "--backbones",
         type=names,
@@ -85,5 +90,6 @@ def parser_of() -> Parser:
     add("--stages", type=names, default=(), help="some stages only (default: all of --dry-run)")
     add("--report", help="where the report goes (default: report/ in the results directory)")
     add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add_options(parser)
     add_common(parser, RESULTS)
     return parser

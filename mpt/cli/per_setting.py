@@ -16,6 +16,7 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     names,
+    options_of,
     places,
     whole,
 )
@@ -39,7 +40,8 @@ def _main(argv: Sequence[str] | None) -> int:
     if flags.smoke:
         after = command_of(parser, flags, smoke=False, results=None)
     else:
-        after = f"python tune_jobs/replay.py --from {job.store or job.results}"
+        tool = "mpt replay" if Parser.command else "python tune_jobs/replay.py"
+        after = f"{tool} --from {job.store or job.results}"
     execution = execution_of(parser, flags, after)
     return carry_out(job, execution, flags, notes=notes, table="settings")
 
@@ -51,12 +53,12 @@ def parser_of() -> Parser:
         "partition are neither its sources nor its targets; they are listed first. The same "
         "command again resumes."
     )
-    add_backbone(parser)
-    add = parser.add_argument
+    add = parser.add_argument_group("search").add_argument
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--space", help="table of the space files (default: embedded or paper, by backbone)")
     add("--num-samples", type=whole(1), help="random trajectories instead of the whole grid")
+    add_backbone(parser)
     add_common(parser, "results/per_setting")
     return parser
 
@@ -96,7 +98,7 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
         validation = validation_of(catalogue, partition)
         notes.append(str(validation))
         plan = plan_study(
-            dataclasses.replace(study, partition=partition),
+            options_of(flags).apply(dataclasses.replace(study, partition=partition)),
             scored=validation.tasks,
             allow_missing=flags.allow_missing,
             smoke_sources=None if size is None else size.source_tasks,

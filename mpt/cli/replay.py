@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from mpt.cli.flags import (
     Parser,
     add_common,
+    add_options,
     carry_out,
     command_of,
     execution_of,
     exit_code,
     names,
+    options_of,
     places,
     results_of,
-    whole,
 )
 from mpt.config import PRECISIONS
 from mpt.errors import UsageError
@@ -45,8 +46,6 @@ def _main(argv: Sequence[str] | None) -> int:
         partitions=flags.partitions,
         methods=flags.methods,
         sweep=None if flags.sweep == "none" else flags.sweep,
-        tuning_steps=flags.tuning_steps,
-        eval_every=flags.eval_every,
     )
     replay = plan_replay(request)
     execution = execution_of(parser, flags, next_step(parser, flags))
@@ -60,13 +59,11 @@ def parser_of() -> Parser:
         "with prompt tuning. The same command again resumes; a finished replay prints its cells "
         "at once."
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("replay").add_argument
     add("--backbones", type=names, default=(), help="comma-separated (default: the recipe's)")
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
-    add("--tuning-steps", type=whole(1), help="of prompt tuning (default: the study's)")
-    add("--eval-every", type=whole(1), help="downstream steps between two dev evaluations")
     add_settings(parser)
     add_common(parser, "results/search")
     return parser
@@ -74,13 +71,14 @@ def parser_of() -> Parser:
 
 def add_settings(parser: Parser) -> None:
     """Add the flags that say whose settings are replayed."""
-    add = parser.add_argument
+    add = parser.add_argument_group("settings").add_argument
     add("--from", help="results directory (or database) whose best points are replayed")
     add("--study", metavar="ID", help="with --from: the searched study, if it holds several")
     add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
     add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add_options(parser)
 
 
 def request_of(flags: argparse.Namespace, **what: Any) -> Request:
@@ -110,6 +108,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
         study=flags.study,
         searched_on=flags.searched_on,
         published=flags.best == "published",
+        options=options_of(flags),
         train_seed=flags.train_seed,
         smoke=flags.smoke,
         allow_missing=flags.allow_missing,
@@ -129,4 +128,5 @@ def next_step(parser: Parser, flags: argparse.Namespace) -> str:
         return command_of(parser, flags, smoke=False, results=None)
     store = "" if flags.store is None else f"--store {flags.store} "
     results = results_of(flags, "results/search")
-    return f"python -m analysis report --results {results} {store}--out report"
+    tool = "mpt" if Parser.command else "python -m mpt"
+    return f"{tool} report --results {results} {store}--out report"

@@ -7,7 +7,14 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpt.cli.flags import Parser, add_common, carry_out, execution_of, exit_code, names
+from mpt.cli.flags import (
+    Parser,
+    add_common,
+    carry_out,
+    execution_of,
+    exit_code,
+    names,
+)
 from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
 from mpt.replay.similarity.pairs import pair_lines
@@ -62,7 +69,7 @@ def parser_of() -> Parser:
         "on the source tasks of highest, random and lowest similarity to a target (Table 8). The "
         "same command again resumes; search_spaces/similarity.toml says what is compared."
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("similarity").add_argument
     add("--backbone", help='"embedded", a Hub id or a local checkpoint (default: the recipe\'s)')
     add("--partition", help="whose source tasks are chosen from (default: similarity.toml's)")
     add("--targets", type=names, default=(), help="comma-separated (default: similarity.toml's)")

@@ -1,7 +1,7 @@
 """The whole study as stages: searches, replay, sweeps, backbones, and what follows from them.
 
 One backbone is searched, on random_to_random, as in the paper; its best points are replayed on
-everything else. So there are two jobs: the searches, and one replay that holds the courses of all
+everything else. So there are two jobs: the searches, and one replay that holds the trials of all
 other stages, each cell once. Two stages may ask for the same cell (the published sample size of a
 sweep is the replay's own); it belongs to the first of them.
 """
@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpt.config import EMBEDDED_BACKBONES, METHODS
+from mpt.config import EMBEDDED_BACKBONES, known_methods
 from mpt.errors import UsageError
 from mpt.replay.best import COMMON
-from mpt.replay.replay import Replay, Request, plan_replay, repeats_last
+from mpt.replay.replay import Replay, plan_replay
+from mpt.replay.request import Request
 from mpt.replay.similarity.pilot import Pilot, plan_pilot
 from mpt.replay.similarity.ranking import Ranking
-from mpt.search.job import Course, SearchJob
-from mpt.study.grids import grid_courses
+from mpt.search.job import SearchJob
+from mpt.search.run import open_plan
+from mpt.study.grids import grid_trials
+from mpt.study.options import StudyOptions
 from mpt.study.presets import default_space, load_smoke_size, load_study
+from mpt.study.record import study_record
 from mpt.study.spaces import load_space
+from mpt.study.specs import TrialSpec
 from mpt.study.study import plan_study
 
 COMPARED = "nonpara_to_para"
@@ -35,6 +40,10 @@ class WholeRequest:
 
     results: Path
     """Results directory."""
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    storage: str | None = None
+    """Where checkpoints and prompts go; None: the results directory."""
     gym: str = "embedded"
     backbones: tuple[str, ...] = EMBEDDED_BACKBONES
     """The first is searched and stands in all tables, the others in the comparison."""
@@ -42,6 +51,8 @@ class WholeRequest:
     """Names of `STAGES`; none: all of them."""
     precision: str | None = None
     """Number format in place of the recipe's."""
+    options: StudyOptions = field(default_factory=StudyOptions)
+    """What replaces values of the studies, of the search and of the replays."""
     train_seed: int = 42
     smoke: bool = False
     allow_missing: bool = False
@@ -64,7 +75,7 @@ class Stage:
 
     name: str
     """One of `STAGES`."""
-    courses: tuple[Course, ...]
+    trials: tuple[TrialSpec, ...]
     """Those that no stage before has."""
 
     @property
@@ -122,12 +133,12 @@ def search_stage(request: WholeRequest) -> Stage | None:
     )
     size = load_smoke_size() if request.smoke else None
     plan = plan_study(
-        study,
+        request.options.apply(study),
         allow_missing=request.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
-    spaces = [load_space(method, default_space(backbone)) for method in METHODS]
-    return Stage(name="search", courses=tuple(grid_courses(plan, spaces, size=size)))
+    spaces = [load_space(method, default_space(backbone)) for method in known_methods()]
+    return Stage(name="search", trials=tuple(grid_trials(plan, spaces, size=size)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,57 +152,77 @@ class Replays:
     """What these were chosen by."""
 
 
-def replay_request(request: WholeRequest, *, searched: bool) -> Request:
+def searched_study(search: Stage) -> str:
+    """Return the key of the study whose points a search stage makes; backbone and data are read.
+
+    Raises:
+        UsageError: the backbone cannot be loaded.
+        DataError: a few-shot file is malformed.
+    """
+    return study_record(open_plan(search.trials[0].plan)).key
+
+
+def replay_request(request: WholeRequest, searched: str | None) -> Request:
     """Return what all stages after the search share.
 
     Args:
         request: the study.
-        searched: take the best points of the search in the results directory; else the settings
-            of ``search_spaces/replay.toml`` or the published ones.
+        searched: key of the study in the results directory whose best points are replayed
+            (`searched_study`); None: the settings of ``search_spaces/replay.toml`` or the
+            published ones.
     """
     return Request(
         results=request.results,
+        store=request.store,
+        storage=request.storage,
         gym=request.gym,
         backbones=request.backbones[:1],
         precision=request.precision,
-        searched=request.results if searched else None,
-        searched_on=request.backbones[0] if searched else None,
+        options=request.options,
+        searched=None if searched is None else request.results,
+        searched_on=None if searched is None else request.backbones[0],
+        study=searched,
         train_seed=request.train_seed,
         smoke=request.smoke,
         allow_missing=request.allow_missing,
     )
 
 
-def replay_stages(request: WholeRequest, *, searched: bool) -> Replays:
+def replay_stages(request: WholeRequest, searched: str | None) -> Replays:
     """Return the stages after the search; arguments as of `replay_request`.
 
     Raises:
         UsageError: something named is unknown, or the search knows no best point of some method.
         DataError: few-shot files are missing; all are listed.
     """
-    replay = replay_request(request, searched=searched)
+    replay = replay_request(request, searched)
     stages: list[Stage] = []
     rankings: tuple[Ranking, ...] = ()
-    notes, seen = dict[str, None](), dict[Course, None]()
+    notes, seen = dict[str, None](), dict[TrialSpec, None]()
     for name, kind in STAGES.items():
         if kind.plan is None or not request.has(name):
             continue
         part = kind.plan(replay, request)
         notes |= dict.fromkeys(part.notes)
         rankings = part.rankings if isinstance(part, Pilot) else rankings
-        new = [course for course in part.job.courses if course not in seen]
+        new = [trial for trial in part.job.trials if trial not in seen]
         seen |= dict.fromkeys(new)
-        stages.append(Stage(name=name, courses=tuple(new)))
+        stages.append(Stage(name=name, trials=tuple(new)))
     return Replays(stages=tuple(stages), notes=tuple(notes), rankings=rankings)
 
 
-def job_of(stages: Sequence[Stage], results: Path, title: str) -> SearchJob:
-    """Return the job that computes some stages, in an order in which no course waits for another.
+def job_of(stages: Sequence[Stage], request: WholeRequest, title: str) -> SearchJob:
+    """Return the job that computes some stages.
 
     Args:
-        stages: at least one course among them.
-        results: results directory.
+        stages: at least one trial among them, unless only the place of the job is asked for.
+        request: says where results go.
         title: for people.
     """
-    courses = [course for stage in stages for course in stage.courses]
-    return SearchJob(courses=repeats_last(courses), results=results, title=title)
+    return SearchJob(
+        trials=tuple(trial for stage in stages for trial in stage.trials),
+        results=request.results,
+        store=request.store,
+        storage=request.storage,
+        title=title,
+    )

@@ -7,16 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.replay.whole_study import Stage
-from mpt.search.cost.plan import CourseLoad, Load, Rates, estimate, leaf_seconds, step_seconds
+from mpt.search.cost.plan import (
+    Rates,
+    RemainingWork,
+    TrialWork,
+    estimate,
+    run_seconds,
+    step_seconds,
+)
 from mpt.search.cost.planner import Planning, plan_lines
-from mpt.search.cost.probe import courses_to_probe
+from mpt.search.cost.probe import trials_to_probe
 from mpt.search.cost.time_left import clock_text
 from mpt.search.cost.trial_memory import largest_trials
-from mpt.search.run import measured, open_plan
-from mpt.search.stock import take_stock
+from mpt.search.run import measured, peek
 
 if TYPE_CHECKING:
-    from mpt.search.job import Course, Execution, SearchJob
+    from mpt.search.job import Execution, SearchJob
+    from mpt.study.specs import TrialSpec
 
 HEAD = ("stage", "for", "points", "left", "runs left", "work left")
 
@@ -25,7 +32,7 @@ HEAD = ("stage", "for", "points", "left", "runs left", "work left")
 class StudyCost:
     """What is left of the whole study."""
 
-    load: Load
+    work: RemainingWork
     """Of all stages together."""
     rates: Rates | None
     """Measured; None if nothing is left to compute."""
@@ -34,9 +41,9 @@ class StudyCost:
 
 
 def is_done(job: SearchJob) -> bool:
-    """Return whether every point of a job is on disk."""
-    load = take_stock(job, open_plan)
-    return load.points_there == load.points
+    """Return whether every point of a job is stored."""
+    with peek(job) as look:
+        return look.work.points_there == look.work.points
 
 
 def plan_study_cost(
@@ -50,62 +57,65 @@ def plan_study_cost(
 
     Args:
         stages: of the study.
-        job: holds the courses of all of them.
+        job: holds the trials of all of them.
         execution: where they would run.
         planning: price, and a cluster to be simulated.
         say: where lines go.
     """
-    load = take_stock(job, open_plan)
-    if load.points_there == load.points:
-        for line in table_lines([HEAD, *stage_rows(stages, job, load, None)]):
+    with peek(job) as look:
+        work = look.work
+    if work.points_there == work.points:
+        for line in table_lines([HEAD, *stage_rows(stages, job, work, None)]):
             say(line)
         say("nothing is left to compute")
-        return StudyCost(load=load, rates=None, seconds=0.0)
-    rates, slots = measured(job, load, execution, say)
-    for line in table_lines([HEAD, *stage_rows(stages, job, load, rates)]):
+        return StudyCost(work=work, rates=None, seconds=0.0)
+    rates, slots = measured(job.trials, work, execution, say)
+    for line in table_lines([HEAD, *stage_rows(stages, job, work, rates)]):
         say(line)
     gpus = execution.gpus_per_trial
-    memory = largest_trials(courses_to_probe(job, load), on_gpu=gpus > 0)
+    memory = largest_trials(trials_to_probe(job.trials, work), on_gpu=gpus > 0)
     for line in plan_lines(
-        job, load, rates, slots, gpus_per_trial=gpus, planning=planning, memory=memory
+        job, work, rates, slots, gpus_per_trial=gpus, planning=planning, memory=memory
     ):
         say(line)
-    return StudyCost(load=load, rates=rates, seconds=estimate(load, rates, slots))
+    return StudyCost(work=work, rates=rates, seconds=estimate(work, rates, slots))
 
 
 def stage_rows(
-    stages: Sequence[Stage], job: SearchJob, load: Load, rates: Rates | None
+    stages: Sequence[Stage], job: SearchJob, work: RemainingWork, rates: Rates | None
 ) -> list[tuple[str, ...]]:
     """Return one row a stage (`HEAD`), and one for the baselines that all stages share.
 
     Args:
         stages: of the study.
-        job: holds the courses of all of them.
-        load: what is left of the job.
+        job: holds the trials of all of them.
+        work: what is left of the job.
         rates: measured rates; None: nothing is left.
     """
-    loads = dict(zip(job.courses, load.courses, strict=True))
-    rows = [_row(stage, loads, rates) for stage in stages]
-    runs = sum(part.runs for part in load.shared_left)
-    work = sum(leaf_seconds(part, rates) for part in load.shared_left) if rates else 0.0
+    left = dict(zip(job.trials, work.trials, strict=True))
+    rows = [_row(stage, left, rates) for stage in stages]
+    runs = sum(part.runs for part in work.shared_left)
+    shared = sum(run_seconds(part, rates) for part in work.shared_left) if rates else 0.0
     return [
         *rows,
-        ("", "plain prompt tuning for all of them", "", "", str(runs), clock_text(work)),
+        ("", "plain prompt tuning for all of them", "", "", str(runs), clock_text(shared)),
     ]
 
 
-def _row(stage: Stage, loads: Mapping[Course, CourseLoad], rates: Rates | None) -> tuple[str, ...]:
-    parts = [loads[course] for course in stage.courses]
-    work = 0.0
+def _row(
+    stage: Stage, left: Mapping[TrialSpec, TrialWork], rates: Rates | None
+) -> tuple[str, ...]:
+    parts = [left[trial] for trial in stage.trials]
+    seconds = 0.0
     if rates is not None:
-        work = sum(step_seconds(part, rates) + leaf_seconds(part.leaves, rates) for part in parts)
+        seconds = sum(step_seconds(part, rates) + run_seconds(part.runs, rates) for part in parts)
     return (
         stage.name,
         stage.about,
-        str(sum(len(course.trajectory.rungs) for course in stage.courses)),
+        str(sum(len(trial.upstream.rungs) for trial in stage.trials)),
         str(sum(part.points for part in parts)),
-        str(sum(part.leaves.runs for part in parts)),
-        clock_text(work),
+        str(sum(part.runs.runs for part in parts)),
+        clock_text(seconds),
     )
 
 

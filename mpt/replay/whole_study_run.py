@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.cli.similarity import pair_lines
 from mpt.replay.similarity.compare import compute_pairs
+from mpt.replay.similarity.pairs import pair_lines
 from mpt.replay.similarity.ranking import save_rankings
 from mpt.replay.whole_study import (
     Stage,
@@ -19,6 +19,7 @@ from mpt.replay.whole_study import (
     replay_request,
     replay_stages,
     search_stage,
+    searched_study,
 )
 from mpt.replay.whole_study_plan import StudyCost, is_done, plan_study_cost
 from mpt.search.cost.plan import Rates
@@ -27,10 +28,11 @@ from mpt.search.cost.time_left import clock_text
 from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import Execution
-from mpt.search.run import DONE, INTERRUPTED, run_search, set_records_aside
+from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
 
-ReportWriter = Callable[[Path, Path, str], Sequence[str]]
-"""(results directory, where the report goes, backbone of its tables) → lines for people."""
+ReportWriter = Callable[[Path, Path, str, str | None], Sequence[str]]
+"""(results directory, where the report goes, backbone of its tables, URL of the database if it is
+not in the directory) → lines for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,9 @@ class Manner:
     dry_run: bool = False
     """Only plan."""
     fresh: bool = False
-    """Move the records so far aside first."""
+    """Move the results so far aside first."""
     keep_prompts: bool = False
-    """Keep every tuned prompt beside its leaf."""
+    """Keep every tuned prompt."""
     as_json: bool = False
     """The results as one JSON document on stdout; all else on stderr."""
 
@@ -88,7 +90,7 @@ class WholeStudy:
     def _run(self) -> int:
         began = time.perf_counter()
         if self._manner.fresh and not self._manner.dry_run:
-            set_records_aside(self._request.results, self._say)
+            set_results_aside(job_of([], self._request, ""), self._say)
         search = search_stage(self._request)
         cost = self._plan(search)
         if self._manner.dry_run:
@@ -99,18 +101,19 @@ class WholeStudy:
             code = self._compute([search], "settings of every method", after, cost.rates)
         if code != DONE:  # the best points are not known
             return code
-        rest = replay_stages(self._request, searched=search is not None)
+        rest = replay_stages(self._request, None if search is None else searched_study(search))
         for note in rest.notes:
             self._say(note)
         if rest.rankings:
-            save_rankings(self._request.results, rest.rankings)
-        if any(stage.courses for stage in rest.stages):
+            request = self._request
+            save_rankings(request.results, request.store, rest.rankings)
+        if any(stage.trials for stage in rest.stages):
             title = ", ".join(stage.name.replace("_", " ") for stage in rest.stages)
             code = self._compute(rest.stages, title, "the report follows", cost.rates)
         if code != INTERRUPTED:  # what failed is shown as missing
             self._compare_tasks()
-            results, out = self._request.results, self._manner.report
-            for line in self._report(results, out, self._request.backbones[0]):
+            request, out = self._request, self._manner.report
+            for line in self._report(request.results, out, request.backbones[0], request.store):
                 self._say(line)
             took = clock_text(time.perf_counter() - began)
             self._say(f"this call took {took} (planned: {clock_text(cost.seconds)})")
@@ -119,13 +122,15 @@ class WholeStudy:
 
     def _plan(self, search: Stage | None) -> StudyCost:
         """Say what is left of all stages, and what it will cost."""
-        results = self._request.results
-        known = search is not None and is_done(job_of([search], results, "search"))
-        rest = replay_stages(self._request, searched=known)
+        request = self._request
+        known = search is not None and is_done(job_of([search], request, "search"))
+        rest = replay_stages(request, searched_study(search) if search and known else None)
         everything = [*([] if search is None else [search]), *rest.stages]
-        job = job_of(everything, results, "the whole study")
+        job = job_of(everything, request, "the whole study")
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
-        self._say(f"the whole study on {', '.join(self._request.backbones)}, results in {results}")
+        self._say(
+            f"the whole study on {', '.join(request.backbones)}, results in {request.results}"
+        )
         if search is not None and not known:
             self._say("what follows the search is planned with settings that were found before it")
         for label in job.partial:
@@ -148,7 +153,7 @@ class WholeStudy:
             rates: of the plan.
         """
         self._say()
-        job = job_of(stages, self._request.results, title)
+        job = job_of(stages, self._request, title)
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
         display = SettingDisplay if stages[0].name == "search" else CellDisplay
         show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
@@ -158,7 +163,7 @@ class WholeStudy:
     def _compare_tasks(self) -> None:
         """Measure the pairs of Table 7, of kept prompts too if there are some."""
         if self._request.has("similarity"):
-            request = replay_request(self._request, searched=False)
+            request = replay_request(self._request, None)
             for line in pair_lines(compute_pairs(request, prompts=self._manner.keep_prompts)):
                 self._say(line)
 

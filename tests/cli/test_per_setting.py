@@ -10,26 +10,26 @@ from pathlib import Path
 
 import pytest
 from search_toys import SEEDS, write_toy_gym
+from stored import compute
 
 import mpt
 from mpt.cli import per_setting as per_setting_cli
 from mpt.cli import replay as replay_cli
-from mpt.cli.per_setting import _parser, per_setting_job
+from mpt.cli.per_setting import parser_of, per_setting_job
 from mpt.config import METHODS
 from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import UsageError
 from mpt.gym.catalogue import PARTITIONS, load_catalogue
-from mpt.records import PointStore
 from mpt.search.job import SearchJob
-from mpt.study.study import open_study
+from mpt.store.database import open_results
+from mpt.store.records import point_key
 from mpt.study.validation import validation_of
-from mpt.trial.course_work import course_work
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 
 
 def _job(*flags: str) -> tuple[SearchJob, list[str]]:
-    return per_setting_job(_parser().parse_args(list(flags)))
+    return per_setting_job(parser_of().parse_args(list(flags)))
 
 
 def test_every_method_is_searched_in_every_setting_on_tasks_outside_of_it() -> None:
@@ -42,8 +42,8 @@ def test_every_method_is_searched_in_every_setting_on_tasks_outside_of_it() -> N
         assert plan.scored == validation_of(catalogue, partition).tasks
         assert not {*plan.scored} & {*plan.source, *catalogue.partition(partition).target}
         assert note == str(validation_of(catalogue, partition))
-        here = [course.trajectory for course in job.courses if course.plan == plan]
-        assert {trajectory.config.method for trajectory in here} == set(METHODS)
+        here = [trial.method for trial in job.trials if trial.plan == plan]
+        assert set(here) == set(METHODS)
         # the embedded grids: nine trajectories of three rungs a method
         assert len(here) == 9 * len(METHODS)
     assert len(job.points) == 10 * 27 * len(METHODS)
@@ -54,8 +54,8 @@ def test_settings_methods_and_draws_can_be_chosen() -> None:
         "--partitions", "qa_to_qa,cls_to_cls", "--methods", "reptile", "--num-samples", "3"
     )
     assert [plan.config.partition for plan in job.plans] == ["qa_to_qa", "cls_to_cls"]
-    assert len(job.courses) == 6
-    first, second = ({c.trajectory for c in job.courses if c.plan == p} for p in job.plans)
+    assert len(job.trials) == 6
+    first, second = ({t.upstream for t in job.trials if t.plan == p} for p in job.plans)
     assert first == second  # draws depend on seed, method and space alone
 
 
@@ -69,7 +69,7 @@ def test_unknown_methods_are_listed() -> None:
 def test_a_smoke_run_takes_two_settings_and_short_trajectories() -> None:
     job, _ = _job("--smoke")
     assert len(job.plans) == 2
-    assert {course.trajectory.rungs for course in job.courses} == {(1, 2)}
+    assert {trial.upstream.rungs for trial in job.trials} == {(1, 2)}
     assert all(partial.startswith("partial: smoke, 3 source") for partial in job.partial)
 
 
@@ -95,8 +95,7 @@ def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
     assert notes[1] == "qa_to_qa: validation on v-one, v_two (catalogue) and s-three (drawn); " + (
         "no other task is neither source nor target: 3 of 5"
     )
-    for course in job.courses:
-        list(course_work(open_study(course.plan), course, results).units())
+    compute(job)
     assert per_setting_cli.main(search) == 0
     shown = capsys.readouterr().out
     for setting in ("random_to_random", "qa_to_qa"):
@@ -115,12 +114,16 @@ def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
     assert first.returncode == 0, first.stderr
     methods = [point["method"] for point in json.loads(first.stdout)["points"]]
     assert sorted(methods) == ["fine_tuning", "fine_tuning", "maml", "maml"]
-    targets = [point for point in PointStore(results).all() if point["role"] == "target"]
-    assert len(targets) == 4
-    for point in targets:
-        assert {*point["leaves"]["t-one"]} == {str(seed) for seed in SEEDS}
-    # one baseline serves both settings and both methods
-    assert len({json.dumps(point["baseline"], sort_keys=True) for point in targets}) == 1
+    with open_results(results, read_only=True) as database:
+        studies = [study for study in database.studies() if study.role == "target"]
+        baselines = [database.points_of([point_key(study.key, "", 0)]) for study in studies]
+        for study in studies:
+            assert {seed for _, seed, _ in study.scored} == set(SEEDS)
+            methods = [point.method for point in database.points(study.key)]
+            assert sorted(methods) == ["fine_tuning", "maml", "prompt_tuning"]
+    assert len(studies) == 2
+    # one run of plain prompt tuning serves both settings
+    assert len({point.runs for found in baselines for point in found.values()}) == 1
     assert replay_cli.main(replay) == 0
     again = capsys.readouterr()
     assert json.loads(again.out)["exit_code"] == 0

@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import Stored
 
 from mpt.cli import replay as replay_cli
 from mpt.cli.flags import command_of
 from mpt.cli.replay import main
-from mpt.config import DATA_SEEDS, METHODS, StudyConfig
+from mpt.config import DATA_SEEDS, METHODS, StudyConfig, UpstreamConfig
 from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, load_catalogue
-from mpt.replay.replay import Request, Setting, plan_replay, published, settings_of, study_of
-from mpt.replay.settings import REPLAYED, SWEEPS, load_replay_settings
+from mpt.replay.replay import plan_replay
+from mpt.replay.request import Request, Setting, settings_of
+from mpt.replay.settings import SWEEPS, load_replay_settings, replayable
+from mpt.replay.source import published, study_of
 from mpt.search.display.columns import Columns
+from mpt.study.options import StudyOptions
 from mpt.study.presets import load_study
 from mpt.study.recipes import recipe
 from mpt.study.spaces import SPACES
+from mpt.study.specs import FineTuningConfig, TrialSpec
 from mpt.study.study import StudyPlan, plan_study
-from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
+from mpt.upstream.registry import UPSTREAM_METHODS, Method
 
 NOWHERE = Path("/nonexistent/results")
 SETTINGS = load_replay_settings(load_study("embedded").downstream)
@@ -55,23 +60,20 @@ def sized_gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_replay_is_ten_partitions_times_five_methods_over_shared_baselines() -> None:
     replay = plan_replay(_request())
-    courses = replay.job.courses
-    assert len(courses) == 50
-    # both_to_noncls learns from the sources of both_to_cls: its courses would wait for those
-    last = "both_to_noncls"
-    order = [name for name in PARTITIONS if name != last]
-    cells = [(c.plan.config.partition, c.trajectory.config.method) for c in courses]
-    assert cells == [(name, method) for name in (*order, last) for method in REPLAYED]
+    trials = replay.job.trials
+    assert len(trials) == 50
+    cells = [(c.plan.config.partition, c.method) for c in trials]
+    assert cells == [(name, method) for name in PARTITIONS for method in replayable()]
     catalogue = load_catalogue(ensure_embedded_gym())
-    for course in courses:
-        partition = catalogue.partition(course.plan.config.partition)
-        assert course.plan.role == "target"
-        assert course.plan.scored == partition.target
-        assert course.plan.source == partition.source
-        assert course.plan.config.data_seeds == DATA_SEEDS
-        assert len(course.trajectory.rungs) == 1
+    for trial in trials:
+        partition = catalogue.partition(trial.plan.config.partition)
+        assert trial.plan.role == "target"
+        assert trial.plan.scored == partition.target
+        assert trial.plan.source == partition.source
+        assert trial.plan.config.data_seeds == DATA_SEEDS
+        assert len(trial.upstream.rungs) == 1
     assert len(replay.job.plans) == 10  # the methods of a setting share its baseline
-    assert [note.split(",")[0] for note in replay.notes] == list(REPLAYED)
+    assert [note.split(",")[0] for note in replay.notes] == list(replayable())
 
 
 def test_the_published_partitions_have_51_different_target_tasks() -> None:
@@ -131,14 +133,14 @@ def test_the_cells_of_a_sweep_have_names_and_columns_of_their_own(sized_gym: Pat
     """Only 32 is built beside this gym; the sources' parts are there."""
     request = _request(gym=str(sized_gym), methods=("maml",), partitions=("cls_to_cls",))
     job = plan_replay(dataclasses.replace(request, sweep="sources")).job
-    tails = [course.name.partition("cls_to_cls")[2] for course in job.courses]
+    tails = [trial.name.partition("cls_to_cls")[2] for trial in job.trials]
     assert tails == ["-sources2", ""]
     assert Columns(job, settings=False).names == ["sources"]
     plans = [dataclasses.replace(job.plans[1], target_shots=shots) for shots in (None, 32, 0)]
-    courses = tuple(dataclasses.replace(job.courses[0], plan=plan) for plan in plans)
-    shots = dataclasses.replace(job, courses=courses)
-    assert courses[2].name.endswith("cls_to_cls-target_shots_all")
-    assert [Columns(shots, settings=False).of(course) for course in courses] == [
+    trials = tuple(dataclasses.replace(job.trials[0], plan=plan) for plan in plans)
+    shots = dataclasses.replace(job, trials=trials)
+    assert trials[2].name.endswith("cls_to_cls-target_shots_all")
+    assert [Columns(shots, settings=False).of(trial) for trial in trials] == [
         ["own"],
         ["32"],
         ["all"],
@@ -183,11 +185,44 @@ def test_what_is_unknown_is_named(changes: dict[str, Any], message: str) -> None
         plan_replay(_request(**changes))
 
 
-def test_prompt_tuning_among_the_methods_needs_no_course_of_its_own() -> None:
+def test_prompt_tuning_among_the_methods_needs_no_trial_of_its_own() -> None:
     replay = plan_replay(
         _request(methods=("maml", "prompt_tuning"), partitions=("nonpara_to_para",))
     )
-    assert [c.trajectory.config.method for c in replay.job.courses] == ["maml"]
+    assert [c.upstream.config.method for c in replay.job.trials] == ["maml"]
+
+
+# --- methods of one's own ---
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> Method:
+    """A method that is registered for one test."""
+    monkeypatch.setattr("mpt.config._REGISTERED", ["mine"])
+    own = dataclasses.replace(UPSTREAM_METHODS["fomaml"], settings=(("mu", 0.1),))
+    monkeypatch.setitem(UPSTREAM_METHODS, "mine", own)
+    return own
+
+
+@pytest.mark.parametrize("changes", [{}, {"published": True}])
+def test_a_registered_method_without_settings_is_left_out_and_harms_no_other(
+    mine: Method, changes: dict[str, Any]
+) -> None:
+    replay = plan_replay(_request(partitions=("nonpara_to_para",), **changes))
+    assert [trial.method for trial in replay.job.trials] == [*METHODS, "fine_tuning"]
+    with pytest.raises(UsageError, match=r"no settings are known of mine on embedded; search"):
+        plan_replay(_request(partitions=("nonpara_to_para",), methods=("maml", "mine"), **changes))
+
+
+def test_a_registered_method_can_have_settings_in_the_data_file(
+    mine: Method, tmp_path: Path
+) -> None:
+    table = "[embedded.mine]\ninner_lr = 2.0\nmu = 0.3\nsteps = 7\n"
+    (tmp_path / "replay.toml").write_text((SPACES / "replay.toml").read_text() + table)
+    spec = load_replay_settings(load_study("embedded").downstream, tmp_path).embedded["mine"]
+    assert (spec.config.method, spec.rungs) == ("mine", (7,))
+    assert isinstance(spec.config, UpstreamConfig)
+    assert (spec.config.inner_lr, spec.config.extra) == (2.0, (("mu", 0.3),))
 
 
 # --- recipes ---
@@ -215,8 +250,9 @@ def test_every_part_of_a_recipe_reaches_the_study(name: str) -> None:
     assert study.precision == "float32"
     for method in ("maml", "fomaml", "reptile"):
         best = published(wanted, method, _plan())
-        assert best.trajectory.config == wanted.upstream[method]
-        assert best.trajectory.rungs == (wanted.steps,)
+        assert best is not None
+        assert best.upstream.config == wanted.upstream[method]
+        assert best.upstream.rungs == (wanted.steps,)
 
 
 def test_a_recipes_number_format_is_honoured_or_refused() -> None:
@@ -233,10 +269,11 @@ def test_fine_tuning_has_its_own_rates_steps_and_weights() -> None:
     released = recipe("released")
 
     def tuned(name: str, backbone: str) -> FineTuningConfig:
-        trajectory = published(recipe(name), "fine_tuning", _plan(backbone=backbone)).trajectory
-        assert isinstance(trajectory, FineTuning)
-        assert isinstance(trajectory.config, FineTuningConfig)
-        return trajectory.config
+        best = published(recipe(name), "fine_tuning", _plan(backbone=backbone))
+        assert best is not None
+        assert best.upstream.rungs == (0,)
+        assert isinstance(best.upstream.config, FineTuningConfig)
+        return best.upstream.config
 
     here = tuned("released", released.backbone)
     assert here.backbone == "google/t5-v1_1-large"
@@ -251,11 +288,14 @@ def test_fine_tuning_has_its_own_rates_steps_and_weights() -> None:
 def test_the_cap_on_epochs_bites_with_12_source_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """PROTOCOL row 4: 12 tasks, 5 seeds and 2 items a step end at 3600 steps."""
+    """Row 4 of the recipes: 12 tasks, 5 seeds and 2 items a step end at 3600 steps."""
     best = published(recipe("released"), "maml", _plan(sources=12))
-    assert best.trajectory.rungs == (3600,)
-    monkeypatch.setattr("mpt.replay.replay.source_rows", lambda plan: 4 * 14003)
-    assert published(recipe("released"), "multitask", _plan()).trajectory.rungs == (280060,)
+    assert best is not None
+    assert best.upstream.rungs == (3600,)
+    monkeypatch.setattr("mpt.replay.source.source_rows", lambda plan: 4 * 14003)
+    whole = published(recipe("released"), "multitask", _plan())
+    assert whole is not None
+    assert whole.upstream.rungs == (280060,)
 
 
 def test_another_backbone_has_the_published_settings_and_the_papers_recipe(
@@ -269,38 +309,43 @@ def test_another_backbone_has_the_published_settings_and_the_papers_recipe(
             methods=("maml", "multitask"),
         )
     )
-    first, second, third, _ = replay.job.courses
+    first, second, third, _ = replay.job.trials
     assert first.plan.config.precision == "bfloat16"
-    assert first.trajectory.config.inner_lr == 3e-5
-    assert first.trajectory.rungs == (5000,)
+    assert _inner_lr(first) == 3e-5
+    assert first.upstream.rungs == (5000,)
     # 3 tasks × 5 seeds × (16 train + 16 dev) rows in batches of 4, 20 epochs
-    assert second.trajectory.rungs == (20 * 120,)
+    assert second.upstream.rungs == (20 * 120,)
     assert third.plan.config.backbone == "embedded"
-    assert third.trajectory.rungs == SETTINGS.embedded["maml"].rungs
+    assert third.upstream.rungs == SETTINGS.embedded["maml"].rungs
     forced = plan_replay(
         _request(gym=str(sized_gym), partitions=("cls_to_cls",), methods=("maml",), published=True)
     )
-    assert forced.job.courses[0].trajectory.config.inner_lr == 3e-5
-    assert forced.job.courses[0].plan.config.prompt.length == 20  # the study stays its own
+    assert _inner_lr(forced.job.trials[0]) == 3e-5
+    assert forced.job.trials[0].plan.config.prompt.length == 20  # the study stays its own
+
+
+def _inner_lr(trial: TrialSpec) -> float:
+    assert isinstance(trial.upstream.config, UpstreamConfig)
+    return trial.upstream.config.inner_lr
 
 
 def test_a_smoke_replay_is_cut_and_labelled() -> None:
     job = plan_replay(_request(smoke=True)).job
-    assert len(job.courses) == 10
+    assert len(job.trials) == 10
     assert job.partial == ("partial: smoke, 3 source tasks, 2 target tasks",)
     assert {len(plan.scored) for plan in job.plans} == {2}
-    for course in job.courses:
-        if isinstance(course.trajectory, FineTuning):
-            assert course.trajectory.config.downstream.steps == 2
+    for trial in job.trials:
+        if isinstance(trial.upstream.config, FineTuningConfig):
+            assert trial.upstream.config.downstream.steps == 2
         else:
-            assert course.trajectory.rungs == (2,)
+            assert trial.upstream.rungs == (2,)
 
 
 # --- the data file ---
 
 
 def test_the_file_has_settings_for_every_method_and_sweep() -> None:
-    assert set(SETTINGS.embedded) == set(REPLAYED)
+    assert set(SETTINGS.embedded) == set(replayable())
     assert set(SETTINGS.sweeps) == set(SWEEPS)
     for method in METHODS:
         assert SETTINGS.embedded[method].config.method == method
@@ -328,18 +373,23 @@ def test_a_bad_data_file_is_named(tmp_path: Path, change: tuple[str, str], messa
 
 
 def test_prompt_tuning_can_be_longer_and_evaluated_more_often_than_the_study_says() -> None:
-    courses = plan_replay(_request(tuning_steps=50, eval_every=5)).job.courses
-    down = {course.plan.config.downstream for course in courses}
+    longer = StudyOptions(tuning_steps=50, eval_every=5)
+    trials = plan_replay(_request(options=longer)).job.trials
+    down = {trial.plan.config.downstream for trial in trials}
     assert {(d.steps, d.eval_every) for d in down} == {(50, 5)}
     own = load_study("embedded").downstream
     assert {dataclasses.replace(d, steps=own.steps, eval_every=own.eval_every) for d in down} == {
         own
     }
-    tuned = [c.trajectory for c in courses if isinstance(c.trajectory, FineTuning)]
-    own_steps = SETTINGS.embedded["fine_tuning"]
-    assert isinstance(own_steps, FineTuning)
-    budgets = {(t.config.downstream.steps, t.config.downstream.eval_every) for t in tuned}
-    assert budgets == {(own_steps.config.downstream.steps, 5)}
+    tuned = {config.downstream for config in map(_fine_tuning, trials) if config is not None}
+    own_steps = SETTINGS.embedded["fine_tuning"].config
+    assert isinstance(own_steps, FineTuningConfig)
+    assert {(d.steps, d.eval_every) for d in tuned} == {(own_steps.downstream.steps, 5)}
+
+
+def _fine_tuning(trial: TrialSpec) -> FineTuningConfig | None:
+    config = trial.upstream.config
+    return config if isinstance(config, FineTuningConfig) else None
 
 
 # --- the command line ---
@@ -370,6 +420,7 @@ def test_bad_flags_end_with_one_line_and_code_2(
 
 
 def test_all_methods_without_a_finished_search_are_named_at_once(tmp_path: Path) -> None:
+    Stored(tmp_path).study()  # a search that was killed before its first point
     with pytest.raises(
         UsageError,
         match="holds no finished search of maml on embedded, fomaml on embedded; search them",
@@ -379,7 +430,7 @@ def test_all_methods_without_a_finished_search_are_named_at_once(tmp_path: Path)
 
 def test_resume_commands_repeat_lists_and_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tune_jobs/replay.py"])
-    parser = replay_cli._parser()
+    parser = replay_cli.parser_of()
     flags = parser.parse_args(["--methods", "maml,fomaml", "--from", "results/x", "--fresh"])
     assert (
         command_of(parser, flags)

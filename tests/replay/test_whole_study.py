@@ -16,14 +16,15 @@ from analysis.report.report import report_lines
 from mpt.cli.paper import main
 from mpt.config import EMBEDDED_BACKBONES, METHODS
 from mpt.errors import UsageError
-from mpt.replay.settings import REPLAYED
+from mpt.replay.settings import replayable
 from mpt.replay.similarity.measure import CHOICES
 from mpt.replay.similarity.settings import load_similarity_settings
 from mpt.replay.whole_study import STAGES, Stage, WholeRequest, job_of, replay_stages, search_stage
 from mpt.replay.whole_study_plan import HEAD, stage_rows, table_lines
-from mpt.search.cost.plan import LeafRate, Rates, leaf_seconds, step_seconds
-from mpt.search.run import open_plan
-from mpt.search.stock import take_stock
+from mpt.search.cost.plan import Rates, RunRate, work_seconds
+from mpt.search.run import peek
+from mpt.store.database import open_results
+from mpt.store.records import BASELINE
 
 ROOT = Path(__file__).parents[2]
 PILOT_TARGETS = load_similarity_settings("embedded").pilot.targets
@@ -32,40 +33,40 @@ NOWHERE = Path("/nonexistent/results")
 
 def _stages(**changes: Any) -> dict[str, Stage]:
     request = WholeRequest(results=NOWHERE, **changes)
-    search, rest = search_stage(request), replay_stages(request, searched=False).stages
+    search, rest = search_stage(request), replay_stages(request, None).stages
     return {stage.name: stage for stage in (*([search] if search else []), *rest)}
 
 
 def test_the_stages_are_the_papers_tables_in_order() -> None:
     stages = _stages()
     assert tuple(stages) == tuple(STAGES)
-    points = [len(course.trajectory.rungs) for course in stages["search"].courses]
+    points = [len(trial.upstream.rungs) for trial in stages["search"].trials]
     assert sum(points) == 4 * 27
-    assert len(stages["replay"].courses) == 10 * len(REPLAYED)
+    assert len(stages["replay"].trials) == 10 * len(replayable())
     # the task's own size belongs to the replay, the four others to the sweeps of two methods
-    assert len(stages["target_shots"].courses) == len(stages["source_shots"].courses) == 4 * 2
-    assert [c.plan.source_set for c in stages["sources"].courses] == ["5", "11"]
-    backbones = {c.plan.config.backbone for c in stages["backbones"].courses}
+    assert len(stages["target_shots"].trials) == len(stages["source_shots"].trials) == 4 * 2
+    assert [c.plan.source_set for c in stages["sources"].trials] == ["5", "11"]
+    backbones = {c.plan.config.backbone for c in stages["backbones"].trials}
     assert backbones == set(EMBEDDED_BACKBONES[1:])  # the first one's cells are the replay's
-    assert len(stages["backbones"].courses) == 2 * len(REPLAYED)
+    assert len(stages["backbones"].trials) == 2 * len(replayable())
     choices = [f"{how}5-{target}" for target in PILOT_TARGETS for how in CHOICES]
-    assert [c.plan.source_set for c in stages["similarity"].courses] == choices
+    assert [c.plan.source_set for c in stages["similarity"].trials] == choices
 
 
 def test_every_cell_belongs_to_one_stage_and_one_job() -> None:
     stages = _stages()
-    courses = [course for stage in stages.values() for course in stage.courses]
-    assert len(set(courses)) == len(courses)
-    job = job_of(list(stages.values()), NOWHERE, "all")
-    assert sorted(course.name for course in job.courses) == sorted(c.name for c in courses)
+    trials = [trial for stage in stages.values() for trial in stage.trials]
+    assert len(set(trials)) == len(trials)
+    job = job_of(list(stages.values()), WholeRequest(results=NOWHERE), "all")
+    assert sorted(trial.name for trial in job.trials) == sorted(c.name for c in trials)
 
 
 def test_the_search_is_on_the_first_backbone_and_the_partition_of_the_paper() -> None:
     stage = _stages(stages=("search",), backbones=("embedded-gpt2", "embedded"))["search"]
-    assert {c.plan.config.backbone for c in stage.courses} == {"embedded-gpt2"}
-    assert {c.plan.config.partition for c in stage.courses} == {"random_to_random"}
-    assert {c.plan.role for c in stage.courses} == {"validation"}
-    assert {c.trajectory.config.method for c in stage.courses} == set(METHODS)
+    assert {c.plan.config.backbone for c in stage.trials} == {"embedded-gpt2"}
+    assert {c.plan.config.partition for c in stage.trials} == {"random_to_random"}
+    assert {c.plan.role for c in stage.trials} == {"validation"}
+    assert {c.upstream.config.method for c in stage.trials} == set(METHODS)
 
 
 def test_stages_can_be_left_out() -> None:
@@ -73,7 +74,7 @@ def test_stages_can_be_left_out() -> None:
     assert list(stages) == ["replay", "sources"]
     alone = _stages(stages=("sources",))
     # without the replay its cells of the whole source set belong to the sweep
-    assert [c.plan.source_set for c in alone["sources"].courses] == ["5", "11", "all"]
+    assert [c.plan.source_set for c in alone["sources"].trials] == ["5", "11", "all"]
 
 
 def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
@@ -83,17 +84,18 @@ def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
 
 def test_the_rows_of_the_plan_add_up_to_the_whole() -> None:
     stages = list(_stages(backbones=("embedded",), smoke=True).values())
-    job = job_of(stages, NOWHERE, "all")
-    load = take_stock(job, open_plan)
-    rates = Rates(steps={"any": 2.0}, leaves={"any": LeafRate(step_s=0.5, row_s=0.0)}, start_s=0)
-    rows = stage_rows(stages, job, load, rates)
+    job = job_of(stages, WholeRequest(results=NOWHERE), "all")
+    with peek(job) as look:
+        work = look.work
+    rates = Rates(steps={"any": 2.0}, runs={"any": RunRate(step_s=0.5, row_s=0.0)}, start_s=0)
+    rows = stage_rows(stages, job, work, rates)
     assert [row[0] for row in rows] == [*STAGES, ""]
-    assert sum(int(row[2]) for row in rows[:-1]) == load.points == len(job.points)
-    assert sum(int(row[4]) for row in rows) == load.all_leaves
-    seconds = sum(step_seconds(part, rates) for part in load.courses)
-    seconds += sum(leaf_seconds(part, rates) for part in load.leaf_loads)
+    assert sum(int(row[2]) for row in rows[:-1]) == work.points == len(job.points)
+    assert sum(int(row[4]) for row in rows) == work.all_runs
+    each, shared = work_seconds(work, rates)
     told = sum(_seconds(row[5]) for row in rows)
-    assert told == pytest.approx(seconds, abs=0.5 * len(rows) + 30 * len(rows))  # told in minutes
+    # told in minutes
+    assert told == pytest.approx(sum(each) + shared, abs=0.5 * len(rows) + 30 * len(rows))
 
 
 def _seconds(text: str) -> float:
@@ -172,23 +174,18 @@ def test_the_same_command_again_computes_nothing_and_writes_the_report(
     ran: tuple[Path, str],
 ) -> None:
     results, _ = ran
-    records = {
-        path: path.stat().st_mtime_ns
-        for folder in ("leaves", "points", "trajectories")
-        for path in (results / folder).rglob("*")
-        if path.is_file()
-    }
+    with open_results(results, read_only=True) as database:
+        points, files = database.points(), database.artifacts()
     index = results / "report" / "index.html"
     index.unlink()
     again = _paper(results, "--json")
     assert again.returncode == 0
     assert "nothing is left to compute" in again.stderr
-    assert records == {path: path.stat().st_mtime_ns for path in records}
+    with open_results(results, read_only=True) as database:
+        assert (database.points(), database.artifacts()) == (points, files)
     assert index.is_file()
     document = json.loads(again.stdout)
     assert document["exit_code"] == 0
     assert document["report"] == str(results / "report")
-    assert [len(job["points"]) for job in document["jobs"]] == [
-        16,
-        len(list((results / "points").glob("*.json"))) - 16,
-    ]
+    methods = [point for point in points if point.method != BASELINE]
+    assert [len(job["points"]) for job in document["jobs"]] == [16, len(methods) - 16]

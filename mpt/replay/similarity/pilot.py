@@ -17,14 +17,15 @@ from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import FewShotTask
-from mpt.replay.replay import Replay, Request, Setting, plan_replay
+from mpt.keys import digest
+from mpt.replay.replay import Replay, plan_replay
+from mpt.replay.request import Request, Setting
 from mpt.replay.similarity.measure import CHOICES, rank_sources, select_sources, task_subspaces
 from mpt.replay.similarity.ranking import Ranking, load_rankings
 from mpt.replay.similarity.settings import PilotSize, SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
 from mpt.search.job import SearchJob
 from mpt.seeds import numpy_generator
-from mpt.storage import digest
 from mpt.study.study import backbone_of, gym_folder
 
 METHOD = "maml"
@@ -47,12 +48,12 @@ def plan_pilot(
         request: results, gym, MAML's settings; at most one backbone and one partition, no sweep.
         targets: scored tasks; none: those of ``similarity.toml``.
         device: where the backbone reads the tasks that are ranked.
-        reuse: take rankings that were saved in the results directory, where they still hold.
+        reuse: take rankings that are stored, where they still hold.
 
     Raises:
         UsageError: the request asks for something else, names an unknown partition or task, or
             leaves too few candidates.
-        DataError: few-shot files are missing (all are listed), or the saved rankings are torn.
+        DataError: few-shot files are missing (all are listed), or the stored rankings are torn.
     """
     if request.sweep or set(request.methods) - {METHOD} or len(request.partitions) > 1:
         raise UsageError(
@@ -149,7 +150,7 @@ def candidates_of(study: StudyConfig, size: PilotSize, seed: int) -> tuple[str, 
 
 
 def _rankings(pool: _Pool, request: Request, device: str, reuse: bool) -> tuple[Ranking, ...]:
-    """Return a ranking of every target: the saved ones if they are all there and still hold."""
+    """Return a ranking of every target: the stored ones if they are all there and still hold."""
     study, settings = pool.study, pool.settings
     backbone = backbone_of(study, device)
     names = (*pool.targets, *pool.candidates)
@@ -161,7 +162,8 @@ def _rankings(pool: _Pool, request: Request, device: str, reuse: bool) -> tuple[
         "candidates": {name: pool.samples[name].digest for name in pool.candidates},
     }
     about = {t: digest({**common, "target": [t, pool.samples[t].digest]}) for t in pool.targets}
-    saved = {one.about: one for one in load_rankings(request.results)} if reuse else {}
+    stored = load_rankings(request.results, request.store) if reuse else ()
+    saved = {one.about: one for one in stored if one.smoke == request.smoke}
     if all(key in saved for key in about.values()):
         return tuple(saved[about[target]] for target in pool.targets)
     tasks = [pool.samples[name] for name in names]
@@ -170,6 +172,7 @@ def _rankings(pool: _Pool, request: Request, device: str, reuse: bool) -> tuple[
         Ranking(
             backbone=study.backbone,
             gym=study.gym,
+            smoke=request.smoke,
             partition=study.partition,
             target=target,
             about=about[target],
@@ -190,11 +193,11 @@ def _labelled(job: SearchJob, pool: _Pool) -> SearchJob:
         return job
     of = len(pool.missing) + len(pool.samples)
     note = f"{len(pool.missing)} of {of} targets and candidates missing"
-    courses = []
-    for course in job.courses:
-        before = course.plan.partial
+    trials = []
+    for trial in job.trials:
+        before = trial.plan.partial
         partial = f"partial: {note}" if before is None else f"{before}; {note}"
-        courses.append(
-            dataclasses.replace(course, plan=dataclasses.replace(course.plan, partial=partial))
+        trials.append(
+            dataclasses.replace(trial, plan=dataclasses.replace(trial.plan, partial=partial))
         )
-    return dataclasses.replace(job, courses=tuple(courses))
+    return dataclasses.replace(job, trials=tuple(trials))

@@ -1,4 +1,4 @@
-"""Rankings of candidate tasks on disk: ``rankings.json`` beside the records, written by a job.
+"""Rankings of candidate tasks in the database, which a pilot's sources are chosen by.
 
 A ranking decides what a pilot learns from, so it is computed once: where the last bits of a sum
 differ, as they may on another machine, a resumed pilot goes on with the tasks it has chosen.
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import DataError
-from mpt.storage import Disk, seal, unseal
+from mpt.replay.similarity.pairs import document_name
+from mpt.store.database import FILE, open_results
 
-FILE = "rankings.json"
+KIND = "similarity_ranking"
+"""Of the documents; readers know them by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +24,11 @@ class Ranking:
     """How similar the candidates of a target task are to it."""
 
     backbone: str
-    """As in the point records."""
+    """As in the studies."""
     gym: str
     """The same."""
+    smoke: bool
+    """Whether it means nothing."""
     partition: str
     """Whose source tasks the candidates are."""
     target: str
@@ -35,34 +39,36 @@ class Ranking:
     """(candidate, similarity), the most similar first."""
 
     @property
-    def place(self) -> tuple[str, str, str, str]:
-        """What it is a ranking of."""
-        return self.backbone, self.gym, self.partition, self.target
+    def name(self) -> str:
+        """Of its document: readable, and one for all that the similarities depend on."""
+        more = (self.partition, self.target, self.about[:8])
+        return document_name(self.backbone, self.gym, *more, smoke=self.smoke)
 
 
-def save_rankings(results: Path, rankings: Sequence[Ranking]) -> None:
-    """Write rankings into a results directory, in place of older ones of the same targets."""
-    kept = {ranking.place: ranking for ranking in (*load_rankings(results), *rankings)}
-    body = {"rankings": [dataclasses.asdict(kept[place]) for place in sorted(kept)]}
-    disk = Disk(results)
-    disk.prepare()
-    disk.write(results / FILE, seal(body))
+def save_rankings(results: Path, store: str | None, rankings: Sequence[Ranking]) -> None:
+    """Store rankings; others stay."""
+    with open_results(results, store) as database:
+        for ranking in rankings:
+            database.put_document(KIND, ranking.name, dataclasses.asdict(ranking))
 
 
-def load_rankings(results: Path) -> tuple[Ranking, ...]:
-    """Return the rankings of a results directory; none if there are none.
+def load_rankings(results: Path, store: str | None = None) -> tuple[Ranking, ...]:
+    """Return the stored rankings; none if there are none, or no results yet.
 
     Raises:
-        DataError: the file is torn, changed, or holds something else.
+        DataError: a document was changed, or holds something else.
     """
-    path = results / FILE
-    if not path.exists():
+    if store is None and not (results / FILE).exists():
         return ()
-    body = unseal(path)
+    with open_results(results, store, read_only=True) as database:
+        documents = database.documents(KIND)
+        place = database.name
     try:
         return tuple(
             Ranking(**{**row, "ranked": tuple((str(n), float(v)) for n, v in row["ranked"])})
-            for row in body["rankings"]
+            for row in documents.values()
         )
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: must hold rankings of this program; move it away") from None
+        raise DataError(
+            f"{place}: a {KIND} must hold a ranking of this program; compute it again with --fresh"
+        ) from None

@@ -8,7 +8,8 @@ from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
-from mpt.replay.replay import Request, default_backbone, study_for
+from mpt.replay.request import Request, default_backbone
+from mpt.replay.source import study_for
 from mpt.study.study import absolute, gym_folder
 
 

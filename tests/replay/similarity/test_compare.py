@@ -1,4 +1,4 @@
-"""Table 7 as a job: which pairs are compared, on what, and what a file of them says."""
+"""Table 7 as a job: which pairs are compared, on what, and what is stored of them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from results_factory import Results, flat
 
-from analysis.results.reading import load_study
-from analysis.tables.main import similarity_table
-from mpt.config import DATA_SEEDS, StudyConfig
+from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, UsageError
-from mpt.prompts import save_prompt
-from mpt.replay.replay import Request
+from mpt.gym.fewshot import FewShotTask
+from mpt.prompts import prompt_bytes
+from mpt.replay.request import Request
 from mpt.replay.similarity.compare import compute_pairs, measure_pairs, prompt_subspaces
 from mpt.replay.similarity.measure import similarity
-from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, about_pairs, load_pairs
+from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, load_pairs, pair_lines
 from mpt.replay.similarity.settings import load_similarity_settings
-from mpt.trial.leaf_work import prompt_path
+from mpt.replay.similarity.tasks import read_samples, study_of_one
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import open_results
+from mpt.store.records import BASELINE, Point, Run
+from mpt.study.record import study_record
+from mpt.study.study import Study, StudyPlan, open_study
+from mpt.trial.files import keep_file
+from mpt.trial.runs import baseline_packs
+from mpt.trial.store import TrialStore
 
 SETTINGS = load_similarity_settings("embedded")
+TASKS = tuple(dict.fromkeys([*SETTINGS.similar[0], *SETTINGS.dissimilar[0], "find-number"]))
+NAME = "embedded, embedded, smoke"
+"""Of the document."""
 
 
 @pytest.fixture
@@ -30,29 +39,67 @@ def smoke(tmp_path: Path) -> Request:
     return Request(results=tmp_path / "results", smoke=True)
 
 
-def _keep(results: Results, task: str, value: float | None) -> torch.Tensor:
-    """Keep a prompt of every leaf of a task's baseline; that of the best rate spans e1, e2."""
-    (cell,) = load_study(results.root).cells
+def _study(request: Request) -> Study:
+    """Return an open study like those of the request's replays, on a few tasks."""
+    config = study_of_one(request)
+    plan = StudyPlan(
+        config=config,
+        source=("nli-owners",),
+        scored=TASKS,
+        role="target",
+        partial="partial: smoke",
+        smoke=True,
+    )
+    return open_study(plan)
+
+
+def _keep(request: Request, study: Study, kept: dict[str, float]) -> None:
+    """Store plain prompt tuning with prompts of some tasks; that of the best rate spans e1, e2."""
+    rates = study.config.downstream.lrs
+    packs = baseline_packs(study)
+    with open_results(request.results) as database:
+        key = database.add_study(study_record(study))
+        store, files = TrialStore(database), Artifacts(str(request.results))
+        for pack in packs:
+            for run in pack.runs:
+                best = run.lr == rates[-1]
+                done = Run(
+                    identity=run.identity,
+                    dev=0.9 if best else 0.5,
+                    test=0.5,
+                    best_step=1,
+                    curve=(),
+                    status="ok",
+                )
+                store.add_runs([done])
+                if pack.task in kept:
+                    # every other rate's prompt lies elsewhere
+                    prompt = _prompt(kept[pack.task]) if best else torch.eye(4)[3:]
+                    data = prompt_bytes(prompt, {})
+                    keep_file(store, files, "prompt", run.key, 1, f"prompts/{run.key}", data)
+        runs = tuple(run.key for pack in packs for run in pack.runs)
+        database.add_point(
+            Point(
+                study=key,
+                method=BASELINE,
+                settings={},
+                steps=0,
+                upstream="",
+                prompt=None,
+                runs=runs,
+            )
+        )
+
+
+def _prompt(value: float) -> torch.Tensor:
     prompt = torch.zeros(3, 4)
     prompt[0, 0] = prompt[1, 1] = 1.0
-    if value is not None:
-        prompt[1, 2] = value
-    for lr, key in cell.baseline[task][13].keys:
-        # every other rate's prompt lies elsewhere
-        kept = prompt if lr == results.lrs[0] else torch.eye(4)[3:]
-        save_prompt(prompt_path(results.root, key), kept, {})
+    prompt[1, 2] = value
     return prompt
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Results:
-    """A replay on six tasks of four pairs; the prompts of two pairs were kept."""
-    results = Results(tmp_path)
-    scores = flat(dict.fromkeys([*SETTINGS.similar[0], *SETTINGS.dissimilar[0]], 0.5))
-    results.point("maml", "random_to_random", scores, scores)
-    for task, value in (("reviews-hotel", None), ("reviews-book", 1.0), ("find-number", 2.0)):
-        _keep(results, task, value)
-    return results
+KEPT = {"reviews-hotel": 0.0, "reviews-book": 1.0, "find-number": 2.0}
+"""Task → v; the prompts of one similar and of one dissimilar pair are there."""
 
 
 def test_the_pairs_are_those_of_the_data_file_and_are_saved_with_what_they_are_of(
@@ -63,12 +110,12 @@ def test_the_pairs_are_those_of_the_data_file_and_are_saved_with_what_they_are_o
     assert [pair[:2] for pair in pairs["similar"]] == list(SETTINGS.similar)
     assert [pair[:2] for pair in pairs["dissimilar"]] == list(SETTINGS.dissimilar)
     assert all(0 < value <= 1 for found in pairs.values() for *_, value in found)
-    assert load_pairs(smoke.results) == pairs
-    about = about_pairs(smoke.results)
+    stored, about = load_pairs(smoke.results)[NAME]
+    assert stored == pairs
     assert about.startswith("backbone embedded, gym embedded: layer -1, energy 0.95, 4 inputs of")
     assert about.endswith("at smoke size")
-    assert about in similarity_table(pairs, about).notes
     assert compute_pairs(smoke) == pairs
+    assert list(load_pairs(smoke.results)) == [NAME]
 
 
 def test_measuring_alone_writes_nothing(smoke: Request) -> None:
@@ -110,36 +157,50 @@ def test_pairs_whose_files_are_missing_are_refused_and_never_left_out_in_silence
     assert "; partial: pairs with glue-mnli, scitail, " in about
 
 
-def test_kept_prompts_of_the_best_rate_of_plain_prompt_tuning_are_compared(kept: Results) -> None:
-    study = StudyConfig(backbone="embedded", gym="embedded", data_seeds=(13, 21))
-    names = ("reviews-hotel", "reviews-book", "find-number", "nli-owners")
-    found = prompt_subspaces(kept.root, study, names, 1.0)
-    assert set(found) == set(names[:3])
+def test_kept_prompts_of_the_best_rate_of_plain_prompt_tuning_are_compared(
+    smoke: Request,
+) -> None:
+    study = _study(smoke)
+    _keep(smoke, study, KEPT)
+
+    def found(request: Request, samples: dict[str, FewShotTask]) -> dict[str, float]:
+        spaces = prompt_subspaces(request, study_of_one(request), study.backbone, samples, 1.0)
+        first = spaces.get("reviews-hotel")
+        return {} if first is None else {n: similarity(first, one) for n, one in spaces.items()}
+
+    samples, _ = read_samples(study.config, TASKS)
+    values = found(smoke, samples)
+    assert set(values) == set(KEPT)
     # e1 is shared; e2 and (e2 + v e3)/√(1 + v²) have the cosine 1/√(1 + v²)
-    for name, value in (("reviews-book", 1.0), ("find-number", 2.0)):
-        expected = np.sqrt((1 + 1 / (1 + value**2)) / 2)
+    for name, v in KEPT.items():
         # float32 prompts
-        assert similarity(found["reviews-hotel"], found[name]) == pytest.approx(expected, abs=1e-6)
-    other = dataclasses.replace(study, backbone="another/model")
-    assert prompt_subspaces(kept.root, other, names, 1.0) == {}
+        assert values[name] == pytest.approx(np.sqrt((1 + 1 / (1 + v**2)) / 2), abs=1e-6)
+    # nothing of another protocol, or of data that have changed since
+    assert found(dataclasses.replace(smoke, train_seed=43), samples) == {}
+    edited = {name: dataclasses.replace(one, digest="0") for name, one in samples.items()}
+    assert found(smoke, edited) == {}
 
 
-def test_prompts_stand_beside_the_inputs_as_kinds_of_their_own(kept: Results) -> None:
-    request = Request(results=kept.root, smoke=True)
-    pairs = compute_pairs(request, prompts=True)
+def test_prompts_stand_beside_the_inputs_as_kinds_of_their_own(smoke: Request) -> None:
+    _keep(smoke, _study(smoke), KEPT)
+    pairs = compute_pairs(smoke, prompts=True)
     assert tuple(pairs) == (*KINDS, *PROMPT_KINDS)
     assert [pair[:2] for pair in pairs["similar, prompts"]] == [("reviews-hotel", "reviews-book")]
     assert [pair[:2] for pair in pairs["dissimilar, prompts"]] == [
         ("reviews-hotel", "find-number")
     ]
-    assert load_pairs(kept.root) == pairs
-    rows = [row[0].text for row in similarity_table(pairs).rows]
-    assert rows.count("similar, prompts") == 2  # the pair and the mean
+    assert load_pairs(smoke.results)[NAME][0] == pairs
+    value = pairs["similar, prompts"][0][2]
+    assert pair_lines(pairs)[-4:-2] == [
+        f"similar, prompts: reviews-hotel and reviews-book {value:.3f}",
+        f"similar, prompts: mean {value:.3f}",
+    ]
 
 
-def test_prompts_that_nobody_kept_are_an_error_that_says_how_to_keep_them(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    results.point("maml", "random_to_random", flat({"a": 0.5}), flat({"a": 0.5}))
-    with pytest.raises(DataError, match=r"has a kept prompt in .*replay with --keep-prompts"):
-        compute_pairs(Request(results=tmp_path, smoke=True), prompts=True)
-    assert not (tmp_path / "similarity.json").exists()
+def test_prompts_that_nobody_kept_are_an_error_that_says_how_to_keep_them(
+    smoke: Request,
+) -> None:
+    _keep(smoke, _study(smoke), {})
+    with pytest.raises(DataError, match=r"has a kept prompt of this study in .*--keep-prompts"):
+        compute_pairs(smoke, prompts=True)
+    assert load_pairs(smoke.results) == {}

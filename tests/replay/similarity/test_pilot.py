@@ -13,16 +13,16 @@ import pytest
 
 from mpt.backbones import load_backbone
 from mpt.cli.similarity import main
-from mpt.config import DATA_SEEDS
+from mpt.config import DATA_SEEDS, UpstreamConfig
 from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
-from mpt.replay.replay import Request
+from mpt.replay.request import Request
 from mpt.replay.similarity import pilot
 from mpt.replay.similarity.pilot import Pilot, plan_pilot
-from mpt.replay.similarity.ranking import load_rankings, save_rankings
+from mpt.replay.similarity.ranking import KIND, load_rankings, save_rankings
 from mpt.replay.similarity.settings import PilotSize, load_similarity_settings
-from mpt.storage import seal
+from mpt.store.database import open_results
 from mpt.study.spaces import SPACES
 
 NOWHERE = Path("/nonexistent/results")
@@ -61,7 +61,7 @@ def request_(letters: Path, toy_checkpoint: Path) -> Request:
 
 
 def _chosen(plan: Pilot) -> dict[str, tuple[str, ...]]:
-    return {course.plan.source_set: course.plan.source for course in plan.job.courses}
+    return {trial.plan.source_set: trial.plan.source for trial in plan.job.trials}
 
 
 def _basis(checkpoint: Path, gym: Path, name: str, threshold: float) -> np.ndarray[Any, Any]:
@@ -105,7 +105,7 @@ def test_the_ranking_is_that_of_a_plain_loop_with_numpy(
         assert min(gaps) > 2e-4  # so that the sets do not hang on rounding
 
 
-def test_the_plan_has_three_courses_a_target_each_scored_on_it_alone(request_: Request) -> None:
+def test_the_plan_has_three_trials_a_target_each_scored_on_it_alone(request_: Request) -> None:
     plan = plan_pilot(request_, ("t-abc", "t-xyz"))
     names = [
         f"{how}5-{target}"
@@ -113,13 +113,15 @@ def test_the_plan_has_three_courses_a_target_each_scored_on_it_alone(request_: R
         for how in ("highest", "random", "lowest")
     ]
     assert list(_chosen(plan)) == names
-    for course in plan.job.courses:
-        assert course.plan.scored == (course.plan.source_set.partition("-")[2],)
-        assert course.plan.role == "target"
-        assert course.plan.source == tuple(n for n in SOURCES if n in course.plan.source)
-        assert len(course.plan.source) == 5
-        assert course.trajectory.config.method == "maml"
-        assert course.trajectory.config.inner_lr == 3e-5  # the published setting
+    for trial in plan.job.trials:
+        assert trial.plan.scored == (trial.plan.source_set.partition("-")[2],)
+        assert trial.plan.role == "target"
+        assert trial.plan.source == tuple(n for n in SOURCES if n in trial.plan.source)
+        assert len(trial.plan.source) == 5
+        config = trial.upstream.config
+        assert isinstance(config, UpstreamConfig)
+        assert config.method == "maml"
+        assert config.inner_lr == 3e-5  # the published setting
     assert plan.notes[1].startswith("t-abc, highest5: s")
     assert len(plan.notes) == 1 + 6
     assert plan_pilot(request_, ("t-abc", "t-xyz")) == plan
@@ -145,16 +147,17 @@ def test_candidates_are_drawn_by_seed_and_partition_and_stand_in_its_order() -> 
     assert pilot.candidates_of(study, every, 42) == source
 
 
-def test_a_saved_ranking_is_taken_while_it_holds_and_no_longer(
+def test_a_stored_ranking_is_taken_while_it_holds_and_no_longer(
     request_: Request, letters: Path, tmp_path: Path
 ) -> None:
     request = dataclasses.replace(request_, results=tmp_path)
     plan = plan_pilot(request, ("t-abc",))
     (ranking,) = plan.rankings
     turned = dataclasses.replace(ranking, ranked=ranking.ranked[::-1])
-    save_rankings(tmp_path, [turned])
+    save_rankings(tmp_path, None, [turned])
     assert plan_pilot(request, ("t-abc",)).rankings == (turned,)
     assert plan_pilot(request, ("t-abc",), reuse=False) == plan
+    assert plan_pilot(dataclasses.replace(request, smoke=True), ("t-abc",)).rankings != (turned,)
     other = dataclasses.replace(request, partitions=("random_to_random",), precision="bfloat16")
     assert plan_pilot(other, ("t-abc",)).rankings != (turned,)
     # with a target that has none yet, all are computed
@@ -162,13 +165,15 @@ def test_a_saved_ranking_is_taken_while_it_holds_and_no_longer(
     assert [one.target for one in both] == ["t-abc", "t-xyz"]
     assert both[0] == ranking
     # another target is added, and does not push the first one out
-    save_rankings(tmp_path, plan_pilot(request, ("t-xyz",)).rankings)
+    save_rankings(tmp_path, None, plan_pilot(request, ("t-xyz",)).rankings)
     assert [one.target for one in load_rankings(tmp_path)] == ["t-abc", "t-xyz"]
-    (tmp_path / "rankings.json").write_text("{}")
-    with pytest.raises(DataError, match=r"rankings\.json: not a record"):
-        plan_pilot(request, ("t-abc",))
-    (tmp_path / "rankings.json").write_bytes(seal({"rankings": [{"target": "t-abc"}]}))
-    with pytest.raises(DataError, match=r"rankings\.json: must hold rankings"):
+
+
+def test_a_stored_ranking_of_another_program_is_named(tmp_path: Path, request_: Request) -> None:
+    request = dataclasses.replace(request_, results=tmp_path)
+    with open_results(tmp_path) as database:
+        database.put_document(KIND, "x", {"target": "t-abc"})
+    with pytest.raises(DataError, match=r"mpt\.db: a similarity_ranking must hold a ranking"):
         plan_pilot(request, ("t-abc",))
 
 
