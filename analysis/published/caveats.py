@@ -1,4 +1,4 @@
-"""What the protocol and the released files say against reading our numbers beside the paper's."""
+"""What speaks against reading our numbers beside the paper's: the paper, and its released files."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_the_summary_stands_above_the_tasks() -> None:
 
 
 def test_a_missing_value_is_a_question_mark_and_not_a_dot_at_zero() -> None:
-    figure = draw_tasks(_chart(maml=(_of(1), missing("no leaves"), _of(3))))
+    figure = draw_tasks(_chart(maml=(_of(1), missing("no runs"), _of(3))))
     assert [x for x, _ in points(figure, "value:maml")] == [1, 3]
     assert len(segments(figure, "interval:maml")) == 2
     assert texts(figure, "missing") == ["?"]

@@ -14,6 +14,7 @@ from analysis.results.reading import load_results
 
 HEADER = "method,partition,backbone,task,seed,test"
 PUBLISHED = Path(__file__).resolve().parents[3].parent / "shared" / "scores"
+"""The authors' recorded scores, where there is a copy of them beside the checkout."""
 TABLE_2 = {
     "nonpara_to_para": {
         "MAML": 11.14, "FoMAML": -0.68, "Reptile": 20.44, "MTL": -5.19, "FT": 1.56,
@@ -24,7 +25,7 @@ TABLE_2 = {
     "qa_to_qa": {"MAML": -16.59, "FoMAML": 16.63, "Reptile": 0.77, "MTL": 25.65, "FT": -47.37},
     "nonqa_to_qa": {"FoMAML": 9.83, "Reptile": -0.09, "MTL": 17.23, "FT": -47.37},
 }  # fmt: skip
-"""PROTOCOL §2, the cells that the recorded scores reproduce (README beside them)."""
+"""Printed cells that the authors' recorded scores reproduce."""
 
 
 def _lines(*rows: str, header: str = HEADER) -> str:
