@@ -1,4 +1,4 @@
-"""What speaks against reading our numbers beside the paper's: the paper, and its released files."""
+"""What speaks against reading our numbers beside the paper's: paper and released files."""
 
 from __future__ import annotations
 
