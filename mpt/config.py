@@ -103,7 +103,8 @@ class UpstreamConfig:
     the backbone's dtype and size. The other methods have no such term."""
     reptile_difference: str = "accumulated"
     """How Reptile forms φ − φ_k: "accumulated" in a tensor of its own, or "subtracted" as the
-    released code does (PROTOCOL row 15: in float32 nothing but rounding is left of it)."""
+    released code does, whose φ itself walks and is rounded at every inner step (PROTOCOL row 15:
+    in float32 nearly nothing but rounding is left of it)."""
     activation_checkpointing: bool = False
     """Recompute activations in first-order passes: less memory, one more forward pass each."""
 

@@ -4,7 +4,9 @@
 
 Only φ_0 … φ_k and the k gradients outlive a step, [P, d] each, so that memory does not grow with k
 in any way that counts. The displacement Δ has a tensor of its own: beside prompt entries of size
-20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (PROTOCOL row 15).
+20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (PROTOCOL row 15). The
+released code walks the prompt itself, φ_{i+1} = φ_i − α ∇L(φ_i, S_{i+1}), rounded at every step;
+`walk` does so too.
 
 Shapes: P prompt tokens, d model width.
 """
@@ -58,7 +60,7 @@ class Adaptation:
     prompt: Tensor
     """φ_k [P, d]."""
     displacement: Tensor
-    """Δ_k = φ − φ_k [P, d], to full relative precision."""
+    """Δ_k = φ − φ_k [P, d], to full relative precision unless the prompt itself was walked."""
 
 
 def adapt(
@@ -68,6 +70,7 @@ def adapt(
     config: UpstreamConfig,
     *,
     by_row: bool = False,
+    walk: bool = False,
 ) -> Adaptation:
     """Take the inner steps of an episode.
 
@@ -77,15 +80,19 @@ def adapt(
         episode: its support batches are the steps.
         config: inner learning rate α.
         by_row: pass through the model row by row (less memory, the same gradient).
+        walk: round φ_i at every step instead of keeping Δ_i in a tensor of its own.
     """
     start = prompt.detach()
     displacement = torch.zeros_like(start)
     at, steps = start, []
     for rows in episode.support:
         step = _inner_step(loss, at, rows, by_row)
-        displacement = displacement + config.inner_lr * step.gradient
-        at = start - displacement
+        change = config.inner_lr * step.gradient
+        displacement = displacement + change
+        at = at - change if walk else start - displacement
         steps.append(step)
+    if walk:
+        displacement = start - at
     return Adaptation(tuple(steps), at, displacement)
 
 
