@@ -143,7 +143,8 @@ class DownstreamConfig:
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
     select: str = "best"
-    """Which prompt is tested: "best" on dev (first on ties) or "last"."""
+    """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
+    the run still chooses the learning rate (released code)."""
     patience: int | None = None
     """Evaluations in a row without a better dev score after which a run ends. None: never."""
     catch_up: float | None = None

