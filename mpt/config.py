@@ -46,6 +46,7 @@ def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
 
 
 _POSITIVE = ((lambda value: _is_number(value) and value > 0), "a finite number > 0")
+_SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
 
@@ -123,7 +124,7 @@ class UpstreamConfig:
                 (lambda m: m in ("accumulated", "subtracted")),
                 '"accumulated" or "subtracted"',
             ),
-            activation_checkpointing=((lambda on: isinstance(on, bool)), "true or false"),
+            activation_checkpointing=_SWITCH,
         )
 
 
@@ -155,6 +156,9 @@ class DownstreamConfig:
     """Evaluations of a run before `catch_up` compares its score."""
     dropout: float = 0.0
     """Dropout rate of the backbone while tuning."""
+    bias_decay: bool = True
+    """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
+    are the relative attention biases (released code: it does not)."""
     max_test: int | None = 1000
     """Test rows used, from the first on (PROTOCOL row 23); None: all."""
     max_dev: int | None = None
@@ -190,6 +194,7 @@ class DownstreamConfig:
             catch_up_after=_at_least(1),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
+            bias_decay=_SWITCH,
             max_test=optional,
             max_dev=optional,
             max_generated=_at_least(1),

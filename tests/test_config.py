@@ -45,6 +45,7 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (DownstreamConfig, "catch_up", math.nan, "a finite number ≥ 0 or None"),
     (DownstreamConfig, "catch_up_after", 0, "a whole number ≥ 1"),
     (DownstreamConfig, "select", "worst", '"best" or "last"'),
+    (DownstreamConfig, "bias_decay", 0.0, "true or false"),
     (DownstreamConfig, "max_test", 0, "a whole number ≥ 1 or None"),
     (DownstreamConfig, "max_dev", 1.5, "a whole number ≥ 1 or None"),
     (DownstreamConfig, "max_generated", 0, "a whole number ≥ 1"),

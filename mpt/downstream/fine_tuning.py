@@ -101,8 +101,12 @@ class _FineTuning:
         self._started = time.perf_counter()
         self._max_tokens = default_limits(backbone.device).tokens
         self._prompts = no_prompt(backbone).to(backbone.device)[None]  # [1, 0, d]
-        self._weights = list(backbone.model.parameters())
-        self._optimisers = [_adafactor(weight, run.lr) for weight in self._weights]
+        named = list(backbone.model.named_parameters())
+        self._weights = [weight for _, weight in named]
+        self._optimisers = [
+            _adafactor(weight, run.lr, decays=config.bias_decay or "bias" not in name)
+            for name, weight in named
+        ]
         self._table = backbone.table(backbone.encode_rows(run.task.name, run.task.train, text))
         self._order = BatchOrder(root_seed, config.batch_size)
         self._dev = self._evaluator("dev")
@@ -182,11 +186,12 @@ class _FineTuning:
         )
 
 
-def _adafactor(weight: nn.Parameter, lr: float) -> Adafactor:
-    """Return the optimiser of one weight, which changes it in place.
+def _adafactor(weight: nn.Parameter, lr: float, *, decays: bool) -> Adafactor:
+    """Return the optimiser of one weight, which changes it in place, with weight decay or without.
 
     A matrix is a stack of one [P, d]. A vector is one [1, d]: its factored second moment is then
     the plain one, as Hugging Face's Adafactor has it for vectors.
     """
     data = weight.detach()
-    return Adafactor(data.view(1, -1, data.shape[-1]), [lr])
+    stack = data.view(1, -1, data.shape[-1])
+    return Adafactor(stack, [lr]) if decays else Adafactor(stack, [lr], weight_decay=0.0)

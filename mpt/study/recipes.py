@@ -18,6 +18,8 @@ from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfi
 from mpt.errors import UsageError
 
 RECIPES = ("paper", "released")
+TUNING_LRS = (5e-4, 3e-4, 2e-4, 1e-4)
+"""Learning rates where all weights are tuned (§2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +47,20 @@ class Recipe:
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
     """Rows 9, 11, 12, 13, 14, 23: prompt tuning."""
-    tuning_lrs: tuple[float, ...]
-    """Learning rates where all weights are tuned."""
-    tuning_steps: int
-    """Steps where all weights are tuned (§2)."""
+    tuning: DownstreamConfig
+    """Row 28: tuning of all weights."""
     precision: Mapping[str, str]
     """Row 10: number format of weights and activations, by method and for "downstream"."""
+
+    @property
+    def tuning_lrs(self) -> tuple[float, ...]:
+        """Learning rates where all weights are tuned."""
+        return self.tuning.lrs
+
+    @property
+    def tuning_steps(self) -> int:
+        """Steps where all weights are tuned."""
+        return self.tuning.steps
 
 
 def recipe(name: str) -> Recipe:
@@ -69,6 +79,14 @@ def recipe(name: str) -> Recipe:
 def paper() -> Recipe:
     """Return what the paper says, with the library's defaults where it is silent."""
     meta = UpstreamConfig(inner_lr=3e-5, outer_lr=0.5, inner_steps=1, items_per_step=1)
+    downstream = DownstreamConfig(
+        batch_size=8,
+        steps=3000,
+        eval_every=50,
+        select="best",
+        max_test=None,
+        max_generated=128,
+    )
     return Recipe(
         name="paper",
         backbone="google/t5-large-lm-adapt",
@@ -80,16 +98,8 @@ def paper() -> Recipe:
         steps=5000,
         multitask_epochs=20,
         max_epochs=None,
-        downstream=DownstreamConfig(
-            batch_size=8,
-            steps=3000,
-            eval_every=50,
-            select="best",
-            max_test=None,
-            max_generated=128,
-        ),
-        tuning_lrs=(5e-4, 3e-4, 2e-4, 1e-4),
-        tuning_steps=3000,
+        downstream=downstream,
+        tuning=dataclasses.replace(downstream, lrs=TUNING_LRS, bias_decay=True),
         precision=_precision("bfloat16", "bfloat16"),
     )
 
@@ -110,6 +120,19 @@ def released() -> Recipe:
         second_order="higher",
         reptile_difference="subtracted",
     )
+    downstream = DownstreamConfig(
+        batch_size=16,
+        steps=3000,
+        max_epochs=1000,
+        eval_every=50,
+        select="last",
+        dropout=0.1,
+        max_test=1000,
+        max_generated=128,
+        beams=4,
+        repetition_penalty=2.5,
+        length_penalty=1.0,
+    )
     return dataclasses.replace(
         paper(),
         name="released",
@@ -118,20 +141,15 @@ def released() -> Recipe:
         downstream_text=TextConfig(max_input=512, max_target=128),
         upstream=_methods(meta),
         max_epochs=120,
-        downstream=DownstreamConfig(
-            batch_size=16,
-            steps=3000,
-            max_epochs=1000,
-            eval_every=50,
-            select="last",
-            dropout=0.1,
-            max_test=1000,
-            max_generated=128,
-            beams=4,
-            repetition_penalty=2.5,
-            length_penalty=1.0,
+        downstream=downstream,
+        tuning=dataclasses.replace(
+            downstream,
+            lrs=TUNING_LRS,
+            steps=1000,
+            max_epochs=300,
+            select="best",
+            bias_decay=False,
         ),
-        tuning_steps=1000,
         precision=_precision("float32", "float16"),
     )
 

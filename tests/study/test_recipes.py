@@ -54,6 +54,13 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (0, "upstream.fomaml.inner_steps", 1, 1),
     (0, "upstream.reptile.inner_steps", 10, 10),
     (0, "downstream.lrs", (0.5, 0.4, 0.3, 0.2), (0.5, 0.4, 0.3, 0.2)),
+    (28, "tuning.select", "best", "best"),
+    (28, "tuning.steps", 3000, 1000),
+    (28, "tuning.max_epochs", None, 300),
+    (28, "tuning.bias_decay", True, False),
+    (28, "tuning.batch_size", 8, 16),
+    (28, "tuning.dropout", 0.0, 0.1),
+    (28, "tuning.beams", 1, 4),
     (0, "tuning_lrs", (5e-4, 3e-4, 2e-4, 1e-4), (5e-4, 3e-4, 2e-4, 1e-4)),
     (0, "tuning_steps", 3000, 1000),
     (0, "prompt.length", 100, 100),
@@ -104,6 +111,13 @@ def test_small_tasks_end_at_two_thousand_steps_in_the_released_recipe() -> None:
     assert recipe("released").downstream.steps_on(32) == 2000
     assert recipe("released").downstream.steps_on(64) == 3000
     assert recipe("paper").downstream.steps_on(32) == 3000
+
+
+def test_fine_tuning_ends_after_three_hundred_epochs_in_the_released_recipe() -> None:
+    # PROTOCOL row 28: 32 rows in steps of 16 are two steps an epoch.
+    assert recipe("released").tuning.steps_on(32) == 600
+    assert recipe("released").tuning.steps_on(64) == 1000
+    assert recipe("paper").tuning.steps_on(32) == 3000
 
 
 def test_the_released_number_format_of_tuning_is_refused_and_not_replaced() -> None:
