@@ -97,6 +97,9 @@ class UpstreamConfig:
     items_per_step: int = 2
     """Episodes whose gradients are put together in one outer step: (task, data seed) items, or
     batches of multitask learning."""
+    max_target: int | None = None
+    """Tokens of an upstream target, end mark included, where the method has a limit of its own
+    (released code: 128 in multitask learning). None: that of the study's texts."""
     dropout: float = 0.0
     """Dropout rate of the backbone while training upstream (released code: 0.1)."""
     second_order: str = "auto"
@@ -118,6 +121,10 @@ class UpstreamConfig:
             inner_steps=_at_least(1),
             batch_size=_at_least(1),
             items_per_step=_at_least(1),
+            max_target=(
+                (lambda n: n is None or (_is_int(n) and n >= 2)),
+                "a whole number ≥ 2 or None",
+            ),
             dropout=_RATE,
             second_order=((lambda m: m in SECOND_ORDER), f"one of {', '.join(SECOND_ORDER)}"),
             reptile_difference=(
@@ -164,7 +171,8 @@ class DownstreamConfig:
     max_dev: int | None = None
     """Dev rows used, from the first on; None: all."""
     max_generated: int = 64
-    """Longest generated output in tokens."""
+    """Longest generated output in new tokens: what the decoder starts from is not counted. (The
+    released code's limit of 128 counts its start token: 127 here.)"""
     beams: int = 1
     """Beams of generation; 1 is greedy (paper). The released code searches with 4 and stops early.
     With more than 1, or with a repetition penalty, every output is really generated."""

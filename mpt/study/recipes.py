@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import UsageError
@@ -34,11 +35,11 @@ class Recipe:
     prompt: PromptConfig
     """Row 5: where the prompt stands."""
     upstream_text: TextConfig
-    """Row 8: lengths upstream."""
+    """Row 8: lengths upstream; a method may have a `max_target` of its own."""
     downstream_text: TextConfig
     """Row 8: lengths downstream."""
     upstream: Mapping[str, UpstreamConfig]
-    """Rows 3, 9, 15: settings of every method."""
+    """Rows 3, 8, 9, 15: settings of every method."""
     steps: int
     """Outer steps of a meta method."""
     multitask_epochs: int
@@ -109,7 +110,8 @@ def released() -> Recipe:
 
     float16 autocast (row 10) is refused by `load_backbone`: T5 overflows in it. It is named here
     all the same, so that nothing pretends to be it. The cap of row 12 is the number of epochs at
-    which a task of 32 train rows ends at 2000 steps of 16.
+    which a task of 32 train rows ends at 2000 steps of 16. The limit of 128 output tokens counts
+    the start token there (row 8): 127 are generated.
     """
     meta = UpstreamConfig(
         inner_lr=3e-5,
@@ -128,7 +130,7 @@ def released() -> Recipe:
         select="last",
         dropout=0.1,
         max_test=1000,
-        max_generated=128,
+        max_generated=127,
         beams=4,
         repetition_penalty=2.5,
         length_penalty=1.0,
@@ -139,7 +141,7 @@ def released() -> Recipe:
         tuning_backbone="google/t5-v1_1-large",
         prompt=PromptConfig(length=100, position="append"),
         downstream_text=TextConfig(max_input=512, max_target=128),
-        upstream=_methods(meta),
+        upstream=_methods(meta, multitask={"max_target": 128}),
         max_epochs=120,
         downstream=downstream,
         tuning=dataclasses.replace(
@@ -175,13 +177,26 @@ def upstream_steps(recipe: Recipe, method: str, items: int, rows: int) -> int:
     return min(recipe.steps, recipe.max_epochs * items // config.items_per_step)
 
 
-def _methods(meta: UpstreamConfig) -> dict[str, UpstreamConfig]:
-    """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10)."""
+def _methods(
+    meta: UpstreamConfig,
+    *,
+    reptile: Mapping[str, Any] | None = None,
+    multitask: Mapping[str, Any] | None = None,
+) -> dict[str, UpstreamConfig]:
+    """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10).
+
+    Args:
+        meta: what they share.
+        reptile: what is Reptile's own besides.
+        multitask: what is multitask learning's own besides.
+    """
+    ten = {"batch_size": 4, "inner_steps": 10, **(reptile or {})}
+    union = {"batch_size": 4, "items_per_step": 1, **(multitask or {})}
     return {
         "maml": dataclasses.replace(meta, method="maml", batch_size=2),
         "fomaml": dataclasses.replace(meta, method="fomaml", batch_size=4),
-        "reptile": dataclasses.replace(meta, method="reptile", batch_size=4, inner_steps=10),
-        "multitask": dataclasses.replace(meta, method="multitask", batch_size=4, items_per_step=1),
+        "reptile": dataclasses.replace(meta, method="reptile", **ten),
+        "multitask": dataclasses.replace(meta, method="multitask", **union),
     }
 
 

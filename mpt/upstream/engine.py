@@ -93,7 +93,7 @@ class UpstreamRun:
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
-        self._data = self._method.rows(backbone, tasks, text)
+        self._data = self._method.rows(backbone, tasks, own_text(config, text))
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
         start = init_upstream(
             backbone,
@@ -216,6 +216,13 @@ class UpstreamRun:
         self.query_loss = math.nan if loss is None else float(loss)
 
 
+def own_text(config: UpstreamConfig, text: TextConfig) -> TextConfig:
+    """Return the lengths of a method's rows: the study's, or its own where it has any."""
+    if config.max_target is None:
+        return text
+    return dataclasses.replace(text, max_target=config.max_target)
+
+
 def trajectory_key(
     backbone: Backbone,
     tasks: Sequence[FewShotTask],
@@ -227,7 +234,7 @@ def trajectory_key(
     """Return the SHA-256 of everything that can change a trajectory, its length excepted."""
     identity = {
         "schema": SCHEMA,
-        "config": dataclasses.asdict(resolve(config, backbone)),
+        "config": _identity(resolve(config, backbone)),
         "prompt": dataclasses.asdict(prompt_config),
         "text": dataclasses.asdict(text),
         "backbone": backbone.digest,
@@ -235,3 +242,31 @@ def trajectory_key(
         "root_seed": root_seed,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(config: UpstreamConfig) -> dict[str, Any]:
+    """Return the settings as a key holds them.
+
+    Of the settings in `_FIRST` all stand there, of those that came later only what differs from
+    its default: an option that changes nothing leaves the key as it is.
+    """
+    plain = UpstreamConfig()
+    return {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name in _FIRST or value != getattr(plain, name)
+    }
+
+
+_FIRST = (
+    "method",
+    "inner_lr",
+    "outer_lr",
+    "inner_steps",
+    "batch_size",
+    "items_per_step",
+    "dropout",
+    "second_order",
+    "reptile_difference",
+    "activation_checkpointing",
+)
