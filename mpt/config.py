@@ -46,6 +46,8 @@ def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
 
 
 _POSITIVE = ((lambda value: _is_number(value) and value > 0), "a finite number > 0")
+_EPOCH_ORDER = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
+_ANSWERS = ((lambda a: a in ("first", "random")), '"first" or "random"')
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
@@ -97,6 +99,16 @@ class UpstreamConfig:
     items_per_step: int = 2
     """Episodes whose gradients are put together in one outer step: (task, data seed) items, or
     batches of multitask learning."""
+    support_draw: str = "apart"
+    """How the support batches of an episode's inner steps are drawn: "apart", each without
+    replacement, or "jointly" as one draw, with replacement where the file has fewer rows than
+    that (released Reptile). Multitask learning has no such batches and ignores it."""
+    epoch_order: str = "reshuffled"
+    """Order of items, or of rows in multitask learning, from epoch to epoch: "reshuffled" or
+    "repeated" (released multitask learning)."""
+    answers: str = "first"
+    """Which of a row's answers is trained on: the "first", or a "random" one at each reading
+    (released code)."""
     max_target: int | None = None
     """Tokens of an upstream target, end mark included, where the method has a limit of its own
     (released code: 128 in multitask learning). None: that of the study's texts."""
@@ -121,6 +133,9 @@ class UpstreamConfig:
             inner_steps=_at_least(1),
             batch_size=_at_least(1),
             items_per_step=_at_least(1),
+            support_draw=((lambda s: s in ("apart", "jointly")), '"apart" or "jointly"'),
+            epoch_order=_EPOCH_ORDER,
+            answers=_ANSWERS,
             max_target=(
                 (lambda n: n is None or (_is_int(n) and n >= 2)),
                 "a whole number ≥ 2 or None",
@@ -163,6 +178,11 @@ class DownstreamConfig:
     """Evaluations of a run before `catch_up` compares its score."""
     dropout: float = 0.0
     """Dropout rate of the backbone while tuning."""
+    epoch_order: str = "reshuffled"
+    """Order of the train rows from epoch to epoch: "reshuffled" or "repeated" (released code)."""
+    answers: str = "first"
+    """Which of a train row's answers is trained on: the "first", or a "random" one at each reading
+    (released code). All of them count as right in an evaluation."""
     bias_decay: bool = True
     """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
     are the relative attention biases (released code: it does not)."""
@@ -202,6 +222,8 @@ class DownstreamConfig:
             catch_up_after=_at_least(1),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
+            epoch_order=_EPOCH_ORDER,
+            answers=_ANSWERS,
             bias_decay=_SWITCH,
             max_test=optional,
             max_dev=optional,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.rows import length_groups
-from mpt.downstream.data import BatchOrder
+from mpt.downstream.data import TrainRows
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import default_limits
 from mpt.downstream.record import Record, TuningResult, TuningRun
@@ -107,8 +107,7 @@ class _FineTuning:
             _adafactor(weight, run.lr, decays=config.bias_decay or "bias" not in name)
             for name, weight in named
         ]
-        self._table = backbone.table(backbone.encode_rows(run.task.name, run.task.train, text))
-        self._order = BatchOrder(root_seed, config.batch_size)
+        self._rows = TrainRows(backbone, [run.task], text, root_seed, config)
         self._dev = self._evaluator("dev")
         self._selected: dict[str, Tensor] | None = None
         self.record = Record(prompt=run.prompt)
@@ -134,7 +133,7 @@ class _FineTuning:
 
     def step(self, step: int) -> None:
         """Take step number `step` (from 1), or note that the run has diverged."""
-        rows = self._order.rows(self._task, step)
+        rows = self._rows.batch(0, step)
         loss = self._backward(rows, step)
         grads = [weight.grad for weight in self._weights if weight.grad is not None]
         finite = math.isfinite(loss) and bool(
@@ -142,7 +141,7 @@ class _FineTuning:
         )
         self.record.diverged = not finite
         if finite:
-            self.record.count(loss, rows, self._table)
+            self.record.count(loss, rows, self._rows.table)
             for weight, optimiser in zip(self._weights, self._optimisers, strict=True):
                 if weight.grad is not None:
                     optimiser.step(weight.grad.reshape(optimiser.prompts.shape))
@@ -150,13 +149,14 @@ class _FineTuning:
 
     def _backward(self, rows: Sequence[int], step: int) -> float:
         """Leave the gradient of the rows' token mean in the weights; return that mean."""
-        inputs, targets = self._table.input_lengths, self._table.target_lengths
+        table = self._rows.table
+        inputs, targets = table.input_lengths, table.target_lengths
         tokens = sum(targets[row] for row in rows)
         seed = derive(self._root, "dropout", "downstream", self._task.name, self._task.seed, step)
         total = 0.0
         with self._backbone.dropout(self._config.dropout, seed):
             for group in length_groups([inputs[n] + targets[n] for n in rows], self._max_tokens):
-                batch = self._table.batch([rows[n] for n in group], [0] * len(group))
+                batch = table.batch([rows[n] for n in group], [0] * len(group))
                 loss = self._backbone.row_losses(self._prompts, batch)[0].sum() / tokens
                 loss.backward()
                 total += float(loss.detach())

@@ -39,7 +39,7 @@ class Recipe:
     downstream_text: TextConfig
     """Row 8: lengths downstream."""
     upstream: Mapping[str, UpstreamConfig]
-    """Rows 3, 8, 9, 15: settings of every method."""
+    """Rows 3, 8, 9, 15, 24, 25, 26: settings of every method."""
     steps: int
     """Outer steps of a meta method."""
     multitask_epochs: int
@@ -47,7 +47,7 @@ class Recipe:
     max_epochs: int | None
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
-    """Rows 9, 11, 12, 13, 14, 23: prompt tuning."""
+    """Rows 8, 9, 11, 12, 13, 14, 23, 24, 25: prompt tuning."""
     tuning: DownstreamConfig
     """Row 28: tuning of all weights."""
     precision: Mapping[str, str]
@@ -79,12 +79,23 @@ def recipe(name: str) -> Recipe:
 
 def paper() -> Recipe:
     """Return what the paper says, with the library's defaults where it is silent."""
-    meta = UpstreamConfig(inner_lr=3e-5, outer_lr=0.5, inner_steps=1, items_per_step=1)
+    meta = UpstreamConfig(
+        inner_lr=3e-5,
+        outer_lr=0.5,
+        inner_steps=1,
+        items_per_step=1,
+        support_draw="apart",
+        epoch_order="reshuffled",
+        answers="first",
+        reptile_difference="accumulated",
+    )
     downstream = DownstreamConfig(
         batch_size=8,
         steps=3000,
         eval_every=50,
         select="best",
+        epoch_order="reshuffled",
+        answers="first",
         max_test=None,
         max_generated=128,
     )
@@ -118,6 +129,9 @@ def released() -> Recipe:
         outer_lr=0.5,
         inner_steps=1,
         items_per_step=2,
+        support_draw="apart",
+        epoch_order="reshuffled",
+        answers="random",
         dropout=0.1,
         second_order="higher",
         reptile_difference="subtracted",
@@ -128,6 +142,8 @@ def released() -> Recipe:
         max_epochs=1000,
         eval_every=50,
         select="last",
+        epoch_order="repeated",
+        answers="random",
         dropout=0.1,
         max_test=1000,
         max_generated=127,
@@ -141,7 +157,11 @@ def released() -> Recipe:
         tuning_backbone="google/t5-v1_1-large",
         prompt=PromptConfig(length=100, position="append"),
         downstream_text=TextConfig(max_input=512, max_target=128),
-        upstream=_methods(meta, multitask={"max_target": 128}),
+        upstream=_methods(
+            meta,
+            reptile={"support_draw": "jointly"},
+            multitask={"max_target": 128, "epoch_order": "repeated"},
+        ),
         max_epochs=120,
         downstream=downstream,
         tuning=dataclasses.replace(

@@ -29,6 +29,7 @@ from mpt.backbones.base import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.gym.episodes import Episode
+from mpt.gym.fewshot import with_answers_apart
 from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
@@ -93,7 +94,8 @@ class UpstreamRun:
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
-        self._data = self._method.rows(backbone, tasks, own_text(config, text))
+        read = map(with_answers_apart, tasks) if config.answers == "random" else tasks
+        self._data = self._method.rows(backbone, list(read), own_text(config, text))
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
         start = init_upstream(
             backbone,
