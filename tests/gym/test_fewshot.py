@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpt.errors import DataError
 from mpt.gym.catalogue import TaskInfo, load_catalogue
-from mpt.gym.fewshot import Example, available_seeds, load_task
+from mpt.gym.fewshot import AnswerDraw, Example, available_seeds, load_task, one_answer_each
 
 INFO = TaskInfo("toy", "classification", "ACC", 2)
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "gym"
@@ -116,3 +118,28 @@ def test_existing_crossfit_directories_are_read_as_they_are() -> None:
             if flat
             else len(task.train) <= 16 * len({example.outputs for example in task.train})
         )
+
+
+SEVERAL = (Example("one", ("a",)), Example("three", ("b", "c", "d")), Example("two", ("e", "f")))
+
+
+def test_every_answer_becomes_a_row_of_its_own() -> None:
+    pairs = [(row.input, row.outputs) for row in one_answer_each(SEVERAL)]
+    expected = [("one", "a"), ("three", "b"), ("three", "c"), ("three", "d")]
+    assert pairs == [(text, (answer,)) for text, answer in [*expected, ("two", "e"), ("two", "f")]]
+
+
+def test_each_answer_of_a_row_is_drawn_equally_often_and_no_other_rows() -> None:
+    draw = AnswerDraw(SEVERAL)
+    generator = np.random.default_rng(0)
+    found = [draw.rows(generator, (2, 0, 1, 1)) for _ in range(900)]
+    counts = [Counter(places) for places in zip(*found, strict=True)]
+    # 900 draws: 450 of two with a standard deviation of 15, 300 of three with one of 14.
+    assert set(counts[0]) == {4, 5}
+    assert all(abs(count - 450) < 75 for count in counts[0].values())
+    assert counts[1] == {0: 900}
+    for column in counts[2:]:
+        assert set(column) == {1, 2, 3}
+        assert all(abs(count - 300) < 71 for count in column.values())
+    # the same row twice in a batch: its answers are drawn apart
+    assert any(places[2] != places[3] for places in found)
