@@ -183,6 +183,9 @@ class DownstreamConfig:
     answers: str = "first"
     """Which of a train row's answers is trained on: the "first", or a "random" one at each reading
     (released code). All of them count as right in an evaluation."""
+    loss_parts: int = 1
+    """A step's loss is the mean of this many token means, each over every n-th row of the batch:
+    1 is one token mean, 2 what two devices with half the batch each make of it (released code)."""
     bias_decay: bool = True
     """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
     are the relative attention biases (released code: it does not)."""
@@ -224,6 +227,7 @@ class DownstreamConfig:
             dropout=_RATE,
             epoch_order=_EPOCH_ORDER,
             answers=_ANSWERS,
+            loss_parts=_at_least(1),
             bias_decay=_SWITCH,
             max_test=optional,
             max_dev=optional,

@@ -60,7 +60,7 @@ class TrainRows:
         root_seed: int,
         config: DownstreamConfig,
     ):
-        self.tasks, self._root = tasks, root_seed
+        self.tasks, self._root, self._parts = tasks, root_seed, config.loss_parts
         repeated = config.epoch_order == "repeated"
         self._order = BatchOrder(root_seed, config.batch_size, repeated=repeated)
         self._answers: list[AnswerDraw] | None = None
@@ -83,6 +83,25 @@ class TrainRows:
             draw = numpy_generator(self._root, "answers", known.name, known.seed, step)
             rows = self._answers[task].rows(draw, rows)
         return [first + row for row in rows]
+
+    def weights(self, batch: Sequence[int]) -> list[float]:
+        """Return what the summed loss of each table row of a batch counts in the step's loss."""
+        return token_weights([self.table.target_lengths[row] for row in batch], self._parts)
+
+
+def token_weights(tokens: Sequence[int], parts: int) -> list[float]:
+    """Return what each row's summed loss counts in a step's loss.
+
+    The loss is the mean over the parts of each one's token mean. Row i is of part i mod `parts`,
+    as a distributed sampler deals rows to devices; a part without rows does not count.
+
+    Args:
+        tokens: target tokens of every row of the batch, in its order.
+        parts: see `DownstreamConfig.loss_parts`.
+    """
+    parts = min(parts, len(tokens))
+    totals = [sum(tokens[part::parts]) for part in range(parts)]
+    return [1 / (parts * totals[row % parts]) for row in range(len(tokens))]
 
 
 def distinct_tasks(tasks: Iterable[FewShotTask]) -> list[FewShotTask]:

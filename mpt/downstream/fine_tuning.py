@@ -148,16 +148,21 @@ class _FineTuning:
         self._backbone.model.zero_grad(set_to_none=True)
 
     def _backward(self, rows: Sequence[int], step: int) -> float:
-        """Leave the gradient of the rows' token mean in the weights; return that mean."""
+        """Leave the gradient of the rows' loss in the weights; return that loss."""
         table = self._rows.table
         inputs, targets = table.input_lengths, table.target_lengths
         tokens = sum(targets[row] for row in rows)
+        weights = self._rows.weights(rows)
         seed = derive(self._root, "dropout", "downstream", self._task.name, self._task.seed, step)
         total = 0.0
         with self._backbone.dropout(self._config.dropout, seed):
             for group in length_groups([inputs[n] + targets[n] for n in rows], self._max_tokens):
                 batch = table.batch([rows[n] for n in group], [0] * len(group))
-                loss = self._backbone.row_losses(self._prompts, batch)[0].sum() / tokens
+                nll, _ = self._backbone.row_losses(self._prompts, batch)
+                if self._config.loss_parts == 1:
+                    loss = nll.sum() / tokens
+                else:
+                    loss = (nll * nll.new_tensor([weights[n] for n in group])).sum()
                 loss.backward()
                 total += float(loss.detach())
         return total

@@ -1,7 +1,7 @@
 """A pack: R prompt-tuning runs that go through one frozen model side by side.
 
 Rows are tagged with their run and read with its prompt. The loss of a step is the sum over runs
-of each run's own token mean, so the gradient of a prompt is that of its run alone; Adafactor keeps
+of each run's own loss, so the gradient of a prompt is that of its run alone; Adafactor keeps
 its state per run. Every run counts its own steps: runs may enter and leave between any two.
 
 Shapes: R active runs, P prompt tokens, d model width.
@@ -206,8 +206,7 @@ class Pack:
         table = self._rows.table
         rows = [row for own in rows_of for row in own]
         slots = [slot for slot, own in enumerate(rows_of) for _ in own]
-        tokens = [sum(table.target_lengths[row] for row in own) for own in rows_of]
-        weights = prompts.new_tensor([1 / tokens[slot] for slot in slots])
+        weights = prompts.new_tensor([w for own in rows_of for w in self._rows.weights(own)])
         losses = prompts.new_zeros(len(rows_of)).detach()
         padded = 0
         for group in self._groups(rows, slots):

@@ -47,7 +47,7 @@ class Recipe:
     max_epochs: int | None
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
-    """Rows 8, 9, 11, 12, 13, 14, 23, 24, 25: prompt tuning."""
+    """Rows 8, 9, 11, 12, 13, 14, 23, 24, 25, 27: prompt tuning."""
     tuning: DownstreamConfig
     """Row 28: tuning of all weights."""
     precision: Mapping[str, str]
@@ -96,6 +96,7 @@ def paper() -> Recipe:
         select="best",
         epoch_order="reshuffled",
         answers="first",
+        loss_parts=1,
         max_test=None,
         max_generated=128,
     )
@@ -144,6 +145,7 @@ def released() -> Recipe:
         select="last",
         epoch_order="repeated",
         answers="random",
+        loss_parts=2,
         dropout=0.1,
         max_test=1000,
         max_generated=127,

@@ -13,7 +13,7 @@ from tuning_toys import start_prompt
 
 from mpt.backbones import Backbone
 from mpt.config import DownstreamConfig, TextConfig
-from mpt.downstream.data import TrainRows
+from mpt.downstream.data import TrainRows, token_weights
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.prompt_tuning import TuningRun, tune
 from mpt.gym.fewshot import Example, FewShotTask
@@ -97,3 +97,42 @@ def test_every_rate_reads_the_same_answers(toy_backbone: Backbone) -> None:
     one, other = tune(toy_backbone, runs, config, TextConfig(), 42)
     assert one.cost["tokens"] == other.cost["tokens"]
     assert not torch.equal(one.prompt, other.prompt)
+
+
+def test_weights_of_a_step_by_hand() -> None:
+    # one token mean of 2 + 3 + 5 tokens
+    assert token_weights([2, 3, 5], 1) == [0.1, 0.1, 0.1]
+    # two means: rows 0 and 2 have 7 tokens, row 1 has 3; each mean counts a half
+    assert token_weights([2, 3, 5], 2) == [1 / 14, 1 / 6, 1 / 14]
+    # one row cannot be dealt to two devices
+    assert token_weights([4], 2) == [0.25]
+
+
+@pytest.mark.parametrize("tuned", ["prompt", "weights"])
+def test_two_parts_average_two_token_means(tuned: str, toy_backbone64: Backbone) -> None:
+    """The first loss of a run beside two separate passes of Hugging Face's own model."""
+    task = _several()
+    config = DownstreamConfig(
+        steps=1, eval_every=1, batch_size=8, loss_parts=2, answers="random", max_generated=2
+    )
+    rows = _rows(toy_backbone64, [task], batch_size=8, answers="random")
+    batch = rows.batch(0, 1)
+    model: Any = toy_backbone64.model
+    prompt = start_prompt(toy_backbone64) if tuned == "prompt" else no_prompt(toy_backbone64)
+    means = []
+    for part in (batch[0::2], batch[1::2]):
+        own = rows.table.batch(part, [0] * len(part))
+        words = model.shared(own.input_ids)
+        soft = prompt.double().expand(len(part), -1, -1)
+        mask = torch.cat([torch.ones(soft.shape[:2]), own.input_mask], 1)
+        labels = own.target_ids.masked_fill(~own.target_mask, -100)
+        embedded = torch.cat([soft, words], 1)
+        means.append(model(inputs_embeds=embedded, attention_mask=mask, labels=labels).loss)
+    run = TuningRun(task, 0.3, prompt)
+    tuner = tune if tuned == "prompt" else fine_tune
+    (result,) = tuner(toy_backbone64, [run], config, TextConfig(), 42)
+    expected = float(means[0] + means[1]) / 2
+    assert result.curve[0][2] == pytest.approx(expected, rel=1e-9)
+    whole = dataclasses.replace(config, loss_parts=1)
+    (other,) = tuner(toy_backbone64, [run], whole, TextConfig(), 42)
+    assert abs(other.curve[0][2] - expected) > 1e-3 * expected

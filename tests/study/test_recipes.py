@@ -74,6 +74,8 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (26, "upstream.maml.support_draw", "apart", "apart"),
     (26, "upstream.fomaml.support_draw", "apart", "apart"),
     (26, "upstream.reptile.support_draw", "apart", "jointly"),
+    (27, "downstream.loss_parts", 1, 2),
+    (27, "tuning.loss_parts", 1, 2),
     (28, "tuning.select", "best", "best"),
     (28, "tuning.steps", 3000, 1000),
     (28, "tuning.max_epochs", None, 300),
