@@ -74,6 +74,7 @@ class TrainRows:
             self._first.append(len(rows))
             rows += backbone.encode_rows(task.name, own, text)
         self.table = backbone.table(rows)
+        self._padded = backbone.padding_matters
 
     def batch(self, task: int, step: int) -> list[int]:
         """Return the table rows of a task's batch at `step` (from 1)."""
@@ -87,6 +88,17 @@ class TrainRows:
     def weights(self, batch: Sequence[int]) -> list[float]:
         """Return what the summed loss of each table row of a batch counts in the step's loss."""
         return token_weights([self.table.target_lengths[row] for row in batch], self._parts)
+
+    def widths(self, batch: Sequence[int]) -> list[int] | None:
+        """Return to how many tokens the input of each table row of a batch is padded.
+
+        Every part of the batch (`DownstreamConfig.loss_parts`) is padded by itself. None: it does
+        not matter.
+        """
+        if not self._padded:
+            return None
+        lengths = [self.table.input_lengths[row] for row in batch]
+        return [max(lengths[row % self._parts :: self._parts]) for row in range(len(batch))]
 
 
 def token_weights(tokens: Sequence[int], parts: int) -> list[float]:

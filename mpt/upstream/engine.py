@@ -159,7 +159,15 @@ class UpstreamRun:
 
     def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
         checkpointing = self._config.activation_checkpointing
-        loss = ItemLoss(self._backbone, self._data, episode.item, checkpointing=checkpointing)
+        jointly = self._config.support_draw == "jointly"  # and then padded together too
+        together = [row for batch in episode.support for row in batch] if jointly else None
+        loss = ItemLoss(
+            self._backbone,
+            self._data,
+            episode.item,
+            checkpointing=checkpointing,
+            together=together,
+        )
         seed = derive(self._root, "dropout", "upstream", episode.index)
         with self._backbone.dropout(self._config.dropout, seed):
             return self._method.outer_gradient(loss, self.prompt, episode, self._config)

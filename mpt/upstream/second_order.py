@@ -146,8 +146,21 @@ def resolve(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
     - float32: "unrolled" up to `SMALL` weights (fastest), "finite_difference" above (leanest).
 
     Raises:
-        UsageError: finite differences are asked for on weights that are too coarse for them.
+        UsageError: finite differences are asked for on weights that are too coarse for them, or
+            the engine reads row by row what depends on the padding of a batch.
     """
+    found = _engine(config, backbone)
+    if found.second_order == "exact" and config.method == "maml" and backbone.padding_matters:
+        raise UsageError(
+            f"second_order is {config.second_order!r}, but must be 'unrolled' or 'higher' with "
+            "position 'append_padded': \"exact\" reads row by row, and rows depend on the padding "
+            "of their batch"
+        )
+    return found
+
+
+def _engine(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
+    """Return the settings with "auto" replaced, see `resolve`."""
     coarse = torch.finfo(backbone.dtype).eps > torch.finfo(torch.float32).eps
     if config.second_order == "finite_difference" and coarse and config.method == "maml":
         raise UsageError(

@@ -72,16 +72,19 @@ class PlainLoop:
         ]
         sources = [tokenizer(source)["input_ids"] for source, _ in texts]
         targets = [tokenizer(target)["input_ids"] for _, target in texts]
-        end = tokenizer.eos_token_id
-        sources = [ids if ids[-1] == end else [*ids, end] for ids in sources]
-        targets = [ids if ids[-1] == end else [*ids, end] for ids in targets]
-        wide = max(map(len, sources))
+        stop = tokenizer.eos_token_id
+        sources = [ids if ids[-1] == stop else [*ids, stop] for ids in sources]
+        targets = [ids if ids[-1] == stop else [*ids, stop] for ids in targets]
+        wide = max([*map(len, sources), self.width])
         embedded, mask = [], []
         for ids in sources:
             padding = torch.zeros(wide - len(ids), dtype=torch.long)
-            words = [model.shared(torch.tensor(ids)), phi, model.shared(padding)]
-            embedded.append(torch.cat(words))
-            mask.append([1] * (len(ids) + len(phi)) + [0] * len(padding))
+            words, holes = [model.shared(torch.tensor(ids))], [model.shared(padding)]
+            middle, end = (holes, []) if self.padded else ([], holes)
+            embedded.append(torch.cat([*words, *middle, phi, *end]))
+            hole = [0] * len(padding)
+            middle, end = (hole, []) if self.padded else ([], hole)
+            mask.append([1] * len(ids) + middle + [1] * len(phi) + end)
         tall = max(map(len, targets))
         labels = torch.tensor([ids + [-100] * (tall - len(ids)) for ids in targets])
         with sdpa_kernel(SDPBackend.MATH) if self.double else sdpa_kernel(_ANY):
@@ -93,6 +96,10 @@ class PlainLoop:
             ).loss
 
     double = False
+    padded = False
+    """The prompt stands after the padding."""
+    width = 0
+    """Tokens to which inputs are padded at least."""
 
     def rows(self, episode: Episode, split: str, rows: Sequence[int]) -> list[tuple[str, Example]]:
         task = self.tasks[episode.item]
@@ -133,6 +140,11 @@ def _fomaml(loop: PlainLoop, episode: Episode) -> Tensor:
 
 
 def _reptile(loop: PlainLoop, episode: Episode) -> Tensor:
+    # the rows of all inner steps are drawn, and padded, together
+    support = [row for batch in episode.support for row in batch]
+    texts = [f" [{name}] {row.input}" for name, row in loop.rows(episode, "train", support)]
+    if loop.padded:
+        loop.width = 1 + max(map(len, texts))  # a byte is a token; the end mark
     return (loop.phi.detach() - _adapted(loop, episode)) / loop.config.inner_lr
 
 

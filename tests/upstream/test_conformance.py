@@ -127,12 +127,18 @@ def test_its_gradient_of_a_quadratic_is_the_closed_form(row: Row, steps: int) ->
 
 
 @pytest.mark.parametrize("inner_lr", [3e-5, 20.0])
+@pytest.mark.parametrize("name", ["released", "released-exact"])
 @every_method
 def test_twenty_released_steps_equal_a_plain_independent_loop(
-    row: Row, inner_lr: float, toy_checkpoint: Any, toy_tasks: list[FewShotTask], new_run: NewRun
+    row: Row,
+    name: str,
+    inner_lr: float,
+    toy_checkpoint: Any,
+    toy_tasks: list[FewShotTask],
+    new_run: NewRun,
 ) -> None:
     """In float64, norms too; at the released α, and at one where adaptation is not rounding."""
-    released = recipe("released")
+    released = recipe(name)
     backbone = load_backbone(
         str(toy_checkpoint), dtype=torch.float64, position=released.prompt.position
     )
@@ -140,6 +146,7 @@ def test_twenty_released_steps_equal_a_plain_independent_loop(
     config = dataclasses.replace(released.upstream[row.method], inner_lr=inner_lr)
     run = new_run(config, backbone=backbone, prompt_config=prompt_config)
     loop = PlainLoop(backbone, toy_tasks, config, run.prompt.clone(), root_seed=42)
+    loop.padded = name == "released-exact"
     start = run.prompt.clone()
     run.advance(20)
     expected = loop.run(20)
