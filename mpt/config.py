@@ -14,6 +14,7 @@ DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
+POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
@@ -59,13 +60,15 @@ class PromptConfig:
     length: int = 100
     """P, virtual tokens."""
     position: str = "prepend"
-    """Where φ stands: "prepend" (paper) or "append" (released code), padding-invariantly both."""
+    """Where φ stands: "prepend" (paper) or "append", right after the input (released code, but
+    padding-invariantly); "append_padded": after the input's padding to the longest of its batch,
+    exactly as in the released code, so that a row's numbers depend on its batch."""
 
     def __post_init__(self) -> None:
         _check(
             self,
             length=_at_least(1),
-            position=((lambda p: p in ("prepend", "append")), '"prepend" or "append"'),
+            position=((lambda p: p in POSITIONS), f"one of {', '.join(POSITIONS)}"),
         )
 
 
@@ -190,9 +193,13 @@ class DownstreamConfig:
     """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
     are the relative attention biases (released code: it does not)."""
     max_test: int | None = 1000
-    """Test rows used, from the first on (PROTOCOL row 23); None: all."""
+    """Test rows used (PROTOCOL row 23); None: all."""
     max_dev: int | None = None
-    """Dev rows used, from the first on; None: all."""
+    """Dev rows used; None: all."""
+    sample: str = "first"
+    """Which rows are used where not all are: the "first" ones (released code), or "stratified", a
+    random sample in which every label keeps its share (test files are often sorted by label). It
+    depends on the task alone: it is the same for every method, learning rate and seed."""
     max_generated: int = 64
     """Longest generated output in new tokens: what the decoder starts from is not counted. (The
     released code's limit of 128 counts its start token: 127 here.)"""
@@ -231,6 +238,7 @@ class DownstreamConfig:
             bias_decay=_SWITCH,
             max_test=optional,
             max_dev=optional,
+            sample=((lambda s: s in ("first", "stratified")), '"first" or "stratified"'),
             max_generated=_at_least(1),
             beams=_at_least(1),
             repetition_penalty=_POSITIVE,

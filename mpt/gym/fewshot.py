@@ -17,6 +17,7 @@ import numpy as np
 
 from mpt.errors import DataError
 from mpt.gym.catalogue import TaskInfo
+from mpt.seeds import numpy_generator
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,36 @@ class FewShotTask:
     test: tuple[Example, ...]
     digest: str
     """SHA-256 over the bytes of the three files."""
+
+
+def some_rows(
+    examples: Sequence[Example], most: int | None, *, stratified: bool, name: str
+) -> list[Example]:
+    """Return at most so many rows, in file order.
+
+    Args:
+        examples: all rows.
+        most: rows that are wanted; None: all.
+        stratified: draw them so that every label keeps its share of the rows, up to rounding down
+            or up; a label is the first answer. Otherwise they are the first ones.
+        name: what the draw is for; the same name draws the same rows.
+
+    A stratified draw is a systematic one: the rows stand in a line, label after label (both in
+    random order), and every (rows / most)-th is taken from a random place on. So each row has the
+    same chance, and where no two rows share a label it is a plain random sample.
+    """
+    n = len(examples)
+    if most is None or most >= n:
+        return list(examples)
+    if not stratified:
+        return list(examples[:most])
+    rng = numpy_generator(0, "evaluated rows", name)
+    labels = sorted({example.outputs[0] for example in examples})
+    rank = dict(zip(labels, rng.permutation(len(labels)).tolist(), strict=True))
+    line = sorted(rng.permutation(n).tolist(), key=lambda row: rank[examples[row].outputs[0]])
+    start = int(rng.integers(n))
+    taken = sorted(line[(start + place * n) // most] for place in range(most))
+    return [examples[row] for row in taken]
 
 
 def one_answer_each(examples: Sequence[Example]) -> tuple[Example, ...]:

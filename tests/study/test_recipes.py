@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -59,6 +60,8 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (0, "upstream.fomaml.inner_steps", 1, 1),
     (0, "upstream.reptile.inner_steps", 10, 10),
     (0, "downstream.lrs", (0.5, 0.4, 0.3, 0.2), (0.5, 0.4, 0.3, 0.2)),
+    (23, "downstream.sample", "stratified", "first"),
+    (23, "tuning.sample", "stratified", "first"),
     (24, "upstream.maml.answers", "first", "random"),
     (24, "upstream.fomaml.answers", "first", "random"),
     (24, "upstream.reptile.answers", "first", "random"),
@@ -111,7 +114,7 @@ def test_a_recipe_has_settings_for_every_method_under_its_own_name(name: str) ->
 
 
 def test_an_unknown_recipe_is_refused() -> None:
-    with pytest.raises(UsageError, match="'ours', but must be one of paper, released"):
+    with pytest.raises(UsageError, match="'ours', but must be one of paper, released, rel"):
         recipe("ours")
 
 
@@ -146,3 +149,9 @@ def test_the_released_number_format_of_tuning_is_refused_and_not_replaced() -> N
     dtype = getattr(torch, recipe("released").precision["downstream"])
     with pytest.raises(UsageError, match="float16"):
         load_backbone("embedded", dtype=dtype)
+
+
+def test_the_exact_recipe_differs_from_the_released_one_in_the_place_of_the_prompt_only() -> None:
+    released, exact = recipe("released"), recipe("released-exact")
+    assert (released.prompt.position, exact.prompt.position) == ("append", "append_padded")
+    assert dataclasses.replace(exact, name="released", prompt=released.prompt) == released
