@@ -12,6 +12,9 @@ from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
+"""The paper's upstream methods."""
+OWN_METHODS = ("path",)
+"""Upstream methods beside them."""
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
 POSITIONS = ("prepend", "append", "append_padded")
@@ -49,6 +52,10 @@ def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
 _POSITIVE = ((lambda value: _is_number(value) and value > 0), "a finite number > 0")
 _EPOCH_ORDER = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
 _ANSWERS = ((lambda a: a in ("first", "random")), '"first" or "random"')
+_OPTIONAL_COUNT = (
+    (lambda n: n is None or (_is_int(n) and n >= 1)),
+    "a whole number ≥ 1 or None",
+)
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
@@ -92,11 +99,20 @@ class UpstreamConfig:
     method: str = "maml"
     """Row of `mpt.upstream`: which outer gradient."""
     inner_lr: float = 3e-5
-    """α, learning rate of the inner SGD steps."""
+    """α, learning rate of the inner steps."""
     outer_lr: float = 0.5
     """β, learning rate of the outer Adafactor."""
+    decay_horizon: int | None = None
+    """T: the outer rate falls linearly, β · (1 − (t − 1) / T) at step t = 1 … T, and there is no
+    step after T. A run of T steps is then no part of a longer one. None: β stays (paper)."""
+    average: str = "last"
+    """φ* at a step: the "last" iterate (paper), or the "polynomial" average of all iterates, which
+    weighs later ones more (see `mpt.upstream.engine.AVERAGE_POWER`)."""
     inner_steps: int = 1
-    """k, inner SGD steps per episode; multitask learning has none and ignores it."""
+    """k, inner steps per episode; multitask learning has none and ignores it."""
+    inner_optimiser: str = "sgd"
+    """What takes the inner steps: "sgd" (paper), or "adafactor" as downstream, with fresh moments
+    in every episode; multitask learning has no inner steps and ignores it."""
     batch_size: int = 2
     """Examples in the support batch and in the query batch, or in a multitask batch."""
     items_per_step: int = 2
@@ -130,10 +146,16 @@ class UpstreamConfig:
     def __post_init__(self) -> None:
         _check(
             self,
-            method=((lambda m: m in METHODS), f"one of {', '.join(METHODS)}"),
+            method=(
+                (lambda m: m in (*METHODS, *OWN_METHODS)),
+                f"one of {', '.join((*METHODS, *OWN_METHODS))}",
+            ),
             inner_lr=_POSITIVE,
             outer_lr=_POSITIVE,
+            decay_horizon=_OPTIONAL_COUNT,
+            average=((lambda a: a in ("last", "polynomial")), '"last" or "polynomial"'),
             inner_steps=_at_least(1),
+            inner_optimiser=((lambda o: o in ("sgd", "adafactor")), '"sgd" or "adafactor"'),
             batch_size=_at_least(1),
             items_per_step=_at_least(1),
             support_draw=((lambda s: s in ("apart", "jointly")), '"apart" or "jointly"'),
@@ -213,7 +235,6 @@ class DownstreamConfig:
     """Beams are compared by log-probability / length^length_penalty."""
 
     def __post_init__(self) -> None:
-        optional = (lambda n: n is None or (_is_int(n) and n >= 1)), "a whole number ≥ 1 or None"
         _check(
             self,
             lrs=(
@@ -222,9 +243,9 @@ class DownstreamConfig:
             ),
             batch_size=_at_least(1),
             steps=_at_least(1),
-            max_epochs=optional,
+            max_epochs=_OPTIONAL_COUNT,
             eval_every=_at_least(1),
-            patience=optional,
+            patience=_OPTIONAL_COUNT,
             catch_up=(
                 (lambda v: v is None or (_is_number(v) and v >= 0)),
                 "a finite number ≥ 0 or None",
@@ -236,8 +257,8 @@ class DownstreamConfig:
             answers=_ANSWERS,
             loss_parts=_at_least(1),
             bias_decay=_SWITCH,
-            max_test=optional,
-            max_dev=optional,
+            max_test=_OPTIONAL_COUNT,
+            max_dev=_OPTIONAL_COUNT,
             sample=((lambda s: s in ("first", "stratified")), '"first" or "stratified"'),
             max_generated=_at_least(1),
             beams=_at_least(1),

@@ -1,6 +1,7 @@
-"""Method name → what makes it different. A new method is a file and a row here (and in `METHODS`).
+"""Method name → what makes it different. A new method is a file and a row here.
 
-Its row in ``tests/upstream/test_conformance.py`` then holds it to what every method must do.
+Its name stands in `mpt.config.OWN_METHODS` too. Its row in ``tests/upstream/test_conformance.py``
+then holds it to what every method must do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
-from mpt.upstream import fomaml, maml, multitask, reptile
+from mpt.upstream import fomaml, maml, multitask, path, reptile
 from mpt.upstream.losses import ItemRows, UnionRows
 
 if TYPE_CHECKING:
@@ -55,4 +56,5 @@ UPSTREAM_METHODS: Mapping[str, Method] = {
     "multitask": Method(
         outer_gradient=multitask.outer_gradient, stream=UnionStream, rows=UnionRows, query=False
     ),
+    "path": Method(outer_gradient=path.outer_gradient),
 }

@@ -32,6 +32,13 @@ class _Phi(nn.Module):
         return loss(self.phi)
 
 
+def _adafactor(phi: nn.Parameter, lr: float) -> Adafactor:
+    settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
+    settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "clip_threshold": 1.0}
+    settings |= {"beta1": None, "warmup_init": False, "lr": lr}
+    return Adafactor([phi], **settings)
+
+
 class PlainLoop:
     def __init__(
         self,
@@ -43,10 +50,7 @@ class PlainLoop:
     ):
         self.backbone, self.tasks, self.config, self.root = backbone, tasks, config, root_seed
         self.phi = nn.Parameter(start)
-        settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
-        settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "clip_threshold": 1.0}
-        settings |= {"beta1": None, "warmup_init": False, "lr": config.outer_lr}
-        self.adafactor = Adafactor([self.phi], **settings)
+        self.adafactor = _adafactor(self.phi, config.outer_lr)
         stream = UnionStream if config.method == "multitask" else EpisodeStream
         self.stream = stream(tasks, config, root_seed)
 
@@ -128,10 +132,23 @@ def _maml(loop: PlainLoop, episode: Episode) -> Tensor:
 
 
 def _adapted(loop: PlainLoop, episode: Episode) -> Tensor:
-    phi = loop.phi.detach()
+    return _walk(loop, episode)[-1]
+
+
+def _walk(loop: PlainLoop, episode: Episode) -> list[Tensor]:
+    """φ and the slopes on the way to φ_k: [slope_1, …, slope_k, φ_k]."""
+    phi = nn.Parameter(loop.phi.detach().clone())
+    inner: Any = (
+        _adafactor(phi, loop.config.inner_lr)
+        if loop.config.inner_optimiser == "adafactor"
+        else torch.optim.SGD([phi], loop.config.inner_lr)
+    )
+    slopes = []
     for batch in episode.support:
-        phi = phi - loop.config.inner_lr * loop.slope(phi, loop.rows(episode, "train", batch))
-    return phi
+        phi.grad = loop.slope(phi, loop.rows(episode, "train", batch))
+        slopes.append(phi.grad.clone())
+        inner.step()
+    return [*slopes, phi.detach()]
 
 
 def _fomaml(loop: PlainLoop, episode: Episode) -> Tensor:
@@ -148,6 +165,14 @@ def _reptile(loop: PlainLoop, episode: Episode) -> Tensor:
     return (loop.phi.detach() - _adapted(loop, episode)) / loop.config.inner_lr
 
 
+def _path(loop: PlainLoop, episode: Episode) -> Tensor:
+    *slopes, phi = _walk(loop, episode)
+    total = loop.slope(phi, loop.rows(episode, "dev", episode.query))
+    for slope in slopes:
+        total = total + slope
+    return total
+
+
 def _multitask(loop: PlainLoop, episode: Episode) -> Tensor:
     everything = [
         (task.name, example) for task in loop.tasks for example in (*task.train, *task.dev)
@@ -160,4 +185,5 @@ PLAIN: dict[str, Callable[[PlainLoop, Episode], Tensor]] = {
     "fomaml": _fomaml,
     "reptile": _reptile,
     "multitask": _multitask,
+    "path": _path,
 }
