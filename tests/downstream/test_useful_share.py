@@ -13,7 +13,7 @@ import pytest
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.backbones.rows import cheapest_groups
-from mpt.config import TextConfig
+from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.data import TrainRows
 from mpt.downstream.limits import PackLimits, default_limits
 from mpt.embedded.gym import ensure_embedded_gym

@@ -262,7 +262,7 @@ def test_an_outer_step_does_what_its_recipe_says(
             engines.append(engine)
             return plain(*given)
 
-        monkeypatch.setitem(maml.ENGINES, engine, watched_engine)  # type: ignore[arg-type]
+        monkeypatch.setitem(maml.ENGINES, engine, watched_engine)
     way = inner._way
 
     def watched_way(start: Tensor, config: Any, walk: bool) -> Any:
