@@ -14,8 +14,8 @@ from transformers.utils import logging as hf_logging
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.decoder_only import DecoderOnly
-from mpt.backbones.encoder_decoder import T5, Bart
-from mpt.config import EMBEDDED_BACKBONES
+from mpt.backbones.encoder_decoder import T5, Bart, EncoderDecoder
+from mpt.config import EMBEDDED_BACKBONES, POSITIONS
 from mpt.errors import DataError, UsageError
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -39,15 +39,15 @@ def load_backbone(
         device: where the weights go.
         dtype: dtype of weights and activations; prompts stay float32 with any of them
             (float64 in float64). float16 is refused.
-        position: "prepend" or "append", see `Backbone`.
+        position: one of `POSITIONS`, see `Backbone`.
 
     Raises:
         UsageError: there is no such checkpoint here or on the Hub, its architecture is not
             supported, or dtype or position is not.
         DataError: the checkpoint is there but cannot be read, or lost its untied embeddings.
     """
-    if position not in ("prepend", "append"):
-        raise UsageError(f'position is {position!r}, but must be "prepend" or "append"')
+    if position not in POSITIONS:
+        raise UsageError(f"position is {position!r}, but must be one of {', '.join(POSITIONS)}")
     if dtype == torch.float16:
         raise UsageError(
             "dtype is float16, but T5 activations overflow in it (65504 is its largest number) "
@@ -60,6 +60,11 @@ def load_backbone(
         raise UsageError(
             f"backbone {name}: architecture {config.model_type!r} is not supported; "
             f"take one of: {', '.join(sorted(FAMILIES))}"
+        )
+    if position == "append_padded" and not issubclass(family, EncoderDecoder):
+        raise UsageError(
+            f'position is "append_padded", but backbone {name} has no encoder, whose input alone '
+            'may be padded in the middle; take "append"'
         )
     tokenizer = read_pretrained("tokenizer", name, AutoTokenizer, source)
     model = read_pretrained(

@@ -137,9 +137,7 @@ def published(recipe: Recipe, method: str, plan: StudyPlan) -> Best | None:
     """
     origin = f'recipe "{recipe.name}"'
     if method == FINE_TUNING:
-        down = dataclasses.replace(
-            recipe.downstream, lrs=recipe.tuning_lrs, steps=recipe.tuning_steps, catch_up=None
-        )
+        down = dataclasses.replace(recipe.tuning, catch_up=None)
         # other weights are fine-tuned in place of the recipe's own backbone only
         other = plan.config.backbone == recipe.backbone != recipe.tuning_backbone
         tuned = recipe.tuning_backbone if other else None

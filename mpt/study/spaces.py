@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mpt
-from mpt.config import METHODS, DownstreamConfig, UpstreamConfig, known_methods
+from mpt.config import METHODS, OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
 from mpt.errors import DataError, UsageError
 from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
@@ -298,7 +298,7 @@ def check_space(space: Space, where: str = "space") -> None:
 
 def _config(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
     """Return settings of a method; registered ones may have settings of their own."""
-    if method in METHODS:
+    if method in (*METHODS, *OWN_METHODS):
         return UpstreamConfig(method=method, **settings)
     from mpt.upstream.registry import config_of  # torch takes seconds to import
 

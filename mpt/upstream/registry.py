@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mpt.config import METHODS, UpstreamConfig, register_method_name
+from mpt.config import METHODS, OWN_METHODS, UpstreamConfig, register_method_name
 from mpt.errors import UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
-from mpt.upstream import fomaml, maml, multitask, reptile
+from mpt.upstream import fomaml, maml, multitask, path, reptile
 from mpt.upstream.losses import ItemRows, UnionRows
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ UPSTREAM_METHODS: dict[str, Method] = {
         query=False,
         adapts=False,
     ),
+    "path": Method(outer_gradient=path.outer_gradient),
 }
 
 
@@ -83,7 +84,7 @@ def register(name: str, method: Method) -> None:
     """
     if not name.isidentifier():
         raise UsageError(f"method name is {name!r}, but must be letters, digits and _")
-    if name in METHODS or name in ("prompt_tuning", "fine_tuning"):
+    if name in (*METHODS, *OWN_METHODS, "prompt_tuning", "fine_tuning"):
         raise UsageError(f"method name {name!r} is a built-in method's; take another")
     register_method_name(name, adapts=method.adapts)
     UPSTREAM_METHODS[name] = method
@@ -103,4 +104,5 @@ def config_of(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
 
 def registered() -> dict[str, Method]:
     """Return the methods that are not built in."""
-    return {name: one for name, one in UPSTREAM_METHODS.items() if name not in METHODS}
+    built_in = (*METHODS, *OWN_METHODS)
+    return {name: one for name, one in UPSTREAM_METHODS.items() if name not in built_in}
