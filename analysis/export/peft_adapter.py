@@ -78,6 +78,12 @@ def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
     name = model.name or recorded
     if name is None:
         raise UsageError(f"{prompt_file}: no record names its model; give it with --base-model")
+    _write(out, _adapter(prompt_file, prompt, name, model.kind), prompt)
+    return Exported(path=out, count=len(prompt), what="virtual tokens")
+
+
+def _adapter(prompt_file: Path, prompt: Tensor, name: str, kind: str | None) -> dict[str, Any]:
+    """Return the configuration of an adapter; refuse a prompt [P, d] of another width."""
     source = pretrained_source(name)
     settings = _configuration(source)
     length, width = prompt.shape
@@ -85,9 +91,9 @@ def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
     if widths and width not in widths:
         raise UsageError(f"{prompt_file}: is {width} wide, but {name} is {widths.pop()}")
     known = str(settings.get("model_type", source)).lower()
-    config = {
+    return {
         "peft_type": "PROMPT_TUNING",
-        "task_type": TASK_TYPES[model.kind or ("causal" if "gpt2" in known else "seq2seq")],
+        "task_type": TASK_TYPES[kind or ("causal" if "gpt2" in known else "seq2seq")],
         "base_model_name_or_path": source,
         "prompt_tuning_init": "RANDOM",
         "num_virtual_tokens": length,
@@ -95,8 +101,6 @@ def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
         "num_transformer_submodules": 1,
         "inference_mode": True,
     }
-    _write(out, config, prompt)
-    return Exported(path=out, count=length, what="virtual tokens")
 
 
 def _recorded_model(prompt_file: Path, model: Model) -> str | None:

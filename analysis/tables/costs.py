@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from ..results.cells import RUN_COSTS, Cell
 from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label
 from .lookup import Lookup, column_label, is_plain
-from .table import Table, TableCell, quantity, text
+from .table import Row, Table, TableCell, quantity, text
 
 UNITS = {"steps": "steps", "examples": "samples"}
 """Cost that a budget may be in → what people call it."""
@@ -25,25 +25,12 @@ UNITS = {"steps": "steps", "examples": "samples"}
 
 def cost_table(look: Lookup) -> Table:
     """Return the cost of every plain target cell."""
-    rows = []
-    for partition, edition in look.columns({c.place.partition for c in look.targets()}):
-        for method in look.methods:
-            cell = look.cell(method, partition, edition=edition)
-            if cell is None:
-                continue
-            spent = downstream_cost(cell)
-            rows.append(
-                (
-                    text(column_label((partition, edition))),
-                    text(method_label(method)),
-                    look.table_cell(cell),
-                    *map(quantity, (cell.cost["steps"], cell.cost["examples"])),
-                    quantity(device_hours(cell.cost["seconds"], cell.devices)),
-                    text(cell.counts[0]),
-                    *map(quantity, (spent["steps"], spent["tokens"])),
-                    quantity(device_hours(spent["seconds"], cell.devices)),
-                )
-            )
+    rows = [
+        _cost_row(look, column_label((partition, edition)), cell)
+        for partition, edition in look.columns({c.place.partition for c in look.targets()})
+        for method in look.methods
+        if (cell := look.cell(method, partition, edition=edition)) is not None
+    ]
     return Table(
         name="costs",
         title=f"Cost beside score ({look.about})",
@@ -66,6 +53,20 @@ def cost_table(look: Lookup) -> Table:
             "A rung of a longer trajectory counts the steps up to it; runs that several cells "
             "share count in each.",
         ),
+    )
+
+
+def _cost_row(look: Lookup, column: str, cell: Cell) -> Row:
+    spent = downstream_cost(cell)
+    return (
+        text(column),
+        text(method_label(cell.place.method)),
+        look.table_cell(cell),
+        *map(quantity, (cell.cost["steps"], cell.cost["examples"])),
+        quantity(device_hours(cell.cost["seconds"], cell.devices)),
+        text(cell.counts[0]),
+        *map(quantity, (spent["steps"], spent["tokens"])),
+        quantity(device_hours(spent["seconds"], cell.devices)),
     )
 
 
