@@ -100,7 +100,10 @@ def newest_state(store: TrialStore, artifacts: Artifacts, owner: str) -> dict[st
         return None
     with tempfile.TemporaryDirectory(prefix="mpt-checkpoint-") as folder:
         artifacts.fetch_folder(newest.uri, Path(folder))
-        return read_folder_state(Path(folder))
+        try:
+            return read_folder_state(Path(folder))
+        except DataError as error:  # the copy will be gone when somebody reads this
+            raise DataError(str(error).replace(folder, newest.uri)) from None
 
 
 def load_rung(
