@@ -1,15 +1,17 @@
 """Starting and leaving Ray: quiet, local unless told otherwise, never a hang for resources.
 
-The environment has to be set before `ray` is imported: so nothing here imports it at the top.
+The environment is best set before `ray` is imported: so nothing here imports it at the top.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,12 +97,27 @@ def prepare_environment(address: str) -> None:
     """Set what Ray reads at import; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" not in os.environ and not _ray_runs():
         # Ray's ports are open to the network. A local Ray gets a token of its own that dies with
         # it; without one, Ray would leave a token file behind that changes later `ray start`s.
         os.environ["RAY_AUTH_MODE"] = "token"
         if address == "local":
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" in sys.modules:  # whoever brings a scheduler of Tune's has imported it
+            _read_again()
+
+
+def _ray_runs() -> bool:
+    """Return whether this process is connected to a Ray."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _read_again() -> None:
+    """Let Ray, which reads its environment at import, read it once more."""
+    raylet: Any = importlib.import_module("ray._raylet")
+
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _start(execution: Execution) -> None:

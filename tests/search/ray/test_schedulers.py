@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +17,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from mpt.config import StudyConfig, UpstreamConfig
-from mpt.errors import UsageError
-from mpt.search.job import SearchJob
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
-from mpt.study.specs import TrialSpec, UpstreamSpec
-from mpt.study.study import StudyPlan
 from mpt.trial.score import BAD_SCORE
 
-PLAN = StudyPlan(config=StudyConfig(), source=("s",), scored=("v",), partial=None)
 RUNGS = (25, 50, 100)
 
 
@@ -188,52 +181,6 @@ def test_plain_prompt_tuning_is_nobodys_rival(halving: Told) -> None:
     assert halving.says(baseline, {**result, "rung_steps": 25}) == "CONTINUE"
     halving.ends(baseline, result)
     assert halving.says(trial_of(0), report(25, -50.0)) == "CONTINUE"  # still the first
-
-
-def _job(*rungs: tuple[int, ...], **changes: Any) -> SearchJob:
-    trials = tuple(
-        TrialSpec(
-            plan=PLAN,
-            upstream=UpstreamSpec(config=UpstreamConfig(outer_lr=0.1 + place), rungs=steps),
-        )
-        for place, steps in enumerate(rungs)
-    )
-    return SearchJob(trials=trials, results=Path("/r"), title="t", **changes)
-
-
-@pytest.mark.parametrize("rungs", [(25, 50, 100), (1, 2), (4, 6, 9), (7, 10)])
-def test_rungs_with_one_ratio_can_be_halved(rungs: tuple[int, ...]) -> None:
-    assert _job(rungs, scheduler="asha").stoppers == {"asha"}
-
-
-@pytest.mark.parametrize("rungs", [(25, 50, 75), (2, 4, 6), (5, 10, 21), (50,)])
-def test_other_rungs_are_refused_with_the_cure(rungs: tuple[int, ...]) -> None:
-    listed = ", ".join(map(str, rungs))
-    with pytest.raises(UsageError, match=rf"has {listed}; use --scheduler none") as caught:
-        _job(RUNGS, rungs, scheduler="asha")
-    assert "\n" not in str(caught.value)
-    assert _job(rungs).stoppers == frozenset()
-
-
-def test_an_unknown_scheduler_is_refused() -> None:
-    with pytest.raises(UsageError, match="scheduler is 'pbt', but must be one of none, asha"):
-        _job(RUNGS, scheduler="pbt")
-
-
-@pytest.mark.parametrize("scheduler", ["asha", MedianStoppingRule()], ids=["asha", "any"])
-@pytest.mark.parametrize("other", ["partition", "method"])
-def test_what_cannot_be_compared_is_not_given_to_one_scheduler(scheduler: Any, other: str) -> None:
-    job = _job(RUNGS, RUNGS)
-    first, second = job.trials
-    if other == "method":
-        config = UpstreamConfig(method="reptile")
-        second = dataclasses.replace(second, upstream=UpstreamSpec(config=config, rungs=RUNGS))
-    else:
-        plan = dataclasses.replace(PLAN, config=StudyConfig(partition="cls_to_cls"))
-        second = dataclasses.replace(second, plan=plan)
-    with pytest.raises(UsageError, match="trials of one method in one study, but 2 are searched"):
-        dataclasses.replace(job, trials=(first, second), scheduler=scheduler)
-    dataclasses.replace(job, trials=(first, second), racing=True)  # races are run apart
 
 
 # --- racing --------------------------------------------------------------------------------------
