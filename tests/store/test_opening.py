@@ -209,6 +209,24 @@ def test_reading_where_nothing_is_creates_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_reader_cannot_change_the_file_by_any_statement(tmp_path: Path) -> None:
+    open_results(tmp_path).close()
+    with (
+        open_results(tmp_path, read_only=True) as database,
+        database.reading() as connection,
+        pytest.raises(sa.exc.OperationalError, match="readonly"),
+    ):
+        connection.exec_driver_sql("DELETE FROM mpt_schema")
+
+
+def test_rows_cannot_name_what_is_not_there(database: Database) -> None:
+    with (
+        pytest.raises(sa.exc.IntegrityError, match=r"(?i)foreign key"),
+        database._connections.engine.begin() as connection,
+    ):
+        connection.exec_driver_sql("INSERT INTO point_run (point_id, run_id) VALUES (1, 1)")
+
+
 def test_reading_an_empty_server_creates_nothing(postgres_url: str) -> None:
     for _ in range(2):
         with pytest.raises(UsageError, match="holds no results; run a search first"):
