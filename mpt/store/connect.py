@@ -28,6 +28,7 @@ from mpt.store.errors import (
     storage_errors,
 )
 from mpt.store.filesystems import is_passing, over_network
+from mpt.store.location import parse_url
 from mpt.store.sql import schema
 
 BUSY_S = 60.0
@@ -56,7 +57,7 @@ class Connections:
 
     def __init__(self, url: str, read_only: bool) -> None:
         self.read_only = read_only
-        parsed = _parse(url)
+        parsed = parse_url(url)
         self.url = parsed.render_as_string(hide_password=False)
         self.path: Path | None = None
         if parsed.get_backend_name() == "sqlite":
@@ -142,25 +143,12 @@ class Connections:
         return connection.execute(sa.select(table.c.version_num)).scalar()
 
 
-def _parse(url: str) -> URL:
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        raise UsageError(
-            "the database given with --store is no URL; give a path that ends in .db, or a URL "
-            "such as postgresql://user@host/name"
-        ) from None
-    if parsed.drivername == "postgres":  # as many hosts print it
-        parsed = parsed.set(drivername="postgresql")
-    return parsed
-
-
 def _sqlite_path(url: URL) -> Path:
     if url.database in (None, "", ":memory:") or url.query:
         raise UsageError(
             f"database {url}: SQLite must be a file, without options; give a path that ends in .db"
         )
-    return Path(str(url.database)).absolute()
+    return Path(str(url.database))
 
 
 def _server_engine(url: URL, name: str) -> Engine:

@@ -12,6 +12,28 @@ FILE = "mpt.db"
 """Name of the database in a directory of results."""
 
 
+def parse_url(url: str) -> sa.URL:
+    """Return a URL in the form that SQLAlchemy, Optuna and other processes understand alike.
+
+    The path of an SQLite file becomes absolute: a worker stands in another directory.
+
+    Raises:
+        UsageError: it is no URL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise UsageError(
+            "the database given with --store is no URL; give a path that ends in .db, or a URL "
+            "such as postgresql://user@host/name"
+        ) from None
+    if parsed.drivername == "postgres":  # as many hosts print it
+        parsed = parsed.set(drivername="postgresql")
+    if parsed.drivername == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        parsed = parsed.set(database=str(Path(str(parsed.database)).absolute()))
+    return parsed
+
+
 def database_url(results: Path, store: str | None = None) -> str:
     """Return the URL of the database of a directory of results.
 
@@ -23,7 +45,7 @@ def database_url(results: Path, store: str | None = None) -> str:
         UsageError: `store` is neither.
     """
     if store is not None and "://" in store:
-        return store
+        return parse_url(store).render_as_string(hide_password=False)
     if store is not None and not store.endswith(".db"):
         raise UsageError(
             f"--store {store}: must be a path that ends in .db or a database's URL, such as "

@@ -36,6 +36,17 @@ def test_the_database_is_a_file_in_the_results_unless_a_store_is_given(tmp_path:
         database_url(tmp_path, "shared")
 
 
+def test_a_url_is_made_one_that_every_process_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert database_url(tmp_path, "sqlite:///here/x.db") == f"sqlite:///{tmp_path}/here/x.db"
+    assert database_url(tmp_path, "x.db") == f"sqlite:///{tmp_path}/x.db"
+    assert database_url(tmp_path, "postgres://u:p@h/n") == "postgresql://u:p@h/n"
+    with pytest.raises(UsageError, match="is no URL; give a path that ends in"):
+        database_url(tmp_path, "post gres://")
+
+
 def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     results = tmp_path / "a?b=c%20 d#e;ü"
     with open_results(results) as database:
