@@ -79,6 +79,10 @@ class Stored:
                 **changes,
             }
         )
+        return self.take(study)
+
+    def take(self, study: StudyRecord) -> StudyRecord:
+        """Store a study as it is, with its plain prompt tuning; return it."""
         with open_results(self.results) as database:
             database.add_study(study)
         self._put(study, BASELINE, {"method": BASELINE}, 0, "", 0.0, {})

@@ -71,6 +71,7 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
         DataError: few-shot files are missing.
     """
     from mpt.gym.catalogue import load_catalogue
+    from mpt.replay.settings import studied
     from mpt.search.job import SearchJob
     from mpt.study.grids import grid_trials
     from mpt.study.presets import default_space, load_smoke_size, load_study
@@ -78,12 +79,12 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
     from mpt.study.study import gym_folder, plan_study
     from mpt.study.validation import validation_of
 
-    known = known_methods()
     for method in flags.methods:
-        if method not in known:
-            raise UsageError(f"method {method!r} is unknown; known are {', '.join(known)}")
+        if method not in known_methods():
+            known = ", ".join(known_methods())
+            raise UsageError(f"method {method!r} is unknown; known are {known}")
     name = flags.space or default_space(flags.backbone)
-    spaces = [load_space(method, name) for method in flags.methods or known]
+    spaces = [load_space(method, name) for method in flags.methods or studied()]
     size = load_smoke_size() if flags.smoke else None
     study = dataclasses.replace(
         load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpt.config import UpstreamConfig
+from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.replay.best import BestPoints
 from mpt.replay.request import Request, Setting, default_backbone, searched_by, settings_of
@@ -95,6 +95,6 @@ def _text(upstream: UpstreamSpec) -> str:
         down = config.downstream
         return f"lr {', '.join(f'{lr:g}' for lr in down.lrs)}, {down.steps} steps"
     assert isinstance(config, UpstreamConfig)
-    inner = f"inner lr {config.inner_lr:g}, " if config.method != "multitask" else ""
+    inner = f"inner lr {config.inner_lr:g}, " if adapts(config.method) else ""
     own = "".join(f"{name} {value:g}, " for name, value in config.extra)
     return f"{inner}{own}outer lr {config.outer_lr:g}, {upstream.rungs[-1]} steps"

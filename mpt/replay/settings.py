@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import DownstreamConfig, UpstreamConfig, known_methods
+from mpt.config import OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS
 from mpt.study.spaces import SPACES
@@ -21,6 +21,11 @@ SWEEPS = ("target_shots", "source_shots", "sources")
 def replayable() -> tuple[str, ...]:
     """Return the methods that can be compared with plain prompt tuning: all that are known."""
     return (*known_methods(), FINE_TUNING)
+
+
+def studied() -> tuple[str, ...]:
+    """Return the methods that are searched where none is named: the paper's and the user's own."""
+    return tuple(method for method in known_methods() if method not in OWN_METHODS)
 
 
 @dataclass(frozen=True, kw_only=True)

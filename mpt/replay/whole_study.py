@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpt.config import EMBEDDED_BACKBONES, known_methods
+from mpt.config import EMBEDDED_BACKBONES
 from mpt.errors import UsageError
 from mpt.replay.best import COMMON
 from mpt.replay.replay import Replay, plan_replay
 from mpt.replay.request import Request
+from mpt.replay.settings import studied
 from mpt.replay.similarity.pilot import Pilot, plan_pilot
 from mpt.replay.similarity.ranking import Ranking
 from mpt.search.job import SearchJob
@@ -137,7 +138,7 @@ def search_stage(request: WholeRequest) -> Stage | None:
         allow_missing=request.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
-    spaces = [load_space(method, default_space(backbone)) for method in known_methods()]
+    spaces = [load_space(method, default_space(backbone)) for method in studied()]
     return Stage(name="search", trials=tuple(grid_trials(plan, spaces, size=size)))
 
 

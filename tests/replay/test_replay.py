@@ -19,7 +19,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, load_catalogue
 from mpt.replay.replay import plan_replay
 from mpt.replay.request import Request, Setting, settings_of
-from mpt.replay.settings import SWEEPS, load_replay_settings, replayable
+from mpt.replay.settings import SWEEPS, load_replay_settings
 from mpt.replay.source import published, study_of
 from mpt.search.display.columns import Columns
 from mpt.study.options import StudyOptions
@@ -31,6 +31,8 @@ from mpt.study.study import StudyPlan, plan_study
 from mpt.upstream.registry import UPSTREAM_METHODS, Method
 
 NOWHERE = Path("/nonexistent/results")
+REPLAYED = (*METHODS, "fine_tuning")
+"""Methods that have settings of their own."""
 SETTINGS = load_replay_settings(load_study("embedded").downstream)
 
 
@@ -63,7 +65,7 @@ def test_a_replay_is_ten_partitions_times_five_methods_over_shared_baselines() -
     trials = replay.job.trials
     assert len(trials) == 50
     cells = [(c.plan.config.partition, c.method) for c in trials]
-    assert cells == [(name, method) for name in PARTITIONS for method in replayable()]
+    assert cells == [(name, method) for name in PARTITIONS for method in REPLAYED]
     catalogue = load_catalogue(ensure_embedded_gym())
     for trial in trials:
         partition = catalogue.partition(trial.plan.config.partition)
@@ -73,7 +75,7 @@ def test_a_replay_is_ten_partitions_times_five_methods_over_shared_baselines() -
         assert trial.plan.config.data_seeds == DATA_SEEDS
         assert len(trial.upstream.rungs) == 1
     assert len(replay.job.plans) == 10  # the methods of a setting share its baseline
-    assert [note.split(",")[0] for note in replay.notes] == list(replayable())
+    assert [note.split(",")[0] for note in replay.notes] == list(REPLAYED)
 
 
 def test_the_published_partitions_have_51_different_target_tasks() -> None:
@@ -214,6 +216,29 @@ def test_a_registered_method_without_settings_is_left_out_and_harms_no_other(
         plan_replay(_request(partitions=("nonpara_to_para",), methods=("maml", "mine"), **changes))
 
 
+def test_the_best_point_of_a_registered_method_is_replayed_like_any_others(
+    mine: Method, tmp_path: Path
+) -> None:
+    stored = Stored(tmp_path)
+    study = stored.study()
+    for method in METHODS:
+        stored.point(study, UpstreamConfig(method=method), 2, 1.0)
+    request = _request(searched=tmp_path, partitions=("nonpara_to_para",))
+    # without a point of its own it is left out, and harms no other
+    found = [trial.method for trial in plan_replay(request).job.trials]
+    assert found == [*METHODS, "fine_tuning"]
+    stored.point(study, UpstreamConfig(method="mine", extra=(("mu", 0.3),)), 4, 1.0)
+    replay = plan_replay(request)
+    assert [trial.method for trial in replay.job.trials] == [*METHODS, "mine", "fine_tuning"]
+    spec = replay.job.trials[4].upstream
+    assert isinstance(spec.config, UpstreamConfig)
+    assert (spec.config.extra, spec.rungs) == ((("mu", 0.3),), (4,))
+    assert (
+        "mine, embedded: inner lr 3e-05, mu 0.3, outer lr 0.5, 4 steps (best of 1 points"
+        in (replay.notes[4])
+    )
+
+
 def test_a_registered_method_can_have_settings_in_the_data_file(
     mine: Method, tmp_path: Path
 ) -> None:
@@ -345,7 +370,7 @@ def test_a_smoke_replay_is_cut_and_labelled() -> None:
 
 
 def test_the_file_has_settings_for_every_method_and_sweep() -> None:
-    assert set(SETTINGS.embedded) == set(replayable())
+    assert set(SETTINGS.embedded) == set(REPLAYED)
     assert set(SETTINGS.sweeps) == set(SWEEPS)
     for method in METHODS:
         assert SETTINGS.embedded[method].config.method == method
@@ -402,6 +427,7 @@ def _fine_tuning(trial: TrialSpec) -> FineTuningConfig | None:
         (["--methods", "maml,maml"], "must be different names"),
         (["--from", "x", "--best", "published"], "--from and --best published contradict"),
         (["--searched-on", "embedded"], "--searched-on is for --from"),
+        (["--study", "12345678"], "--study is for --from"),
         (["--sweep", "seeds"], "invalid choice: 'seeds'"),
         (["--tuning-steps", "0"], "--tuning-steps: is '0', but must be a whole number ≥ 1"),
         (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be the results"),

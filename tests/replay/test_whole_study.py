@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -11,20 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import Stored
 
 from analysis.report.report import report_lines
 from mpt.cli.paper import main
-from mpt.config import EMBEDDED_BACKBONES, METHODS
+from mpt.config import EMBEDDED_BACKBONES, METHODS, UpstreamConfig
 from mpt.errors import UsageError
-from mpt.replay.settings import replayable
+from mpt.replay.replay import plan_replay
 from mpt.replay.similarity.measure import CHOICES
 from mpt.replay.similarity.settings import load_similarity_settings
-from mpt.replay.whole_study import STAGES, Stage, WholeRequest, job_of, replay_stages, search_stage
+from mpt.replay.whole_study import (
+    STAGES,
+    Stage,
+    WholeRequest,
+    job_of,
+    replay_request,
+    replay_stages,
+    search_stage,
+    searched_study,
+)
 from mpt.replay.whole_study_plan import HEAD, stage_rows, table_lines
 from mpt.search.cost.plan import Rates, RunRate, work_seconds
-from mpt.search.run import peek
+from mpt.search.run import open_plan, peek
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
+from mpt.study.record import study_record
 
 ROOT = Path(__file__).parents[2]
 PILOT_TARGETS = load_similarity_settings("embedded").pilot.targets
@@ -42,13 +54,13 @@ def test_the_stages_are_the_papers_tables_in_order() -> None:
     assert tuple(stages) == tuple(STAGES)
     points = [len(trial.upstream.rungs) for trial in stages["search"].trials]
     assert sum(points) == 4 * 27
-    assert len(stages["replay"].trials) == 10 * len(replayable())
+    assert len(stages["replay"].trials) == 10 * (len(METHODS) + 1)
     # the task's own size belongs to the replay, the four others to the sweeps of two methods
     assert len(stages["target_shots"].trials) == len(stages["source_shots"].trials) == 4 * 2
     assert [c.plan.source_set for c in stages["sources"].trials] == ["5", "11"]
     backbones = {c.plan.config.backbone for c in stages["backbones"].trials}
     assert backbones == set(EMBEDDED_BACKBONES[1:])  # the first one's cells are the replay's
-    assert len(stages["backbones"].trials) == 2 * len(replayable())
+    assert len(stages["backbones"].trials) == 2 * (len(METHODS) + 1)
     choices = [f"{how}5-{target}" for target in PILOT_TARGETS for how in CHOICES]
     assert [c.plan.source_set for c in stages["similarity"].trials] == choices
 
@@ -80,6 +92,26 @@ def test_stages_can_be_left_out() -> None:
 def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="stage replays is unknown; known are search, replay"):
         WholeRequest(results=NOWHERE, stages=("replays",))
+
+
+def test_the_replay_takes_the_points_of_its_own_search_though_another_study_lies_beside_it(
+    tmp_path: Path,
+) -> None:
+    request = WholeRequest(results=tmp_path, stages=("search", "replay"), smoke=True)
+    search = search_stage(request)
+    assert search is not None
+    stored = Stored(tmp_path)
+    own = stored.take(study_record(open_plan(search.trials[0].plan)))
+    other = stored.take(dataclasses.replace(own, train_seed=43))
+    for trial in search.trials:
+        assert isinstance(trial.upstream.config, UpstreamConfig)
+        stored.point(own, trial.upstream.config, 1, 1.0)
+        stored.point(other, trial.upstream.config, 2, 9.0)
+    assert searched_study(search) == own.key
+    notes = replay_stages(request, searched_study(search)).notes
+    assert [note.count(f"study {own.id}, ARG +1.00") for note in notes] == [1, 1, 1, 1, 0]
+    with pytest.raises(UsageError, match="holds 2 studies of maml on embedded that cannot"):
+        plan_replay(dataclasses.replace(replay_request(request, own.key), study=None))
 
 
 def test_the_rows_of_the_plan_add_up_to_the_whole() -> None:
@@ -141,7 +173,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return results, done.stdout
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)  # for hangs only
 def test_the_miniature_runs_from_the_search_to_the_report(ran: tuple[Path, str]) -> None:
     results, said = ran
     plan, _, run = said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
@@ -156,7 +188,7 @@ def test_the_miniature_runs_from_the_search_to_the_report(ran: tuple[Path, str])
     assert (results / "report" / "index.html").is_file()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)  # for hangs only
 def test_every_table_of_the_miniature_has_its_cells(ran: tuple[Path, str]) -> None:
     tables = ran[0] / "report" / "tables"
 
@@ -169,7 +201,7 @@ def test_every_table_of_the_miniature_has_its_cells(ran: tuple[Path, str]) -> No
         assert f"| {name} |" in filled(5)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)  # for hangs only
 def test_the_same_command_again_computes_nothing_and_writes_the_report(
     ran: tuple[Path, str],
 ) -> None:

@@ -19,6 +19,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.replay.request import Request
 from mpt.replay.similarity import pilot
+from mpt.replay.similarity.pairs import load_pairs
 from mpt.replay.similarity.pilot import Pilot, plan_pilot
 from mpt.replay.similarity.ranking import KIND, load_rankings, save_rankings
 from mpt.replay.similarity.settings import PilotSize, load_similarity_settings
@@ -273,6 +274,30 @@ def test_a_pilot_needs_twice_as_many_candidates_as_it_chooses() -> None:
 
 
 # --- the command line ----------------------------------------------------------------------------
+
+
+def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is not run here; what it would be told is looked at."""
+    told: list[Any] = []
+
+    def carry_out(job: Any, execution: Any, flags: Any, *, notes: Any, table: str) -> int:
+        told.append((flags.fresh, notes))
+        return 0
+
+    monkeypatch.setattr("mpt.cli.similarity.carry_out", carry_out)
+    with open_results(tmp_path) as database:
+        database.put_document("earlier", "x", 1)
+    assert main(["--smoke", "--results", str(tmp_path), "--fresh"]) == 0
+    ((fresh, notes),) = told
+    assert fresh is False  # the job must not move the new documents aside
+    assert notes[0].startswith("--fresh: the results so far were moved to")
+    with open_results(tmp_path, read_only=True) as database:
+        assert database.documents("earlier") == {}
+        assert len(database.documents(KIND)) == 1
+    assert list(load_pairs(tmp_path)) == ["embedded, embedded, smoke"]
+    assert [path.name[:4] for path in tmp_path.glob("old-*")] == ["old-"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from mpt.store.records import Point
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 TARGET = "qa-who_is_where"
+pytestmark = pytest.mark.timeout(1800)  # for hangs only
 
 
 @pytest.fixture(scope="module")
