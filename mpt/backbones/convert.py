@@ -8,6 +8,7 @@ workers of one machine share its pages.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -32,6 +33,7 @@ from mpt.errors import DataError, UsageError
 
 _FORM = 1
 """Raised where a conversion comes to write something else."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _log = logging.getLogger(__name__)
 
 SMOLLM2 = "smollm2"
@@ -176,23 +178,25 @@ def _cached(name: str, files: list[Path], write: Callable[[Path], None], why: st
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(final.with_suffix(".lock")):
-            if not (final / "config.json").is_file():
-                _log.warning(
-                    "backbone %s: %s; it is rewritten once as safetensors in %s", name, why, final
-                )
-                _write_whole(final, write)
-    except (DataError, UsageError):
-        raise
-    except PermissionError as error:
+        lock = FileLock(final.with_suffix(".lock"))
+        lock.acquire()
+    except OSError as error:
         raise _unwritable(final, error) from None
+    try:
+        if not (final / "config.json").is_file():
+            _log.warning(
+                "backbone %s: %s; it is rewritten once as safetensors in %s", name, why, final
+            )
+            _write_whole(final, write)
     except Exception as error:  # readers raise anything, unpickling errors to KeyError
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        if isinstance(error, OSError) and error.errno in _FULL:
             raise _unwritable(final, error) from None
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"backbone {name}: {files[0]} cannot be converted to safetensors: {reason}"
         ) from None
+    finally:
+        lock.release()
     return final
 
 
