@@ -22,6 +22,8 @@ from mpt.errors import UsageError
 
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 """Settings that let a token see only so many places before it."""
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""Settings that say how long a line may be."""
 
 
 class DecoderOnly(Backbone):
@@ -45,7 +47,8 @@ class DecoderOnly(Backbone):
         self._takes_positions = "position_ids" in inspect.signature(self._inner.forward).parameters
         self._factor = _logit_factor(model)
         self._cap = getattr(config, "final_logit_softcapping", None)
-        self._max_positions = getattr(config, "max_position_embeddings", None)
+        limits = (getattr(config, key, None) for key in _POSITIONS)
+        self._max_positions = next((limit for limit in limits if limit is not None), None)
         windows = [getattr(config, key, None) for key in _WINDOWS]
         self._window = min((w for w in windows if isinstance(w, int)), default=None)
         self._begin, _ = tokens.marks(tokenizer)

@@ -163,8 +163,8 @@ def lines(about: Description) -> list[str]:
     why = "its inputs are read once" if about.caches_inputs else "inputs cannot be cached"
     found.append(f"suggested position   {about.position} ({why})")
     found.append(
-        f"suggested precision  {about.precision} (bfloat16 is {about.speed_up:.2f} × as fast here, "
-        f"on {about.device})"
+        f"suggested precision  {about.precision} (bfloat16 is {about.speed_up:.2f} × as fast "
+        f"here, on {about.device})"
     )
     return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,13 +88,18 @@ def load_backbone(
 
 def _weights(name: str, family: type[Backbone], source: str, dtype: torch.dtype) -> Any:
     """Return the model with every weight that the checkpoint must hold."""
-    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True}
-    bins = _bin_folder(source)
-    if bins is not None:
+    options = {"dtype": dtype, "output_loading_info": True, "use_safetensors": True}
+    here = Path(source)
+    if bins := _only_bins(here) if here.exists() else _hub_bins(source, (True,)):
         source = str(from_bins(name, bins))
-    model, info = read_pretrained(
-        "weights", name, family.auto, source, use_safetensors=True, **options
-    )
+    try:
+        model, info = read_pretrained("weights", name, family.auto, source, **options)
+    except UsageError:  # of the Hub, and without safetensors
+        bins = None if here.exists() else _hub_bins(source, _attempts())
+        if bins is None:
+            raise
+        source = str(from_bins(name, bins))
+        model, info = read_pretrained("weights", name, family.auto, source, **options)
     _check_untied(name, model)
     if missing := sorted(info["missing_keys"]):
         raise DataError(
@@ -101,38 +109,34 @@ def _weights(name: str, family: type[Backbone], source: str, dtype: torch.dtype)
     return model
 
 
-def _bin_folder(source: str) -> Path | None:
-    """Return the folder of a checkpoint that has weights only as ``pytorch_model*.bin``."""
-    folder = Path(source)
-    if not folder.is_dir():
-        safe = _hub_files(source, "model*.safetensors*")
-        if safe is not None and any(safe.glob("model*.safetensors*")):
-            return None
-        found = _hub_files(source, "pytorch_model*.bin*")
-        if found is None:
-            return None
-        folder = found
+def _only_bins(folder: Path) -> Path | None:
+    """Return a folder whose weights are ``pytorch_model*.bin`` only, else None."""
     if any(folder.glob("*.safetensors")) or not any(folder.glob("pytorch_model*.bin")):
         return None
     return folder
 
 
-def _hub_files(source: str, pattern: str) -> Path | None:
-    """Return the cached snapshot of a Hub checkpoint with these files, fetched if they can be."""
+def _hub_bins(source: str, attempts: Iterable[bool]) -> Path | None:
+    """Return the snapshot of a Hub checkpoint with its ``.bin`` files, if it has no others.
+
+    Args:
+        source: ``id`` or ``id@revision``.
+        attempts: for each attempt whether it looks into the cache only, else files are fetched.
+    """
     model, revision = hub_id(source)
-    for local_only in _attempts(source):
+    for local_only in attempts:
         try:
             with quiet():
                 found = snapshot_download(
                     model,
                     revision=revision,
-                    allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", pattern],
+                    allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", "pytorch_model*.bin"],
                     local_files_only=local_only,
                 )
-        except Exception:  # not cached, no such model, no Hub: the weights' reader says which
+        except Exception:  # not cached, no such model, no Hub: the weights' reader has said which
             continue
-        if any(Path(found).glob(pattern)):
-            return Path(found)
+        if bins := _only_bins(Path(found)):
+            return bins
     return None
 
 
@@ -186,7 +190,7 @@ def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any
         place, revision = hub_id(source)
         options |= {} if revision is None else {"revision": revision}
     # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
-    for local_only in (True,) if here else _attempts(source):
+    for local_only in (True,) if here else _attempts():
         try:
             with quiet():
                 return auto.from_pretrained(
@@ -202,9 +206,11 @@ def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any
     )
 
 
-def _attempts(source: str) -> tuple[bool, ...]:
-    """Return for each attempt at a Hub checkpoint whether it may look into the cache only."""
-    return (True, False) if _hub_answers() else (True,)
+def _attempts() -> Iterator[bool]:
+    """Yield for each attempt at a Hub checkpoint whether it may look into the cache only."""
+    yield True
+    if _hub_answers():
+        yield False
 
 
 def _hub_answers() -> bool:
@@ -214,8 +220,12 @@ def _hub_answers() -> bool:
     """
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE", "0") not in ("", "0"):
         return False
-    if getproxies():
-        return True
+    return bool(getproxies()) or _knock(int(time.monotonic()) // 60)
+
+
+@functools.lru_cache(maxsize=1)
+def _knock(minute: int) -> bool:
+    """Try to reach the Hub, at most once a minute."""
     address = urlsplit(constants.ENDPOINT)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:

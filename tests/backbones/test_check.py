@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +147,12 @@ def test_gradients_can_be_differentiated_again_in_every_architecture(
 
 
 @pytest.fixture
-def shifted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backbone]:
+def shifted() -> Backbone:
     """A GPT-2 that ignores the positions it is told, as the plain forward pass does."""
     backbone = _backbone(tiny_models.build("gpt2"))
     assert isinstance(backbone, DecoderOnly)
     backbone._takes_positions = False
-    yield backbone
+    return backbone
 
 
 def test_a_model_that_counts_padding_is_refused_with_the_number(shifted: Backbone) -> None:

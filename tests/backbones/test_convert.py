@@ -146,7 +146,7 @@ def test_two_processes_at_once_convert_one_checkpoint(pickled: Path, cache: Path
 
 
 def _write_gguf(file: Path, model: Any, vocabulary: Sequence[str], merges: Sequence[str]) -> None:
-    """Write a tiny Llama as GGUF, its matrices in float16 as the quantised ones are not float32."""
+    """Write a tiny Llama as GGUF, its matrices in float16."""
     import gguf
 
     config = model.config
@@ -178,6 +178,7 @@ def _write_gguf(file: Path, model: Any, vocabulary: Sequence[str], merges: Seque
             array = array.reshape(weight.shape)
         name = names.get_name(key, try_suffixes=(".weight",))
         half = array.half() if array.dim() > 1 else array.float()
+        assert name is not None
         writer.add_tensor(name, half.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -192,7 +193,8 @@ def gguf_model(tmp_path: Path) -> tuple[Path, Any]:
     for weight in model.parameters():
         weight.data = weight.data.half().float()
     tokenizer = tiny_models.byte_tokenizer()
-    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    numbers = tokenizer.get_vocab()
+    words = sorted(numbers, key=lambda word: numbers[word])
     words[-1] = "ab"  # a vocabulary of pairs has one at least
     folder = tmp_path / "gguf"
     folder.mkdir()

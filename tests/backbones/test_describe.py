@@ -13,7 +13,7 @@ from mpt.backbones.describe import WORTH, bfloat16_speed_up, describe, lines
     ("name", "kind", "position", "positions"),
     [
         ("qwen3", "causal", "append", 64),
-        ("mpt", "causal", "prepend", None),
+        ("mpt", "causal", "prepend", 64),
         ("t5", "sequence to sequence", "prepend", None),
         ("pegasus", "sequence to sequence", "prepend", 64),
     ],
@@ -21,17 +21,21 @@ from mpt.backbones.describe import WORTH, bfloat16_speed_up, describe, lines
 def test_a_description_says_what_a_model_is_and_what_suits_it(
     name: str, kind: str, position: str, positions: int | None, tmp_path: Path
 ) -> None:
-    about = describe(str(tiny_models.save(name, tmp_path)), prompt=8, inputs=100, targets=4)
+    about = describe(str(tiny_models.save(name, tmp_path)), prompt=8, inputs=40, targets=4)
     assert (about.kind, about.position, about.positions) == (kind, position, positions)
     assert about.passes
     assert about.weights == sum(weight.numel() for weight in tiny_models.build(name).parameters())
-    inputs = 100 if positions is None else 52
-    assert about.tokens == (8, inputs, 4)
+    assert about.tokens == (8, 40, 4)
     assert about.memory["float32"].weights == 4 * about.weights
     assert about.memory["bfloat16"].fused < about.memory["float32"].fused
     text = "\n".join(lines(about))
     for said in (kind, f"suggested position   {position}", "check  passed", "GiB of it weights"):
         assert said in text
+
+
+def test_inputs_are_as_long_as_the_positions_allow(tmp_path: Path) -> None:
+    about = describe(str(tiny_models.save("qwen3", tmp_path)), prompt=8, inputs=500, targets=4)
+    assert about.tokens == (8, 52, 4)
 
 
 def test_bfloat16_is_suggested_only_where_it_was_measured_to_be_faster(
@@ -42,7 +46,7 @@ def test_bfloat16_is_suggested_only_where_it_was_measured_to_be_faster(
         monkeypatch.setattr("mpt.backbones.describe.bfloat16_speed_up", lambda *_, s=speed_up: s)
         about = describe(path, prompt=4)
         assert about.precision == precision
-        assert f"bfloat16 is {speed_up:.2f} × as fast here" in lines(about)[-1]
+        assert f"bfloat16 is {speed_up:.2f} × as fast" in lines(about)[-1]
 
 
 def test_the_measurement_is_a_ratio_of_two_times() -> None:
