@@ -144,6 +144,15 @@ def test_evaluation_and_generation_share_what_training_has_read(checkpoint: Path
         written = backbone.generate_ids(prompts, batch, 12, how)
         assert written == plain.generate_ids(prompts, batch, 12, how)
     assert len(read) == 3
+    for count, text in ((4, "new to evaluation"), (5, "new to generation")):
+        other = _batch(backbone, (text,), [0])
+        if count == 4:
+            backbone.greedy_tokens(prompts, other)
+        else:
+            backbone.generate_ids(prompts, other, 3)
+        assert len(read) == count
+        _step(backbone, other, prompts)
+        assert len(read) == count
 
 
 def test_the_room_is_kept_through_many_evaluations(checkpoint: Path) -> None:
