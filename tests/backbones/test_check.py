@@ -48,10 +48,10 @@ def test_the_suite_has_at_least_ten_architectures_of_both_kinds() -> None:
     assert tiny_models.SEQ2SEQ
 
 
-# In float32 the paths agree to rounding (measured: at most 4e-7). float64 is left to the contract:
+# In float32 the paths agree to rounding (measured: at most 2e-7). float64 is left to the contract:
 # eager attention makes its mask of float64's least number and its softmax in float32, which is NaN
 # for padding, and the self-check says so.
-@pytest.mark.parametrize(("dtype", "paths"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "paths"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3)])
 def test_every_architecture_passes_every_check(
     name: str, position: str, dtype: torch.dtype, paths: float
 ) -> None:
