@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from analysis.export_file import Exported
-from analysis.render import RENDERERS
-from mpt.cli.flags import Parser, number
-from mpt.errors import MptError
+from mpt.errors import MptError, UsageError
+
+from .export.file import Exported
+from .tables.render import RENDERERS
 
 
-class _Command(Parser):
-    """A parser of one command; argparse gives it its name."""
+class _Command(argparse.ArgumentParser):
+    """A parser whose errors are one line; no abbreviated flags."""
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(description)
-        self.prog = prog
-        self.formatter_class = argparse.HelpFormatter
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,29 +43,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> Parser:
-    parser = _Command("python -m analysis", "Tables, figures and exports, read from records.")
+def _parser() -> argparse.ArgumentParser:
+    parser = _Command("python -m analysis", "Tables, figures and exports of a database.")
     commands = parser.add_subparsers(
         required=True, metavar="report|arg|export", parser_class=_Command
     )
     _add_report(
         commands.add_parser(
             "report",
-            help="every table and figure of a results directory, as a static site",
+            help="every table and figure of a database, as a static site",
             description="Write index.html (opens from disk), report.md, and every table as "
             "Markdown, CSV and LaTeX.",
         )
     )
-    arg = commands.add_parser(
-        "arg",
-        help="ARG of scores from elsewhere",
-        description="Print the ARG over prompt tuning (method pt) of a CSV file with the columns "
-        "method,partition,backbone,task,seed,test.",
+    _add_arg(
+        commands.add_parser(
+            "arg",
+            help="ARG of a database, or of scores from elsewhere",
+            description="Print the ARG over prompt tuning of a database, or of a CSV file with "
+            "the columns method,partition,backbone,task,seed,test (prompt tuning is method pt).",
+        )
     )
-    arg.add_argument("--scores", required=True, type=Path, help="the file")
-    arg.add_argument("--partition", help="only this one (default: all of the file)")
-    arg.add_argument("--format", choices=tuple(RENDERERS), default="md", help="of the table")
-    arg.set_defaults(run=_arg)
     _add_exports(
         commands.add_parser(
             "export",
@@ -73,28 +74,49 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_report(parser: argparse.ArgumentParser) -> None:
+def _number(text: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
+    return value
+
+
+def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the flags that say which results are read."""
     add = parser.add_argument
-    add("--results", required=True, type=Path, metavar="DIR", help="results directory, only read")
+    add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
+    add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
+    add("--study", metavar="ID", help="only this study or protocol, by its first digits")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="where the report goes")
     add("--backbone", help="of the tables that show one model (default: T5-large if it was run)")
     for unit in ("steps", "samples"):
         add(
             f"--budget-{unit}",
-            type=number,
+            type=_number,
             metavar="N",
             help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
         )
-    add("--copy-records", action="store_true", help="make the report whole without DIR")
+    add("--copy-records", action="store_true", help="add the records of every point as JSON")
     add("--no-figures", action="store_true", help="tables only")
     parser.set_defaults(run=_report)
 
 
 def _report(flags: argparse.Namespace) -> int:
-    from analysis.report import ReportOptions, write_report
+    from .report.report import ReportOptions, write_report
 
     budgets = {"steps": flags.budget_steps, "examples": flags.budget_samples}
     options = ReportOptions(
+        store=flags.store,
+        study=flags.study,
         backbone=flags.backbone,
         budgets={unit: budget for unit, budget in budgets.items() if budget is not None},
         figures=not flags.no_figures,
@@ -110,16 +132,45 @@ def _report(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _add_arg(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser, required=False)
+    add = parser.add_argument
+    add("--scores", type=Path, metavar="FILE", help="a CSV file in place of a database")
+    add("--partition", help="only this one (default: all that are there)")
+    add("--format", choices=tuple(RENDERERS), default="md", help="of the table")
+    parser.set_defaults(run=_arg)
+
+
+def _arg(flags: argparse.Namespace) -> int:
+    from .paper.arg_table import arg_table
+    from .results.reading import load_results
+    from .tables.arg import recorded_methods, scored_methods
+
+    if (flags.scores is None) == (flags.results is None):
+        raise UsageError("arg reads one thing: give either --scores FILE or --results DIR")
+    if flags.scores is not None:
+        tables = [arg_table(scored_methods(flags.scores, flags.partition))]
+    else:
+        found = load_results(flags.results, store=flags.store, study=flags.study)
+        tables = [
+            arg_table(recorded_methods(section, flags.partition), section.label)
+            for section in found.sections
+        ]
+    sys.stdout.write("\n".join(map(RENDERERS[flags.format], tables)))
+    sys.stdout.flush()
+    return 0
+
+
 def _add_exports(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
         required=True, metavar="optuna|parquet|peft", parser_class=_Command
     )
     for name, about in (
         ("optuna", "the points of every search as trials; FILE ends in .db or .log (journal)"),
-        ("parquet", "every leaf as a row"),
+        ("parquet", "every run as a row"),
     ):
         kind = kinds.add_parser(name, help=about, description=f"Write {about}.")
-        kind.add_argument("--results", required=True, type=Path, metavar="DIR", help="only read")
+        _add_source(kind)
         kind.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new file")
         kind.set_defaults(run=_export, kind=name)
     peft = kinds.add_parser(
@@ -127,41 +178,36 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
         help="a prompt as an adapter of PEFT",
         description="Write a prompt as an adapter of PEFT.",
     )
-    peft.add_argument("prompt", type=Path, metavar="PROMPT", help="a .safetensors file of ours")
-    peft.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
-    peft.add_argument("--base-model", help="id or folder (default: what the records say)")
-    peft.add_argument("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
+    add = peft.add_argument
+    add("prompt", type=Path, metavar="PROMPT", help="a .safetensors file of ours")
+    add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    add("--results", type=Path, metavar="DIR", help="results that know the prompt (default: those "
+        "around it)")  # fmt: skip
+    add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
+    add("--base-model", help="id or folder (default: what the records say)")
+    add("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
     peft.set_defaults(run=_export_peft)
 
 
 def _export(flags: argparse.Namespace) -> int:
-    from analysis.export_optuna import export_optuna
-    from analysis.export_parquet import export_parquet
+    from .export.optuna_storage import export_optuna
+    from .export.parquet import export_parquet
 
     write = export_optuna if flags.kind == "optuna" else export_parquet
-    return _exported(write(flags.results, flags.out))
+    return _exported(write(flags.results, flags.out, store=flags.store, study=flags.study))
 
 
 def _export_peft(flags: argparse.Namespace) -> int:
-    from analysis.export_peft import export_peft
+    from .export.peft_adapter import Model, export_peft
 
-    return _exported(export_peft(flags.prompt, flags.out, flags.base_model, flags.kind))
+    model = Model(results=flags.results, store=flags.store, name=flags.base_model, kind=flags.kind)
+    return _exported(export_peft(flags.prompt, flags.out, model))
 
 
 def _exported(written: Exported) -> int:
     for problem in written.problems:
         print(f"ignored: {problem}", file=sys.stderr)
     print(f"{written.count} {written.what} → {written.path}")
-    return 0
-
-
-def _arg(flags: argparse.Namespace) -> int:
-    from analysis.arg import scored_methods
-    from analysis.arg_table import arg_table
-
-    table = arg_table(scored_methods(flags.scores, flags.partition))
-    sys.stdout.write(RENDERERS[flags.format](table))
-    sys.stdout.flush()
     return 0
 
 

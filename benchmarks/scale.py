@@ -1,18 +1,17 @@
-"""What a large search costs its driver: time and memory per leaf and per trial.
+"""What a large search costs its driver: time and memory per run and per trial.
 
     python benchmarks/scale.py [--sizes 100,1000] [--skip-tune]
 
-At every size N it writes the records of a search of N trajectories with one rung each (100 leaves
-a point, and 100 of the shared baseline), by the study, keys and record formats of the embedded
-search but with numbers out of nowhere and without forcing anything to the disk. Then, each in a
-fresh process:
+At every size N it writes a search of N trials with one rung each (100 runs a point, and 100 of the
+shared baseline) into a database, by the study and keys of the embedded search but with numbers out
+of nowhere. Then, each in a fresh process:
 
-    stock       compare the job with the records (what `--dry-run` and every start do)
-    standings   read, score and rank all points
-    costs       add up what the leaves behind them have cost
+    remaining   compare the job with the database (what `--dry-run` and every start do)
+    board       read, score and rank all points
+    costs       add up what the runs behind them have cost
     finished    a search with nothing left to do, from start to exit code
-    trials      the same search without its point records, through Ray Tune on two workers that are
-                used again; a trial does nothing but put its point record in its place
+    trials      the same search without its points, through Ray Tune on two workers that are used
+                again; a trial does nothing but store its point
 
 and prints time and growth of memory per unit. The last column is the time per unit at the largest
 size over that at the smallest: 1.0 is flat.
@@ -35,26 +34,27 @@ from measuring import in_a_process, machine, peak, reset_peak
 from rich.console import Console
 
 from mpt.config import UpstreamConfig
-from mpt.provenance import provenance
-from mpt.records import SCHEMA, LeafStore, leaf_key, make_leaf
+from mpt.keys import digest
 from mpt.search import run as run_module
 from mpt.search.cost.plan import Rates
 from mpt.search.display.display import Display
-from mpt.search.job import Execution, SearchJob, courses_of
+from mpt.search.job import Execution, SearchJob
+from mpt.search.leaderboard import Leaderboard, ranked
+from mpt.search.remaining import remaining_work
 from mpt.search.run import run_search
-from mpt.search.standing import Standings, ranked
-from mpt.search.stock import take_stock
-from mpt.storage import digest, seal
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import Database, open_results
+from mpt.store.records import Cost, Point, Run
 from mpt.study.presets import load_study
-from mpt.study.spaces import Trajectory
+from mpt.study.record import study_record
+from mpt.study.specs import PromptTuningConfig, UpstreamSpec, settings_of, trials_of
 from mpt.study.study import Study, StudyPlan, open_study, plan_study
-from mpt.trial.objective import Pack, baseline_packs, leaf_identity, leaf_table
-from mpt.trial.points import point_identity, point_labels
+from mpt.trial.origin import now, origin_of
+from mpt.trial.runs import PlannedRun, RunPack, baseline_packs, keys_of, upstream_key
+from mpt.trial.store import TrialStore
+from mpt.trial.trial import finish_point
 
 RUNG = 100
-
-WAITING = "points-to-come"
-"""Point records, each in a folder named by its trajectory, until a trial puts it in its place."""
 
 Measured = dict[str, tuple[float, int, int]]
 """What → (seconds, bytes of growth, units)."""
@@ -63,7 +63,7 @@ Measured = dict[str, tuple[float, int, int]]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", default="100,1000", help="numbers of trajectories")
+    parser.add_argument("--sizes", default="100,1000", help="numbers of trials")
     parser.add_argument("--skip-tune", action="store_true", help="leave out the trials")
     flags = parser.parse_args()
     sizes = [int(word) for word in flags.sizes.split(",")]
@@ -77,15 +77,15 @@ def main() -> None:
 
 def measure(folder: Path, size: int, *, tune: bool) -> Measured:
     """Return what everything costs at one size."""
-    print(f"{size} trajectories: writing records", file=sys.stderr)
-    leaves = in_a_process(write_records, folder, size)
-    if not isinstance(leaves, int):
-        raise SystemExit(f"records at {size}: {leaves}")
+    print(f"{size} trials: writing the database", file=sys.stderr)
+    runs = in_a_process(write_results, folder, size)
+    if not isinstance(runs, int):
+        raise SystemExit(f"results at {size}: {runs}")
     found: Measured = {}
     works: dict[str, tuple[Callable[..., Any], int]] = {
-        "stock": (stock, leaves),
-        "standings": (standings, leaves),
-        "costs": (costs, leaves),
+        "remaining": (remaining, runs),
+        "board": (board, runs),
+        "costs": (costs, runs),
         "finished": (finished, size),
     }
     if tune:
@@ -110,29 +110,27 @@ def show(tables: dict[int, Measured]) -> None:
             seconds, grown, units = tables[size][name]
             times.append(seconds / units)
             cells += f"{1e3 * seconds / units:>14.3f}{grown / 1e3 / units:>14.2f}"
-        unit = "leaf" if name in ("stock", "standings", "costs") else "trial"
+        unit = "run" if name in ("remaining", "board", "costs") else "trial"
         print(f"{name:<12}{unit:<8}{cells}{times[-1] / times[0]:>12.2f}")
 
 
-# --- the records ---------------------------------------------------------------------------------
+# --- the results ---------------------------------------------------------------------------------
 
 
 def job_of(folder: Path, size: int) -> SearchJob:
-    """Return a search of `size` trajectories on the embedded study with four downstream rates."""
+    """Return a search of `size` trials on the embedded study with four downstream rates."""
     config = load_study("embedded")
     config = dataclasses.replace(
         config, downstream=dataclasses.replace(config.downstream, lrs=(0.5, 0.4, 0.3, 0.2))
     )
-    trajectories = [
-        Trajectory(
+    specs = [
+        UpstreamSpec(
             config=UpstreamConfig(inner_lr=1e-4 * (number + 1), outer_lr=0.3), rungs=(RUNG,)
         )
         for number in range(size)
     ]
     return SearchJob(
-        courses=courses_of(plan_study(config), trajectories),
-        results=folder / "results",
-        title="synthetic",
+        trials=trials_of(plan_study(config), specs), results=folder / "results", title="synthetic"
     )
 
 
@@ -148,62 +146,69 @@ def opener() -> Callable[[StudyPlan], Study]:
     return of
 
 
-def write_records(folder: Path, size: int) -> int:
-    """Write the records of a finished search; return how many leaves they are."""
+def write_results(folder: Path, size: int) -> int:
+    """Write a finished search; return how many runs it has."""
     job = job_of(folder, size)
     study = opener()(job.plans[0])
-    store, rng = LeafStore(job.results), np.random.default_rng(0)
+    rng, record = np.random.default_rng(0), study_record(study)
     baseline = baseline_packs(study)
-    written = write_leaves(store, baseline, rng)
-    points = store.disk.root / "points"
-    points.mkdir()
-    for number, course in enumerate(job.courses):
-        packs = list(packs_from(study, baseline, digest(number)))
-        written += write_leaves(store, packs, rng)
-        key = study.trajectory_key(course.trajectory.config)
-        identity = point_identity(study, key, RUNG)
-        point = {
-            "schema": SCHEMA,
-            "key": leaf_key(identity),
-            "identity": identity,
-            **point_labels(study, course.trajectory.config.method),
-            "config": dataclasses.asdict(course.trajectory.config),
-            "steps": RUNG,
-            "trajectory": key,
-            "prompt": digest(number),
-            "leaves": leaf_table(packs),
-            "baseline": leaf_table(baseline),
-            "status": "ok",
-            "note": "",
-            "cost": {"steps": RUNG, "examples": 800, "tokens": 9000, "seconds": 30.0},
-            "provenance": provenance(),
-        }
-        (points / f"{point['key']}.json").write_bytes(seal(point))
+    with open_results(job.results) as database:
+        database.add_study(record)
+        written = write_runs(database, baseline, rng)
+        finish_point(record.key, PromptTuningConfig(), "", baseline, TrialStore(database))
+        for number, trial in enumerate(job.trials):
+            packs = list(packs_from(baseline, digest(number)))
+            written += write_runs(database, packs, rng)
+            database.add_point(
+                Point(
+                    study=record.key,
+                    method="maml",
+                    settings=settings_of(trial.upstream.config),
+                    steps=RUNG,
+                    upstream=upstream_key(study, trial.upstream.config),
+                    prompt=digest(number),
+                    runs=tuple(keys_of(packs)),
+                    cost=Cost(steps=RUNG, examples=800, tokens=9000, seconds=30.0),
+                    provenance=origin_of(),
+                    created=now(),
+                )
+            )
     return written
 
 
-def packs_from(study: Study, baseline: list[Pack], prompt: str) -> Iterator[Pack]:
+def packs_from(baseline: list[RunPack], prompt: str) -> Iterator[RunPack]:
     """Yield the packs of a prompt that is known by its digest only."""
     for pack in baseline:
-        runs = []
-        for run in pack.runs:
-            identity = leaf_identity(study, run.task, prompt, run.lr)
-            runs.append(dataclasses.replace(run, identity=identity, key=leaf_key(identity)))
-        yield Pack(pack.task, tuple(runs))
+        runs = [
+            PlannedRun(
+                run.task, run.lr, run.prompt, dataclasses.replace(run.identity, init=prompt)
+            )
+            for run in pack.runs
+        ]
+        yield RunPack(pack.task, tuple(runs))
 
 
-def write_leaves(store: LeafStore, packs: list[Pack], rng: np.random.Generator) -> int:
-    """Write leaves of the usual size, without the care that a kill would ask for."""
-    cost = {"steps": 200, "examples": 800, "tokens": 9000, "seconds": 3.0}
-    runs = [run for pack in packs for run in pack.runs]
-    for run in runs:
+def write_runs(database: Database, packs: list[RunPack], rng: np.random.Generator) -> int:
+    """Write runs of the usual size."""
+    runs = []
+    for run in (run for pack in packs for run in pack.runs):
         dev, test = map(float, rng.random(2))
-        curve = [[20 * step, *map(float, rng.random(2))] for step in range(10)]
-        result = {"dev": dev, "test": test, "best_step": 20, "curve": curve, "status": "ok"}
-        leaf = make_leaf(run.identity, {**result, "stopped": None}, cost, provenance())
-        path = store.folder / run.key[:2] / f"{run.key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(seal(leaf))
+        points = ((20 * step, *map(float, rng.random(2))) for step in range(10))
+        curve = tuple((step, one, other) for step, one, other in points)
+        runs.append(
+            Run(
+                identity=run.identity,
+                dev=dev,
+                test=test,
+                best_step=20,
+                curve=curve,
+                status="ok",
+                cost=Cost(steps=200, examples=800, tokens=9000, seconds=3.0),
+                provenance=origin_of(),
+                created=now(),
+            )
+        )
+    database.add_runs(runs)
     return len(runs)
 
 
@@ -218,26 +223,30 @@ def timed(work: Callable[[], Any]) -> tuple[float, int]:
     return time.perf_counter() - began, peak("cpu") - before
 
 
-def stock(folder: Path, size: int) -> tuple[float, int]:
-    """Measure taking stock."""
+def remaining(folder: Path, size: int) -> tuple[float, int]:
+    """Measure comparing the job with the database."""
     job, studies = job_of(folder, size), opener()
     studies(job.plans[0])
-    return timed(lambda: take_stock(job, studies))
+    with open_results(job.results, read_only=True) as database:
+        store, files = TrialStore(database), Artifacts(job.files)
+        return timed(lambda: remaining_work(job.trials, studies, store, files))
 
 
-def standings(folder: Path, size: int) -> tuple[float, int]:
+def board(folder: Path, size: int) -> tuple[float, int]:
     """Measure reading, scoring and ranking all points."""
     job, studies = job_of(folder, size), opener()
     studies(job.plans[0])
-    return timed(lambda: ranked(Standings(job, studies, read_only=True).entries()))
+    with open_results(job.results, read_only=True) as database:
+        return timed(lambda: ranked(Leaderboard(job, studies, database).entries()))
 
 
 def costs(folder: Path, size: int) -> tuple[float, int]:
     """Measure adding up the costs."""
     job, studies = job_of(folder, size), opener()
-    read = Standings(job, studies, read_only=True)
-    entries = read.entries()
-    return timed(lambda: read.leaf_costs(entries))
+    with open_results(job.results, read_only=True) as database:
+        read = Leaderboard(job, studies, database)
+        entries = read.entries()
+        return timed(lambda: read.run_costs(entries))
 
 
 def silent(job: SearchJob) -> Display:
@@ -263,67 +272,79 @@ def trials(folder: Path, size: int) -> tuple[float, int]:
     from mpt.search.ray import tuning
 
     job = job_of(folder, size)
-    points = job.results / "points"
-    for path in list(points.iterdir()):
-        key = path.read_text().rpartition('"trajectory":"')[2].partition('"')[0]
-        (job.results / WAITING / key).mkdir(parents=True)
-        path.rename(job.results / WAITING / key / path.name)
+    with open_results(job.results, read_only=True) as database:
+        points = {point.upstream: point for point in database.points() if point.upstream}
+    path = job.results / "mpt.db"
+    bare = dataclasses.replace(job, results=folder / "bare")
+    with open_results(bare.results) as new, open_results(path.parent, read_only=True) as old:
+        runs = old.runs([key for point in old.points() for key in point.runs])
+        new.add_study(old.studies()[0])
+        new.add_runs(list(runs.values()))
+        for point in old.points():
+            if not point.upstream:
+                new.add_point(point)
     measured: list[tuple[float, int]] = []
-    real = tuning.tune_trials
+    real = tuning.Session.run
 
-    def measuring(*arguments: Any) -> None:
-        measured.append(timed(lambda: real(*arguments)))
+    def measuring(session: Any, slots: int) -> None:
+        measured.append(timed(lambda: real(session, slots)))
 
     changes: list[tuple[Any, str, Any]] = [
-        (tuning, "tune_trials", measuring),
-        (tuning, "SearchTrial", idle_trial()),
-        (run_module, "_probe", lambda *_: Rates(steps={}, leaves={}, start_s=0.0)),
+        (tuning.Session, "run", measuring),
+        (tuning, "SearchTrial", idle_trial(points)),
+        (run_module, "_probe", lambda *_: Rates(steps={}, runs={}, start_s=0.0)),
     ]
     for module, name, value in changes:
         setattr(module, name, value)
-    code = run_search(job, Execution(workers=2), display=silent(job))
+    code = run_search(bare, Execution(workers=2), display=silent(bare))
     assert code == 0, f"the search ended with {code}"
     return measured[0]
 
 
-def idle_trial() -> Any:
-    """Return a trial that puts its point record in its place and reports that it has landed."""
+def idle_trial(points: dict[str, Point]) -> Any:
+    """Return a trial that stores its point and reports that it has landed."""
     from ray import tune
 
-    waiting, rung = WAITING, RUNG  # the class travels to workers that know no benchmarks
+    rung = RUNG  # the class travels to workers that know no benchmarks
 
     class IdleTrial(tune.Trainable):
         @classmethod
         def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
             return tune.PlacementGroupFactory([{"CPU": 1}])
 
-        def setup(self, config: dict[str, Any]) -> None:
-            self.now = config
+        def setup(self, config: dict[str, Any], context: Any = None) -> None:
+            self.now, self.context, self.store = config, context, context.store()
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.now = new_config
             return True
 
         def step(self) -> dict[str, Any]:
-            trial, results = self.now["trial"], self.now["results"]
-            (point,) = (results / waiting / trial["key"]).iterdir()
-            point.rename(results / "points" / point.name)
+            name = self.context.groups[self.now["trial"]].specs[0].name
+            point = points[self.context.keys[name]]
+            self.store.add_point(point)
             return {
-                "index": trial["index"],
                 "steps": rung,
                 "score": 0.0,
-                "rung_scores": {str(rung): 0.0},
-                "landed": [rung],
-                "leaves": 0,
-                "tuning": None,
+                "best": 0.0,
+                "arg": 0.0,
+                "arg_low": 0.0,
+                "arg_high": 0.0,
+                "rung": 1.0,
+                "rung_steps": rung,
+                "landed": [point.key],
+                "runs": 0,
+                "waiting": False,
+                "owner": point.upstream,
+                "queue": None,
                 "stopped": None,
                 "problems": [],
                 "failure": None,
                 "done": True,
             }
 
-        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-            return {}
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            pass
 
         def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
             pass

@@ -8,12 +8,12 @@ Both sides score the same points of MAML's grid on the embedded model and gym:
             are tuned anew for every point, each run by Hugging Face's own model, loss and
             Adafactor, and the model's own `generate` writes the text of every dev and test row
     ours    steps are rungs of one trajectory, the baselines are shared, runs are packed, and one
-            teacher-forced pass replaces what generation it can; leaves, points and checkpoints are
+            teacher-forced pass replaces what generation it can; runs, points and checkpoints are
             written to disk as in a real search
 
 An upstream step is the same on both sides (`meta_step.py` compares those), and so are data, data
-order and starting prompts, so that the numbers must be too: dev and test score of every leaf, and
-every ARG. They are compared leaf by leaf; float32 rounding may flip an arg-max now and then, which
+order and starting prompts, so that the numbers must be too: dev and test score of every run, and
+every ARG. They are compared run by run; float32 rounding may flip an arg-max now and then, which
 in float64 it does not (`--dtype float64`).
 
 Two ways to count, in neither of which a side pays for Ray:
@@ -27,7 +27,7 @@ Two ways to count, in neither of which a side pays for Ray:
                             ours, then plain. Only a quiet machine gives a ratio that means
                             anything: the load average is printed before, between and after
                             (in float32 N threads round otherwise than one, upstream too, so fewer
-                            leaves agree than in CPU seconds)
+                            runs agree than in CPU seconds)
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ from search_sides import PARTS, Plain, Side
 from mpt.backbones import load_backbone
 from mpt.backbones.load import PACKAGED_WEIGHTS
 from mpt.study.presets import load_study
-from mpt.study.spaces import Trajectory, load_space
+from mpt.study.spaces import load_space
+from mpt.study.specs import UpstreamSpec
 from mpt.study.study import Study, open_study, plan_study
 
 SAME = 1e-9
@@ -61,11 +62,11 @@ SAME = 1e-9
 class Agreement:
     """Whether two sides gave the same numbers."""
 
-    leaves: int
+    runs: int
     equal: int
     """Leaves whose dev and test score are both within `SAME`."""
     largest: float
-    """Largest difference of a leaf's score, a fraction."""
+    """Largest difference of a run's score, a fraction."""
     args: dict[str, tuple[float | None, float | None]]
     """Point → ARG in % (plain, ours); None where there is none."""
 
@@ -154,15 +155,15 @@ def open_embedded(quick: bool, dtype: torch.dtype) -> Study:
     return study
 
 
-def embedded_grid(quick: bool) -> list[Trajectory]:
+def embedded_grid(quick: bool) -> list[UpstreamSpec]:
     """Return MAML's grid for the embedded model, at full or at quick sizes."""
     grid = load_space("maml", "embedded").grid()
     return [dataclasses.replace(one, rungs=(1, 2, 4)) for one in grid] if quick else grid
 
 
-def first_points(grid: Sequence[Trajectory], points: int) -> list[Trajectory]:
+def first_points(grid: Sequence[UpstreamSpec], points: int) -> list[UpstreamSpec]:
     """Return the first trajectories of a grid, the last one cut, with this many points in all."""
-    chosen: list[Trajectory] = []
+    chosen: list[UpstreamSpec] = []
     for one in grid:
         rungs = one.rungs[: max(0, points - count(chosen))]
         if rungs:
@@ -170,14 +171,14 @@ def first_points(grid: Sequence[Trajectory], points: int) -> list[Trajectory]:
     return chosen
 
 
-def count(trajectories: Sequence[Trajectory]) -> int:
+def count(trajectories: Sequence[UpstreamSpec]) -> int:
     """Return the points of some trajectories."""
     return sum(len(one.rungs) for one in trajectories)
 
 
 def compare(
     study: Study,
-    trajectories: Sequence[Trajectory],
+    trajectories: Sequence[UpstreamSpec],
     folder: Path,
     checkpoint: Path = PACKAGED_WEIGHTS / "t5",
     eval_batch: int = 8,
@@ -198,7 +199,7 @@ def compare(
     return plain, ours
 
 
-def by_the_clock(plain: Plain, ours: Crew, trajectories: Sequence[Trajectory]) -> None:
+def by_the_clock(plain: Plain, ours: Crew, trajectories: Sequence[UpstreamSpec]) -> None:
     """Run both sides, one after the other: each has the whole machine. Print the load between."""
     ours.score(trajectories)
     print(f"ours has ended; {machine('cpu')}")
@@ -223,14 +224,14 @@ def table(plain: Side, ours: Side) -> str:
 
 def agreement(plain: Side, ours: Side) -> Agreement:
     """Compare the numbers of two sides that scored the same points."""
-    if plain.leaves.keys() != ours.leaves.keys() or plain.args.keys() != ours.args.keys():
+    if plain.runs.keys() != ours.runs.keys() or plain.args.keys() != ours.args.keys():
         raise RuntimeError("the sides did not score the same points")
     apart = [
-        max(abs(a - b) for a, b in zip(scores, ours.leaves[key], strict=True))
-        for key, scores in plain.leaves.items()
+        max(abs(a - b) for a, b in zip(scores, ours.runs[key], strict=True))
+        for key, scores in plain.runs.items()
     ]
     return Agreement(
-        leaves=len(apart),
+        runs=len(apart),
         equal=sum(difference <= SAME for difference in apart),
         largest=max(apart),
         args={name: (arg, ours.args[name]) for name, arg in plain.args.items()},
@@ -240,7 +241,7 @@ def agreement(plain: Side, ours: Side) -> Agreement:
 def describe(found: Agreement) -> str:
     """Return the agreement in words."""
     lines = [
-        f"\nsame numbers: {found.equal} of {found.leaves} leaves have the same dev and test score "
+        f"\nsame numbers: {found.equal} of {found.runs} runs have the same dev and test score "
         f"(to {SAME:g}); largest difference {found.largest:.3g}",
         f"{'point':42}  {'ARG plain':>9}  {'ours':>9}",
     ]
@@ -254,7 +255,7 @@ def _percent(arg: float | None) -> str:
 
 
 def full_grid(
-    plain: Side, ours: Side, done: Sequence[Trajectory], grid: Sequence[Trajectory]
+    plain: Side, ours: Side, done: Sequence[UpstreamSpec], grid: Sequence[UpstreamSpec]
 ) -> tuple[str, float]:
     """Return what the whole grid costs by the measured rates, in words and as a ratio."""
     (slow, first), (fast, second) = (_projected(side, done, grid) for side in (plain, ours))
@@ -263,7 +264,7 @@ def full_grid(
 
 
 def _projected(
-    side: Side, done: Sequence[Trajectory], grid: Sequence[Trajectory]
+    side: Side, done: Sequence[UpstreamSpec], grid: Sequence[UpstreamSpec]
 ) -> tuple[float, str]:
     """Return the seconds of a grid on one side, and how they come about.
 

@@ -1,4 +1,4 @@
-"""Our side of `search_cost.py`: trajectories as a search's workers do them, one or several."""
+"""Our side of `search_cost.py`: trials as a search's workers do them, one or several."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ import torch
 from search_sides import PARTS, Timed, point_name
 
 from mpt.downstream.evaluation import Evaluator
-from mpt.records import LeafStore, PointStore, leaf_key
-from mpt.study.spaces import Trajectory
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import open_results
+from mpt.store.records import BASELINE, point_key
+from mpt.study.record import study_record
+from mpt.study.specs import TrialSpec, UpstreamSpec, baseline_trials
 from mpt.study.study import Study
-from mpt.trial.objective import baseline_packs, packs_of, score_point
-from mpt.trial.points import point_identity
-from mpt.trial.rungs import load_rung
-from mpt.trial.trajectory import TrajectoryWork
+from mpt.trial.files import load_rung
+from mpt.trial.opening import open_trial
+from mpt.trial.runs import baseline_packs, learned_packs, upstream_key
+from mpt.trial.store import TrialStore
 from mpt.upstream.engine import UpstreamRun
 
 WAITING = "waiting"
@@ -32,11 +35,11 @@ START_S = 600
 
 
 class Ours(Timed):
-    """Trajectories with rungs, shared baselines, packs and one-pass evaluation, on disk.
+    """Trajectories with rungs, shared baselines, packs and one-pass evaluation, in a database.
 
     Args:
         study: what is scored.
-        results: folder for the records.
+        results: folder of the database.
         clock: what to take seconds from.
     """
 
@@ -47,10 +50,12 @@ class Ours(Timed):
     ):
         super().__init__(clock)
         self._study, self._results = study, results
-        self._baseline = baseline_packs(study)
+        self._database = open_results(results)
+        self._store, self._files = TrialStore(self._database), Artifacts(str(results))
+        self._store.add_study(study_record(study))
         self._at_baselines = False
 
-    def steps(self, trajectory: Trajectory) -> int:
+    def steps(self, trajectory: UpstreamSpec) -> int:
         """Return the steps of the longest: the others are passed on the way."""
         return max(trajectory.rungs)
 
@@ -58,30 +63,32 @@ class Ours(Timed):
         """Return one tuning for all."""
         return 1
 
-    def points(self, trajectory: Trajectory) -> Iterator[None]:
+    def points(self, trajectory: UpstreamSpec) -> Iterator[None]:
         """Score the points and read their numbers; yield after each."""
-        for steps in self.work(trajectory):
+        for spec in baseline_trials(self._study.plan):
+            self.work(spec)
+        self.work(TrialSpec(plan=self._study.plan, upstream=trajectory))
+        for steps in trajectory.rungs:
             self.read(trajectory, steps)
             yield
 
-    def work(self, trajectory: Trajectory) -> Iterator[int]:
-        """Score the points as a search's worker does; yield the steps of each when it is there."""
-        work = TrajectoryWork(self._study, trajectory, self._results)
-        for steps in trajectory.rungs:
-            # All that is not upstream, evaluation or baseline: steps, tables, records.
-            with self.timed("training"), self._watched(), work.hold():
-                while str(steps) not in work.progress.rung_scores:
-                    work.unit()
-            yield steps
+    def work(self, spec: TrialSpec) -> None:
+        """Do a trial as a search's worker does; what is stored already is left alone."""
+        trial = open_trial([self._study], [spec], self._store, self._files)
+        self._at_baselines = spec.method == BASELINE
+        # All that is not upstream, evaluation or baseline: steps, tables, the database.
+        part = "baselines" if self._at_baselines else "training"
+        with self.timed(part), self._watched():
+            for _ in trial.units():
+                continue
+        self._at_baselines = False
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Time upstream learning, evaluation and baselines wherever they are called."""
+        """Time upstream learning and evaluation wherever they are called."""
         watched = (
             (UpstreamRun, "advance", self._timing("upstream")),
             (Evaluator, "scores", self._timing("evaluation")),
-            (TrajectoryWork, "_claim_baseline", self._baseline_timing),
-            (TrajectoryWork, "_finish_baseline", self._baseline_timing),
         )
         with contextlib.ExitStack() as stack:
             for kind, method, timing in watched:
@@ -101,42 +108,32 @@ class Ours(Timed):
 
         return around
 
-    def _baseline_timing(self, method: Any) -> Any:
-        def timed(*arguments: Any, **named: Any) -> Any:
-            with self.timed("baselines"):
-                self._at_baselines = True
-                try:
-                    return method(*arguments, **named)
-                finally:
-                    self._at_baselines = False
-
-        return timed
-
-    def read(self, trajectory: Trajectory, steps: int) -> None:
-        """Take the numbers of a point from its records."""
-        key = self._study.trajectory_key(trajectory.config)
-        store = LeafStore(self._results, read_only=True)
-        points = PointStore(self._results, read_only=True)
-        rung = load_rung(self._results, key, steps)
-        point = points.get(leaf_key(point_identity(self._study, key, steps)))
-        if rung is None or point is None:
-            raise RuntimeError(f"{point_name(trajectory, steps)} diverged; take another point")
-        name = point_name(trajectory, steps)
-        own = packs_of(self._study, lambda _: rung.prompt)
-        for owner, packs in ((name, own), (f"baseline of {name}", self._baseline)):
-            for pack in packs:
-                for run in pack.runs:
-                    leaf = store.get(run.key)
-                    assert leaf is not None
-                    scores = leaf["result"]["dev"], leaf["result"]["test"]
-                    self.leaves[owner, pack.task, run.task.seed, run.lr] = scores
-        gain = score_point(point, store).gain
+    def read(self, trajectory: UpstreamSpec, steps: int) -> None:
+        """Take the numbers of a point from the database."""
+        study, name = self._study, point_name(trajectory, steps)
+        upstream = upstream_key(study, trajectory.config)
+        device = study.backbone.device
+        rung = load_rung(self._store, self._files, upstream, steps, device)
+        if rung is None:
+            raise RuntimeError(f"{name} diverged; take another point")
+        owners = ((name, learned_packs(study, rung.prompt)), (f"baseline of {name}", None))
+        for owner, packs in owners:
+            runs = [run for pack in packs or baseline_packs(study) for run in pack.runs]
+            stored = self._database.runs([run.key for run in runs])
+            for run in runs:
+                found = stored[run.key]
+                assert found.dev is not None
+                assert found.test is not None
+                place = owner, run.task.name, run.task.seed, run.lr
+                self.runs[place] = found.dev, found.test
+        score = self._store.score(point_key(study_record(study).key, upstream, steps))
+        gain = None if score is None else score.gain
         self.args[name] = None if gain is None else gain.arg_of_defined
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A trajectory in the hands of a worker."""
+    """A trial in the hands of a worker."""
 
     began: float
     """By a clock that all processes of the machine share."""
@@ -148,12 +145,12 @@ class Shift:
 class Crew(Ours):
     """Several workers that share the points as a search's do: one process and one thread each.
 
-    A worker takes the next trajectory when it has finished one, and baselines that nobody else
-    has. The clock runs from when all of them have opened the study until the last is through.
+    A worker takes the next trial when it has finished one, those of the baselines first. The clock
+    runs from when all of them have opened the study until the last is through.
 
     Args:
         study: what is scored.
-        results: folder for the records.
+        results: folder of the database.
         opener: opens the same study in a worker; it is pickled.
         workers: how many.
     """
@@ -165,13 +162,16 @@ class Crew(Ours):
         self._opener, self.workers = opener, workers
         self.seconds[WAITING] = 0.0
 
-    def score(self, trajectories: Sequence[Trajectory]) -> None:
+    def score(self, trajectories: Sequence[UpstreamSpec]) -> None:
         """Score the points of the trajectories, and then read their numbers."""
+        plan = self._study.plan
+        specs = [TrialSpec(plan=plan, upstream=trajectory) for trajectory in trajectories]
         context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-        count = min(self.workers, len(trajectories))
+        trials = [*baseline_trials(plan), *specs]
+        count = min(self.workers, len(trials))
         initial = (self._opener, self._results, context.Barrier(count))
         with ProcessPoolExecutor(count, context, _start, initial) as pool:
-            shifts = list(pool.map(_shift, trajectories))
+            shifts = list(pool.map(_shift, trials))
         self.seconds = shares(shifts, self.workers)
         for trajectory in trajectories:
             for steps in trajectory.rungs:
@@ -197,10 +197,9 @@ def _start(opener: Callable[[], Study], results: Path, together: Any) -> None:
     together.wait(START_S)
 
 
-def _shift(trajectory: Trajectory) -> Shift:
-    """Do a trajectory."""
+def _shift(spec: TrialSpec) -> Shift:
+    """Do a trial."""
     before, began = dict(_worker.seconds), time.perf_counter()
-    for _ in _worker.work(trajectory):
-        continue
+    _worker.work(spec)
     ended = time.perf_counter()
     return Shift(began, ended, {part: _worker.seconds[part] - before[part] for part in PARTS})

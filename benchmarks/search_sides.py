@@ -20,16 +20,16 @@ from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
 from mpt.seeds import numpy_generator
-from mpt.study.spaces import Trajectory
+from mpt.study.specs import UpstreamSpec
 from mpt.study.study import Study
-from mpt.trial.objective import Pack, PackRun, baseline_packs, packs_of
+from mpt.trial.runs import PlannedRun, RunPack, baseline_packs, learned_packs
 from mpt.upstream.engine import UpstreamRun
 
 PARTS = ("upstream", "training", "evaluation", "baselines")
 """Upstream learning; downstream training and evaluation of the points' own runs; all of the
 baselines' runs, waiting for another worker's included."""
 
-LeafName = tuple[str, str, int, float]
+RunName = tuple[str, str, int, float]
 """Point (or "baseline of" it), task, data seed, learning rate."""
 
 
@@ -41,15 +41,15 @@ class Side(Protocol):
     """Processes that share the points; with one, every second of `seconds` is a second's work."""
     seconds: dict[str, float]
     """Part → what it took, a worker on average; the parts add up to `total`."""
-    leaves: dict[LeafName, tuple[float, float]]
-    """(dev, test) of every leaf."""
+    runs: dict[RunName, tuple[float, float]]
+    """(dev, test) of every run."""
     args: dict[str, float | None]
     """Point → ARG in % over the tasks that have one."""
 
-    def points(self, trajectory: Trajectory) -> Iterator[None]:
+    def points(self, trajectory: UpstreamSpec) -> Iterator[None]:
         """Score the points of a trajectory; yield after each."""
 
-    def steps(self, trajectory: Trajectory) -> int:
+    def steps(self, trajectory: UpstreamSpec) -> int:
         """Return the upstream steps that the points of a trajectory take."""
 
     def baselines(self, points: int) -> int:
@@ -72,7 +72,7 @@ class Timed:
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.leaves: dict[LeafName, tuple[float, float]] = {}
+        self.runs: dict[RunName, tuple[float, float]] = {}
         self.args: dict[str, float | None] = {}
 
     @property
@@ -90,7 +90,7 @@ class Timed:
             self.seconds[part] += self._clock() - started - (self.total - before)
 
 
-def point_name(trajectory: Trajectory, steps: int) -> str:
+def point_name(trajectory: UpstreamSpec, steps: int) -> str:
     """Return a point's readable name."""
     return f"{trajectory.name}-steps{steps}"
 
@@ -121,7 +121,7 @@ class Plain(Timed):
         model: Any = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype)
         self._model = model.eval().requires_grad_(False)
 
-    def steps(self, trajectory: Trajectory) -> int:
+    def steps(self, trajectory: UpstreamSpec) -> int:
         """Return the steps of every point, each from the start."""
         return sum(trajectory.rungs)
 
@@ -129,13 +129,13 @@ class Plain(Timed):
         """Return a tuning for every point."""
         return points
 
-    def points(self, trajectory: Trajectory) -> Iterator[None]:
+    def points(self, trajectory: UpstreamSpec) -> Iterator[None]:
         """Score the points, each from nothing; yield after each."""
         for steps in trajectory.rungs:
             name = point_name(trajectory, steps)
             with self.timed("upstream"):
                 prompt = _upstream(self._study, trajectory, steps)
-            own = packs_of(self._study, lambda _, prompt=prompt: prompt)  # type: ignore[misc]
+            own = learned_packs(self._study, prompt)
             method = self._tune(name, own, "training", "evaluation")
             before = baseline_packs(self._study)
             baseline = self._tune(f"baseline of {name}", before, "baselines", "baselines")
@@ -143,15 +143,15 @@ class Plain(Timed):
             yield
 
     def _tune(
-        self, name: str, packs: Sequence[Pack], training: str, evaluation: str
+        self, name: str, packs: Sequence[RunPack], training: str, evaluation: str
     ) -> dict[str, dict[int, float]]:
         """Return task → data seed → test score of the learning rate that is best on dev."""
         scores: dict[str, dict[int, float]] = {}
         for pack in packs:
             tried: dict[int, list[Candidate]] = {}
             for run in pack.runs:
-                dev, test = self._leaf(run, training, evaluation)
-                self.leaves[name, pack.task, run.task.seed, run.lr] = dev, test
+                dev, test = self._run(run, training, evaluation)
+                self.runs[name, pack.task, run.task.seed, run.lr] = dev, test
                 tried.setdefault(run.task.seed, []).append(
                     Candidate(lr=run.lr, dev=dev, test=test)
                 )
@@ -159,7 +159,7 @@ class Plain(Timed):
             scores[pack.task] = {seed: one.test for seed, one in best.items() if one is not None}
         return scores
 
-    def _leaf(self, run: PackRun, training: str, evaluation: str) -> tuple[float, float]:
+    def _run(self, run: PlannedRun, training: str, evaluation: str) -> tuple[float, float]:
         """Tune one prompt; return the best dev score and its prompt's test score."""
         config, task, root = self._study.config, run.task, self._study.config.train_seed
         down, pad = config.downstream, int(self._model.config.pad_token_id)
@@ -192,7 +192,7 @@ class Plain(Timed):
         return self._study.backbone.encode_rows(task.name, examples, self._study.config.text)
 
 
-def _upstream(study: Study, trajectory: Trajectory, steps: int) -> Tensor:
+def _upstream(study: Study, trajectory: UpstreamSpec, steps: int) -> Tensor:
     """Return the prompt after this many upstream steps from the start."""
     config = study.config
     settings = (trajectory.config, config.prompt, config.text, config.train_seed)

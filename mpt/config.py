@@ -12,9 +12,39 @@ from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 METHODS = ("maml", "fomaml", "reptile", "multitask")
+"""The paper's upstream methods."""
+OWN_METHODS = ("path",)
+"""Upstream methods beside them."""
+_REGISTERED: list[str] = []
+_WITHOUT_INNER = {"multitask", "prompt_tuning", "fine_tuning"}
+
+
+def known_methods() -> tuple[str, ...]:
+    """Return the names of all upstream methods, registered ones last."""
+    return (*METHODS, *OWN_METHODS, *_REGISTERED)
+
+
+def register_method_name(name: str, *, adapts: bool = True) -> None:
+    """Let a method's name be used in settings (see `mpt.upstream.registry.register`).
+
+    Args:
+        name: the method's name.
+        adapts: whether it has an inner loop.
+    """
+    if name not in known_methods():
+        _REGISTERED.append(name)
+    (_WITHOUT_INNER.discard if adapts else _WITHOUT_INNER.add)(name)
+
+
+def adapts(method: str) -> bool:
+    """Return whether `inner_lr` and `inner_steps` mean anything to a method."""
+    return method not in _WITHOUT_INNER
+
+
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
 TEMPLATES = ("plain", "chat")
+POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
@@ -47,6 +77,13 @@ def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
 
 
 _POSITIVE = ((lambda value: _is_number(value) and value > 0), "a finite number > 0")
+_EPOCH_ORDER = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
+_ANSWERS = ((lambda a: a in ("first", "random")), '"first" or "random"')
+_OPTIONAL_COUNT = (
+    (lambda n: n is None or (_is_int(n) and n >= 1)),
+    "a whole number ≥ 1 or None",
+)
+_SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
 
@@ -57,13 +94,15 @@ class PromptConfig:
     length: int = 100
     """P, virtual tokens."""
     position: str = "prepend"
-    """Where φ stands: "prepend" (paper) or "append" (released code), padding-invariantly both."""
+    """Where φ stands: "prepend" (paper) or "append", right after the input (released code, but
+    padding-invariantly); "append_padded": after the input's padding to the longest of its batch,
+    exactly as in the released code, so that a row's numbers depend on its batch."""
 
     def __post_init__(self) -> None:
         _check(
             self,
             length=_at_least(1),
-            position=((lambda p: p in ("prepend", "append")), '"prepend" or "append"'),
+            position=((lambda p: p in POSITIONS), f"one of {', '.join(POSITIONS)}"),
         )
 
 
@@ -94,16 +133,38 @@ class UpstreamConfig:
     method: str = "maml"
     """Row of `mpt.upstream`: which outer gradient."""
     inner_lr: float = 3e-5
-    """α, learning rate of the inner SGD steps."""
+    """α, learning rate of the inner steps."""
     outer_lr: float = 0.5
     """β, learning rate of the outer Adafactor."""
+    decay_horizon: int | None = None
+    """T: the outer rate falls linearly, β · (1 − (t − 1) / T) at step t = 1 … T, and there is no
+    step after T. A run of T steps is then no part of a longer one. None: β stays (paper)."""
+    average: str = "last"
+    """φ* at a step: the "last" iterate (paper), or the "polynomial" average of all iterates, which
+    weighs later ones more (see `mpt.upstream.engine.AVERAGE_POWER`)."""
     inner_steps: int = 1
-    """k, inner SGD steps per episode; multitask learning has none and ignores it."""
+    """k, inner steps per episode; multitask learning has none and ignores it."""
+    inner_optimiser: str = "sgd"
+    """What takes the inner steps: "sgd" (paper), or "adafactor" as downstream, with fresh moments
+    in every episode; multitask learning has no inner steps and ignores it."""
     batch_size: int = 2
     """Examples in the support batch and in the query batch, or in a multitask batch."""
     items_per_step: int = 2
     """Episodes whose gradients are put together in one outer step: (task, data seed) items, or
     batches of multitask learning."""
+    support_draw: str = "apart"
+    """How the support batches of an episode's inner steps are drawn: "apart", each without
+    replacement, or "jointly" as one draw, with replacement where the file has fewer rows than
+    that (released Reptile). Multitask learning has no such batches and ignores it."""
+    epoch_order: str = "reshuffled"
+    """Order of items, or of rows in multitask learning, from epoch to epoch: "reshuffled" or
+    "repeated" (released multitask learning)."""
+    answers: str = "first"
+    """Which of a row's answers is trained on: the "first", or a "random" one at each reading
+    (released code)."""
+    max_target: int | None = None
+    """Tokens of an upstream target, end mark included, where the method has a limit of its own
+    (released code: 128 in multitask learning). None: that of the study's texts."""
     dropout: float = 0.0
     """Dropout rate of the backbone while training upstream (released code: 0.1)."""
     second_order: str = "auto"
@@ -111,27 +172,53 @@ class UpstreamConfig:
     the backbone's dtype and size. The other methods have no such term."""
     reptile_difference: str = "accumulated"
     """How Reptile forms φ − φ_k: "accumulated" in a tensor of its own, or "subtracted" as the
-    released code does (PROTOCOL row 15: in float32 nothing but rounding is left of it)."""
+    released code does, whose φ itself walks and is rounded at every inner step (PROTOCOL row 15:
+    in float32 nearly nothing but rounding is left of it)."""
     activation_checkpointing: bool = False
     """Recompute activations in first-order passes: less memory, one more forward pass each."""
+    extra: tuple[tuple[str, float], ...] = ()
+    """Settings of the method's own, (name, value): a registered method reads them as attributes,
+    `config.mu`."""
 
     def __post_init__(self) -> None:
         _check(
             self,
-            method=((lambda m: m in METHODS), f"one of {', '.join(METHODS)}"),
+            method=((lambda m: m in known_methods()), f"one of {', '.join(known_methods())}"),
             inner_lr=_POSITIVE,
             outer_lr=_POSITIVE,
+            decay_horizon=_OPTIONAL_COUNT,
+            average=((lambda a: a in ("last", "polynomial")), '"last" or "polynomial"'),
             inner_steps=_at_least(1),
+            inner_optimiser=((lambda o: o in ("sgd", "adafactor")), '"sgd" or "adafactor"'),
             batch_size=_at_least(1),
             items_per_step=_at_least(1),
+            support_draw=((lambda s: s in ("apart", "jointly")), '"apart" or "jointly"'),
+            epoch_order=_EPOCH_ORDER,
+            answers=_ANSWERS,
+            max_target=(
+                (lambda n: n is None or (_is_int(n) and n >= 2)),
+                "a whole number ≥ 2 or None",
+            ),
             dropout=_RATE,
             second_order=((lambda m: m in SECOND_ORDER), f"one of {', '.join(SECOND_ORDER)}"),
             reptile_difference=(
                 (lambda m: m in ("accumulated", "subtracted")),
                 '"accumulated" or "subtracted"',
             ),
-            activation_checkpointing=((lambda on: isinstance(on, bool)), "true or false"),
+            activation_checkpointing=_SWITCH,
+            extra=(
+                (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
+                "pairs of a name and a finite number",
+            ),
         )
+
+    def __getattr__(self, name: str) -> float:
+        """Return a setting of the method's own."""
+        if not name.startswith("_"):
+            for own, value in self.__dict__.get("extra", ()):
+                if own == name:
+                    return value
+        raise AttributeError(f"{self.__dict__.get('method')} has no setting {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +237,8 @@ class DownstreamConfig:
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
     select: str = "best"
-    """Which prompt is tested: "best" on dev (first on ties) or "last"."""
+    """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
+    the run still chooses the learning rate (released code)."""
     patience: int | None = None
     """Evaluations in a row without a better dev score after which a run ends. None: never."""
     catch_up: float | None = None
@@ -161,12 +249,28 @@ class DownstreamConfig:
     """Evaluations of a run before `catch_up` compares its score."""
     dropout: float = 0.0
     """Dropout rate of the backbone while tuning."""
+    epoch_order: str = "reshuffled"
+    """Order of the train rows from epoch to epoch: "reshuffled" or "repeated" (released code)."""
+    answers: str = "first"
+    """Which of a train row's answers is trained on: the "first", or a "random" one at each reading
+    (released code). All of them count as right in an evaluation."""
+    loss_parts: int = 1
+    """A step's loss is the mean of this many token means, each over every n-th row of the batch:
+    1 is one token mean, 2 what two devices with half the batch each make of it (released code)."""
+    bias_decay: bool = True
+    """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
+    are the relative attention biases (released code: it does not)."""
     max_test: int | None = 1000
-    """Test rows used, from the first on (PROTOCOL row 23); None: all."""
+    """Test rows used (PROTOCOL row 23); None: all."""
     max_dev: int | None = None
-    """Dev rows used, from the first on; None: all."""
+    """Dev rows used; None: all."""
+    sample: str = "first"
+    """Which rows are used where not all are: the "first" ones (released code), or "stratified", a
+    random sample in which every label keeps its share (test files are often sorted by label). It
+    depends on the task alone: it is the same for every method, learning rate and seed."""
     max_generated: int = 64
-    """Longest generated output in tokens."""
+    """Longest generated output in new tokens: what the decoder starts from is not counted. (The
+    released code's limit of 128 counts its start token: 127 here.)"""
     beams: int = 1
     """Beams of generation; 1 is greedy (paper). The released code searches with 4 and stops early.
     With more than 1, or with a repetition penalty, every output is really generated."""
@@ -177,7 +281,6 @@ class DownstreamConfig:
     """Beams are compared by log-probability / length^length_penalty."""
 
     def __post_init__(self) -> None:
-        optional = (lambda n: n is None or (_is_int(n) and n >= 1)), "a whole number ≥ 1 or None"
         _check(
             self,
             lrs=(
@@ -186,9 +289,9 @@ class DownstreamConfig:
             ),
             batch_size=_at_least(1),
             steps=_at_least(1),
-            max_epochs=optional,
+            max_epochs=_OPTIONAL_COUNT,
             eval_every=_at_least(1),
-            patience=optional,
+            patience=_OPTIONAL_COUNT,
             catch_up=(
                 (lambda v: v is None or (_is_number(v) and v >= 0)),
                 "a finite number ≥ 0 or None",
@@ -196,8 +299,13 @@ class DownstreamConfig:
             catch_up_after=_at_least(1),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
-            max_test=optional,
-            max_dev=optional,
+            epoch_order=_EPOCH_ORDER,
+            answers=_ANSWERS,
+            loss_parts=_at_least(1),
+            bias_decay=_SWITCH,
+            max_test=_OPTIONAL_COUNT,
+            max_dev=_OPTIONAL_COUNT,
+            sample=((lambda s: s in ("first", "stratified")), '"first" or "stratified"'),
             max_generated=_at_least(1),
             beams=_at_least(1),
             repetition_penalty=_POSITIVE,

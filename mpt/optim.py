@@ -64,20 +64,39 @@ class Adafactor:
         Args:
             grads: gradient of every run's loss by its own prompt [R, P, d].
         """
-        self._steps += 1
+        update = self.update(grads)
+        self.prompts.sub_(self._decay(grads.dtype) * self.prompts).sub_(update)
+
+    def stepped(self, prompts: Tensor, grads: Tensor) -> Tensor:
+        """Return where one step leads from `prompts` [R, P, d]; `self.prompts` stay.
+
+        It can be differentiated by both arguments, through the moments of earlier steps too.
+        """
+        update = self.update(grads)
+        return prompts - self._decay(grads.dtype) * prompts - update
+
+    def update(self, grads: Tensor) -> Tensor:
+        """Return lr · u [R, P, d] of the next step, which the moments have then taken in."""
+        self._steps = self._steps + 1
         # Coefficients are formed in float64, as Python floats are in the reference.
         old = 1.0 - self._steps.to(torch.float64).pow(self._decay_rate)
         keep, take = (c.to(grads.dtype)[:, None] for c in (old, 1.0 - old))
         lr = self._lrs.to(grads.dtype)[:, None, None]
         squared = grads.square() + self._eps
-        self._row.mul_(keep).add_(take * squared.mean(2))
-        self._col.mul_(keep).add_(take * squared.mean(1))
+        self._row = self._row * keep + take * squared.mean(2)
+        self._col = self._col * keep + take * squared.mean(1)
         by_row = (self._row / self._row.mean(1, keepdim=True)).rsqrt()
         update = by_row[:, :, None] * self._col.rsqrt()[:, None, :] * grads
         rms = torch.linalg.vector_norm(update, dim=(1, 2), keepdim=True) / update[0].numel() ** 0.5
-        update *= lr / (rms / self._clip).clamp(min=1.0)
-        decay = (self._weight_decay * self._lrs).to(grads.dtype)[:, None, None]
-        self.prompts.sub_(decay * self.prompts).sub_(update)
+        scale = lr / (rms / self._clip).clamp(min=1.0)
+        return update * scale if torch.is_grad_enabled() else update.mul_(scale)
+
+    def _decay(self, dtype: torch.dtype) -> Tensor:
+        return (self._weight_decay * self._lrs).to(dtype)[:, None, None]
+
+    def set_lrs(self, lrs: Sequence[float]) -> None:
+        """Take other learning rates, one a run, from the next step on."""
+        self._lrs = torch.tensor(list(lrs), dtype=torch.float64, device=self.prompts.device)
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with these runs only, in this order; `prompts` becomes a new, smaller stack."""

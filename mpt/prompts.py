@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mpt.backbones.base import Backbone
 from mpt.errors import DataError, UsageError
-from mpt.storage_errors import storage_errors
 
 FREQUENT = 5000
 """Vocabulary rows are drawn from this many most frequent tokens (fewer if there are fewer)."""
@@ -77,42 +76,43 @@ def prompt_digest(prompt: Tensor) -> str:
     return sha.hexdigest()
 
 
-def save_prompt(path: Path, prompt: Tensor, metadata: dict[str, str]) -> None:
-    """Write a prompt and its metadata as safetensors; the file is there whole or not at all.
+def prompt_bytes(prompt: Tensor, metadata: dict[str, str]) -> bytes:
+    """Return a prompt and its metadata as safetensors."""
+    return save({"prompt": prompt.detach().cpu().contiguous()}, metadata)
+
+
+def prompt_from_bytes(data: bytes, name: str) -> tuple[Tensor, dict[str, str]]:
+    """Return the prompt [P, d] of `prompt_bytes` and its metadata.
 
     Raises:
-        StorageError: the storage is full, gone or closed.
+        DataError: the bytes hold no prompt; `name` says where they are from.
     """
-    content = save({"prompt": prompt.detach().cpu().contiguous()}, metadata)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name}: no readable prompt ({reason}); make it anew") from None
+    if list(tensors) != ["prompt"]:
+        raise DataError(f"{name}: holds {sorted(tensors)}, but must hold one 'prompt'")
+    prompt = tensors["prompt"]
+    if prompt.dim() != 2 or not prompt.is_floating_point():
+        raise DataError(
+            f"{name}: prompt is {prompt.dtype} {tuple(prompt.shape)}, but must be float [P, d]"
+        )
+    return prompt, metadata
 
 
 def load_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
-    """Return the prompt [P, d] of a file and its metadata.
+    """Return the prompt [P, d] of a file and its metadata; see `prompt_from_bytes`.
 
     Raises:
         DataError: the file is absent, torn, or holds no prompt.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            if list(file.keys()) != ["prompt"]:
-                raise DataError(f"{path}: holds {sorted(file.keys())}, but must hold one 'prompt'")
-            prompt, metadata = file.get_tensor("prompt"), file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        data = path.read_bytes()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise DataError(f"{path}: no readable prompt file ({reason}); make it anew") from None
-    if prompt.dim() != 2 or not prompt.is_floating_point():
-        raise DataError(
-            f"{path}: prompt is {prompt.dtype} {tuple(prompt.shape)}, but must be float [P, d]"
-        )
-    return prompt, metadata
+    return prompt_from_bytes(data, str(path))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
 
 from mpt.backbones import Backbone, load_backbone
@@ -31,3 +32,9 @@ def toy_backbone64(toy_checkpoint: Path) -> Backbone:
 def toy_tasks() -> list[FewShotTask]:
     """Two tasks with two data seeds each: four upstream items."""
     return [toy_task(name, seed) for name in ("toy-one", "toy_two") for seed in (13, 21)]
+
+
+@pytest.fixture(scope="session")
+def toy_gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three source tasks and two validation tasks of the toy search (see `search_toys`)."""
+    return write_toy_gym(tmp_path_factory.mktemp("toy-gym"))

@@ -9,9 +9,10 @@ python tune_jobs/paper.py --help       all flags; exit codes as in maml_rr.py
 import sys
 
 try:
-    from analysis.whole_study_cli import main
+    from mpt.cli.main import analysis
+    from mpt.cli.paper import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(report=analysis("report.report").report_lines))

@@ -10,7 +10,7 @@ python tune_jobs/similarity.py --help                   all flags; exit codes as
 import sys
 
 try:
-    from analysis.pilot_cli import main
+    from mpt.cli.similarity import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 

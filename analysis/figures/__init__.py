@@ -1,5 +1,5 @@
-"""Figures: what draws plain data (`analysis.figures.data`), and what reads records."""
+"""Figures: data from cells (`charts`), what draws them (`drawing`), and the plans of all."""
 
-from analysis.figures.catalogue import Figure, all_figures
+from .catalogue import Figure, all_figures
 
 __all__ = ["Figure", "all_figures"]

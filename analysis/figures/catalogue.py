@@ -1,4 +1,4 @@
-"""Every figure that a results directory has data for; the others are named with the reason."""
+"""Every figure that a section has data for; the others are named with the reason."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.from_cells import short_backbone
-from analysis.figures.plan import Plan, slug
-from analysis.figures.search_plans import validation_plans
-from analysis.figures.setting_plans import setting_plans
-from analysis.figures.sweep_plans import sweep_plans
-from analysis.records import Study, load_study
-from mpt.gym.catalogue import PARTITIONS
+from ..results.cells import Cell
+from ..results.names import PARTITION_LABELS, in_order
+from ..results.sections import Section
+from .charts.from_cells import short_backbone
+from .drawing import style
+from .plan import Plan, slug
+from .search_plans import validation_plans
+from .setting_plans import setting_plans
+from .sweep_plans import sweep_plans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,63 +34,66 @@ class Figure:
     """Why the figure is missing; empty if it is there."""
 
 
-def all_figures(results: Path | Study, out: Path) -> list[Figure]:
-    """Draw every figure that the records have data for.
+def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
+    """Draw every figure that a section has data for; each title says what it is of.
 
     Args:
-        results: a results directory, or what `load_study` made of it.
+        section: what a database says.
         out: directory of the files; it is created.
+        suffix: ends the names of the files, behind a hyphen.
 
     Returns:
         The figures in the order of the paper, then those of the searches; what has no data is in
         its place with the reason.
-
-    Raises:
-        UsageError: there is no such directory.
-        DataError: it holds no point record, or contradictory ones.
     """
-    study = results if isinstance(results, Study) else load_study(results)
     figures = []
-    for plan in _plans(study):
+    for plan in _plans(section):
         figure = Figure(
-            name=plan.name, title=plan.title, caption=plan.caption, missing=plan.missing
+            name=f"{plan.name}-{suffix}" if suffix else plan.name,
+            title=f"{plan.title} – {section.label}",
+            caption=plan.caption,
+            missing=plan.missing,
         )
         if plan.draw is not None:
-            svg, png = style.save(plan.draw(), out, plan.name)
+            drawn = plan.draw()
+            style.title(drawn, figure.title)
+            svg, png = style.save(drawn, out, figure.name)
             figure = replace(figure, svg=svg, png=png)
         figures.append(figure)
     return figures
 
 
-def _plans(study: Study) -> Iterator[Plan]:
-    target = [cell for cell in study.cells if cell.place.role == "target"]
-    validation = [cell for cell in study.cells if cell.place.role == "validation"]
-    homes = _homes(study.cells)
+def _plans(section: Section) -> Iterator[Plan]:
+    target, validation = section.select(role="target"), section.select(role="validation")
+    homes = _homes(section.cells)
+    partitions = in_order(
+        {*PARTITION_LABELS, *(cell.place.partition for cell in target)}, PARTITION_LABELS
+    )
     for home in homes:
         yield from sweep_plans([c for c in target if _home(c) == home], _suffix(home, homes))
     for home in homes:
-        for partition in PARTITIONS:
+        for partition in partitions:
             cells = [cell for cell in target if _home(cell) == home]
-            yield from setting_plans(study, home, partition, cells, _suffix(home, homes))
+            yield from setting_plans(section, partition, cells, _suffix(home, homes))
     for home in homes:
         cells = [c for c in validation if _home(c) == home]
         if not cells and home == homes[0]:
             yield Plan(
                 name="search", title="Search", missing="no point of a search is recorded here"
             )
-        yield from validation_plans(study, home, cells, _suffix(home, homes))
+        yield from validation_plans(section, cells, _suffix(home, homes))
 
 
 Home = tuple[str, str]
-"""Backbone and gym."""
+"""Backbone and edition (`results.cells.Place`)."""
 
 
 def _home(cell: Cell) -> Home:
-    return cell.place.backbone, cell.place.gym
+    return cell.place.backbone, cell.place.edition
 
 
 def _homes(cells: Sequence[Cell]) -> list[Home]:
-    """Return backbones with their gyms, the one with most cells first."""
+    """Return backbones with their editions, the one with most cells first."""
     found = [_home(cell) for cell in cells]
     return sorted(set(found), key=lambda home: (-found.count(home), home))
 
@@ -99,6 +102,7 @@ def _suffix(home: Home, homes: Sequence[Home]) -> str:
     """Return what is put behind the file names of a backbone; nothing for the first one."""
     if home == homes[0]:
         return ""
-    same = [other for other in homes if short_backbone(other[0]) == short_backbone(home[0])]
-    number = f"-{homes.index(home)}" if len(same) > 1 else ""
-    return f"-{slug(short_backbone(home[0]))}{number}"
+    backbone, edition = home
+    names = {name for name, _ in homes if short_backbone(name) == short_backbone(backbone)}
+    number = f"-{sorted(names).index(backbone)}" if len(names) > 1 else ""
+    return f"-{slug(short_backbone(backbone))}{number}" + (f"-{edition}" if edition else "")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis import style
-from analysis.cells import OWN, Cell
-from analysis.style import METHODS, Canvas
+from ..results.cells import OWN, Cell
+from ..results.names import method_label
+from .drawing.style import METHODS, Canvas
 
 DOT = "Dot: mean over data seeds; line: 95 % bootstrap interval over data seeds."
 NAMED = 12
@@ -50,7 +50,7 @@ def beside(notes: Iterable[str]) -> str:
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:
     """Return what cells that left something out say about it."""
-    return [f"{style.label(c.place.method)} is partial ({c.partial})" for c in cells if c.partial]
+    return [f"{method_label(c.place.method)} is partial ({c.partial})" for c in cells if c.partial]
 
 
 def of_main_protocol(cell: Cell, but: str = "") -> bool:

@@ -6,11 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from analysis.cells import Cell
-from analysis.figures.data import Search
-from analysis.figures.from_cells import Group
-from analysis.figures.from_search import searches, unshown, winners
-from analysis.figures.plan import (
+from mpt.gym.catalogue import PARTITIONS
+
+from ..results.cells import Cell
+from ..results.names import in_order
+from ..results.sections import Section
+from .charts.data import Search
+from .charts.from_cells import Group
+from .charts.from_search import searches, unshown, winners
+from .charts.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
+from .drawing.ranking import draw_ablation, draw_ranking, draw_rungs
+from .drawing.settings import draw_importance, draw_maps, draw_parallel
+from .plan import (
     DOT,
     Plan,
     beside,
@@ -20,24 +27,15 @@ from analysis.figures.plan import (
     partial_notes,
     slug,
 )
-from analysis.figures.ranking import draw_ablation, draw_ranking, draw_rungs
-from analysis.figures.setting_plans import group_plans
-from analysis.figures.settings import draw_importance, draw_maps, draw_parallel
-from analysis.names import in_order
-from analysis.records import Study
-from analysis.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
-from mpt.gym.catalogue import PARTITIONS
+from .setting_plans import group_plans
 
 
-def validation_plans(
-    study: Study, home: tuple[str, str], cells: Sequence[Cell], suffix: str
-) -> Iterator[Plan]:
+def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
     """Yield the figures of a backbone's searches.
 
     Args:
-        study: what the cells are from.
-        home: backbone and gym.
-        cells: its validation cells.
+        section: what the cells are from.
+        cells: the validation cells of a backbone and edition.
         suffix: ends the files' names.
     """
     best = winners(cells)
@@ -47,13 +45,11 @@ def validation_plans(
         if chosen:
             tasks = len({task for cell in chosen for task in cell.tasks})
             group = Group(
-                backbone=home[0],
-                gym=home[1],
                 partition=partition,
                 cells=by_method(chosen),
                 scored=f"{tasks} validation tasks, best point of each search",
             )
-            yield from group_plans(study, group, f"validation-{slug(partition)}{suffix}")
+            yield from group_plans(section, group, f"validation-{slug(partition)}{suffix}")
     for place, search in searches(cells).items():
         own = [cell for cell in cells if cell.place == place]
         extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.curves import draw_curves, draw_steps_to
-from analysis.figures.data import TaskChart
-from analysis.figures.from_cells import Group, gain_chart, score_chart
-from analysis.figures.from_curves import (
+from ..results.cells import Cell
+from ..results.names import method_label, partition_label
+from ..results.protocols import scored_alike
+from ..results.sections import Section
+from .charts.data import TaskChart
+from .charts.from_cells import Group, gain_chart, score_chart
+from .charts.from_curves import (
     curves_of,
     evaluations,
     mean_panel,
     steps_to,
     task_panels,
 )
-from analysis.figures.plan import (
+from .drawing.curves import draw_curves, draw_steps_to
+from .drawing.tasks import draw_tasks
+from .plan import (
     DOT,
     Plan,
     beside,
@@ -27,22 +30,19 @@ from analysis.figures.plan import (
     partial_notes,
     slug,
 )
-from analysis.figures.tasks import draw_tasks
-from analysis.names import partition_label
-from analysis.records import Study
 
 
 def setting_plans(
-    study: Study, home: tuple[str, str], partition: str, cells: Sequence[Cell], suffix: str
+    section: Section, partition: str, cells: Sequence[Cell], suffix: str
 ) -> Iterator[Plan]:
     """Yield the figures of a setting's target tasks: gains, scores, curves.
 
     Args:
-        study: what the cells are from.
-        home: backbone and gym.
+        section: what the cells are from.
         partition: the setting.
-        cells: all target cells of the backbone. Fine-tuning learns from no source task, so that of
-            another setting with the same target tasks stands in where the setting has none.
+        cells: all target cells of a backbone and edition. A method without upstream learning
+            learns from no source task, so that of another setting that was scored on the same
+            data stands in where the setting has none.
         suffix: ends the files' names.
     """
     own = [cell for cell in cells if of_main_protocol(cell)]
@@ -57,21 +57,19 @@ def setting_plans(
         return
     tasks = {task for cell in main for task in cell.tasks}
     scored = f"{len(tasks)} target tasks"
-    tuned = [
-        cell for cell in own if cell.place.method == "fine_tuning" and set(cell.tasks) == tasks
-    ]
-    if tuned and "fine_tuning" not in {cell.place.method for cell in main}:
-        main.append(tuned[0])
-    group = Group(
-        backbone=home[0], gym=home[1], partition=partition, cells=by_method(main), scored=scored
-    )
-    yield from group_plans(study, group, ending)
+    for cell in own:
+        same_data = scored_alike(cell.study, main[0].study)
+        lacks_it = cell.place.method not in {other.place.method for other in main}
+        if cell.steps == 0 and same_data and lacks_it:
+            main.append(cell)
+    group = Group(cells=by_method(main), partition=partition, scored=scored)
+    yield from group_plans(section, group, ending)
 
 
-def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
+def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
     """Yield gains, scores and curves of one group of cells; `ending` ends the files' names."""
     if not group.tasks:
-        why = "; ".join(f"{style.label(c.place.method)} {c.status}" for c in group.cells)
+        why = "; ".join(f"{method_label(c.place.method)} {c.status}" for c in group.cells)
         yield Plan(
             name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
         )
@@ -79,7 +77,7 @@ def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
     partial_ = partial_notes(group.cells)
     for kind, chart in (("gain", gain_chart(group)), ("score", score_chart(group))):
         notes = [
-            f"ARG of {style.label(method)}: {estimate.note}"
+            f"ARG of {method_label(method)}: {estimate.note}"
             for method, estimate in chart.summary.items()
             if estimate.value is not None and estimate.note
         ]
@@ -90,20 +88,20 @@ def group_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
             caption=f"{group.scored}. {DOT}{lacking}{beside([*notes, *partial_])}",
             draw=partial(draw_tasks, chart),
         )
-    yield from _curve_plans(study, group, ending)
+    yield from _curve_plans(section, group, ending)
 
 
 def _chart_lacks(chart: TaskChart) -> list[str]:
     return [
-        f"{task} ({style.label(method)}: {estimate.note})"
+        f"{task} ({method_label(method)}: {estimate.note})"
         for method, row in chart.series.items()
         for task, estimate in zip(chart.tasks, row, strict=True)
         if estimate.value is None
     ]
 
 
-def _curve_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
-    curves = curves_of(group, study.leaves)
+def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
+    curves = curves_of(group, section.runs)
     titles = {
         "curves": f"Learning curves, mean over {group.scored}: {group.label}",
         "curves-tasks": f"Learning curves by task: {group.label}",
@@ -131,7 +129,7 @@ def _curve_plans(study: Study, group: Group, ending: str) -> Iterator[Plan]:
     )
     chart = steps_to(group, curves)
     notes = [
-        f"{style.label(method)} at {100 * share:g} %: {estimate.note}"
+        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
         for method, row in chart.series.items()
         for share, estimate in zip(chart.shares, row, strict=True)
         if estimate.value is None

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from analysis import style
-from analysis.cells import Cell
-from analysis.figures.from_cells import short_backbone, shots_label, sweep_of
-from analysis.figures.plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
-from analysis.figures.sweeps import draw_sweep
-from analysis.names import in_order, partition_label
 from mpt.gym.catalogue import PARTITIONS
+
+from ..results.cells import Cell
+from ..results.names import in_order, method_label, partition_label
+from .charts.from_cells import short_backbone, shots_label, sweep_of
+from .drawing.sweeps import draw_sweep
+from .plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
 
 
 def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
@@ -61,13 +61,13 @@ def _sweep_plan(
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""
     lacking = [
-        f"{style.label(method)} at {value}: {e.note}"
+        f"{method_label(method)} at {value}: {e.note}"
         for method, row in sweep.series.items()
         for value, e in zip(sweep.values, row, strict=True)
         if e.value is None
     ]
     notes = [
-        f"{style.label(method)} at {value}: {e.note}"
+        f"{method_label(method)} at {value}: {e.note}"
         for method, row in sweep.series.items()
         for value, e in zip(sweep.values, row, strict=True)
         if e.value is not None and e.note

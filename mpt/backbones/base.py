@@ -6,6 +6,7 @@ tokens, N target tokens of all rows of a batch together.
 Everything is computed for a *stack* of prompts [R, P, d]: row b of a batch is read with prompt
 ``prompts[batch.run[b]]``. A row's numbers depend on its own tokens and prompt only, never on the
 padding or on the other rows of its batch (up to rounding), which is what makes packing exact.
+(With "append_padded" they depend on `Batch.width` too, and still on nothing else.)
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Backbone(ABC):
         name: what the user called it.
         model: the Hugging Face model; it is frozen and put into evaluation mode here.
         tokenizer: its tokenizer.
-        position: "prepend" ([prompt; input; padding]) or "append" ([input; prompt; padding]).
+        position: "prepend" ([prompt; input; padding]), "append" ([input; prompt; padding]) or
+            "append_padded" ([input; padding to `Batch.width`; prompt; padding]), for an encoder.
     """
 
     auto: ClassVar[Any]
@@ -203,9 +205,19 @@ class Backbone(ABC):
         """Return the rows as a table on the model's device, ready for batches."""
         return RowTable(rows, self._pad, self.device)
 
-    def collate(self, rows: Sequence[Row], runs: Sequence[int]) -> Batch:
-        """Return one batch of all these rows, row i belonging to run ``runs[i]``."""
-        return self.table(rows).batch(range(len(rows)), runs)
+    def collate(
+        self, rows: Sequence[Row], runs: Sequence[int], widths: Sequence[int] | None = None
+    ) -> Batch:
+        """Return one batch of all these rows, row i belonging to run ``runs[i]``.
+
+        Row i is padded to ``widths[i]`` where padding matters (see `RowTable.batch`).
+        """
+        return self.table(rows).batch(range(len(rows)), runs, widths)
+
+    @property
+    def padding_matters(self) -> bool:
+        """Whether a row's numbers depend on how far its input is padded (`Batch.width`)."""
+        return self.position == "append_padded"
 
     # --- passes through the model -------------------------------------------------------------
 

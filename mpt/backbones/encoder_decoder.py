@@ -26,8 +26,9 @@ _SCALED_WHERE_TIED = ("umt5", "switch_transformers")
 class EncoderDecoder(Backbone):
     """An encoder that reads [prompt; input; padding] or [input; prompt; padding], and a decoder.
 
-    The padding comes last in both orders, so that no position depends on it. Marks around the
-    input are the tokenizer's own; the decoder is given the start token and, where the
+    The padding comes last in both orders, so that no position depends on it. In the released
+    code's order, [input; padding; prompt], the prompt's positions do ("append_padded"). Marks
+    around the input are the tokenizer's own; the decoder is given the start token and, where the
     configuration forces one, the first token of every output (mBART's language).
     """
 
@@ -109,7 +110,11 @@ class EncoderDecoder(Backbone):
         if self.position == "prepend":
             return torch.cat([own, words], 1), mask
         joined = torch.cat([own, words], 1)
-        order = _prompt_after_input(batch.input_mask.sum(1), own.shape[1], mask.shape[1])
+        before = batch.input_mask.sum(1)
+        if self.padding_matters:
+            whole = torch.full_like(before, batch.input_ids.shape[1])
+            before = whole if batch.width is None else batch.width
+        order = _prompt_after_input(before, own.shape[1], mask.shape[1])
         moved = joined.gather(1, order[:, :, None].expand_as(joined))
         return moved, mask.gather(1, order)
 
@@ -235,7 +240,7 @@ def _prompt_after_input(lengths: Tensor, p: int, s: int) -> Tensor:
     """Return the order [B, S] that turns [prompt; input; padding] into [input; prompt; padding].
 
     Args:
-        lengths: input tokens n of every row [B].
+        lengths: tokens n of every row that stand before the prompt [B].
         p: prompt tokens P.
         s: positions S.
     """

@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoTokenizer
 from mpt.backbones.base import Backbone
 from mpt.backbones.check import require
 from mpt.backbones.convert import SMOLLM2, from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
+from mpt.backbones.encoder_decoder import EncoderDecoder
 from mpt.backbones.families import FAMILIES, family_of
-from mpt.config import EMBEDDED_BACKBONES
+from mpt.config import EMBEDDED_BACKBONES, POSITIONS
 from mpt.errors import DataError, UsageError
 
 __all__ = [
@@ -59,7 +60,7 @@ def load_backbone(
         device: where the weights go.
         dtype: dtype of weights and activations; prompts stay float32 with any of them
             (float64 in float64). float16 is refused.
-        position: "prepend" or "append", see `Backbone`.
+        position: one of `POSITIONS`, see `Backbone`.
         check: whether to run the self-check.
 
     Raises:
@@ -67,8 +68,8 @@ def load_backbone(
             supported or fails the self-check, or dtype or position is not.
         DataError: the checkpoint is there but cannot be read, or lacks weights.
     """
-    if position not in ("prepend", "append"):
-        raise UsageError(f'position is {position!r}, but must be "prepend" or "append"')
+    if position not in POSITIONS:
+        raise UsageError(f"position is {position!r}, but must be one of {', '.join(POSITIONS)}")
     if dtype == torch.float16:
         raise UsageError(
             "dtype is float16, but T5 activations overflow in it (65504 is its largest number) "
@@ -77,6 +78,11 @@ def load_backbone(
     source = pretrained_source(name)
     config = read_pretrained("configuration", name, AutoConfig, source)
     family = family_of(name, config)
+    if position == "append_padded" and not issubclass(family, EncoderDecoder):
+        raise UsageError(
+            f'position is "append_padded", but backbone {name} has no encoder, whose input alone '
+            'may be padded in the middle; take "append"'
+        )
     tokenizer = read_pretrained("tokenizer", name, AutoTokenizer, source)
     model = _weights(name, family, source, dtype)
     backbone = family(name, model.to(device), tokenizer, position)

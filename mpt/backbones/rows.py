@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Row = tuple[list[int], list[int]]
 """Token ids of (input, target), end marks included."""
@@ -30,6 +31,9 @@ class Batch:
     """[B, T] bool, true where `target_ids` is a token (the end mark is one)."""
     run: Tensor
     """[B] long, index of each row's run in the stack of prompts."""
+    width: Tensor | None = None
+    """[B] long, tokens ≤ L to which each row's input is padded where its prompt stands after the
+    padding ("append_padded"); None: L."""
 
     def __len__(self) -> int:
         return self.run.shape[0]
@@ -42,6 +46,7 @@ class Batch:
             self.target_ids.to(device),
             self.target_mask.to(device),
             self.run.to(device),
+            None if self.width is None else self.width.to(device),
         )
 
 
@@ -72,17 +77,31 @@ class RowTable:
         """Return the target tokens of a row."""
         return self._targets[row, : self.target_lengths[row]].tolist()
 
-    def batch(self, rows: Sequence[int], runs: Sequence[int]) -> Batch:
-        """Return the batch of these rows, the i-th one belonging to run ``runs[i]``."""
-        longest_input = max(self.input_lengths[row] for row in rows)
+    def batch(
+        self, rows: Sequence[int], runs: Sequence[int], widths: Sequence[int] | None = None
+    ) -> Batch:
+        """Return the batch of these rows, the i-th one belonging to run ``runs[i]``.
+
+        Args:
+            rows: positions in the table.
+            runs: the run of each.
+            widths: `Batch.width` of each, at least its input's length; None: the longest input's.
+        """
+        longest_input = max([*(self.input_lengths[row] for row in rows), *(widths or ())])
         longest_target = max(self.target_lengths[row] for row in rows)
-        index = torch.tensor(rows, device=self._inputs.device)
+        device = self._inputs.device
+        index = torch.tensor(rows, device=device)
+        inputs, positions = self._inputs[:, :longest_input][index], self._positions
+        if longest_input > inputs.shape[1]:  # wider than any row of the table
+            inputs = functional.pad(inputs, (0, longest_input - inputs.shape[1]))
+            positions = torch.arange(longest_input, device=device)
         return Batch(
-            input_ids=self._inputs[:, :longest_input][index],
-            input_mask=self._positions[:longest_input] < self._n_inputs[index, None],
+            input_ids=inputs,
+            input_mask=positions[:longest_input] < self._n_inputs[index, None],
             target_ids=self._targets[:, :longest_target][index],
             target_mask=self._positions[:longest_target] < self._n_targets[index, None],
-            run=torch.tensor(runs, device=self._inputs.device),
+            run=torch.tensor(runs, device=device),
+            width=None if widths is None else torch.tensor(widths, device=device),
         )
 
 

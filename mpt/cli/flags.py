@@ -6,15 +6,16 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from mpt.config import PRECISIONS
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
+from mpt.study.options import StudyOptions
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -34,8 +35,12 @@ class Parser(argparse.ArgumentParser):
         description: first paragraph of the help text.
     """
 
+    command: ClassVar[tuple[str, ...]] = ()
+    """Words that stand for the program in commands that are shown; none: ``python SCRIPT``."""
+
     def __init__(self, description: str) -> None:
         super().__init__(
+            prog=" ".join(self.command) or None,
             description=description,
             allow_abbrev=False,
             formatter_class=_Formatter,
@@ -77,17 +82,58 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def add_backbone(parser: Parser) -> None:
-    """Add the flag of jobs that work on one backbone."""
-    parser.add_argument(
+    """Add the flags of jobs on one backbone: which one, and what of its study changes."""
+    add = parser.add_argument_group("model and study").add_argument
+    add(
         "--backbone",
         default="embedded",
         help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
     )
-    parser.add_argument(
+    add(
         "--precision",
         choices=PRECISIONS,
         help="number format of weights and activations (default: the study's)",
     )
+    add_options(parser)
+
+
+OPTIONS: Mapping[str, tuple[str, str]] = {
+    "prompt_length": ("whole", "virtual tokens of the prompt"),
+    "tuning_steps": ("whole", "steps of a downstream run"),
+    "tuning_lrs": ("rates", "downstream learning rates, comma-separated"),
+    "tuning_batch": ("whole", "examples of a downstream step"),
+    "eval_every": ("whole", "downstream steps between two dev evaluations"),
+    "max_input": ("whole", "tokens of an input, end mark included"),
+    "max_target": ("whole", "tokens of a target, end mark included"),
+    "max_dev": ("whole", "dev rows used"),
+    "max_test": ("whole", "test rows used"),
+    "data_seeds": ("seeds", "few-shot samples, comma-separated"),
+}
+"""Field of `StudyOptions` → (kind of value, help)."""
+
+
+def add_options(parser: Parser) -> None:
+    """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
+    kinds = {"whole": whole(1), "rates": rates, "seeds": seeds}
+    group = parser.add_argument_group("study, in place of its preset")
+    for name, (kind, text) in OPTIONS.items():
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(flag, type=kinds[kind], metavar="N", help=text)
+
+
+def options_of(flags: argparse.Namespace) -> StudyOptions:
+    """Return what the flags of `add_options` replace."""
+    return StudyOptions(**{name: getattr(flags, name, None) for name in OPTIONS})
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Parse comma-separated numbers > 0."""
+    return tuple(number(word) for word in text.split(","))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Parse comma-separated whole numbers ≥ 0."""
+    return tuple(whole(0)(word) for word in text.split(","))
 
 
 def add_common(parser: Parser, results: str) -> None:
@@ -97,22 +143,29 @@ def add_common(parser: Parser, results: str) -> None:
         parser: where they go.
         results: the default of ``--results``, for the help text.
     """
-    add = parser.add_argument
+    add = parser.add_argument_group("data and methods").add_argument
     add("--gym", default="embedded", help='"embedded" or a directory of few-shot files')
+    add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
     add("--train-seed", type=whole(0), default=42, help="root of all training randomness")
+    add("--plugin", metavar="FILE", help="Python file that registers upstream methods")
+    add = parser.add_argument_group("results").add_argument
     add("--results", help=f"results directory (default: {results}, or results/smoke)")
+    add("--store", metavar="URL", help="database (default: mpt.db in the results directory)")
+    add("--storage", metavar="URI", help="where checkpoints and prompts go: a directory or bucket")
+    add("--fresh", action="store_true", help="move the results so far aside and start anew")
+    add("--keep-prompts", action="store_true", help="keep every tuned prompt")
+    add("--json", action="store_true", help="the result as one JSON document on stdout")
+    add = parser.add_argument_group("where it runs").add_argument
     add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
     add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
-    add("--fresh", action="store_true", help="move the records so far aside and start anew")
+    add("--dashboard", action="store_true", help="start Ray's dashboard beside a local Ray")
+    add("--mlflow", metavar="URI", help="tell an MLflow of the search")
+    add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
+    add = parser.add_argument_group("trying it out").add_argument
     add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
     add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
     add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
-    add("--smoke", action="store_true", help="the whole path at a tiny size, within a minute")
-    add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
-    add("--json", action="store_true", help="the result as one JSON document on stdout")
-    add("--keep-prompts", action="store_true", help="keep every tuned prompt beside its leaf")
-    add("--mlflow", metavar="URI", help="tell an MLflow of the search")
-    add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
+    add("--smoke", action="store_true", help="the whole path at a tiny size; numbers mean nothing")
 
 
 def results_of(flags: argparse.Namespace, default: str) -> Path:
@@ -123,11 +176,25 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
     """
     if flags.results and "://" in flags.results:
         raise UsageError(
-            f"--results is {flags.results!r}, but must be a directory: file locks and renames are "
-            "needed; on a cluster one that all nodes mount (EFS, NFS)"
+            f"--results is {flags.results!r}, but must be a directory; for a cluster put the "
+            "files into a bucket with --storage, and the database beside the driver or on a "
+            "server with --store"
         )
     name = flags.results or ("results/smoke" if flags.smoke else default)
     return Path(name).expanduser().absolute()
+
+
+def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
+    """Return where a job's results go, as `SearchJob` takes it.
+
+    Args:
+        flags: of `add_common`.
+        default: the results directory without ``--results``.
+    """
+    storage = flags.storage
+    if storage is not None and "://" not in storage:
+        storage = str(Path(storage).expanduser().absolute())
+    return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
 
 
 def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> Execution:
@@ -141,6 +208,8 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
+    from mpt.upstream.registry import registered
+
     _check_gpus(flags.gpus_per_trial)
     for package in ("mlflow", "wandb"):
         if getattr(flags, package) is not None and find_spec(package) is None:
@@ -153,6 +222,8 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
         gpus_per_trial=flags.gpus_per_trial,
         mlflow=flags.mlflow,
         wandb=flags.wandb,
+        dashboard=flags.dashboard,
+        methods=registered(),
         resume=command_of(parser, flags),
         next_step=next_step,
     )
@@ -168,13 +239,13 @@ def _check_gpus(gpus: float) -> None:
 
 def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> str:
     """Return the command line that stands for these flags; without ``--fresh``, to go on."""
-    words = ["python", sys.argv[0]]
+    words = list(parser.command or ("python", sys.argv[0]))
     for name, value in {**vars(flags), "fresh": False, **changes}.items():
         if value == parser.get_default(name):
             continue
         words.append("--" + name.replace("_", "-"))
         if isinstance(value, tuple):
-            value = ",".join(value)
+            value = ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in value)
         if value is not True:
             words.append(f"{value:g}" if isinstance(value, float) else str(value))
     return shlex.join(words)
@@ -212,6 +283,25 @@ def carry_out(
         planning = Planning(price=flags.price, gpus=flags.plan_gpus)
         return plan_search(job, execution, show, planning)
     return run_search(job, execution, fresh=flags.fresh, display=show)
+
+
+def load_methods(argv: Sequence[str] | None) -> None:
+    """Register the upstream methods of installed packages and of ``--plugin FILE``.
+
+    This comes before the flags are parsed: the methods' names are values of some of them.
+
+    Raises:
+        UsageError: a plugin cannot be imported.
+    """
+    from mpt.api.methods import load_entry_points, load_plugin
+
+    load_entry_points()
+    words = list(sys.argv[1:] if argv is None else argv)
+    for place, word in enumerate(words):
+        if word.startswith("--plugin="):
+            load_plugin(word.partition("=")[2])
+        elif word == "--plugin" and place + 1 < len(words):
+            load_plugin(words[place + 1])
 
 
 def exit_code(work: Callable[[], int]) -> int:

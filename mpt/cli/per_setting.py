@@ -16,14 +16,16 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     names,
-    results_of,
+    options_of,
+    places,
     whole,
 )
-from mpt.config import METHODS
+from mpt.config import known_methods
 from mpt.errors import UsageError
 
 if TYPE_CHECKING:
-    from mpt.search.job import Course, SearchJob
+    from mpt.search.job import SearchJob
+    from mpt.study.specs import TrialSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,29 +34,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    parser = parser_of()
     flags = parser.parse_args(argv)
     job, notes = per_setting_job(flags)
     if flags.smoke:
         after = command_of(parser, flags, smoke=False, results=None)
     else:
-        after = f"python tune_jobs/replay.py --from {job.results}"
+        tool = "mpt replay" if Parser.command else "python tune_jobs/replay.py"
+        after = f"{tool} --from {job.store or job.results}"
     execution = execution_of(parser, flags, after)
     return carry_out(job, execution, flags, notes=notes, table="settings")
 
 
-def _parser() -> Parser:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "Search the settings of every method in every partition. The validation tasks of a "
         "partition are neither its sources nor its targets; they are listed first. The same "
         "command again resumes."
     )
-    add_backbone(parser)
-    add = parser.add_argument
+    add = parser.add_argument_group("search").add_argument
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
-    add("--methods", type=names, default=METHODS, help="comma-separated")
+    add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--space", help="table of the space files (default: embedded or paper, by backbone)")
     add("--num-samples", type=whole(1), help="random trajectories instead of the whole grid")
+    add_backbone(parser)
     add_common(parser, "results/per_setting")
     return parser
 
@@ -68,17 +72,18 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
     """
     from mpt.gym.catalogue import load_catalogue
     from mpt.search.job import SearchJob
-    from mpt.study.grids import grid_courses
+    from mpt.study.grids import grid_trials
     from mpt.study.presets import default_space, load_smoke_size, load_study
     from mpt.study.spaces import load_space
     from mpt.study.study import gym_folder, plan_study
     from mpt.study.validation import validation_of
 
+    known = known_methods()
     for method in flags.methods:
-        if method not in METHODS:
-            raise UsageError(f"method {method!r} is unknown; known are {', '.join(METHODS)}")
+        if method not in known:
+            raise UsageError(f"method {method!r} is unknown; known are {', '.join(known)}")
     name = flags.space or default_space(flags.backbone)
-    spaces = [load_space(method, name) for method in flags.methods]
+    spaces = [load_space(method, name) for method in flags.methods or known]
     size = load_smoke_size() if flags.smoke else None
     study = dataclasses.replace(
         load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
@@ -87,23 +92,23 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
     )
     catalogue = load_catalogue(gym_folder(flags.gym))
     partitions = flags.partitions or catalogue.partition_names
-    courses: list[Course] = []
+    trials: list[TrialSpec] = []
     notes: list[str] = []
     for partition in partitions if size is None else partitions[:2]:
         validation = validation_of(catalogue, partition)
         notes.append(str(validation))
         plan = plan_study(
-            dataclasses.replace(study, partition=partition),
+            options_of(flags).apply(dataclasses.replace(study, partition=partition)),
             scored=validation.tasks,
             allow_missing=flags.allow_missing,
             smoke_sources=None if size is None else size.source_tasks,
         )
-        courses += grid_courses(
+        trials += grid_trials(
             plan, spaces, samples=flags.num_samples, seed=flags.train_seed, size=size
         )
     job = SearchJob(
-        courses=tuple(courses),
-        results=results_of(flags, "results/per_setting"),
+        trials=tuple(trials),
+        **places(flags, "results/per_setting"),
         title=f'space "{name}" of every method, in every setting',
     )
     return job, notes

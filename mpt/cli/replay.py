@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 from mpt.cli.flags import (
     Parser,
     add_common,
+    add_options,
     carry_out,
     command_of,
     execution_of,
     exit_code,
     names,
+    options_of,
+    places,
     results_of,
-    whole,
 )
 from mpt.config import PRECISIONS
 from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from mpt.replay.replay import Request
+    from mpt.replay.request import Request
 
 SWEEPS = ("none", "target_shots", "source_shots", "sources")
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    parser = _parser()
+    parser = parser_of()
     flags = parser.parse_args(argv)
     from mpt.replay.replay import plan_replay
 
@@ -44,27 +46,24 @@ def _main(argv: Sequence[str] | None) -> int:
         partitions=flags.partitions,
         methods=flags.methods,
         sweep=None if flags.sweep == "none" else flags.sweep,
-        tuning_steps=flags.tuning_steps,
-        eval_every=flags.eval_every,
     )
     replay = plan_replay(request)
     execution = execution_of(parser, flags, next_step(parser, flags))
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 
 
-def _parser() -> Parser:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "Replay best settings on the target tasks: partitions × backbones × methods, compared "
         "with prompt tuning. The same command again resumes; a finished replay prints its cells "
         "at once."
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("replay").add_argument
     add("--backbones", type=names, default=(), help="comma-separated (default: the recipe's)")
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
-    add("--tuning-steps", type=whole(1), help="of prompt tuning (default: the study's)")
-    add("--eval-every", type=whole(1), help="downstream steps between two dev evaluations")
     add_settings(parser)
     add_common(parser, "results/search")
     return parser
@@ -72,12 +71,14 @@ def _parser() -> Parser:
 
 def add_settings(parser: Parser) -> None:
     """Add the flags that say whose settings are replayed."""
-    add = parser.add_argument
-    add("--from", help="results directory whose best points are replayed")
+    add = parser.add_argument_group("settings").add_argument
+    add("--from", help="results directory (or database) whose best points are replayed")
+    add("--study", metavar="ID", help="with --from: the searched study, if it holds several")
     add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
     add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add_options(parser)
 
 
 def request_of(flags: argparse.Namespace, **what: Any) -> Request:
@@ -93,18 +94,21 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     searched = getattr(flags, "from")  # a word of Python's own
     if searched is not None and flags.best == "published":
         raise UsageError("--from and --best published contradict each other; give one of them")
-    if flags.searched_on is not None and searched is None:
-        raise UsageError("--searched-on is for --from; give both")
-    from mpt.replay.replay import Request  # imports torch, which takes seconds
+    for name, value in (("--searched-on", flags.searched_on), ("--study", flags.study)):
+        if value is not None and searched is None:
+            raise UsageError(f"{name} is for --from; give both")
+    from mpt.replay.request import Request
 
     return Request(
-        results=results_of(flags, "results/search"),
+        **places(flags, "results/search"),
         gym=flags.gym,
         recipe=flags.recipe,
         precision=flags.precision,
-        searched=None if searched is None else Path(searched).expanduser(),
+        searched=_place(searched),
+        study=flags.study,
         searched_on=flags.searched_on,
         published=flags.best == "published",
+        options=options_of(flags),
         train_seed=flags.train_seed,
         smoke=flags.smoke,
         allow_missing=flags.allow_missing,
@@ -112,9 +116,17 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     )
 
 
+def _place(searched: str | None) -> str | Path | None:
+    """Return a directory as a path; a database's URL as it is."""
+    directory = searched is not None and "://" not in searched
+    return Path(searched).expanduser() if searched is not None and directory else searched
+
+
 def next_step(parser: Parser, flags: argparse.Namespace) -> str:
     """Return the command after a finished replay: real size, or the report."""
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)
+    store = "" if flags.store is None else f"--store {flags.store} "
     results = results_of(flags, "results/search")
-    return f"python -m analysis report --results {results} --out report"
+    tool = "mpt" if Parser.command else "python -m mpt"
+    return f"{tool} report --results {results} {store}--out report"

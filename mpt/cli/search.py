@@ -14,21 +14,22 @@ from mpt.cli.flags import (
     command_of,
     execution_of,
     exit_code,
-    results_of,
+    load_methods,
+    options_of,
+    places,
     whole,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
-from mpt.config import StudyConfig
+from mpt.config import StudyConfig, known_methods
 from mpt.errors import UsageError
-from mpt.search.choosers import Search
-from mpt.search.job import SCHEDULERS, Course, SearchJob, courses_of
+from mpt.search.job import SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
 from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
-from mpt.study.spaces import Space, Trajectory, load_space
+from mpt.study.spaces import Space, load_space
+from mpt.study.specs import TrialSpec, UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan, plan_study
 
 DEFAULT_SAMPLES = 16
-SEARCHERS = ("grid", "random", "optuna")
 
 
 def main(method: str, argv: Sequence[str] | None = None) -> int:
@@ -36,8 +37,30 @@ def main(method: str, argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: _main(method, argv))
 
 
+def command(argv: Sequence[str]) -> int:
+    """Run ``mpt search METHOD [flags]``; return the exit code."""
+    return exit_code(lambda: _command(argv))
+
+
+def _command(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        Parser.command = ("mpt", "search", "METHOD")
+        parser_of("METHOD").print_help()
+        return 0 if argv else 2
+    method, rest = argv[0], list(argv[1:])
+    load_methods(rest)
+    if method not in known_methods():
+        raise UsageError(
+            f"method is {method!r}, but must be one of {', '.join(known_methods())}, or one that "
+            "--plugin FILE registers (see mpt search --help)"
+        )
+    Parser.command = ("mpt", "search", method)
+    return _main(method, rest)
+
+
 def _main(method: str, argv: Sequence[str] | None) -> int:
-    parser = _parser(method)
+    load_methods(argv)
+    parser = parser_of(method)
     flags = parser.parse_args(argv)
     if flags.simulate is not None:
         return simulate_search(flags, lambda number: _job(method, flags, number))
@@ -47,19 +70,20 @@ def _main(method: str, argv: Sequence[str] | None) -> int:
     return carry_out(job, execution, flags)
 
 
-def _parser(method: str) -> Parser:
+def parser_of(method: str) -> Parser:
+    """Return the parser of a method's search."""
     parser = Parser(
         f"Search the settings of {method.upper()} with Ray Tune. The same command "
         "again resumes; a finished search prints its ranking at once."
     )
-    add_backbone(parser)
-    add = parser.add_argument
+    add = parser.add_argument_group("search").add_argument
     add("--partition", default="random_to_random", help="its source tasks are learned from")
     add("--space", help="table of the space file (default: embedded or paper, by backbone)")
     add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
-    add("--num-samples", type=whole(1), help="trajectories of random or optuna (default: 16)")
+    add("--num-samples", type=whole(1), help="trials of random or optuna (default: 16)")
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
     add("--racing", action="store_true", help="stop who cannot reach the leader any more")
+    add_backbone(parser)
     add_common(parser, "results/search")
     add_simulation(parser)
     return parser
@@ -74,24 +98,25 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
         partition=flags.partition,
         train_seed=flags.train_seed,
     )
+    config = options_of(flags).apply(config)
     size = load_smoke_size() if flags.smoke else None
     plan = _plan(config, space, flags, size)
     space = on_study(space, plan)
     title = f'space "{space.name}", {space.title}'
-    search, seed = None, flags.train_seed + number
+    suggestions, seed = None, flags.train_seed + number
     if flags.searcher == "optuna":
-        search = _search(space, plan, flags, size, seed)
-        courses: tuple[Course, ...] = (search.first,)
+        suggestions = _suggestions(space, plan, flags, size, seed)
+        trials: tuple[TrialSpec, ...] = (suggestions.first,)
     else:
-        trajectories = _trajectories(space, flags, seed)
-        courses = courses_of(plan, trajectories if size is None else size.cut(trajectories))
+        specs = _specs(space, flags, seed)
+        trials = trials_of(plan, specs if size is None else size.cut(specs))
     return SearchJob(
-        courses=courses,
-        search=search,
+        trials=trials,
+        suggestions=suggestions,
         scheduler=flags.scheduler,
         racing=flags.racing,
-        results=results_of(flags, "results/search"),
         title=title if size is None else f"{title}, at smoke size",
+        **places(flags, "results/search"),
     )
 
 
@@ -107,16 +132,16 @@ def _plan(
     )
 
 
-def _search(
+def _suggestions(
     space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None, seed: int
-) -> Search:
+) -> Suggestions:
     count = _count(space, flags)
     if size is not None:
         space, count = size.cut_space(space), min(count, size.trajectories)
-    return Search(space=space, plan=plan, count=count, seed=seed)
+    return Suggestions(space=space, plan=plan, count=count, seed=seed)
 
 
-def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Trajectory]:
+def _specs(space: Space, flags: argparse.Namespace, seed: int) -> list[UpstreamSpec]:
     if flags.searcher == "random":
         return space.sample(_count(space, flags), seed)
     if flags.num_samples is not None:
@@ -127,7 +152,7 @@ def _trajectories(space: Space, flags: argparse.Namespace, seed: int) -> list[Tr
 
 
 def _count(space: Space, flags: argparse.Namespace) -> int:
-    """Return how many trajectories are drawn: as many as asked for, or as there are."""
+    """Return how many trials are drawn: as many as asked for, or as there are."""
     if flags.num_samples is None:
         return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
     space.check_count(flags.num_samples)
@@ -140,7 +165,7 @@ def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> s
     Args:
         parser: of these flags.
         flags: what was asked for.
-        size: trajectories of the space; None: no end of them.
+        size: trials of the space; None: no end of them.
     """
     if flags.smoke:
         return command_of(parser, flags, smoke=False, results=None)

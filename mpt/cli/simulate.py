@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.cli.flags import Parser, whole
 from mpt.errors import UsageError
-from mpt.search.choosers import Chooser, ListChooser, TpeChooser
 from mpt.search.cost.time_left import clock_text
 from mpt.search.job import SearchJob
 from mpt.search.ray.session import prepare_environment
@@ -19,6 +18,7 @@ from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
     from mpt.search.display.display import Display
+    from mpt.search.simulation.recorded import Recorded
     from mpt.search.simulation.simulate import Outcome
 
 WORKERS = 2
@@ -29,6 +29,7 @@ def add_simulation(parser: Parser) -> None:
     """Add the flags of a simulation."""
     add = parser.add_argument
     add("--simulate", help="results directory: search its records instead, in simulated time")
+    add("--study", metavar="ID", help="with --simulate: the study, if there are several")
     add("--simulate-seeds", type=whole(1), default=1, help="seeds of a simulation")
     add("--simulate-workers", type=whole(1), default=WORKERS, help="workers of a simulation")
 
@@ -44,7 +45,8 @@ def simulate_search(
         console: where to print; None: as a search does.
 
     Raises:
-        UsageError: the directory does not hold what the search would try (named).
+        UsageError: the directory does not hold what the search would try (named), or holds
+            several studies that fit (listed).
     """
     prepare_environment("local")  # Ray's scheduler is imported below
     from mpt.search.display.display import Display
@@ -55,61 +57,61 @@ def simulate_search(
     if not results.is_dir():
         raise UsageError(f"--simulate is {flags.simulate!r}, but there is no such directory")
     job = job_of(0)
-    if job.search is not None and job.search.space.size is None:
+    if job.suggestions is not None and job.suggestions.space.size is None:
         raise UsageError(
             f"--simulate needs a search among recorded points, but space "
-            f"{job.search.space.name!r} holds ranges; use --space with a grid"
+            f"{job.suggestions.space.name!r} holds ranges; use --space with a grid"
         )
-    recorded = Recorded(results, job.courses[0])
-    if job.search is None:
+    recorded = Recorded(results, job.trials[0], store=flags.store, study=flags.study)
+    if job.suggestions is None:
         for number in range(flags.simulate_seeds):
-            check_recorded(recorded, job_of(number).courses)
+            check_recorded(recorded, job_of(number).trials)
     outcomes = simulate(
         recorded,
-        lambda number: _chooser(job_of(number), number),
+        lambda number: _reordered(job_of(number), number),
         flags.simulate_seeds,
         flags.simulate_workers,
-        asha=job.scheduler == "asha",
-        racing=job.racing,
     )
-    _show(Display(job, console, as_json=flags.json), flags, job, outcomes)
+    _show(Display(job, console, as_json=flags.json), flags, job, recorded, outcomes)
     return 0
 
 
-def _chooser(job: SearchJob, number: int) -> Chooser:
-    """Return the chooser of a seed; other seeds go through a list in another order."""
-    if job.search is not None:
-        return TpeChooser(job.search)
-    courses = list(job.courses)
-    if number > 0:
-        seed = courses[0].plan.config.train_seed
-        order = numpy_generator(seed, "simulated order", number).permutation(len(courses) - 1)
-        courses = [courses[0], *(courses[1 + int(place)] for place in order)]
-    return ListChooser(courses)
+def _reordered(job: SearchJob, number: int) -> SearchJob:
+    """Return a job whose list is gone through in another order where the number is not 0."""
+    if job.suggestions is not None or number == 0:
+        return job
+    first, *rest = job.trials
+    seed = first.plan.config.train_seed
+    order = numpy_generator(seed, "simulated order", number).permutation(len(rest))
+    return dataclasses.replace(job, trials=(first, *(rest[int(place)] for place in order)))
 
 
 def _show(
-    show: Display, flags: argparse.Namespace, job: SearchJob, outcomes: Sequence[Outcome]
+    show: Display,
+    flags: argparse.Namespace,
+    job: SearchJob,
+    recorded: Recorded,
+    outcomes: Sequence[Outcome],
 ) -> None:
     stoppers = " and ".join(sorted(job.stoppers)) or "nobody stops"
     show.say(
         f"simulated search · {flags.searcher} · {stoppers} · {flags.simulate_workers} workers · "
-        f"records of {flags.simulate}"
+        f"study {recorded.study.id} in {flags.simulate}"
     )
     show.say(f"  space    {job.title}")
     first = outcomes[0]
     for trial in first.trials:
         rungs = ", ".join(f"{steps}: {score:+.2f}" for steps, score in trial.scores.items())
         show.say(
-            f"{clock_text(trial.began):>9} – {clock_text(trial.ended):<9} {trial.course.name}  "
+            f"{clock_text(trial.began):>9} – {clock_text(trial.ended):<9} {trial.spec.name}  "
             f"{rungs or 'no rung'}"
         )
         if trial.stopped is not None:
             steps, by, reason = trial.stopped
             show.say(f"{'':>22}stopped by {by} at rung {steps}: {reason}")
-    course, steps, score = first.winner
+    spec, steps, score = first.winner
     show.say(
-        f"winner   {course.name}, steps {steps}: ARG {score:+.2f}; regret {first.regret:.2f}, "
+        f"winner   {spec.name}, steps {steps}: ARG {score:+.2f}; regret {first.regret:.2f}, "
         f"{100 * first.saved:.0f} % of the cost saved, simulated time {clock_text(first.seconds)}"
     )
     if len(outcomes) > 1:
@@ -129,16 +131,16 @@ def _summary(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:
-    course, steps, score = outcome.winner
+    spec, steps, score = outcome.winner
     return {
-        "winner": {"course": course.name, "steps": steps, "score": score},
+        "winner": {"trial": spec.name, "steps": steps, "score": score},
         "regret": outcome.regret,
         "saved": outcome.saved,
         "seconds": outcome.seconds,
         "trials": [
             {
-                "course": trial.course.name,
-                "settings": dataclasses.asdict(trial.course.trajectory.config),
+                "trial": trial.spec.name,
+                "settings": dataclasses.asdict(trial.spec.upstream.config),
                 "began": trial.began,
                 "ended": trial.ended,
                 "busy": trial.busy,

@@ -20,6 +20,7 @@ from mpt.backbones.generation import Generation
 from mpt.backbones.rows import length_groups
 from mpt.downstream.out_of_memory import attempt, halved
 from mpt.downstream.verdict import can_still_match
+from mpt.gym.fewshot import some_rows
 from mpt.metrics import task_metrics
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class Evaluator:
         backbone: the frozen model.
         tasks: distinct tasks; `scores` refers to them by position.
         split: "dev" or "test".
-        config: row limits `max_dev`, `max_test` and `max_generated`, and how to generate.
+        config: row limits `max_dev` and `max_test`, their `sample`, `max_generated`, how to
+            generate, and (where padding matters) the size of the batches, taken in file order,
+            that are padded.
         text: lengths of inputs and targets.
         max_tokens: padded tokens per forward pass; `max_tokens` is lowered where a pass does not
             fit into memory.
@@ -72,11 +75,18 @@ class Evaluator:
         rows: list[Row] = []
         limit = config.max_test if split == "test" else config.max_dev
         for task in tasks:
-            examples = (task.test if split == "test" else task.dev)[:limit]
+            examples = some_rows(
+                task.test if split == "test" else task.dev,
+                limit,
+                stratified=config.sample == "stratified",
+                name=f"{task.name} {split}",
+            )
             self._rows_of.append(range(len(rows), len(rows) + len(examples)))
             self._examples += examples
             rows += backbone.encode_rows(task.name, examples, text)
         self._table = backbone.table(rows)
+        self._widths = self._padded_to(config.batch_size) if backbone.padding_matters else None
+        self._padded_inputs = self._widths or self._table.input_lengths
         self._texts: dict[tuple[int, ...], str] = {}
 
     def scores(self, prompts: Tensor, task_of_run: Sequence[int]) -> list[float]:
@@ -110,7 +120,7 @@ class Evaluator:
         self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
     ) -> Iterator[tuple[_Job, str | None]]:
         """Yield each job with a text of the right score, or None where it must be generated."""
-        inputs, targets = self._table.input_lengths, self._table.target_lengths
+        inputs, targets = self._padded_inputs, self._table.target_lengths
         lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
 
         def greedy(places: Sequence[int]) -> list[list[int]]:
@@ -136,7 +146,7 @@ class Evaluator:
 
     def _generated(self, prompts: Tensor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, str]]:
         """Yield each job with its generated text."""
-        lengths = [prompts.shape[1] + self._table.input_lengths[job.row] for job in jobs]
+        lengths = [prompts.shape[1] + self._padded_inputs[job.row] for job in jobs]
 
         def generate(places: Sequence[int]) -> list[list[int]]:
             batch = self._batch([jobs[place] for place in places])
@@ -146,7 +156,19 @@ class Evaluator:
             yield jobs[place], self._text(ids)
 
     def _batch(self, jobs: Sequence[_Job]) -> Batch:
-        return self._table.batch([job.row for job in jobs], [job.run for job in jobs])
+        rows = [job.row for job in jobs]
+        widths = None if self._widths is None else [self._widths[row] for row in rows]
+        return self._table.batch(rows, [job.run for job in jobs], widths)
+
+    def _padded_to(self, batch_size: int) -> list[int]:
+        """Return each row's padded input length in batches of a task's rows in file order."""
+        widths: list[int] = []
+        for own in self._rows_of:
+            lengths = self._table.input_lengths[own.start : own.stop]
+            for first in range(0, len(lengths), batch_size):
+                part = lengths[first : first + batch_size]
+                widths += [max(part)] * len(part)
+        return widths
 
     def _in_passes(
         self, lengths: Sequence[int], beams: int, run: Callable[[Sequence[int]], Sequence[_T]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.rows import length_groups
-from mpt.downstream.data import BatchOrder
+from mpt.downstream.data import TrainRows
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import default_limits
 from mpt.downstream.record import Record, TuningResult, TuningRun
@@ -101,10 +101,13 @@ class _FineTuning:
         self._started = time.perf_counter()
         self._max_tokens = default_limits(backbone.device).tokens
         self._prompts = no_prompt(backbone).to(backbone.device)[None]  # [1, 0, d]
-        self._weights = list(backbone.model.parameters())
-        self._optimisers = [_adafactor(weight, run.lr) for weight in self._weights]
-        self._table = backbone.table(backbone.encode_rows(run.task.name, run.task.train, text))
-        self._order = BatchOrder(root_seed, config.batch_size)
+        named = list(backbone.model.named_parameters())
+        self._weights = [weight for _, weight in named]
+        self._optimisers = [
+            _adafactor(weight, run.lr, decays=config.bias_decay or "bias" not in name)
+            for name, weight in named
+        ]
+        self._rows = TrainRows(backbone, [run.task], text, root_seed, config)
         self._dev = self._evaluator("dev")
         self._selected: dict[str, Tensor] | None = None
         self.record = Record(prompt=run.prompt)
@@ -130,7 +133,7 @@ class _FineTuning:
 
     def step(self, step: int) -> None:
         """Take step number `step` (from 1), or note that the run has diverged."""
-        rows = self._order.rows(self._task, step)
+        rows = self._rows.batch(0, step)
         loss = self._backward(rows, step)
         grads = [weight.grad for weight in self._weights if weight.grad is not None]
         finite = math.isfinite(loss) and bool(
@@ -138,22 +141,28 @@ class _FineTuning:
         )
         self.record.diverged = not finite
         if finite:
-            self.record.count(loss, rows, self._table)
+            self.record.count(loss, rows, self._rows.table)
             for weight, optimiser in zip(self._weights, self._optimisers, strict=True):
                 if weight.grad is not None:
                     optimiser.step(weight.grad.reshape(optimiser.prompts.shape))
         self._backbone.model.zero_grad(set_to_none=True)
 
     def _backward(self, rows: Sequence[int], step: int) -> float:
-        """Leave the gradient of the rows' token mean in the weights; return that mean."""
-        inputs, targets = self._table.input_lengths, self._table.target_lengths
+        """Leave the gradient of the rows' loss in the weights; return that loss."""
+        table = self._rows.table
+        inputs, targets = table.input_lengths, table.target_lengths
         tokens = sum(targets[row] for row in rows)
+        weights = self._rows.weights(rows)
         seed = derive(self._root, "dropout", "downstream", self._task.name, self._task.seed, step)
         total = 0.0
         with self._backbone.dropout(self._config.dropout, seed):
             for group in length_groups([inputs[n] + targets[n] for n in rows], self._max_tokens):
-                batch = self._table.batch([rows[n] for n in group], [0] * len(group))
-                loss = self._backbone.row_losses(self._prompts, batch)[0].sum() / tokens
+                batch = table.batch([rows[n] for n in group], [0] * len(group))
+                nll, _ = self._backbone.row_losses(self._prompts, batch)
+                if self._config.loss_parts == 1:
+                    loss = nll.sum() / tokens
+                else:
+                    loss = (nll * nll.new_tensor([weights[n] for n in group])).sum()
                 loss.backward()
                 total += float(loss.detach())
         return total
@@ -182,11 +191,12 @@ class _FineTuning:
         )
 
 
-def _adafactor(weight: nn.Parameter, lr: float) -> Adafactor:
-    """Return the optimiser of one weight, which changes it in place.
+def _adafactor(weight: nn.Parameter, lr: float, *, decays: bool) -> Adafactor:
+    """Return the optimiser of one weight, which changes it in place, with weight decay or without.
 
     A matrix is a stack of one [P, d]. A vector is one [1, d]: its factored second moment is then
     the plain one, as Hugging Face's Adafactor has it for vectors.
     """
     data = weight.detach()
-    return Adafactor(data.view(1, -1, data.shape[-1]), [lr])
+    stack = data.view(1, -1, data.shape[-1])
+    return Adafactor(stack, [lr]) if decays else Adafactor(stack, [lr], weight_decay=0.0)

@@ -1,7 +1,7 @@
 """A pack: R prompt-tuning runs that go through one frozen model side by side.
 
 Rows are tagged with their run and read with its prompt. The loss of a step is the sum over runs
-of each run's own token mean, so the gradient of a prompt is that of its run alone; Adafactor keeps
+of each run's own loss, so the gradient of a prompt is that of its run alone; Adafactor keeps
 its state per run. Every run counts its own steps: runs may enter and leave between any two.
 
 Shapes: R active runs, P prompt tokens, d model width.
@@ -206,12 +206,13 @@ class Pack:
         table = self._rows.table
         rows = [row for own in rows_of for row in own]
         slots = [slot for slot, own in enumerate(rows_of) for _ in own]
-        tokens = [sum(table.target_lengths[row] for row in own) for own in rows_of]
-        weights = prompts.new_tensor([1 / tokens[slot] for slot in slots])
+        weights = prompts.new_tensor([w for own in rows_of for w in self._rows.weights(own)])
         losses = prompts.new_zeros(len(rows_of)).detach()
+        widths = [width for own in rows_of for width in self._rows.widths(own) or ()]
         padded = 0
-        for group in self._groups(rows, slots):
-            batch = table.batch([rows[n] for n in group], [slots[n] for n in group])
+        for group in self._groups(rows, slots, widths or None):
+            own_widths = [widths[n] for n in group] if widths else None
+            batch = table.batch([rows[n] for n in group], [slots[n] for n in group], own_widths)
             size = len(group) * (self._p + batch.input_ids.shape[1] + batch.target_ids.shape[1])
             shares = attempt(self._pass, prompts, batch, weights[group])
             if shares is None:
@@ -241,13 +242,15 @@ class Pack:
         tokens = halved(self.limits.tokens, rows=rows, padded=padded)
         self.limits = self.limits.shrunk(tokens=tokens)
 
-    def _groups(self, rows: Sequence[int], slots: Sequence[int]) -> list[list[int]]:
+    def _groups(
+        self, rows: Sequence[int], slots: Sequence[int], widths: Sequence[int] | None
+    ) -> list[list[int]]:
         """Return which rows share a forward pass: similar lengths, or one run with dropout."""
         if self._config.dropout > 0:
             return [[n for n, s in enumerate(slots) if s == slot] for slot in sorted(set(slots))]
         table = self._rows.table
         return cheapest_groups(
-            [table.input_lengths[row] for row in rows],
+            widths or [table.input_lengths[row] for row in rows],
             [table.target_lengths[row] for row in rows],
             extra=self._p,
             pass_cost=self.limits.pass_cost,

@@ -69,7 +69,7 @@ class TuningQueue:
         self._list = RunList(runs, backbone, config=config, text=text, root_seed=root_seed)
         tasks = self._list.tasks
         self._task_of = self._list.task_places(range(len(runs)), tasks)
-        self._rows = TrainRows(backbone, tasks, text, root_seed, config.batch_size)
+        self._rows = TrainRows(backbone, tasks, text, root_seed, config)
         limits = limits or default_limits(backbone.device)
         self._dev = self._evaluator("dev", tasks, limits)
         self._pack = self._new_pack(limits)

@@ -34,7 +34,8 @@ class TuningResult:
     """What one downstream run gave."""
 
     dev: float
-    """Dev score of the selected prompt; NaN if the run diverged."""
+    """Dev score by which the learning rate is chosen: that of the selected prompt, or with
+    ``select="last"`` the best of the curve (PROTOCOL row 13); NaN if the run diverged."""
     test: float
     """Test score of the selected prompt; NaN if the run diverged."""
     best_step: int
@@ -70,6 +71,7 @@ class Record:
     """The prompt to be selected as things stand; the starting prompt before any evaluation."""
     diverged: bool = False
     dev: float = math.nan
+    """The best dev score so far; NaN before any."""
     best_step: int = 0
     curve: list[tuple[int, float, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -83,14 +85,20 @@ class Record:
     """Why the run ended before its last step."""
 
     def note(self, step: int, score: float, select: str) -> bool:
-        """Note the dev score after `step`; return whether the state is now the selected one."""
+        """Note the dev score after `step`; return whether the state is now the selected one.
+
+        The last prompt may be the one that is tested, but a run is always judged by its best
+        score, as in the released code.
+        """
         self.curve.append((step, score, math.fsum(self.losses) / len(self.losses)))
         self.losses.clear()
         # The first of equal scores stays; NaN (a metric without a value) beats nothing.
         better = score > self.dev or (math.isnan(self.dev) and not math.isnan(score))
+        if better:
+            self.dev = score
         if not (better or self.best_step == 0 or select == "last"):
             return False
-        self.dev, self.best_step = score, step
+        self.best_step = step
         return True
 
     def count(self, loss: float, rows: Sequence[int], table: RowTable) -> None:

@@ -12,7 +12,7 @@ from mpt.downstream.data import distinct_tasks
 from mpt.downstream.record import TuningRun
 from mpt.errors import UsageError
 from mpt.prompts import prompt_digest
-from mpt.storage import digest
+from mpt.keys import digest
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig

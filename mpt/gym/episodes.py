@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpt.errors import UsageError
+from mpt.gym.fewshot import AnswerDraw
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -33,7 +34,11 @@ def render(task_name: str, example: Example) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Episode:
-    """One item with the rows drawn for it; rows are positions in the item's train and dev file."""
+    """One item with the rows drawn for it; rows are positions in the item's train and dev file.
+
+    Where a random one of a row's answers is trained on, they are positions among all (row, answer)
+    of the file (`mpt.gym.fewshot.one_answer_each`).
+    """
 
     index: int
     """Position in the stream."""
@@ -70,7 +75,8 @@ class EpisodeStream:
     Args:
         tasks: the items, one `FewShotTask` per (task, data seed); their order is a part of the
             stream's identity.
-        config: batch size (of support and query) and number of inner steps.
+        config: batch size (of support and query), number of inner steps, and how items, rows and
+            answers are drawn.
         root_seed: root of all draws (see `mpt.seeds`).
 
     Raises:
@@ -82,6 +88,13 @@ class EpisodeStream:
         self._sizes = [(len(task.train), len(task.dev)) for task in tasks]
         self._batch_size = config.batch_size
         self._inner_steps = config.inner_steps
+        self._jointly = config.support_draw == "jointly"
+        self._repeated = config.epoch_order == "repeated"
+        self._answers = (
+            [(AnswerDraw(task.train), AnswerDraw(task.dev)) for task in tasks]
+            if config.answers == "random"
+            else None
+        )
         self._root = root_seed
         self._epoch: tuple[int, np.ndarray] | None = None
 
@@ -94,22 +107,32 @@ class EpisodeStream:
 
         A batch is drawn without replacement; where the file holds fewer rows than the batch
         size, the batch is the whole file. Each inner step has a support batch of its own, and
-        the first k batches are the same for every number of inner steps ≥ k.
+        the first k batches are the same for every number of inner steps ≥ k. (Drawn jointly, the
+        support batches share no row, unless the file holds fewer than all of them need: then all
+        rows are drawn with replacement.)
         """
         epoch, position = divmod(index, len(self._items))
-        item = int(self._order(epoch)[position])
+        item = int(self._order(0 if self._repeated else epoch)[position])
         n_train, n_dev = self._sizes[item]
-        support = numpy_generator(self._root, "support", index)
-        query = numpy_generator(self._root, "query", index)
         name, seed = self._items[item]
+        support = self._support(numpy_generator(self._root, "support", index), n_train)
+        query = self._draw(numpy_generator(self._root, "query", index), n_dev)
+        if self._answers is not None:
+            train, dev = self._answers[item]
+            answers = numpy_generator(self._root, "answers", "support", index)
+            support = tuple(train.rows(answers, rows) for rows in support)
+            query = dev.rows(numpy_generator(self._root, "answers", "query", index), query)
         return Episode(
-            index=index,
-            item=item,
-            task=name,
-            data_seed=seed,
-            support=tuple(self._draw(support, n_train) for _ in range(self._inner_steps)),
-            query=self._draw(query, n_dev),
+            index=index, item=item, task=name, data_seed=seed, support=support, query=query
         )
+
+    def _support(self, generator: np.random.Generator, rows: int) -> tuple[tuple[int, ...], ...]:
+        """Return the support batches of all inner steps from a file of this many rows."""
+        b, k = self._batch_size, self._inner_steps
+        if not self._jointly:
+            return tuple(self._draw(generator, rows) for _ in range(k))
+        joint = generator.choice(rows, size=k * b, replace=k * b > rows)
+        return tuple(tuple(int(row) for row in batch) for batch in joint.reshape(k, b))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Order of the items in an epoch (the last one asked for is remembered)."""

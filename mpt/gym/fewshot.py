@@ -7,17 +7,22 @@ U+2028).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mpt.errors import DataError
 from mpt.gym.catalogue import TaskInfo
+from mpt.seeds import numpy_generator
 
 
 @dataclass(frozen=True)
 class Example:
-    """One input with its right answers, at least one; the first is the one to train on."""
+    """One input with its right answers, at least one; by default the first is trained on."""
 
     input: str
     outputs: tuple[str, ...]
@@ -38,6 +43,68 @@ class FewShotTask:
     test: tuple[Example, ...]
     digest: str
     """SHA-256 over the bytes of the three files."""
+
+
+def some_rows(
+    examples: Sequence[Example], most: int | None, *, stratified: bool, name: str
+) -> list[Example]:
+    """Return at most so many rows, in file order.
+
+    Args:
+        examples: all rows.
+        most: rows that are wanted; None: all.
+        stratified: draw them so that every label keeps its share of the rows, up to rounding down
+            or up; a label is the first answer. Otherwise they are the first ones.
+        name: what the draw is for; the same name draws the same rows.
+
+    A stratified draw is a systematic one: the rows stand in a line, label after label (both in
+    random order), and every (rows / most)-th is taken from a random place on. So each row has the
+    same chance, and where no two rows share a label it is a plain random sample.
+    """
+    n = len(examples)
+    if most is None or most >= n:
+        return list(examples)
+    if not stratified:
+        return list(examples[:most])
+    rng = numpy_generator(0, "evaluated rows", name)
+    labels = sorted({example.outputs[0] for example in examples})
+    rank = dict(zip(labels, rng.permutation(len(labels)).tolist(), strict=True))
+    line = sorted(rng.permutation(n).tolist(), key=lambda row: rank[examples[row].outputs[0]])
+    start = int(rng.integers(n))
+    taken = sorted(line[(start + place * n) // most] for place in range(most))
+    return [examples[row] for row in taken]
+
+
+def one_answer_each(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Return every (row, answer) as a row of its own, in order: what `AnswerDraw` numbers."""
+    return tuple(
+        Example(example.input, (output,)) for example in examples for output in example.outputs
+    )
+
+
+def with_answers_apart(task: FewShotTask) -> FewShotTask:
+    """Return a task whose train and dev rows have one answer each (see `one_answer_each`)."""
+    train, dev = one_answer_each(task.train), one_answer_each(task.dev)
+    return dataclasses.replace(task, train=train, dev=dev)
+
+
+class AnswerDraw:
+    """A random one of each row's answers, as the released code draws it whenever a row is read.
+
+    Args:
+        examples: the rows.
+    """
+
+    def __init__(self, examples: Sequence[Example]):
+        self._counts = [len(example.outputs) for example in examples]
+        self._first = np.concatenate([[0], np.cumsum(self._counts)])
+
+    def rows(self, generator: np.random.Generator, rows: Sequence[int]) -> tuple[int, ...]:
+        """Return for every row its place, with one of its answers, in `one_answer_each`."""
+        chosen = generator.integers([self._counts[row] for row in rows])
+        return tuple(
+            int(self._first[row] + answer) for row, answer in zip(rows, chosen, strict=True)
+        )
 
 
 def load_task(gym: Path, info: TaskInfo, seed: int) -> FewShotTask:

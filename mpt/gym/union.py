@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpt.gym.episodes import Episode, refuse_doubled_items
+from mpt.gym.fewshot import AnswerDraw
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ class Union:
 class UnionStream:
     """An endless stream of batches; every epoch visits every row once, in a shuffled order.
 
-    A batch is an `Episode` with one support batch, whose rows are numbers in `Union`, and no
-    query. The last batch of an epoch may be smaller.
+    A batch is an `Episode` with one support batch, whose rows are numbers in `Union` (of the tasks
+    `with_answers_apart`, where a random one of a row's answers is trained on), and no query. The
+    last batch of an epoch may be smaller.
 
     Args:
         tasks: the items, one `FewShotTask` per (task, data seed).
-        config: batch size.
+        config: batch size, and how rows and answers are drawn.
         root_seed: root of the order.
 
     Raises:
@@ -56,6 +58,11 @@ class UnionStream:
         refuse_doubled_items(tasks)
         self._rows = len(Union(tasks))
         self._batch_size = config.batch_size
+        self._repeated = config.epoch_order == "repeated"
+        self._answers: AnswerDraw | None = None
+        if config.answers == "random":
+            parts = [part for task in tasks for part in (task.train, task.dev)]
+            self._answers = AnswerDraw([example for part in parts for example in part])
         self._root = root_seed
         self._epoch: tuple[int, np.ndarray] | None = None
 
@@ -67,13 +74,16 @@ class UnionStream:
         """Return the batch at position `index` ≥ 0, whatever was asked for before."""
         epoch, position = divmod(index, len(self))
         begin = position * self._batch_size
-        rows = self._order(epoch)[begin : begin + self._batch_size]
+        order = self._order(0 if self._repeated else epoch)
+        rows = tuple(int(row) for row in order[begin : begin + self._batch_size])
+        if self._answers is not None:
+            rows = self._answers.rows(numpy_generator(self._root, "answers", index), rows)
         return Episode(
             index=index,
             item=0,
             task="the union of all source tasks",
             data_seed=0,
-            support=(tuple(int(row) for row in rows),),
+            support=(rows,),
             query=(),
         )
 

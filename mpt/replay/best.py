@@ -1,122 +1,206 @@
-"""The best settings that searches have found, read from a results directory."""
+"""The best settings that searches have found, read from the database of a results directory."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mpt.config import UpstreamConfig
-from mpt.errors import DataError, UsageError
-from mpt.records import LeafStore, PointStore
-from mpt.study.spaces import Trajectory
-from mpt.trial.objective import BAD_SCORE, PointScore, score_point
-from mpt.trial.points import point_is_whole
+from mpt.config import PromptConfig
+from mpt.errors import UsageError
+from mpt.replay.epochs import epoch_steps, searched_epochs
+from mpt.store.database import open_results
+from mpt.store.records import BASELINE
+from mpt.study.choice import chosen, listed, only_protocol, point_config
+from mpt.study.specs import FINE_TUNING, UpstreamSpec
+from mpt.trial.score import BAD_SCORE
+from mpt.trial.store import TrialStore
 
 if TYPE_CHECKING:
-    from mpt.config import StudyConfig
+    from mpt.store.database import Database
+    from mpt.store.records import Point, StudyRecord
+    from mpt.study.study import StudyPlan
+    from mpt.trial.score import PointScore
 
 COMMON = "random_to_random"
 """The setting whose best point serves those that were not searched, as in the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Searched:
+    """Where best points are looked for."""
+
+    results: Path
+    """Results directory of one or more searches; nothing is written."""
+    store: str | None = None
+    """URL of their database; None: the one in the directory."""
+    study: str | None = None
+    """First digits of the study or protocol; None: there must be only one that fits."""
+    backbone: str | None = None
+    """Backbone whose best points serve those that were not searched, as T5-large's serve all in
+    the paper; None: there is no such one."""
+    smoke: bool = False
+    """Take points of smoke runs where there are some."""
+    partial: bool = False
+    """Take points of searches that left tasks out where there are no others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Best:
     """A setting to be replayed, and where it is from."""
 
-    trajectory: Trajectory
+    upstream: UpstreamSpec
     """With one rung."""
     origin: str
     """For people."""
 
 
+@dataclass
+class _Search:
+    """The scored points of one method in one study."""
+
+    study: StudyRecord
+    points: list[tuple[PointScore, Point]] = field(default_factory=list)
+    epochs: Mapping[str, int] | None = None
+    """Point → epochs (`searched_epochs`); None: not looked at yet."""
+
+    @property
+    def best(self) -> tuple[PointScore, Point]:
+        """The argmax; of equal ones the one with the first key."""
+        return max(sorted(self.points, key=lambda one: one[1].key), key=lambda one: one[0].score)
+
+
 class BestPoints:
-    """The argmax over the point records of a results directory.
+    """The best points of searches, each within one study.
 
     A point counts if it is of a search (its scored tasks are validation tasks), on all source
-    tasks at their own sample size, whole, and has an ARG. Equal scores keep the order of the keys.
+    tasks at their own sample size, and has an ARG. Points of smoke runs and of searches that left
+    tasks out count only where `Searched` says so.
 
     Args:
-        results: results directory of one or more searches; nothing is written.
-        searched_on: backbone whose best points serve those that were not searched, as T5-large's
-            serve all in the paper; None: there is no such one.
+        searched: where they are looked for.
 
     Raises:
-        UsageError: there is no such directory.
+        UsageError: there are no results, or `Searched.study` is none of their studies.
+        DataError: the database is broken.
     """
 
-    def __init__(self, results: Path, searched_on: str | None = None) -> None:
-        if not results.is_dir():
+    def __init__(self, searched: Searched) -> None:
+        self._searched = searched
+        if searched.store is None and not searched.results.is_dir():
             raise UsageError(
-                f"--from is {str(results)!r}, but must be the results directory of a search; run "
-                "one first, or leave --from out"
+                f"--from is {str(searched.results)!r}, but must be the results directory of a "
+                "search; run one first, or leave --from out"
             )
-        self._results, self._searched_on = results, searched_on
-        store = LeafStore(results, read_only=True)
-        self._found: dict[tuple[str, str, str], list[tuple[PointScore, Mapping[str, Any]]]] = {}
-        for point in PointStore(results, read_only=True).all():
-            if _counts(point) and point_is_whole(point, store):
-                score = score_point(point, store)
-                if score.score > BAD_SCORE:
-                    place = (point["method"], point["backbone"], point["partition"])
-                    self._found.setdefault(place, []).append((score, point))
+        self._searches: list[_Search] = []
+        self._left_out: dict[str, StudyRecord] = {}
+        with open_results(searched.results, searched.store, read_only=True) as database:
+            self.name = str(searched.results) if searched.store is None else database.name
+            """Where the points are from, for messages."""
+            self._read(database)
 
-    def best(self, method: str, study: StudyConfig) -> Best | None:
+    def _read(self, database: Database) -> None:
+        studies = [one for one in database.studies() if _is_search(one)]
+        store = TrialStore(database)
+        for study in chosen(studies, self._searched.study):
+            points = database.points(study.key)
+            scores = store.scores([point.key for point in points])
+            found: dict[str, _Search] = {}
+            for point in points:
+                score = scores.get(point.key)
+                # fine-tuning is never searched: it has the settings of replay.toml or a recipe
+                own = point.method not in (BASELINE, FINE_TUNING)
+                if own and score is not None and score.score > BAD_SCORE:
+                    entry = found.setdefault(point.method, _Search(study))
+                    entry.points.append((score, point))
+            self._searches += found.values()
+
+    def best(self, method: str, plan: StudyPlan) -> Best | None:
         """Return the best point of a method for a study; None if there is none.
 
         That is the best one of the study's own partition if it was searched, and else that of
-        random_to_random; on its own backbone, and else on `searched_on`.
+        random_to_random; on its own backbone, and else on `Searched.backbone`.
+
+        Raises:
+            UsageError: several studies fit, which cannot be compared; all are listed.
+            DataError: its settings are not those of this program.
         """
-        backbones = [study.backbone]
-        backbones += [] if self._searched_on in (None, study.backbone) else [self._searched_on]
-        for backbone, partition in itertools.product(backbones, (study.partition, COMMON)):
-            found = self._found.get((method, backbone, partition))
-            if found:
-                score, point = max(found, key=lambda entry: entry[0].score)
-                return Best(
-                    trajectory=Trajectory(config=_config(point), rungs=(int(point["steps"]),)),
-                    origin=self._origin(len(found), partition, score, point, study),
-                )
+        own, other = plan.config.backbone, self._searched.backbone
+        for backbone in dict.fromkeys((own, other)):
+            fitting = self._fitting(method, backbone)
+            what = f"{method} on {backbone}"
+            only_protocol([one.study for one in fitting], f"--from {self.name}", what)
+            for partition in (plan.config.partition, COMMON):
+                for search in fitting:
+                    if search.study.partition == partition:
+                        return self._taken(search, plan)
         return None
 
+    @property
+    def left_out(self) -> str:
+        """Which searches were asked for and do not count, for messages; empty if there is none."""
+        return listed(list(self._left_out.values()))
+
+    def _fitting(self, method: str, backbone: str | None) -> list[_Search]:
+        """Return the searches of a method on a backbone: the first kind of which there are any."""
+        found = [
+            one
+            for one in self._searches
+            if one.points[0][1].method == method and one.study.backbone == backbone
+        ]
+        smoke = [one for one in found if one.study.smoke]
+        whole = [one for one in found if one.study.partial is None]
+        partial = [one for one in found if one.study.partial is not None and not one.study.smoke]
+        kinds = [
+            *([smoke] if self._searched.smoke else []),
+            whole,
+            *([partial] if self._searched.partial or self._searched.smoke else []),
+        ]
+        taken = next((kind for kind in kinds if kind), [])
+        if not taken:
+            self._left_out |= {one.study.key: one.study for one in found}
+        return taken
+
+    def _taken(self, search: _Search, plan: StudyPlan) -> Best:
+        score, point = search.best
+        config = point_config(point)
+        if search.epochs is None:
+            search.epochs = searched_epochs(search.study, [one for _, one in search.points])
+        epochs = search.epochs.get(point.key)
+        steps = point.steps if epochs is None else epoch_steps(epochs, config.batch_size, plan)
+        return Best(
+            upstream=UpstreamSpec(config=config, rungs=(steps,)),
+            origin="; ".join(self._origin(search, score, epochs, plan)),
+        )
+
     def _origin(
-        self,
-        count: int,
-        partition: str,
-        score: PointScore,
-        point: Mapping[str, Any],
-        study: StudyConfig,
-    ) -> str:
-        text = f"best of {count} points on {partition} in {self._results}, ARG {score.score:+.2f}"
-        if score.gain is not None and score.gain.low is not None and score.gain.high is not None:
-            text += f" [{score.gain.low:+.2f}, {score.gain.high:+.2f}]"
-        if point["partial"]:
-            text += f"; {point['partial']}"
-        if point["backbone"] != study.backbone:
-            text += f"; searched on {point['backbone']}"
-        length = point["identity"]["prompt"]["length"]
-        if length != study.prompt.length:
-            text += f"; searched with {length} prompt tokens, replayed with {study.prompt.length}"
-        return text
+        self, search: _Search, score: PointScore, epochs: int | None, plan: StudyPlan
+    ) -> Iterable[str]:
+        study, gain = search.study, score.gain
+        text = (
+            f"best of {len(search.points)} points on {study.partition} in "
+            f"{self.name}, study {study.id}, ARG {score.score:+.2f}"
+        )
+        if gain is not None and gain.low is not None and gain.high is not None:
+            text += f" [{gain.low:+.2f}, {gain.high:+.2f}]"
+        yield text
+        if epochs is not None:
+            yield f"searched in epochs, replayed for {epochs}"
+        if study.partial is not None:
+            yield study.partial
+        if study.backbone != plan.config.backbone:
+            yield f"searched on {study.backbone}"
+        length = dict(study.settings.get("prompt", {})).get("length", PromptConfig().length)
+        replayed = plan.config.prompt.length
+        if length != replayed:
+            yield f"searched with {length} prompt tokens, replayed with {replayed}"
 
 
-def _counts(point: Mapping[str, Any]) -> bool:
+def _is_search(study: StudyRecord) -> bool:
     return (
-        point["role"] == "validation"
-        and point["status"] == "ok"
-        and point["method"] == point["config"].get("method")
-        and point["source_set"] == "all"
-        and point["source_shots"] is None
-        and point["target_shots"] is None
+        study.role == "validation"
+        and study.source_set == "all"
+        and study.source_shots is None
+        and study.target_shots is None
     )
-
-
-def _config(point: Mapping[str, Any]) -> UpstreamConfig:
-    try:
-        return UpstreamConfig(**point["config"])
-    except TypeError as error:
-        raise DataError(
-            f"point {point['key']}: its settings are not those of this program ({error})"
-        ) from None

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import METHODS, DownstreamConfig, UpstreamConfig
+from mpt.config import DownstreamConfig, UpstreamConfig, known_methods
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS
-from mpt.study.spaces import SPACES, Trajectory
+from mpt.study.spaces import SPACES
+from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
-from mpt.trial.fine_tuning import METHOD as FINE_TUNING
-from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
-REPLAYED = (*METHODS, FINE_TUNING)
-"""What a replay compares with plain prompt tuning."""
 SWEEPS = ("target_shots", "source_shots", "sources")
+
+
+def replayable() -> tuple[str, ...]:
+    """Return the methods that can be compared with plain prompt tuning: all that are known."""
+    return (*known_methods(), FINE_TUNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,9 @@ class ReplaySettings:
     """The whole file."""
 
     sweeps: Mapping[str, Sweep]
-    embedded: Mapping[str, Trajectory]
-    """Method → its settings on the embedded backbone, with the steps as the one rung."""
+    embedded: Mapping[str, UpstreamSpec]
+    """Method → its settings on the embedded backbone, with the steps as the one rung; a method
+    without some is not replayed unless a search found them."""
     origins: Mapping[str, str]
     """Method → where these settings are from."""
     smoke: SmokeCut
@@ -70,7 +73,7 @@ def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) ->
     tables = read_toml(path)
     only_keys(tables, ("sweep", "embedded", "smoke"), path, "")
     sweeps = _table(tables, path, "sweep", SWEEPS)
-    embedded = _table(tables, path, "embedded", REPLAYED)
+    embedded = _table(tables, path, "embedded", replayable())
     smoke = _table(tables, path, "smoke", ("partitions", "target_tasks", "steps", "source"))
     for key in ("partitions", "target_tasks", "steps"):
         if not _is_count(smoke.get(key)):
@@ -78,8 +81,8 @@ def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) ->
     try:
         return ReplaySettings(
             sweeps={name: _sweep(sweeps.get(name), path, name) for name in SWEEPS},
-            embedded={n: _method(embedded.get(n), path, n, downstream) for n in REPLAYED},
-            origins={name: str(embedded[name].get("source", path.name)) for name in REPLAYED},
+            embedded={n: _method(row, path, n, downstream) for n, row in embedded.items()},
+            origins={name: str(row.get("source", path.name)) for name, row in embedded.items()},
             smoke=SmokeCut(**{key: smoke[key] for key in smoke if key != "source"}),
         )
     except UsageError as error:
@@ -99,9 +102,10 @@ def _sweep(row: Any, path: Path, name: str) -> Sweep:
     row = table_of(row, path, where)
     only_keys(row, ("source", "partitions", "methods", "values"), path, where)
     methods, values = row.get("methods"), row.get("values", [])
-    if not methods or any(method not in REPLAYED for method in methods):
+    known = replayable()
+    if not methods or any(method not in known for method in methods):
         raise DataError(
-            f"{path}: [{where}] methods is {methods!r}, but must be some of {', '.join(REPLAYED)}"
+            f"{path}: [{where}] methods is {methods!r}, but must be some of {', '.join(known)}"
         )
     if not all(value == "all" or _is_count(value) for value in values):
         raise DataError(f'{path}: [{where}] values is {values!r}, but must be numbers or "all"')
@@ -112,7 +116,7 @@ def _sweep(row: Any, path: Path, name: str) -> Sweep:
     )
 
 
-def _method(row: Any, path: Path, name: str, downstream: DownstreamConfig) -> Trajectory:
+def _method(row: Any, path: Path, name: str, downstream: DownstreamConfig) -> UpstreamSpec:
     where = f"embedded.{name}"
     row = dict(table_of(row, path, where))
     row.pop("source", None)
@@ -121,14 +125,18 @@ def _method(row: Any, path: Path, name: str, downstream: DownstreamConfig) -> Tr
         raise DataError(f"{path}: [{where}] steps is {steps!r}, but must be a whole number ≥ 1")
     if name == FINE_TUNING:
         only_keys(row, [field.name for field in dataclasses.fields(downstream)], path, where)
-        own = {**row, "lrs": tuple(row.get("lrs", downstream.lrs)), "catch_up": None}
-        return FineTuning(
-            config=FineTuningConfig(downstream=dataclasses.replace(downstream, **own))
+        tuned = {**row, "lrs": tuple(row.get("lrs", downstream.lrs)), "catch_up": None}
+        return UpstreamSpec(
+            config=FineTuningConfig(downstream=dataclasses.replace(downstream, **tuned))
         )
-    fields = [field.name for field in dataclasses.fields(UpstreamConfig) if field.name != "method"]
-    only_keys(row, (*fields, "steps"), path, where)
+    from mpt.upstream.registry import UPSTREAM_METHODS, config_of  # torch takes seconds to import
+
+    fixed = ("method", "extra")
+    fields = [one.name for one in dataclasses.fields(UpstreamConfig) if one.name not in fixed]
+    own = [key for key, _ in UPSTREAM_METHODS[name].settings]
+    only_keys(row, (*fields, *own, "steps"), path, where)
     del row["steps"]
-    return Trajectory(config=UpstreamConfig(method=name, **row), rungs=(steps,))
+    return UpstreamSpec(config=config_of(name, row), rungs=(steps,))
 
 
 def _is_count(value: object) -> bool:

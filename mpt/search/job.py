@@ -1,98 +1,137 @@
-"""What a search is asked to do, and what its workers need to know."""
+"""What a search is asked to do, and where it runs."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
-from mpt.study.spaces import Trajectory
-from mpt.study.study import StudyPlan, shots_text
+from mpt.store.database import database_url
+from mpt.study.specs import TrialSpec
+from mpt.study.study import StudyPlan
 
 if TYPE_CHECKING:
-    from mpt.search.choosers import Search
+    from mpt.study.spaces import Space
 
 SCHEDULERS = ("none", "asha")
+SEARCHERS = ("grid", "random", "optuna")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
-    """One trajectory of one study: what a trial works on."""
+class Suggestions:
+    """A search that chooses its trials while it runs."""
 
+    space: Space
+    """What is searched; where it counts epochs, with the study's rows."""
     plan: StudyPlan
-    """Backbone, source tasks and scored tasks."""
-    trajectory: Trajectory
-    """Method, settings and rungs."""
+    """The study all trials are scored in."""
+    count: int
+    """Trials in all."""
+    seed: int
+    """Root of the suggestions' randomness."""
+    searcher: Any = "optuna"
+    """"optuna" (TPE, its study in the same database), or any `ray.tune.search.Searcher`: it starts
+    anew in every session, and what it suggests is answered from the record where that can be."""
 
     @property
-    def name(self) -> str:
-        """Readable name, e.g. ``maml-inner0.1-outer0.3-k1-b4-random_to_random``.
+    def first(self) -> TrialSpec:
+        """A trial of this search; TPE's first suggestion, which is known before any score."""
+        return TrialSpec(plan=self.plan, upstream=self.space.sample(1, self.seed)[0])
 
-        A cell of a sweep has its sources and sample sizes in it: ``…-cls_to_cls-sources12``.
-        """
-        plan = self.plan
-        sweep = "" if plan.source_set == "all" else f"-sources{plan.source_set}"
-        for kind, shots in (("source", plan.source_shots), ("target", plan.target_shots)):
-            sweep += "" if shots is None else f"-{kind}_shots_{shots_text(shots)}"
-        return f"{self.trajectory.name}-{plan.config.partition}{sweep}"
+    @property
+    def by_optuna(self) -> bool:
+        """Whether TPE chooses, rather than a searcher of which nothing is known."""
+        return isinstance(self.searcher, str)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchJob:
-    """A search or a replay: courses and where their results go."""
+    """A search or a replay: trials and where their results go."""
 
-    courses: tuple[Course, ...]
-    """In the order they are started."""
+    trials: tuple[TrialSpec, ...]
+    """In the order they are started; with a searcher of the caller's own, first one that shows
+    study and rungs, and then those that are on record."""
     results: Path
-    """Results directory, absolute; on a cluster it must be shared by all nodes."""
+    """Results directory, absolute."""
     title: str
     """The space's title, for people."""
+    store: str | None = None
+    """URL of the database; None: ``mpt.db`` in the results directory."""
+    storage: str | None = None
+    """Where checkpoints and prompts go: a directory or a URI; None: the results directory."""
     chunk_s: float = 5.0
-    """Seconds of work between two looks at the clock: of upstream learning between two
-    checkpoints, of tuning between two reports."""
-    search: Search | None = None
-    """How further courses are chosen while the job runs; None: `courses` are all of them."""
-    scheduler: str = "none"
-    """"none", or "asha": courses that fall behind at a rung are stopped there."""
+    """Seconds of work between two reports of a trial, and so between two checkpoints."""
+    suggestions: Suggestions | None = None
+    """How further trials are chosen while the job runs; None: `trials` are all of them."""
+    scheduler: Any = "none"
+    """"none", "asha" (trials that fall behind at a rung are stopped there), or any
+    `ray.tune.schedulers.TrialScheduler`, which sees one result a rung."""
     racing: bool = False
-    """Courses that cannot reach the leader any more are stopped."""
+    """Trials that cannot reach the leader any more are stopped."""
     keep_prompts: bool = False
-    """Keep every tuned prompt beside its leaf."""
+    """Keep every tuned prompt as an artifact."""
 
     def __post_init__(self) -> None:
-        if self.scheduler not in SCHEDULERS:
+        if isinstance(self.scheduler, str) and self.scheduler not in SCHEDULERS:
             raise UsageError(
                 f"scheduler is {self.scheduler!r}, but must be one of {', '.join(SCHEDULERS)}"
             )
         if self.scheduler == "asha":
-            for course in self.courses:
-                _check_rungs(course)
+            for trial in self.trials:
+                _check_rungs(trial)
+        compared = {(trial.plan, trial.method) for trial in self.trials}
+        if self.scheduler != "none" and len(compared) > 1:
+            raise UsageError(
+                f"a scheduler compares trials of one method in one study, but {len(compared)} are "
+                "searched; search them one after the other, or with --scheduler none"
+            )
 
     @property
-    def points(self) -> list[tuple[Course, int]]:
-        """Every (course, rung)."""
-        return [(course, rung) for course in self.courses for rung in course.trajectory.rungs]
+    def url(self) -> str:
+        """URL of the database."""
+        return database_url(self.results, self.store)
+
+    @property
+    def files(self) -> str:
+        """Where checkpoints and prompts go."""
+        return self.storage or str(self.results)
+
+    @property
+    def known(self) -> tuple[TrialSpec, ...]:
+        """The trials that certainly belong to the job."""
+        of = self.suggestions
+        return self.trials if of is None or of.by_optuna else self.trials[1:]
+
+    @property
+    def points(self) -> list[tuple[TrialSpec, int]]:
+        """Every (trial, rung)."""
+        return [(trial, rung) for trial in self.trials for rung in trial.upstream.rungs]
 
     @property
     def total(self) -> tuple[int, int]:
-        """Courses and points in all, with those that will be chosen while the job runs."""
-        if self.search is None:
-            return len(self.courses), len(self.points)
-        return self.search.count, self.search.count * len(self.courses[0].trajectory.rungs)
+        """Trials and points in all, with those that will be chosen while the job runs."""
+        if self.suggestions is None:
+            return len(self.trials), len(self.points)
+        count = self.suggestions.count
+        return count, count * len(self.trials[0].upstream.rungs)
 
     @property
     def stoppers(self) -> frozenset[str]:
-        """Who may stop a course: "asha", "racing", both or nobody."""
-        schedulers = {self.scheduler} - {"none"}
-        return frozenset(schedulers | ({"racing"} if self.racing else set()))
+        """Who may stop a trial, by name."""
+        name = self.scheduler if isinstance(self.scheduler, str) else _name(self.scheduler)
+        return frozenset(({name} - {"none"}) | ({"racing"} if self.racing else set()))
+
+    @property
+    def decides(self) -> bool:
+        """Whether somebody decides by scores while the job runs, so that trials wait for them."""
+        return bool(self.stoppers) or self.suggestions is not None
 
     @property
     def plans(self) -> tuple[StudyPlan, ...]:
         """The different studies, in order of first appearance."""
-        return tuple(dict.fromkeys(course.plan for course in self.courses))
+        return tuple(dict.fromkeys(trial.plan for trial in self.trials))
 
     @property
     def partial(self) -> tuple[str, ...]:
@@ -100,20 +139,19 @@ class SearchJob:
         return tuple(dict.fromkeys(plan.partial for plan in self.plans if plan.partial))
 
 
-def _check_rungs(course: Course) -> None:
-    """Refuse a course that cannot be halved at its rungs: fewer than two, or of several ratios."""
-    rungs = course.trajectory.rungs
+def _name(scheduler: Any) -> str:
+    return type(scheduler).__name__
+
+
+def _check_rungs(trial: TrialSpec) -> None:
+    """Refuse a trial that cannot be halved at its rungs: fewer than two, or of several ratios."""
+    rungs = trial.upstream.rungs
     ratios = [(b * rungs[0], a * rungs[1]) for a, b in itertools.pairwise(rungs)]
     if len(rungs) < 2 or any(left != right for left, right in ratios):
         raise UsageError(
             "--scheduler asha needs rungs with one ratio, such as 25, 50, 100, but "
-            f"{course.name} has {', '.join(map(str, rungs))}; use --scheduler none"
+            f"{trial.name} has {', '.join(map(str, rungs))}; use --scheduler none"
         )
-
-
-def courses_of(plan: StudyPlan, trajectories: Sequence[Trajectory]) -> tuple[Course, ...]:
-    """Return the courses of one study."""
-    return tuple(Course(plan=plan, trajectory=trajectory) for trajectory in trajectories)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +172,12 @@ class Execution:
     """Tracking URI of an MLflow that is told of the search; None: none is."""
     wandb: str | None = None
     """Project at Weights & Biases that is told of the search; None: none is."""
+    dashboard: bool = False
+    """Start Ray's dashboard beside a local Ray."""
+    signals: bool = True
+    """Take SIGINT and SIGTERM as the wish to end cleanly; a notebook keeps its own handlers."""
+    methods: dict[str, Any] = field(default_factory=dict)
+    """Registered upstream methods that workers do not know by themselves: name → `Method`."""
     resume: str = ""
     """The command that goes on after an interruption."""
     next_step: str = ""

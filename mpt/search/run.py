@@ -1,57 +1,47 @@
-"""The driver of a search: take stock, compute what is missing with Ray Tune, rank from records.
+"""The driver of a search: ask the database what is missing, let Ray Tune compute it, rank.
 
-Tune is only the dispatcher. What is done is read from our own records at the start; trials whose
-points are all there are not started, the others find their own state. The winner is the argmax
-over the point records. Nothing of Tune's is ever restored.
+What is done is read from the database at the start; trials whose points are all there are not
+started, the others go on from their newest checkpoint. Nothing else of Tune's is ever restored.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime
 import functools
 import os
-import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.records import LeafStore
-from mpt.search.choosers import open_chooser
+from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import share_line
-from mpt.search.cost.plan import Load, Rates
+from mpt.search.cost.plan import Rates, RemainingWork
 from mpt.search.cost.planner import Planning, plan_lines
-from mpt.search.cost.probe import courses_to_probe, probe_courses
+from mpt.search.cost.probe import probe_trials, trials_to_probe
 from mpt.search.cost.time_left import TimeLeft, clock_text
 from mpt.search.cost.trial_memory import largest_trials
+from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.display.display import Display
 from mpt.search.display.document import document_of, plan_document
-from mpt.search.feed import Feed, planned, with_suggestions
 from mpt.search.job import Execution, SearchJob
-from mpt.search.lock import driver_lock
+from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
 from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
-from mpt.search.standing import Standings, ranked
-from mpt.search.stock import take_stock
-from mpt.storage import Disk
-from mpt.storage_errors import storage_error
+from mpt.search.remaining import remaining_work
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import FILE, Database, old_format_note, open_results
+from mpt.store.errors import storage_error
+from mpt.store.lock import driver_lock
+from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
+from mpt.trial.store import TrialStore
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
-_OURS = (
-    "leaves",
-    "points",
-    "pending",
-    "trajectories",
-    "locks",
-    "packs.jsonl",
-    "tune",
-    "tmp",
-    "packs",
-    "prompts",
-    "searches",
-    "stops.jsonl",
-    "tensorboard",
-)
+_OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
 
 
 def run_search(
@@ -67,7 +57,7 @@ def run_search(
     Args:
         job: what is searched.
         execution: where and how.
-        fresh: move the records in the results directory aside first.
+        fresh: move the results so far aside first.
         display: where progress goes.
         rates: of `measured`; None: they are measured now.
 
@@ -76,19 +66,18 @@ def run_search(
 
     Raises:
         UsageError: the results directory is unusable or in use, or Ray cannot run a trial.
-        DataError: backbone or few-shot files are broken.
-        StorageError: the results directory is full or gone.
+        DataError: backbone, few-shot files or database are broken.
+        StorageError: the storage is full or gone.
     """
     show = display or Display(job)
     interrupts = Interrupts()
-    with interrupts.watching():
+    with interrupts.watching() if execution.signals else contextlib.nullcontext():
         try:
-            LeafStore(job.results)  # creates the directory, or says why it cannot be used
             with driver_lock(job.results):
-                Disk(job.results).sweep()
                 if fresh:
-                    _set_aside(job.results, show.say)
-                return _run(job, execution, show, interrupts, rates)
+                    _set_aside(job, show.say)
+                with open_results(job.results, job.store, read_only=False) as database:
+                    return _Driver(job, execution, show, interrupts, database).run(rates)
         except KeyboardInterrupt:
             show.document(lambda: {"exit_code": INTERRUPTED, "next": execution.resume})
             return _interrupted(execution, show)
@@ -104,139 +93,251 @@ def plan_search(
     display: Display | None = None,
     planning: Planning | None = None,
 ) -> int:
-    """Print every point, the leaves and a measured estimate; write no results."""
+    """Print every point, the runs and a measured estimate; write no results."""
     show = display or Display(job)
-    job = with_suggestions(job, open_chooser(job, read_only=True))
-    standings = Standings(job, open_plan, read_only=True)
-    entries, known = standings.entries(), len(job.courses)
-    job = planned(job, standings)
-    load = take_stock(job, open_plan)
-    show.header(load)
-    show.points_table(entries)
-    if len(job.courses) > known:
-        show.say(f"{len(job.courses) - known} more trajectories are chosen while the search runs")
-    if load.points_there == load.points:
-        show.say("nothing is left to do; the same command without --dry-run prints the ranking")
-        show.document(lambda: plan_document(job, entries, ()))
-        return DONE
-    rates, slots = measured(job, load, execution, show.say)
-    gpus = execution.gpus_per_trial
-    lines = plan_lines(
-        job,
-        load,
-        rates,
-        slots,
-        gpus_per_trial=gpus,
-        planning=planning or Planning(),
-        memory=largest_trials(courses_to_probe(job, load), on_gpu=gpus > 0),
-    )
-    for line in lines:
-        show.say(line)
-    show.document(lambda: plan_document(job, entries, lines))
+    with peek(job) as look:
+        show.header(look.work, look.board)
+        show.points_table(look.entries)
+        more = len(look.expected) - len(look.job.known)
+        if more > 0:
+            show.say(f"{more} more trials are chosen while the search runs")
+        if look.work.points_there == look.work.points:
+            show.say("nothing is left to do; the same command without --dry-run ranks the points")
+            show.document(lambda: plan_document(job, look.entries, ()))
+            return DONE
+        rates, slots = measured(look.expected, look.work, execution, show.say)
+        gpus = execution.gpus_per_trial
+        lines = plan_lines(
+            job,
+            look.work,
+            rates,
+            slots,
+            gpus_per_trial=gpus,
+            planning=planning or Planning(),
+            memory=largest_trials(trials_to_probe(look.expected, look.work), on_gpu=gpus > 0),
+        )
+        for line in lines:
+            show.say(line)
+        show.document(lambda: plan_document(job, look.entries, lines))
     return DONE
 
 
+@dataclass(frozen=True)
+class Look:
+    """Where a job stands, without anything being written."""
+
+    job: SearchJob
+    """With the trials that earlier sessions suggested."""
+    board: Leaderboard
+    entries: list[PointStatus]
+    expected: list[TrialSpec]
+    """The trials that are expected to run, or did."""
+    work: RemainingWork
+
+
+@contextlib.contextmanager
+def peek(job: SearchJob) -> Iterator[Look]:
+    """Look at what a job has and lacks; where there are no results yet, it lacks everything."""
+    there = job.store is not None or (job.results / FILE).exists()
+    with contextlib.ExitStack() as stack:
+        if there:
+            database = open_results(job.results, job.store, read_only=True)
+        else:
+            nothing = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpt-plan-"))
+            database = open_results(Path(nothing))
+        stack.enter_context(database)
+        job = with_known_trials(job, database)
+        board = Leaderboard(job, open_plan, database)
+        entries, expected = board.entries(), expected_trials(job, board)
+        work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
+        yield Look(job, board, entries, expected, work)
+
+
 def measured(
-    job: SearchJob, load: Load, execution: Execution, say: Callable[[str], None]
+    trials: Sequence[TrialSpec],
+    work: RemainingWork,
+    execution: Execution,
+    say: Callable[[str], None],
 ) -> tuple[Rates, int]:
-    """Measure how fast what is left of a job is, where its trials would run.
+    """Measure how fast what is left is, where the trials would run.
 
     Returns:
         The rates, and how many trials would run at once.
     """
     if on_this_cpu(execution):
-        return _probe(job, load), min(len(job.courses), execution.workers or _cpus())
-    with ray_session(execution, len(job.courses), say=say) as slots:
-        return remote_probe(courses_to_probe(job, load), execution), slots
+        return _probe(trials, work), min(len(trials), execution.workers or _cpus())
+    with ray_session(execution, len(trials), say=say) as slots:
+        return remote_probe(trials_to_probe(trials, work), execution), slots
 
 
-def _run(
-    job: SearchJob,
-    execution: Execution,
-    show: Display,
-    interrupts: Interrupts,
-    rates: Rates | None,
-) -> int:
-    began = time.perf_counter()
-    chooser = open_chooser(job)
-    job = with_suggestions(job, chooser)
-    standings = Standings(job, open_plan)
-    feed = Feed(job, standings, chooser, open_plan)
-    whole = planned(job, standings)
-    load = take_stock(whole, open_plan)
-    show.header(load)
-    failures: dict[int, str] = {}
-    if feed.left:
+def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
+    """Return the trials as they are expected: without what was stopped, with what will be chosen.
+
+    Stopped trials are cut down to what is stored; in the place of trials that have not been chosen
+    yet stand random draws.
+    """
+    trials = [_cut(board, n) for n in range(len(job.known))]
+    if job.suggestions is not None:
+        plan, space = job.suggestions.plan, job.suggestions.space
+        count = min(job.total[0], space.size or job.total[0])
+        sample = space.sample(count, job.suggestions.seed)
+        draws = (TrialSpec(plan=plan, upstream=one) for one in sample)
+        missing = max(0, job.total[0] - len(trials))
+        trials += [one for one in draws if one not in job.known][:missing]
+    return trials
+
+
+def _cut(board: Leaderboard, index: int) -> TrialSpec:
+    trial = board.trials[index]
+    there = tuple(board.rung_scores(index))
+    if not there or not board.over(index):
+        return trial
+    upstream = dataclasses.replace(trial.upstream, rungs=there)
+    return dataclasses.replace(trial, upstream=upstream)
+
+
+class _Driver:
+    """One call of `run_search`, with the database open."""
+
+    def __init__(
+        self,
+        job: SearchJob,
+        execution: Execution,
+        show: Display,
+        interrupts: Interrupts,
+        database: Database,
+    ) -> None:
+        self._job, self._execution, self._show = job, execution, show
+        self._interrupts, self._database = interrupts, database
+        self._open = False
+
+    def run(self, rates: Rates | None) -> int:
+        began = time.perf_counter()
+        job, show = self._job, self._show
+        note = old_format_note(job.results)
+        if note is not None:
+            show.problem(note)
+        job = self._job = with_known_trials(job, self._database)
+        board = Leaderboard(job, open_plan, self._database)
+        for study in board.studies.values():
+            self._database.add_study(study)
+        groups = open_groups(board, open_plan, self._database)
+        if job.suggestions is not None:  # whoever chooses hands out the other trials
+            groups = [group for group in groups if not group.indices]
+        expected = expected_trials(job, board)
+        work = self._work(expected)
+        show.header(work, board)
+        failures: dict[str, str] = {}
+        if groups or _suggestions_left(job, board):
+            failures = self._compute(board, groups, expected, work, rates)
+        entries = board.entries()
+        missing = sum(entry.score is None and entry.stopped is None for entry in entries)
+        code = DONE
+        if missing or self._open:
+            code = INTERRUPTED if self._interrupts.name else FAILED
+        self._finish(board, entries, failures, code, missing, time.perf_counter() - began)
+        return code
+
+    def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
+        store, files = TrialStore(self._database), Artifacts(self._job.files)
+        return remaining_work(expected, open_plan, store, files)
+
+    def _compute(
+        self,
+        board: Leaderboard,
+        groups: Sequence[TrialGroup],
+        expected: Sequence[TrialSpec],
+        work: RemainingWork,
+        rates: Rates | None,
+    ) -> dict[str, str]:
+        """Run the trials that are not over; return trial → why it failed."""
+        job, execution, show = self._job, self._execution, self._show
         if rates is None and on_this_cpu(execution):
-            rates = _probe(whole, load)
+            rates = _probe(expected, work)
+        wanted = len(groups) + max(0, len(expected) - len(job.known))
+        session = ray_session(execution, wanted, files=job.files, say=show.say)
+        with session as slots:
+            self._interrupts.listen(execution.signals)
+            from mpt.search.ray.tuning import Session
 
-        def time_left(slots: int) -> TimeLeft:
-            there = rates or remote_probe(courses_to_probe(whole, load), execution)
-            share = share_line(there.gpu_need, there.gpu_bytes, execution.gpus_per_trial)
+            known = rates or remote_probe(trials_to_probe(expected, work), execution)
+            share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
-            return TimeLeft(load, there, slots)
+            left = TimeLeft(work, known, slots)
+            show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
+            show.lines_head()
+            tuning = Session(
+                job, execution, board, groups, self._database, open_plan, show, left, _stamp()
+            )
+            with show.live(), self._interrupts.tuning(execution.signals):
+                tuning.run(slots)
+        self._open = job.suggestions is not None and not tuning.exhausted
+        return dict(tuning.watcher.failures)
 
-        failures = _compute(job, execution, show, interrupts, feed, standings, time_left)
-    for problem in standings.problems:
-        show.problem(problem)
-    entries = standings.entries()
-    missing = sum(entry.score is None and entry.stopped is None for entry in entries)
-    code = DONE
-    if missing or feed.open:
-        code = INTERRUPTED if interrupts.name else FAILED
-    show.document(
-        lambda: document_of(
-            job,
-            standings,
-            exit_code=code,
-            failures=failures,
-            command=execution.resume if code else execution.next_step,
+    def _finish(
+        self,
+        board: Leaderboard,
+        entries: list[PointStatus],
+        failures: dict[str, str],
+        code: int,
+        missing: int,
+        seconds: float,
+    ) -> None:
+        """Say what came of it."""
+        job, execution, show = self._job, self._execution, self._show
+        show.document(
+            lambda: document_of(
+                job,
+                board,
+                exit_code=code,
+                failures=failures,
+                command=execution.resume if code else execution.next_step,
+            )
         )
-    )
-    if code == INTERRUPTED:
-        return _interrupted(execution, show)
-    if ranked(entries):
-        show.ranking(entries)
-    for index, reason in failures.items():
-        show.say(f"failed: {standings.courses[index].name}: {reason}")
-    if code == FAILED:
-        show.say(f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}")
-    else:
-        _closing(job, execution, show, standings, time.perf_counter() - began)
-    return code
+        if code == INTERRUPTED:
+            _interrupted(execution, show)
+            return
+        if ranked(entries):
+            show.ranking(entries)
+        for name, reason in failures.items():
+            show.say(f"failed: {name}: {reason}")
+        if code == FAILED:
+            show.say(
+                f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}"
+            )
+        else:
+            _closing(job, execution, show, board, seconds)
 
 
-def _compute(
-    job: SearchJob,
-    execution: Execution,
-    show: Display,
-    interrupts: Interrupts,
-    feed: Feed,
-    standings: Standings,
-    time_left: Callable[[int], TimeLeft],
-) -> dict[int, str]:
-    """Run the trials that are not over; return course → why it failed."""
-    folder = job.results / "tune" / _stamp()
-    shutil.rmtree(folder.parent, ignore_errors=True)  # Tune's state of killed runs
-    session = ray_session(execution, feed.left, results=job.results, say=show.say)
-    with session as slots:
-        interrupts.listen()
-        from mpt.search.ray.tuning import Watcher, tune_trials
-
-        left = time_left(slots)
-        show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
-        show.lines_head()
-        watcher = Watcher(show, standings, left)
-        with show.live(), interrupts.tuning():
-            tune_trials(job, execution, feed, slots, folder, watcher)
-    failures = dict(watcher.failures)
-    if not failures:  # their error files lie there
-        shutil.rmtree(folder.parent, ignore_errors=True)
-    return failures
+def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
+    """Return whether a search that chooses its trials may have some to choose, or to finish."""
+    if job.suggestions is None:
+        return False
+    if not job.suggestions.by_optuna:
+        return True  # what it will suggest is not known before it does
+    size = job.suggestions.space.size
+    count = job.suggestions.count if size is None else min(job.suggestions.count, size)
+    return sum(board.over(index) for index in range(len(board.trials))) < count
 
 
-@functools.lru_cache(maxsize=1)
+def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
+    """Return a job with the trials that earlier sessions suggested; with its first at least."""
+    of = job.suggestions
+    if of is None:
+        return job
+    from mpt.search.suggested import on_record, suggested_before
+
+    if not of.by_optuna:
+        found = on_record(of, open_plan(of.plan), database)
+        return dataclasses.replace(job, trials=(job.trials[0], *found))
+    points = suggested_before(of, database)
+    known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
+    trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
+    return dataclasses.replace(job, trials=trials)
+
+
+@functools.lru_cache(maxsize=2)
 def open_plan(plan: StudyPlan) -> Study:
     """Open a study as a worker would."""
     import torch
@@ -246,53 +347,60 @@ def open_plan(plan: StudyPlan) -> Study:
     return open_study(plan)
 
 
-def _probe(job: SearchJob, load: Load) -> Rates:
+def _probe(trials: Sequence[TrialSpec], work: RemainingWork) -> Rates:
     """Measure the rates here, of every kind of work that is left."""
     open_plan.cache_clear()  # a worker starts from nothing
-    return probe_courses(courses_to_probe(job, load), open_plan)
+    return probe_trials(trials_to_probe(trials, work), open_plan)
 
 
 def _closing(
-    job: SearchJob, execution: Execution, show: Display, standings: Standings, seconds: float
+    job: SearchJob, execution: Execution, show: Display, board: Leaderboard, seconds: float
 ) -> None:
     """Say what the search has cost, where it is, and what to do next."""
-    entries = [entry for entry in standings.entries() if entry.record is not None]
-    upstream: dict[str, dict[str, float]] = {}
+    entries = [entry for entry in board.entries() if entry.record is not None]
+    upstream = {}
     for entry in entries:  # later rungs of a trajectory include the earlier ones
         assert entry.record is not None
-        upstream[entry.record["trajectory"]] = entry.record["cost"]
-    steps = sum(cost["steps"] for cost in upstream.values())
-    spent = sum(cost["seconds"] for cost in upstream.values())
-    leaves = standings.leaf_costs(entries)
+        upstream[entry.record.upstream] = entry.record.cost
+    steps = sum(cost.steps for cost in upstream.values())
+    spent = sum(cost.seconds for cost in upstream.values())
+    runs = board.run_costs(entries)
     show.say(
         f"cost     {steps:.0f} upstream steps ({clock_text(spent)} of computing), "
-        f"{leaves['leaves']:.0f} downstream runs ({clock_text(leaves['seconds'])}); "
+        f"{runs['runs']:.0f} downstream runs ({clock_text(runs['seconds'])}); "
         f"this call took {clock_text(seconds)}"
     )
-    show.say(f"records  {job.results} (points/, leaves/; prompts in trajectories/)")
+    where = job.store or job.results / "mpt.db"
+    show.say(f"results  {where} (prompts and checkpoints in {job.files})")
     show.say(f"next     {execution.next_step}")
 
 
-def set_records_aside(results: Path, say: Callable[[str], None]) -> None:
-    """Move the records of a results directory aside, so that its next search starts anew.
+def set_results_aside(job: SearchJob, say: Callable[[str], None]) -> None:
+    """Move the results of a job's directory aside, so that its next search starts anew.
 
     Raises:
-        UsageError: the directory is unusable or in use.
+        UsageError: the directory is unusable or in use, or the results are not in a file there.
         StorageError: it is full or gone.
     """
-    LeafStore(results)
-    with driver_lock(results):
-        _set_aside(results, say)
+    with driver_lock(job.results):
+        _set_aside(job, say)
 
 
-def _set_aside(results: Path, say: Callable[[str], None]) -> None:
+def _set_aside(job: SearchJob, say: Callable[[str], None]) -> None:
     """Move our files into ``old-<time>`` inside the results directory; nothing is deleted."""
-    ours = [results / name for name in _OURS if (results / name).exists()]
-    target = results / f"old-{_stamp()}"
+    if job.store is not None or job.storage is not None:
+        raise UsageError(
+            "--fresh moves a results directory aside, but --store or --storage puts results "
+            "elsewhere, where others may use them; give a new database and folder instead"
+        )
+    ours = [job.results / name for name in _OURS if (job.results / name).exists()]
+    if not ours:
+        return
+    target = job.results / f"old-{_stamp()}"
     target.mkdir()
     for path in ours:
         path.rename(target / path.name)
-    say(f"--fresh: the records so far were moved to {target}")
+    say(f"--fresh: the results so far were moved to {target}")
 
 
 def _interrupted(execution: Execution, show: Display) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpt.metrics import SCORE_CODE
 from mpt.store.keys import digest, key_of
@@ -115,7 +115,8 @@ class Run:
     def checksum(self) -> str:
         """Digest of key and result: a number that somebody edits no longer fits it."""
         curve = [list(entry) for entry in self.curve]
-        result = [self.dev, self.test, self.best_step, curve, self.status, self.stopped]
+        scores = [None if score is None else float(score) for score in (self.dev, self.test)]
+        result = [*scores, self.best_step, curve, self.status, self.stopped]
         return digest([self.key, result])[:32]
 
 
@@ -278,3 +279,28 @@ class Artifact:
     meta: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     """UTC time, ISO 8601."""
+
+
+class ScoreRow(NamedTuple):
+    """One run in its place in a point: what scores are computed from."""
+
+    point: str
+    """Key of the point."""
+    task: str
+    data_seed: int
+    lr: float
+    """Downstream learning rate."""
+    dev: float | None
+    """Dev score, a fraction; None if the run diverged."""
+    test: float | None
+    """Test score, a fraction; None if the run diverged."""
+    status: str
+    """"ok" or "diverged"."""
+    run: str
+    """Key of the run."""
+    steps: float
+    """Optimiser steps of the run."""
+    tokens: float
+    """Real tokens the run was trained on."""
+    seconds: float
+    """Seconds of one worker."""

@@ -21,7 +21,7 @@ _WHOLE = {"steps", "epochs"} | {
     field.name
     for kind in (UpstreamConfig, DownstreamConfig)
     for field in dataclasses.fields(kind)
-    if field.type == "int"
+    if field.type in ("int", "int | None")
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpt.search.job import Course, courses_of
 from mpt.study.epochs import on_study
+from mpt.study.specs import TrialSpec, trials_of
 
 if TYPE_CHECKING:
     from mpt.study.presets import SmokeSize
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from mpt.study.study import StudyPlan
 
 
-def grid_courses(
+def grid_trials(
     plan: StudyPlan,
     spaces: Sequence[Space],
     *,
     samples: int | None = None,
     seed: int = 0,
     size: SmokeSize | None = None,
-) -> list[Course]:
+) -> list[TrialSpec]:
     """Return the courses of every space, in their order.
 
     Args:
@@ -35,9 +35,9 @@ def grid_courses(
         UsageError: a space has no grid, or fewer trajectories than are to be drawn.
         DataError: a space counts epochs, and a source task's file is absent or malformed.
     """
-    courses: list[Course] = []
+    courses: list[TrialSpec] = []
     for space in spaces:
         here = on_study(space, plan)
         found = here.grid() if samples is None else here.sample(samples, seed)
-        courses += courses_of(plan, found if size is None else size.cut(found))
+        courses += trials_of(plan, found if size is None else size.cut(found))
     return courses

@@ -14,7 +14,8 @@ from typing import Any
 
 from mpt.config import EMBEDDED_BACKBONES, DownstreamConfig, PromptConfig, StudyConfig, TextConfig
 from mpt.errors import DataError, UsageError
-from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, Trajectory, load_space
+from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, load_space
+from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
 _PARTS: Mapping[str, type] = {
@@ -36,7 +37,7 @@ class SmokeSize:
     source_tasks: int
     """Source tasks, from the first available on."""
 
-    def cut(self, trajectories: list[Trajectory]) -> list[Trajectory]:
+    def cut(self, trajectories: list[UpstreamSpec]) -> list[UpstreamSpec]:
         """Return the first few trajectories with the smoke rungs."""
         few = trajectories[: self.trajectories]
         return [dataclasses.replace(trajectory, rungs=self.steps) for trajectory in few]

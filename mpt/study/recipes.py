@@ -2,7 +2,8 @@
 
 A recipe is the full settings of every stage, as the classes that the rest of the library takes;
 nothing else in the library knows its name. ``recipe("paper")`` is what the paper says, and ours
-where it is silent; ``recipe("released")`` is what the authors' released files do. Rows of PROTOCOL
+where it is silent; ``recipe("released")`` is what the authors' released files do, but for the
+padding before the prompt, which ``recipe("released-exact")`` has too. Rows of PROTOCOL
 §3 are named in the text under each field; rows that are not named are the same in both, or are a
 property of the library (6, 19, 20: see there).
 """
@@ -13,11 +14,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import UsageError
 
-RECIPES = ("paper", "released")
+RECIPES = ("paper", "released", "released-exact")
+TUNING_LRS = (5e-4, 3e-4, 2e-4, 1e-4)
+"""Learning rates where all weights are tuned (§2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +36,11 @@ class Recipe:
     prompt: PromptConfig
     """Row 5: where the prompt stands."""
     upstream_text: TextConfig
-    """Row 8: lengths upstream."""
+    """Row 8: lengths upstream; a method may have a `max_target` of its own."""
     downstream_text: TextConfig
     """Row 8: lengths downstream."""
     upstream: Mapping[str, UpstreamConfig]
-    """Rows 3, 9, 15: settings of every method."""
+    """Rows 3, 8, 9, 15, 24, 25, 26: settings of every method."""
     steps: int
     """Outer steps of a meta method."""
     multitask_epochs: int
@@ -44,13 +48,21 @@ class Recipe:
     max_epochs: int | None
     """Row 4: most epochs of a meta method over the items; None: no cap."""
     downstream: DownstreamConfig
-    """Rows 9, 11, 12, 13, 14, 23: prompt tuning."""
-    tuning_lrs: tuple[float, ...]
-    """Learning rates where all weights are tuned."""
-    tuning_steps: int
-    """Steps where all weights are tuned (§2)."""
+    """Rows 8, 9, 11, 12, 13, 14, 23, 24, 25, 27: prompt tuning."""
+    tuning: DownstreamConfig
+    """Row 28: tuning of all weights."""
     precision: Mapping[str, str]
     """Row 10: number format of weights and activations, by method and for "downstream"."""
+
+    @property
+    def tuning_lrs(self) -> tuple[float, ...]:
+        """Learning rates where all weights are tuned."""
+        return self.tuning.lrs
+
+    @property
+    def tuning_steps(self) -> int:
+        """Steps where all weights are tuned."""
+        return self.tuning.steps
 
 
 def recipe(name: str) -> Recipe:
@@ -63,12 +75,35 @@ def recipe(name: str) -> Recipe:
         return paper()
     if name == "released":
         return released()
+    if name == "released-exact":
+        return released_exact()
     raise UsageError(f"recipe is {name!r}, but must be one of {', '.join(RECIPES)}")
 
 
 def paper() -> Recipe:
     """Return what the paper says, with the library's defaults where it is silent."""
-    meta = UpstreamConfig(inner_lr=3e-5, outer_lr=0.5, inner_steps=1, items_per_step=1)
+    meta = UpstreamConfig(
+        inner_lr=3e-5,
+        outer_lr=0.5,
+        inner_steps=1,
+        items_per_step=1,
+        support_draw="apart",
+        epoch_order="reshuffled",
+        answers="first",
+        reptile_difference="accumulated",
+    )
+    downstream = DownstreamConfig(
+        batch_size=8,
+        steps=3000,
+        eval_every=50,
+        select="best",
+        epoch_order="reshuffled",
+        answers="first",
+        loss_parts=1,
+        max_test=None,
+        sample="stratified",
+        max_generated=128,
+    )
     return Recipe(
         name="paper",
         backbone="google/t5-large-lm-adapt",
@@ -80,16 +115,8 @@ def paper() -> Recipe:
         steps=5000,
         multitask_epochs=20,
         max_epochs=None,
-        downstream=DownstreamConfig(
-            batch_size=8,
-            steps=3000,
-            eval_every=50,
-            select="best",
-            max_test=None,
-            max_generated=128,
-        ),
-        tuning_lrs=(5e-4, 3e-4, 2e-4, 1e-4),
-        tuning_steps=3000,
+        downstream=downstream,
+        tuning=dataclasses.replace(downstream, lrs=TUNING_LRS, bias_decay=True),
         precision=_precision("bfloat16", "bfloat16"),
     )
 
@@ -99,16 +126,37 @@ def released() -> Recipe:
 
     float16 autocast (row 10) is refused by `load_backbone`: T5 overflows in it. It is named here
     all the same, so that nothing pretends to be it. The cap of row 12 is the number of epochs at
-    which a task of 32 train rows ends at 2000 steps of 16.
+    which a task of 32 train rows ends at 2000 steps of 16. The limit of 128 output tokens counts
+    the start token there (row 8): 127 are generated.
     """
     meta = UpstreamConfig(
         inner_lr=3e-5,
         outer_lr=0.5,
         inner_steps=1,
         items_per_step=2,
+        support_draw="apart",
+        epoch_order="reshuffled",
+        answers="random",
         dropout=0.1,
         second_order="higher",
         reptile_difference="subtracted",
+    )
+    downstream = DownstreamConfig(
+        batch_size=16,
+        steps=3000,
+        max_epochs=1000,
+        eval_every=50,
+        select="last",
+        epoch_order="repeated",
+        answers="random",
+        loss_parts=2,
+        dropout=0.1,
+        max_test=1000,
+        sample="first",
+        max_generated=127,
+        beams=4,
+        repetition_penalty=2.5,
+        length_penalty=1.0,
     )
     return dataclasses.replace(
         paper(),
@@ -116,24 +164,33 @@ def released() -> Recipe:
         tuning_backbone="google/t5-v1_1-large",
         prompt=PromptConfig(length=100, position="append"),
         downstream_text=TextConfig(max_input=512, max_target=128),
-        upstream=_methods(meta),
-        max_epochs=120,
-        downstream=DownstreamConfig(
-            batch_size=16,
-            steps=3000,
-            max_epochs=1000,
-            eval_every=50,
-            select="last",
-            dropout=0.1,
-            max_test=1000,
-            max_generated=128,
-            beams=4,
-            repetition_penalty=2.5,
-            length_penalty=1.0,
+        upstream=_methods(
+            meta,
+            reptile={"support_draw": "jointly"},
+            multitask={"max_target": 128, "epoch_order": "repeated"},
         ),
-        tuning_steps=1000,
+        max_epochs=120,
+        downstream=downstream,
+        tuning=dataclasses.replace(
+            downstream,
+            lrs=TUNING_LRS,
+            steps=1000,
+            max_epochs=300,
+            select="best",
+            bias_decay=False,
+        ),
         precision=_precision("float32", "float16"),
     )
+
+
+def released_exact() -> Recipe:
+    """Return "released" with the prompt after the padding, as in the authors' files (row 5).
+
+    Every number then depends on the padding of its batch: there by up to 70 % of a loss on rows of
+    very different lengths.
+    """
+    prompt = PromptConfig(length=100, position="append_padded")
+    return dataclasses.replace(released(), name="released-exact", prompt=prompt)
 
 
 def upstream_steps(recipe: Recipe, method: str, items: int, rows: int) -> int:
@@ -157,13 +214,26 @@ def upstream_steps(recipe: Recipe, method: str, items: int, rows: int) -> int:
     return min(recipe.steps, recipe.max_epochs * items // config.items_per_step)
 
 
-def _methods(meta: UpstreamConfig) -> dict[str, UpstreamConfig]:
-    """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10)."""
+def _methods(
+    meta: UpstreamConfig,
+    *,
+    reptile: Mapping[str, Any] | None = None,
+    multitask: Mapping[str, Any] | None = None,
+) -> dict[str, UpstreamConfig]:
+    """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10).
+
+    Args:
+        meta: what they share.
+        reptile: what is Reptile's own besides.
+        multitask: what is multitask learning's own besides.
+    """
+    ten = {"batch_size": 4, "inner_steps": 10, **(reptile or {})}
+    union = {"batch_size": 4, "items_per_step": 1, **(multitask or {})}
     return {
         "maml": dataclasses.replace(meta, method="maml", batch_size=2),
         "fomaml": dataclasses.replace(meta, method="fomaml", batch_size=4),
-        "reptile": dataclasses.replace(meta, method="reptile", batch_size=4, inner_steps=10),
-        "multitask": dataclasses.replace(meta, method="multitask", batch_size=4, items_per_step=1),
+        "reptile": dataclasses.replace(meta, method="reptile", **ten),
+        "multitask": dataclasses.replace(meta, method="multitask", **union),
     }
 
 

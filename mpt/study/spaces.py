@@ -17,36 +17,31 @@ from pathlib import Path
 from typing import Any
 
 import mpt
-from mpt.config import DownstreamConfig, UpstreamConfig
+from mpt.config import METHODS, OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
 from mpt.errors import DataError, UsageError
 from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
 from mpt.study.recipes import paper, upstream_steps
+from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
-SPACES = Path(mpt.__file__).resolve().parent.parent / "search_spaces"
-"""Where the shipped spaces lie."""
+_PACKAGE = Path(mpt.__file__).resolve().parent
+SPACES = next(
+    (
+        folder
+        for folder in (_PACKAGE.parent / "search_spaces", _PACKAGE / "search_spaces")
+        if (folder / "studies.toml").is_file()
+    ),
+    _PACKAGE / "search_spaces",
+)
+"""Where the shipped spaces lie: beside the package in a checkout, inside it when installed."""
+
+LIKE = "fomaml"
+"""Whose spaces serve a registered method that has no file of its own."""
 
 PROMPT_TUNING = "prompt_tuning"
 """Plain prompt tuning: its space holds settings of `DownstreamConfig`, and `lr` for one of `lrs`;
 it has no trajectories."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
-    """One upstream run of a search, with the rungs at which it is scored."""
-
-    config: UpstreamConfig
-    rungs: tuple[int, ...]
-    """Steps at which a point is scored, ascending."""
-
-    @property
-    def name(self) -> str:
-        """Readable name, e.g. ``maml-inner3e-05-outer0.5-k1-b2`` (k inner steps, batch b)."""
-        config = self.config
-        inner = f"-inner{config.inner_lr:g}" if config.method != "multitask" else ""
-        steps = f"-k{config.inner_steps}" if config.method != "multitask" else ""
-        return f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +69,7 @@ class Space:
         """Return the space for source tasks with this many train and dev rows."""
         return dataclasses.replace(self, rows=rows)
 
-    def grid(self) -> list[Trajectory]:
+    def grid(self) -> list[UpstreamSpec]:
         """Return all trajectories of the grid, the first point's first.
 
         Raises:
@@ -120,7 +115,7 @@ class Space:
                 f"--num-samples is {count}, but space {self.name!r} holds {self.size} trajectories"
             )
 
-    def sample(self, count: int, seed: int) -> list[Trajectory]:
+    def sample(self, count: int, seed: int) -> list[UpstreamSpec]:
         """Return `count` distinct trajectories: the first point, then random draws.
 
         Draw i depends on (seed, i) alone, so a larger count extends a smaller one.
@@ -142,14 +137,14 @@ class Space:
     def _names(self) -> list[str]:
         return [domain.name for domain in self.domains]
 
-    def trajectory(self, point: Mapping[str, Any]) -> Trajectory:
+    def trajectory(self, point: Mapping[str, Any]) -> UpstreamSpec:
         """Return the trajectory with these searched settings.
 
         Raises:
             UsageError: epochs are counted and the source tasks' rows are not known.
         """
-        config = UpstreamConfig(method=self.method, **{**self.fixed, **point})
-        return Trajectory(config=config, rungs=self._rungs(config))
+        config = _config(self.method, {**self.fixed, **point})
+        return UpstreamSpec(config=config, rungs=self._rungs(config))
 
     def _rungs(self, config: UpstreamConfig) -> tuple[int, ...]:
         if not self.epochs:
@@ -164,7 +159,7 @@ class Space:
             for epochs in self.epochs
         )
 
-    def settings(self, trajectory: Trajectory) -> dict[str, Any]:
+    def settings(self, trajectory: UpstreamSpec) -> dict[str, Any]:
         """Return the searched settings of a trajectory; the inverse of `trajectory`."""
         return {name: getattr(trajectory.config, name) for name in self._names()}
 
@@ -177,6 +172,8 @@ def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
         DataError: the file is not TOML, holds an unknown key, or lacks one.
     """
     path = folder / f"{method}.toml"
+    if method not in METHODS and method in known_methods() and not path.is_file():
+        path = folder / f"{LIKE}.toml"
     tables = read_toml(path)
     if name not in tables:
         raise UsageError(f"space {name!r} is unknown; {path.name} holds {', '.join(tables)}")
@@ -210,7 +207,7 @@ def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Spac
         fixed=fixed,
         first=table_of(table.get("first", {}), path, f"{name}.first"),
     )
-    _check_values(space, path)
+    check_space(space, str(path))
     return space
 
 
@@ -259,27 +256,53 @@ def _ascending(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _check_values(space: Space, path: Path) -> None:
-    """Refuse a space with a value that the settings do not allow, naming file and key."""
+def check_space(space: Space, where: str = "space") -> None:
+    """Refuse a space with a value that the settings do not allow, naming place and key.
+
+    Args:
+        space: the space.
+        where: the file it is from, for messages.
+
+    Raises:
+        UsageError: a value is not allowed.
+        DataError: rungs do not ascend, or the first point is not in the space.
+    """
+    lengths = space.rungs or space.epochs
+    if not lengths or any(b <= a for a, b in itertools.pairwise((0, *lengths))):
+        raise DataError(
+            f"{where}: steps are {list(lengths)}, but must be whole numbers ≥ 1, ascending (they "
+            "are rungs of one trajectory)"
+        )
     for key, value in space.fixed.items():
-        _try(space.method, {key: value}, f"{path}: [{space.name}.fixed]")
+        _try(space.method, {key: value}, f"{where}: [{space.name}.fixed]")
     for domain in space.domains:
         for value in domain.extremes():
-            where = f"{path}: [{space.name}.search.{domain.name}]"
-            _try(space.method, {domain.name: value}, where)
-    if space.first:
-        names = {domain.name for domain in space.domains}
-        if set(space.first) != names:
-            raise DataError(
-                f"{path}: [{space.name}.first] must hold exactly {', '.join(sorted(names))}"
+            _try(
+                space.method, {domain.name: value}, f"{where}: [{space.name}.search.{domain.name}]"
             )
-        for domain in space.domains:
-            value = space.first[domain.name]
-            if not (_is_number(value) and domain.holds(value)):
-                raise DataError(
-                    f"{path}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
-                    f"[{space.name}.search.{domain.name}]"
-                )
+    if not space.first:
+        return
+    names = {domain.name for domain in space.domains}
+    if set(space.first) != names:
+        raise DataError(
+            f"{where}: [{space.name}.first] must hold exactly {', '.join(sorted(names))}"
+        )
+    for domain in space.domains:
+        value = space.first[domain.name]
+        if not (_is_number(value) and domain.holds(value)):
+            raise DataError(
+                f"{where}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
+                f"[{space.name}.search.{domain.name}]"
+            )
+
+
+def _config(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
+    """Return settings of a method; registered ones may have settings of their own."""
+    if method in (*METHODS, *OWN_METHODS):
+        return UpstreamConfig(method=method, **settings)
+    from mpt.upstream.registry import config_of  # torch takes seconds to import
+
+    return config_of(method, settings)
 
 
 def _try(method: str, settings: Mapping[str, Any], where: str) -> None:
@@ -288,7 +311,7 @@ def _try(method: str, settings: Mapping[str, Any], where: str) -> None:
             lrs = {"lrs": (settings["lr"],)} if "lr" in settings else settings
             DownstreamConfig(**lrs)
         else:
-            UpstreamConfig(**settings)
+            _config(method, settings)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from None
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpt.config import EMBEDDED_BACKBONES, StudyConfig, UpstreamConfig
+from mpt.config import EMBEDDED_BACKBONES, StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
-    from mpt.trial.fine_tuning import FineTuningConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,8 @@ class StudyPlan:
     """Shots of the scored tasks' files (`ALL_SHOTS` for all); None: each task's own."""
     partial: str | None
     """What is left out, for the label of every result; None if nothing is."""
+    smoke: bool = False
+    """Whether this is a smoke run, whose numbers mean nothing."""
 
 
 def plan_study(
@@ -109,6 +110,7 @@ def plan_study(
         source_shots=source_shots,
         target_shots=target_shots,
         partial=f"partial: {'; '.join(notes)}" if notes else None,
+        smoke=bool(smoke),
     )
 
 
@@ -229,26 +231,6 @@ class Study:
     def config(self) -> StudyConfig:
         """The study's settings."""
         return self.plan.config
-
-    def trajectory_key(self, upstream: UpstreamConfig | FineTuningConfig) -> str:
-        """Return the key of an upstream trajectory on this study's source items.
-
-        Fine-tuning has a key too: of its settings, and of what it is compared with.
-        """
-        from mpt.trial.fine_tuning import FineTuningConfig, fine_tuning_key
-        from mpt.upstream.engine import trajectory_key
-
-        if isinstance(upstream, FineTuningConfig):
-            return fine_tuning_key(self, upstream)
-        config = self.config
-        return trajectory_key(
-            self.backbone,
-            self.items,
-            upstream,
-            config.prompt,
-            config.upstream_text,
-            config.train_seed,
-        )
 
 
 def open_study(plan: StudyPlan, device: str = "cpu") -> Study:

@@ -3,7 +3,8 @@
 A trajectory is a pure function of what its key holds: nothing in it depends on how many steps are
 planned, on the clock, or on a global generator. So the state after n steps is the same, bit for
 bit, whether it was reached at once, in chunks or after a resume, and one trajectory serves every
-smaller number of steps (rungs).
+smaller number of steps (rungs). An average of the iterates depends on their number alone, so it
+keeps this; a learning rate that decays towards a horizon does not: the horizon is in the key.
 
 The episodes of a step go through the model one after the other. Sharing passes (a stack of adapted
 prompts, rows tagged by episode) was tried and left out: on the embedded model, one thread, two
@@ -14,8 +15,6 @@ episodes of four rows, it changed the CPU seconds of a step by +2 % (MAML), −2
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import time
@@ -29,6 +28,8 @@ from mpt.backbones.base import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.gym.episodes import Episode
+from mpt.gym.fewshot import with_answers_apart
+from mpt.keys import changed, key_of
 from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
 SCHEMA = 2
 """Raise it whenever the code changes what a trajectory's numbers are; old checkpoints then end."""
 
+
+AVERAGE_POWER = 3
+"""η of the polynomial average: mean_t = mean_{t−1} + (η + 1) / (t + η) · (φ_t − mean_{t−1}).
+
+The iterate of step t weighs in proportion to about t^η, the first steps hardly at all (Shamir and
+Zhang 2013, https://arxiv.org/abs/1212.1824)."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +75,8 @@ class UpstreamRun:
 
     Attributes:
         step_count: outer steps taken.
-        prompt: φ [P, d], float32 (float64 on a float64 backbone), updated in place.
+        iterate: φ [P, d], float32 (float64 on a float64 backbone), updated in place.
+        prompt: φ* as it stands [P, d]: the iterate, or the average of all iterates.
         cost: see `Cost`.
         query_loss: mean over the last step's episodes of the loss that the method reports (on
             query rows after adaptation; Reptile and multitask learning: on their training rows);
@@ -93,7 +101,8 @@ class UpstreamRun:
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
-        self._data = self._method.rows(backbone, tasks, text)
+        read = map(with_answers_apart, tasks) if config.answers == "random" else tasks
+        self._data = self._method.rows(backbone, list(read), own_text(config, text))
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
         start = init_upstream(
             backbone,
@@ -102,23 +111,37 @@ class UpstreamRun:
             numpy_generator(root_seed, "init", "upstream"),
         )
         wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
-        self._optimiser = Adafactor(start.to(backbone.device, wide)[None], [config.outer_lr])
+        start = start.to(backbone.device, wide)
+        self._mean = start.clone() if config.average == "polynomial" else None
+        self._optimiser = Adafactor(start[None], [config.outer_lr])
         self.step_count = 0
         self.cost = Cost()
         self.query_loss = math.nan
         self._log_choices(config)
 
     @property
-    def prompt(self) -> Tensor:
+    def iterate(self) -> Tensor:
         """φ [P, d], a view of the state: clone it to keep it."""
         return self._optimiser.prompts[0]
+
+    @property
+    def prompt(self) -> Tensor:
+        """φ* as it stands [P, d], a view of the state; before the first step it is the start."""
+        return self.iterate if self._mean is None else self._mean
 
     def advance(self, n_steps: int) -> None:
         """Take `n_steps` more outer steps.
 
         Raises:
             Diverged: a loss or gradient is not finite; the state stays that before the step.
+            UsageError: the steps would lead beyond the horizon of the learning rate.
         """
+        horizon = self._config.decay_horizon
+        if horizon is not None and self.step_count + n_steps > horizon:
+            raise UsageError(
+                f"steps are {self.step_count + n_steps}, but must be at most {horizon}, the "
+                "decay_horizon at which the learning rate is 0; raise it, or take fewer steps"
+            )
         for _ in range(n_steps):
             started = time.perf_counter()
             self._step()
@@ -127,7 +150,7 @@ class UpstreamRun:
     def _step(self) -> None:
         """Take one outer step: the sum or mean of the gradients of `items_per_step` episodes."""
         count = self._config.items_per_step
-        total = torch.zeros_like(self.prompt)
+        total = torch.zeros_like(self.iterate)
         losses = []
         seen = Cost()
         for place in range(count):
@@ -143,12 +166,22 @@ class UpstreamRun:
             total /= count
         if not bool(total.isfinite().all()):
             raise Diverged(self.step_count + 1, "the outer gradient is not finite")
-        self._optimiser.step(total[None])
-        self.step_count += 1
+        self._move(total)
         self.query_loss = sum(losses) / count
         self.cost.steps += 1
         self.cost.examples += seen.examples
         self.cost.tokens += seen.tokens
+
+    def _move(self, gradient: Tensor) -> None:
+        """Take the outer step along a gradient [P, d], at the step's own rate, and average."""
+        horizon, outer_lr = self._config.decay_horizon, self._config.outer_lr
+        if horizon is not None:
+            self._optimiser.set_lrs([outer_lr * (1 - self.step_count / horizon)])
+        self._optimiser.step(gradient[None])
+        self.step_count += 1
+        if self._mean is not None:
+            weight = (AVERAGE_POWER + 1) / (self.step_count + AVERAGE_POWER)
+            self._mean.lerp_(self.iterate, weight)
 
     def _episode(self, index: int) -> Episode:
         """Return the episode at a position of the stream, with a query batch where one is used."""
@@ -157,10 +190,18 @@ class UpstreamRun:
 
     def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
         checkpointing = self._config.activation_checkpointing
-        loss = ItemLoss(self._backbone, self._data, episode.item, checkpointing=checkpointing)
+        jointly = self._config.support_draw == "jointly"  # and then padded together too
+        together = [row for batch in episode.support for row in batch] if jointly else None
+        loss = ItemLoss(
+            self._backbone,
+            self._data,
+            episode.item,
+            checkpointing=checkpointing,
+            together=together,
+        )
         seed = derive(self._root, "dropout", "upstream", episode.index)
         with self._backbone.dropout(self._config.dropout, seed):
-            return self._method.outer_gradient(loss, self.prompt, episode, self._config)
+            return self._method.outer_gradient(loss, self.iterate, episode, self._config)
 
     def _log_choices(self, asked: UpstreamConfig) -> None:
         """Tell which engine and which attention were chosen."""
@@ -178,7 +219,9 @@ class UpstreamRun:
         The tensors are copies on the CPU (fit for safetensors) and `meta` is fit for JSON. There
         is no generator to save: all draws are functions of root seed and `step_count`.
         """
-        tensors = {"prompt": self.prompt, **self._optimiser.state_dict()}
+        tensors = {"prompt": self.iterate, **self._optimiser.state_dict()}
+        if self._mean is not None:
+            tensors["mean"] = self._mean
         return {
             "tensors": {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
             "meta": {
@@ -203,17 +246,27 @@ class UpstreamRun:
                     f"{self.key[:12]}: settings, data, backbone or code differ; start it anew"
                 )
             prompt, loss = tensors.pop("prompt"), meta["query_loss"]
+            mean = None if self._mean is None else tensors.pop("mean").to(self._mean)
             cost, step_count = Cost(**meta["cost"]), int(meta["step_count"])
-            if prompt.shape != self.prompt.shape:
+            if any(t is not None and t.shape != self.iterate.shape for t in (prompt, mean)):
                 raise DataError(f"checkpoint's prompt is {tuple(prompt.shape)}; start anew")
             self._optimiser.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"checkpoint is incomplete ({error}); start it anew") from None
-        self.prompt.copy_(prompt)
+        self.iterate.copy_(prompt)
+        if self._mean is not None and mean is not None:
+            self._mean.copy_(mean)
         self.step_count, self.cost = step_count, cost
         self.query_loss = math.nan if loss is None else float(loss)
+
+
+def own_text(config: UpstreamConfig, text: TextConfig) -> TextConfig:
+    """Return the lengths of a method's rows: the study's, or its own where it has any."""
+    if config.max_target is None:
+        return text
+    return dataclasses.replace(text, max_target=config.max_target)
 
 
 def trajectory_key(
@@ -224,14 +277,18 @@ def trajectory_key(
     text: TextConfig,
     root_seed: int,
 ) -> str:
-    """Return the SHA-256 of everything that can change a trajectory, its length excepted."""
+    """Return the key of everything that can change a trajectory, its length excepted."""
+    resolved = resolve(config, backbone)
     identity = {
-        "schema": SCHEMA,
-        "config": dataclasses.asdict(resolve(config, backbone)),
-        "prompt": dataclasses.asdict(prompt_config),
-        "text": dataclasses.asdict(text),
+        "code": SCHEMA,
+        "config": {"method": config.method, **changed(resolved)},
+        "prompt": changed(prompt_config),
+        "text": changed(text),
         "backbone": backbone.digest,
         "data": [[task.name, task.seed, task.digest] for task in tasks],
         "root_seed": root_seed,
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    version = UPSTREAM_METHODS[config.method].version
+    if version:
+        identity["version"] = version
+    return key_of("upstream", identity)

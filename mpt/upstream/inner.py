@@ -1,10 +1,15 @@
-"""The inner loop that all meta methods share: k SGD steps on the support batches, first order.
+"""The inner loop that all meta methods share: k steps on the support batches, first order.
+
+By default the steps are those of SGD:
 
     Δ_0 = 0,   φ_i = φ − Δ_i,   Δ_{i+1} = Δ_i + α ∇L(φ_i, S_{i+1})
 
 Only φ_0 … φ_k and the k gradients outlive a step, [P, d] each, so that memory does not grow with k
 in any way that counts. The displacement Δ has a tensor of its own: beside prompt entries of size
-20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (PROTOCOL row 15).
+20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (PROTOCOL row 15). The
+released code walks the prompt itself, φ_{i+1} = φ_i − α ∇L(φ_i, S_{i+1}), rounded at every step;
+`walk` does so too. With "adafactor" the steps are those of downstream tuning,
+φ_{i+1} = Adafactor(φ_i, ∇L(φ_i, S_{i+1}); α), with moments that start anew in every episode.
 
 Shapes: P prompt tokens, d model width.
 """
@@ -18,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mpt.optim import Adafactor
 from mpt.upstream.randomness import RandomState
 
 if TYPE_CHECKING:
@@ -58,7 +64,7 @@ class Adaptation:
     prompt: Tensor
     """φ_k [P, d]."""
     displacement: Tensor
-    """Δ_k = φ − φ_k [P, d], to full relative precision."""
+    """Δ_k = φ − φ_k [P, d], to full relative precision unless the prompt itself was walked."""
 
 
 def adapt(
@@ -68,6 +74,7 @@ def adapt(
     config: UpstreamConfig,
     *,
     by_row: bool = False,
+    walk: bool = False,
 ) -> Adaptation:
     """Take the inner steps of an episode.
 
@@ -75,18 +82,69 @@ def adapt(
         loss: the loss of a prompt on rows of the episode's item.
         prompt: φ [P, d].
         episode: its support batches are the steps.
-        config: inner learning rate α.
+        config: inner optimiser and its learning rate α.
         by_row: pass through the model row by row (less memory, the same gradient).
+        walk: let SGD round φ_i at every step instead of keeping Δ_i in a tensor of its own.
     """
     start = prompt.detach()
-    displacement = torch.zeros_like(start)
+    way = _way(start, config, walk)
     at, steps = start, []
     for rows in episode.support:
         step = _inner_step(loss, at, rows, by_row)
-        displacement = displacement + config.inner_lr * step.gradient
-        at = start - displacement
+        at = way.step(step.gradient)
         steps.append(step)
-    return Adaptation(tuple(steps), at, displacement)
+    return Adaptation(tuple(steps), at, way.displacement)
+
+
+class _Accumulating:
+    """SGD that keeps the displacement in a tensor of its own."""
+
+    def __init__(self, start: Tensor, lr: float):
+        self._start, self._lr = start, lr
+        self.displacement = torch.zeros_like(start)
+
+    def step(self, gradient: Tensor) -> Tensor:
+        """Return the next prompt [P, d] (in a tensor of its own)."""
+        self.displacement = self.displacement + self._lr * gradient
+        return self._start - self.displacement
+
+
+class _Walking:
+    """SGD that rounds the prompt itself at every step."""
+
+    def __init__(self, start: Tensor, lr: float):
+        self._start, self._at, self._lr = start, start, lr
+
+    def step(self, gradient: Tensor) -> Tensor:
+        self._at = self._at - self._lr * gradient
+        return self._at
+
+    @property
+    def displacement(self) -> Tensor:
+        return self._start - self._at
+
+
+class _Tuning:
+    """Adafactor with fresh moments, as downstream; its steps are far above rounding."""
+
+    def __init__(self, start: Tensor, lr: float):
+        self._start = start
+        self._optimiser = Adafactor(start[None].clone(), [lr])
+
+    def step(self, gradient: Tensor) -> Tensor:
+        self._optimiser.step(gradient[None])
+        return self._optimiser.prompts[0].clone()
+
+    @property
+    def displacement(self) -> Tensor:
+        return self._start - self._optimiser.prompts[0]
+
+
+def _way(start: Tensor, config: UpstreamConfig, walk: bool) -> _Accumulating | _Walking | _Tuning:
+    """Return what takes the inner steps from `start` [P, d]."""
+    if config.inner_optimiser == "adafactor":
+        return _Tuning(start, config.inner_lr)
+    return (_Walking if walk else _Accumulating)(start, config.inner_lr)
 
 
 def query_gradient(loss: EpisodeLoss, prompt: Tensor, episode: Episode) -> tuple[Tensor, float]:

@@ -99,13 +99,25 @@ class ItemLoss:
         data: its tokenised rows.
         item: which item.
         checkpointing: recompute activations in passes that are differentiated once.
+        together: train rows whose inputs are padded to one length, where padding matters; None:
+            those of each pass.
     """
 
     def __init__(
-        self, backbone: Backbone, data: ItemRows, item: int, *, checkpointing: bool = False
+        self,
+        backbone: Backbone,
+        data: ItemRows,
+        item: int,
+        *,
+        checkpointing: bool = False,
+        together: Sequence[int] | None = None,
     ):
         self._backbone, self._data, self._item = backbone, data, item
         self._checkpointing = checkpointing
+        self._train_width: int | None = None
+        if together is not None and backbone.padding_matters:
+            sources = [source for source, _ in data.rows(item, "train", together)]
+            self._train_width = max(map(len, sources))
 
     def support(
         self, prompt: Tensor, rows: Sequence[int], *, second_order: bool = False
@@ -124,7 +136,9 @@ class ItemLoss:
 
     def _loss(self, split: str, prompt: Tensor, rows: Sequence[int], second_order: bool) -> Tensor:
         known = self._data.rows(self._item, split, rows)
-        batch = self._backbone.collate(known, [0] * len(rows))
+        width = self._train_width if split == "train" else None
+        widths = None if width is None else [width] * len(rows)
+        batch = self._backbone.collate(known, [0] * len(rows), widths)
         with contextlib.ExitStack() as stack:
             if second_order:
                 stack.enter_context(self._backbone.second_order())

@@ -30,10 +30,13 @@ def outer_gradient(
         prompt: φ [P, d].
         episode: k support batches and one query batch.
         config: inner learning rate α and engine; the number of inner steps is the episode's.
-            "auto" is resolved by `UpstreamRun`, which knows the backbone; here it is "exact".
+            "auto" is resolved by `UpstreamRun`, which knows the backbone; here it is "exact", or
+            "unrolled" with inner steps of Adafactor.
 
     Returns:
         ∇_φ L(φ_k, Q) [P, d], detached, and L(φ_k, Q).
     """
-    name = "exact" if config.second_order == "auto" else config.second_order
+    name = config.second_order
+    if name == "auto":
+        name = "unrolled" if config.inner_optimiser == "adafactor" else "exact"
     return ENGINES[name](loss, prompt, episode, config)

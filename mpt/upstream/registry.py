@@ -1,23 +1,26 @@
-"""Method name → what makes it different. A new method is a file and a row here (and in `METHODS`).
+"""Method name → what makes it different.
 
-Its row in ``tests/upstream/test_conformance.py`` then holds it to what every method must do.
+The built-in methods are rows here; others come through `register` (`mpt.upstream_method`, an entry
+point of the group "mpt.methods", or a plugin file). ``mpt.testing`` holds each to what every
+method must do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from mpt.config import METHODS, OWN_METHODS, UpstreamConfig, register_method_name
+from mpt.errors import UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
-from mpt.upstream import fomaml, maml, multitask, reptile
+from mpt.upstream import fomaml, maml, multitask, path, reptile
 from mpt.upstream.losses import ItemRows, UnionRows
 
 if TYPE_CHECKING:
-    from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
     from mpt.upstream.losses import EpisodeLoss
 
@@ -46,13 +49,60 @@ class Method:
     """Whether the gradients of one outer step are averaged, and not summed (PROTOCOL row 3)."""
     second_order: bool = False
     """Whether `UpstreamConfig.second_order` means anything."""
+    adapts: bool = True
+    """Whether it has an inner loop, so that `inner_lr` and `inner_steps` mean anything."""
+    settings: tuple[tuple[str, float], ...] = ()
+    """Its own settings with their defaults; they stand in `UpstreamConfig.extra`."""
+    version: str = ""
+    """Digest of its source; part of every key, so that a changed method has results of its own."""
 
 
-UPSTREAM_METHODS: Mapping[str, Method] = {
+UPSTREAM_METHODS: dict[str, Method] = {
     "maml": Method(outer_gradient=maml.outer_gradient, second_order=True),
     "fomaml": Method(outer_gradient=fomaml.outer_gradient),
     "reptile": Method(outer_gradient=reptile.outer_gradient, query=False, averages=True),
     "multitask": Method(
-        outer_gradient=multitask.outer_gradient, stream=UnionStream, rows=UnionRows, query=False
+        outer_gradient=multitask.outer_gradient,
+        stream=UnionStream,
+        rows=UnionRows,
+        query=False,
+        adapts=False,
     ),
+    "path": Method(outer_gradient=path.outer_gradient),
 }
+
+
+def register(name: str, method: Method) -> None:
+    """Add an upstream method, or replace one that was registered under the same name.
+
+    Args:
+        name: letters, digits and "_"; not that of a built-in method.
+        method: what makes it different.
+
+    Raises:
+        UsageError: the name is not allowed.
+    """
+    if not name.isidentifier():
+        raise UsageError(f"method name is {name!r}, but must be letters, digits and _")
+    if name in (*METHODS, *OWN_METHODS, "prompt_tuning", "fine_tuning"):
+        raise UsageError(f"method name {name!r} is a built-in method's; take another")
+    register_method_name(name, adapts=method.adapts)
+    UPSTREAM_METHODS[name] = method
+
+
+def config_of(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
+    """Return the settings of a method; its own ones, with their defaults, go to `extra`.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+    own = dict(UPSTREAM_METHODS[method].settings) if method in UPSTREAM_METHODS else {}
+    extra = {name: float(settings.get(name, value)) for name, value in own.items()}
+    common = {name: value for name, value in settings.items() if name not in own}
+    return UpstreamConfig(method=method, extra=tuple(sorted(extra.items())), **common)
+
+
+def registered() -> dict[str, Method]:
+    """Return the methods that are not built in."""
+    built_in = (*METHODS, *OWN_METHODS)
+    return {name: one for name, one in UPSTREAM_METHODS.items() if name not in built_in}

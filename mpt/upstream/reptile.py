@@ -2,9 +2,10 @@
 
     g = (φ − φ_k) / α = Σ_i ∇L(φ_i, S_{i+1})
 
-The released code subtracts φ_k from φ. In float32 with prompt entries near 20 and α = 3e-5 the
-two are equal in nearly every entry, and what is left is rounding (PROTOCOL row 15); the inner loop
-here keeps the displacement in a tensor of its own instead.
+The released code walks the prompt itself, rounds it at every step and subtracts φ_k from φ in the
+end ("subtracted"). In float32 with prompt entries near 20 and α = 3e-5 the two are equal in nearly
+every entry, and what is left is rounding (PROTOCOL row 15); by default ("accumulated") the inner
+loop keeps the displacement in a tensor of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ def outer_gradient(
     loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
 ) -> tuple[Tensor, float]:
     """Return (φ − φ_k) / α [P, d] of one episode, detached, and the mean loss of its steps."""
-    path = adapt(loss, prompt, episode, config)
+    walk = config.reptile_difference == "subtracted"
+    path = adapt(loss, prompt, episode, config, walk=walk)
     value = sum(step.loss for step in path.steps) / len(path.steps)
-    if config.reptile_difference == "accumulated":
-        return path.displacement / config.inner_lr, value
-    return (prompt.detach() - path.prompt) / config.inner_lr, value
+    return path.displacement / config.inner_lr, value

@@ -14,7 +14,7 @@ does not grow with k:
 - **exact**: H_i v by reverse over reverse, one example at a time; attention that can be
   differentiated twice, so slower.
 - **unrolled**: one graph through all inner steps. Fastest for a small model and few steps; its
-  memory grows with k.
+  memory grows with k. The only one that goes through inner steps of Adafactor.
 - **higher**: the same graph built by the library that the paper names; the reference. (The library
   copies what it patches; here that is the prompt alone, and not the whole model as is usual.)
 
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.errors import UsageError
+from mpt.optim import Adafactor
 from mpt.upstream.finite_difference import finite_difference_product
 from mpt.upstream.inner import InnerStep, adapt, query_gradient
 
@@ -91,10 +92,14 @@ def unrolled(
     """Return the meta-gradient [P, d] through the graph of all inner steps, and the query loss."""
     start = prompt.detach().requires_grad_()
     adapted = start
+    adafactor = Adafactor(start.detach()[None], [config.inner_lr])
     for rows in episode.support:
         inner = loss.support(adapted, rows, second_order=True)
         (slope,) = torch.autograd.grad(inner, adapted, create_graph=True)
-        adapted = adapted - config.inner_lr * slope
+        if config.inner_optimiser == "adafactor":
+            adapted = adafactor.stepped(adapted[None], slope[None])[0]
+        else:
+            adapted = adapted - config.inner_lr * slope
     query = loss.query(adapted, episode.query)
     (gradient,) = torch.autograd.grad(query, start)
     return gradient, float(query.detach())
@@ -143,11 +148,33 @@ def resolve(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
 
     - below float32: "exact", because differences of gradients are lost in rounding;
     - float64: "exact", because it is there for checks that need all digits;
+    - inner steps of Adafactor: "unrolled";
     - float32: "unrolled" up to `SMALL` weights (fastest), "finite_difference" above (leanest).
 
     Raises:
-        UsageError: finite differences are asked for on weights that are too coarse for them.
+        UsageError: finite differences are asked for on weights that are too coarse for them, or
+            the engine reads row by row what depends on the padding of a batch, or it cannot
+            differentiate the inner optimiser.
     """
+    found = _engine(config, backbone)
+    if found.second_order == "exact" and config.method == "maml" and backbone.padding_matters:
+        raise UsageError(
+            f"second_order is {config.second_order!r}, but must be 'unrolled' or 'higher' with "
+            "position 'append_padded': \"exact\" reads row by row, and rows depend on the padding "
+            "of their batch"
+        )
+    return found
+
+
+def _engine(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
+    """Return the settings with "auto" replaced, see `resolve`."""
+    if config.inner_optimiser == "adafactor" and config.method == "maml":
+        if config.second_order not in ("auto", "unrolled"):
+            raise UsageError(
+                f"second_order is {config.second_order!r}, but must be 'unrolled' or 'auto' with "
+                "inner_optimiser 'adafactor': the other engines know the steps of SGD only"
+            )
+        return dataclasses.replace(config, second_order="unrolled")
     coarse = torch.finfo(backbone.dtype).eps > torch.finfo(torch.float32).eps
     if config.second_order == "finite_difference" and coarse and config.method == "maml":
         raise UsageError(

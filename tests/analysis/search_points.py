@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from analysis.figures.data import Estimate, Search, SearchPoint, missing
+from analysis.figures.charts.data import Estimate, Search, SearchPoint, missing
 
 Score = Callable[[float, float, float], float | None]
 

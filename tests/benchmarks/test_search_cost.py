@@ -17,11 +17,11 @@ from search_toys import toy_study, write_toy_gym
 
 from mpt.backbones import load_backbone
 from mpt.config import UpstreamConfig
-from mpt.study.spaces import Trajectory
+from mpt.study.specs import UpstreamSpec
 from mpt.study.study import Study, open_study, plan_study
 
-TRAJECTORY = Trajectory(config=UpstreamConfig(inner_lr=0.1, outer_lr=0.3), rungs=(1, 3))
-OTHER = Trajectory(config=UpstreamConfig(inner_lr=1.0, outer_lr=0.3), rungs=(2,))
+TRAJECTORY = UpstreamSpec(config=UpstreamConfig(inner_lr=0.1, outer_lr=0.3), rungs=(1, 3))
+OTHER = UpstreamSpec(config=UpstreamConfig(inner_lr=1.0, outer_lr=0.3), rungs=(2,))
 
 Opener = Callable[[], Study]
 
@@ -47,25 +47,25 @@ def sides(
     return compare(opener(), [TRAJECTORY], results, toy_checkpoint, eval_batch=3)
 
 
-def test_both_sides_give_the_same_leaves_and_gains(sides: tuple[Plain, Ours]) -> None:
+def test_both_sides_give_the_same_runs_and_gains(sides: tuple[Plain, Ours]) -> None:
     plain, ours = sides
     found = agreement(plain, ours)
     # 2 points × (own runs and baselines) × 2 tasks × 2 data seeds × 2 learning rates
-    assert found.leaves == found.equal == 32
-    assert len(set(plain.leaves.values())) > 3  # they do not all score alike
+    assert found.runs == found.equal == 32
+    assert len(set(plain.runs.values())) > 3  # they do not all score alike
     for slow, fast in found.args.values():
         assert slow == pytest.approx(fast, abs=1e-9)
 
 
-def test_a_leaf_that_differs_is_counted(sides: tuple[Plain, Ours]) -> None:
+def test_a_run_that_differs_is_counted(sides: tuple[Plain, Ours]) -> None:
     plain, ours = sides
-    name, (dev, test) = next(iter(plain.leaves.items()))
-    plain.leaves[name] = (dev, test + 0.125)
+    name, (dev, test) = next(iter(plain.runs.items()))
+    plain.runs[name] = (dev, test + 0.125)
     try:
         found = agreement(plain, ours)
     finally:
-        plain.leaves[name] = (dev, test)
-    assert found.equal == found.leaves - 1
+        plain.runs[name] = (dev, test)
+    assert found.equal == found.runs - 1
     assert found.largest == pytest.approx(0.125)
 
 
@@ -100,9 +100,9 @@ def test_several_workers_score_the_same_points_with_the_same_numbers(
     by_the_clock(other, crew, [TRAJECTORY, OTHER])
     assert [call.args for call in other.points.call_args_list] == [(TRAJECTORY,), (OTHER,)]
     assert capsys.readouterr().out.count("load average") == 2
-    # 3 points × 16 leaves, as above; what one worker has made, two make too, bit for bit.
-    assert len(crew.leaves) == 48
-    assert {name: crew.leaves[name] for name in alone.leaves} == alone.leaves
+    # 3 points × 16 runs, as above; what one worker has made, two make too, bit for bit.
+    assert len(crew.runs) == 48
+    assert {name: crew.runs[name] for name in alone.runs} == alone.runs
     assert {name: crew.args[name] for name in alone.args} == alone.args
     assert all(crew.seconds[part] > 0 for part in PARTS), crew.seconds
     assert crew.seconds[WAITING] > 0
@@ -175,7 +175,7 @@ def test_the_command_compares_the_embedded_search_at_quick_sizes(
     for words in (*PARTS, "total", "same numbers: ", "the whole grid by these rates"):
         assert words in shown
     same = found["agreement"]
-    assert same["leaves"] == 40
-    assert same["equal"] >= 36  # float32: an arg-max may flip, a tenth of the leaves' cannot
+    assert same["runs"] == 40
+    assert same["equal"] >= 36  # float32: an arg-max may flip, a tenth of the runs' cannot
     assert found["ratio"] > 0
     assert len(same["args"]) == 2

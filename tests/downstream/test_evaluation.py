@@ -13,6 +13,8 @@ from mpt.backbones import Backbone, Batch
 from mpt.backbones.generation import Generation
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.fine_tuning import fine_tune, no_prompt
+from mpt.downstream.prompt_tuning import TuningRun, tune
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
 
@@ -158,3 +160,49 @@ def test_with_beams_or_a_penalty_every_output_is_really_generated(
     assert evaluator.scores(prompts, [0] * 3) == expected
     assert sum(count for count, _ in asked) == 30
     assert {used for _, used in asked} == {how}
+
+
+def _sorted_by_label() -> FewShotTask:
+    """20 test rows, of which the first 12 are one class; 6 dev rows, sorted too."""
+    task = toy_task(metric="Classification-F1", test=2)
+    one, other = task.test
+    return dataclasses.replace(
+        task,
+        test=tuple([one] * 12 + [other] * 8),
+        dev=tuple([one] * 4 + [other] * 2),
+    )
+
+
+@pytest.mark.parametrize(("sample", "expected"), [("first", 1.0), ("stratified", 3 / 8)])
+def test_a_constant_answer_is_not_right_on_a_stratified_sample(
+    sample: str, expected: float, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten rows of 20: 6 and 4. F1 of a constant: 2·6/(10 + 6) = 3/4 and 0, on average 3/8."""
+    evaluator = _evaluator(toy_backbone, [_sorted_by_label()], max_test=10, sample=sample, beams=2)
+    monkeypatch.setattr(evaluator, "_generated", lambda _, jobs: ((job, "x") for job in jobs))
+    assert evaluator.scores(_prompts(toy_backbone, 1), [0]) == [pytest.approx(expected)]
+
+
+def test_every_way_of_tuning_is_scored_on_the_same_rows(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    def scores(self: Evaluator, prompts: Tensor, *_: object) -> list[float]:
+        seen.append((self.split, [row.outputs[0] for row in self._examples]))
+        return [0.5] * len(prompts)
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    config = DownstreamConfig(steps=1, eval_every=1, max_test=5, max_dev=3, sample="stratified")
+    task = _sorted_by_label()
+    for seed in (42, 43):
+        run = TuningRun(task, 0.3, _prompts(toy_backbone, 1)[0])
+        tune(toy_backbone, [run], config, TextConfig(), seed)
+        fine_tune(
+            toy_backbone,
+            [TuningRun(task, 1e-3, no_prompt(toy_backbone))],
+            config,
+            TextConfig(),
+            seed,
+        )
+    assert seen == [("dev", ["x", "x", "y"]), ("test", ["x", "x", "x", "y", "y"])] * 4

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from toys import toy_task
 from transformers.optimization import Adafactor as HuggingFaceAdafactor
-from tuning_toys import P, families, mixed_tasks, same, start_prompt
+from tuning_toys import (
+    P,
+    families,
+    mixed_tasks,
+    queue,
+    same,
+    script_dev_scores,
+    start_prompt,
+)
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig, TextConfig
@@ -20,6 +28,7 @@ from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.errors import UsageError
 from mpt.gym.fewshot import FewShotTask
+from mpt.metrics.relative_gain import Candidate, select_by_dev
 from mpt.prompts import init_downstream
 from mpt.seeds import numpy_generator
 
@@ -156,8 +165,27 @@ def test_the_selected_prompt_is_a_copy_and_tested_only_once(
     assert len(asked) == 1
     assert torch.equal(asked[0][0], states[best_step])
     assert result.test == 0.25
-    expected = dev[evaluated.index(best_step)]
-    assert result.dev == expected or (math.isnan(result.dev) and math.isnan(expected))
+    known = [score for score in dev if not math.isnan(score)]
+    assert result.dev == max(known) if known else math.isnan(result.dev)
+
+
+def test_with_the_last_prompt_the_rate_is_still_chosen_by_the_best_score(
+    toy_backbone: Backbone, tasks: list[FewShotTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dev curves (.9, .5) at rate .5 and (.6, .6) at .4: the released code takes .5."""
+    config = dataclasses.replace(CONFIG, steps=2, eval_every=1, select="last")
+    start = start_prompt(toy_backbone)
+    tuning = queue(toy_backbone, [TuningRun(tasks[0], lr, start) for lr in (0.5, 0.4)], config)
+    script_dev_scores(monkeypatch, tuning, [(0.9, 0.5), (0.6, 0.6)])
+    results = [result for _, result in tuning.advance()]
+    assert [(result.dev, result.best_step) for result in results] == [(0.9, 2), (0.6, 2)]
+    candidates = [
+        Candidate(lr=lr, dev=result.dev, test=result.test)
+        for lr, result in zip((0.5, 0.4), results, strict=True)
+    ]
+    best = select_by_dev(candidates)
+    assert best is not None
+    assert best.lr == 0.5
 
 
 def test_a_diverging_run_ends_alone(toy_backbone: Backbone, tasks: list[FewShotTask]) -> None:

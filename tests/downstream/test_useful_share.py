@@ -13,7 +13,7 @@ import pytest
 
 from mpt.backbones import Backbone, load_backbone
 from mpt.backbones.rows import cheapest_groups
-from mpt.config import TextConfig
+from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.data import TrainRows
 from mpt.downstream.limits import PackLimits, default_limits
 from mpt.embedded.gym import ensure_embedded_gym
@@ -21,6 +21,7 @@ from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import FewShotTask, available_seeds, load_task
 
 R, STEPS = 16, 4
+CONFIG = DownstreamConfig(batch_size=8)
 REAL = Path(__file__).resolve().parents[3] / "shared" / "gym"
 REAL_P, EMBEDDED_P = 100, 20  # prompt tokens, as in the paper and in the embedded study
 
@@ -45,7 +46,7 @@ def _shares(
     backbone: Backbone, tasks: Sequence[FewShotTask], p: int, packed: PackLimits
 ) -> tuple[float, float]:
     """Return real / padded tokens of R runs in bucketed passes, and in one padded batch."""
-    rows = TrainRows(backbone, tasks, TextConfig(max_input=512, max_target=64), 0, 8)
+    rows = TrainRows(backbone, tasks, TextConfig(max_input=512, max_target=64), 0, CONFIG)
     real, bucketed, whole = 0, 0, 0
     for step in range(1, STEPS + 1):
         batch = [row for n in range(R) for row in rows.batch(n % len(tasks), step)]

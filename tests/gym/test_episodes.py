@@ -95,3 +95,70 @@ def test_an_empty_or_doubled_list_of_items_is_refused() -> None:
         EpisodeStream([], CONFIG, 42)
     with pytest.raises(UsageError, match="toy with data seed 13 is given twice"):
         EpisodeStream([toy_task(), toy_task()], CONFIG, 42)
+
+
+JOINTLY = dataclasses.replace(CONFIG, support_draw="jointly")
+
+
+def test_support_rows_drawn_jointly_are_one_draw_without_replacement() -> None:
+    stream = EpisodeStream([toy_task(shots=3)], JOINTLY, 42)
+    apart = EpisodeStream([toy_task(shots=3)], CONFIG, 42)
+    for index in range(20):
+        # 6 rows, two batches of 3: every row once
+        support = stream.episode(index).support
+        assert sorted(row for batch in support for row in batch) == [0, 1, 2, 3, 4, 5]
+        assert [len(batch) for batch in support] == [3, 3]
+    assert any(set(s[0]) & set(s[1]) for s in (apart.episode(n).support for n in range(20)))
+
+
+def test_support_rows_drawn_jointly_repeat_where_the_file_is_too_small() -> None:
+    """Ten batches of 4 from 16 rows, as released Reptile has them: 40 draws with replacement."""
+    config = dataclasses.replace(JOINTLY, batch_size=4, inner_steps=10)
+    stream = EpisodeStream([toy_task(shots=8)], config, 42)
+    counts: Counter[int] = Counter()
+    twice = 0
+    for index in range(100):
+        support = stream.episode(index).support
+        assert [len(batch) for batch in support] == [4] * 10
+        twice += sum(len(set(batch)) < 4 for batch in support)
+        counts.update(row for batch in support for row in batch)
+    # 4000 draws over 16 rows: 250 each with a standard deviation of 15.3; five of them are 77.
+    assert set(counts) == set(range(16))
+    assert all(abs(count - 250) < 77 for count in counts.values())
+    # A batch holds a row twice with probability 1 - 15·14·13/16³ = 0.333: 333 of 1000, ± 5 · 15.
+    assert abs(twice - 333) < 75
+
+
+def test_repeated_epochs_have_one_order_of_items_and_draw_their_rows_anew(
+    toy_tasks: list[FewShotTask],
+) -> None:
+    stream = EpisodeStream(toy_tasks, dataclasses.replace(CONFIG, epoch_order="repeated"), 42)
+    first = [stream.episode(index) for index in range(4)]
+    fresh = EpisodeStream(toy_tasks, CONFIG, 42)
+    assert first == [fresh.episode(index) for index in range(4)]
+    for epoch in range(1, 4):
+        later = [stream.episode(4 * epoch + place) for place in range(4)]
+        assert [episode.item for episode in later] == [episode.item for episode in first]
+        assert [episode.support for episode in later] != [episode.support for episode in first]
+
+
+def test_random_answers_leave_the_rows_as_they_are() -> None:
+    task = toy_task(shots=3)
+    two = tuple(dataclasses.replace(row, outputs=(*row.outputs, "z")) for row in task.train)
+    three = tuple(dataclasses.replace(row, outputs=("u", "v", "w")) for row in task.dev)
+    task = dataclasses.replace(task, train=two, dev=three)
+    plain = EpisodeStream([task], CONFIG, 42)
+    stream = EpisodeStream([task], dataclasses.replace(CONFIG, answers="random"), 42)
+    chosen: Counter[tuple[str, int]] = Counter()
+    for index in range(100):
+        first, episode = plain.episode(index), stream.episode(index)
+        for expected, rows in zip(first.support, episode.support, strict=True):
+            assert tuple(row // 2 for row in rows) == expected
+            chosen.update(("support", row % 2) for row in rows)
+        assert tuple(row // 3 for row in episode.query) == first.query
+        chosen.update(("query", row % 3) for row in episode.query)
+    # 600 draws of two and 300 of three, within five standard deviations
+    assert all(abs(chosen["support", answer] - 300) < 62 for answer in range(2))
+    assert all(abs(chosen["query", answer] - 100) < 41 for answer in range(3))
+    again = EpisodeStream([task], dataclasses.replace(CONFIG, answers="random"), 42)
+    assert again.episode(50) == stream.episode(50)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpt.errors import DataError
 from mpt.gym.catalogue import TaskInfo, load_catalogue
-from mpt.gym.fewshot import Example, available_seeds, load_task
+from mpt.gym.fewshot import (
+    AnswerDraw,
+    Example,
+    available_seeds,
+    load_task,
+    one_answer_each,
+    some_rows,
+)
 
 INFO = TaskInfo("toy", "classification", "ACC", 2)
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "gym"
@@ -116,3 +125,83 @@ def test_existing_crossfit_directories_are_read_as_they_are() -> None:
             if flat
             else len(task.train) <= 16 * len({example.outputs for example in task.train})
         )
+
+
+SEVERAL = (Example("one", ("a",)), Example("three", ("b", "c", "d")), Example("two", ("e", "f")))
+
+
+def test_every_answer_becomes_a_row_of_its_own() -> None:
+    pairs = [(row.input, row.outputs) for row in one_answer_each(SEVERAL)]
+    expected = [("one", "a"), ("three", "b"), ("three", "c"), ("three", "d")]
+    assert pairs == [(text, (answer,)) for text, answer in [*expected, ("two", "e"), ("two", "f")]]
+
+
+def test_each_answer_of_a_row_is_drawn_equally_often_and_no_other_rows() -> None:
+    draw = AnswerDraw(SEVERAL)
+    generator = np.random.default_rng(0)
+    found = [draw.rows(generator, (2, 0, 1, 1)) for _ in range(900)]
+    counts = [Counter(places) for places in zip(*found, strict=True)]
+    # 900 draws: 450 of two with a standard deviation of 15, 300 of three with one of 14.
+    assert set(counts[0]) == {4, 5}
+    assert all(abs(count - 450) < 75 for count in counts[0].values())
+    assert counts[1] == {0: 900}
+    for column in counts[2:]:
+        assert set(column) == {1, 2, 3}
+        assert all(abs(count - 300) < 71 for count in column.values())
+    # the same row twice in a batch: its answers are drawn apart
+    assert any(places[2] != places[3] for places in found)
+
+
+def _labelled(**counts: int) -> list[Example]:
+    """Rows sorted by label, as many published test files are."""
+    rows = [label for label, count in counts.items() for _ in range(count)]
+    return [Example(f"text {place}", (label,)) for place, label in enumerate(rows)]
+
+
+def test_the_first_rows_of_a_sorted_file_are_one_class_and_a_stratified_sample_is_not() -> None:
+    rows = _labelled(yes=600, no=400)
+    first = some_rows(rows, 100, stratified=False, name="toy test")
+    assert first == rows[:100]
+    for name in ("toy test", "other test", "toy dev"):
+        sample = some_rows(rows, 100, stratified=True, name=name)
+        assert Counter(row.outputs[0] for row in sample) == {"yes": 60, "no": 40}
+        places = [rows.index(row) for row in sample]
+        assert places == sorted(set(places))
+
+
+@pytest.mark.parametrize("most", [1, 7, 25, 49, 50])
+def test_every_label_keeps_its_share_up_to_rounding(most: int) -> None:
+    rows = _labelled(a=1, b=9, c=16, d=25)  # 51 rows
+    for n in range(40):
+        counts = Counter(
+            row.outputs[0] for row in some_rows(rows, most, stratified=True, name=str(n))
+        )
+        assert sum(counts.values()) == most
+        for label, size in (("a", 1), ("b", 9), ("c", 16), ("d", 25)):
+            assert counts[label] in (size * most // 51, -(-size * most // 51))
+
+
+@pytest.mark.parametrize(
+    "rows", [_labelled(a=3, b=7), _labelled(**dict.fromkeys("abcdefghij", 1))]
+)
+def test_every_row_is_drawn_with_the_same_chance(rows: list[Example]) -> None:
+    counts: Counter[str] = Counter()
+    for n in range(1000):
+        drawn = some_rows(rows, 4, stratified=True, name=str(n))
+        counts.update(row.input for row in drawn)
+    # 1000 draws of 4 in 10: 400 each with a standard deviation of at most 15.5
+    assert len(counts) == 10
+    assert all(abs(count - 400) < 78 for count in counts.values())
+
+
+def test_all_rows_are_used_where_none_have_to_go() -> None:
+    rows = _labelled(a=2, b=1)
+    for most in (None, 3, 9):
+        assert some_rows(rows, most, stratified=True, name="toy") == rows
+
+
+def test_the_drawn_rows_never_change() -> None:
+    """Stored scores are of these rows: another draw would be another study."""
+    rows = _labelled(a=6, b=4)
+    drawn = some_rows(rows, 5, stratified=True, name="toy test")
+    assert [rows.index(row) for row in drawn] == [0, 2, 4, 8, 9]

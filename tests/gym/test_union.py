@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -8,7 +9,7 @@ from toys import toy_task
 from mpt.backbones import Backbone
 from mpt.config import TextConfig, UpstreamConfig
 from mpt.errors import UsageError
-from mpt.gym.fewshot import FewShotTask
+from mpt.gym.fewshot import Example, FewShotTask, with_answers_apart
 from mpt.gym.union import Union, UnionStream
 from mpt.upstream.losses import UnionRows
 
@@ -65,3 +66,42 @@ def test_an_empty_or_doubled_list_of_items_is_refused() -> None:
         UnionStream([], CONFIG, 42)
     with pytest.raises(UsageError, match="toy with data seed 13 is given twice"):
         UnionStream([toy_task(), toy_task()], CONFIG, 42)
+
+
+def test_repeated_epochs_have_one_order(toy_tasks: list[FewShotTask]) -> None:
+    repeated = UnionStream(toy_tasks, dataclasses.replace(CONFIG, epoch_order="repeated"), 42)
+    plain = UnionStream(toy_tasks, CONFIG, 42)
+    n = len(plain)
+    first = [plain.episode(index).support for index in range(n)]
+    for epoch in range(3):
+        assert [repeated.episode(epoch * n + place).support for place in range(n)] == first
+
+
+def test_a_random_answer_is_read_from_the_row_that_was_drawn(
+    toy_backbone: Backbone, toy_tasks: list[FewShotTask]
+) -> None:
+    def more(rows: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(
+            dataclasses.replace(row, outputs=(*row.outputs, *("u", "v")[: place % 3]))
+            for place, row in enumerate(rows)
+        )
+
+    tasks = [
+        dataclasses.replace(task, train=more(task.train), dev=more(task.dev)) for task in toy_tasks
+    ]
+    config = dataclasses.replace(CONFIG, answers="random")
+    plain, stream = UnionStream(tasks, CONFIG, 42), UnionStream(tasks, config, 42)
+    everything = [
+        (task.name, row) for task in tasks for part in (task.train, task.dev) for row in part
+    ]
+    table = UnionRows(toy_backbone, [with_answers_apart(task) for task in tasks], TextConfig())
+    seen: Counter[tuple[int, int]] = Counter()
+    for index in range(3 * len(stream)):
+        drawn, read = plain.episode(index).support[0], stream.episode(index).support[0]
+        for number, (source, target) in zip(drawn, table.rows(0, "train", read), strict=True):
+            name, row = everything[number]
+            assert toy_backbone.decode(source) == f"[{name}] {row.input}".strip()
+            answer = toy_backbone.decode(target)
+            assert answer in row.outputs
+            seen[len(row.outputs), row.outputs.index(answer)] += 1
+    assert set(seen) == {(n, answer) for n in (1, 2, 3) for answer in range(n)}

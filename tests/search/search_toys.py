@@ -16,11 +16,11 @@ import numpy as np
 
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
 from mpt.errors import MptError
-from mpt.records import LeafStore, PointStore, read_lines
-from mpt.search.choosers import Search
-from mpt.search.job import Execution, SearchJob, courses_of
+from mpt.search.job import Execution, SearchJob, Suggestions
+from mpt.store.database import open_results
 from mpt.study.domains import Domain
-from mpt.study.spaces import Space, Trajectory
+from mpt.study.spaces import Space
+from mpt.study.specs import UpstreamSpec, trials_of
 from mpt.study.study import plan_study
 
 SOURCES = ("s-one", "s_two", "s-three")
@@ -75,10 +75,10 @@ def toy_job(
     **changes: Any,
 ) -> SearchJob:
     return SearchJob(
-        courses=courses_of(
+        trials=trials_of(
             plan_study(toy_study(checkpoint, gym, **changes)),
             [
-                Trajectory(config=UpstreamConfig(inner_lr=inner_lr, outer_lr=0.3), rungs=rungs)
+                UpstreamSpec(config=UpstreamConfig(inner_lr=inner_lr, outer_lr=0.3), rungs=rungs)
                 for inner_lr in inner_lrs
             ],
         ),
@@ -89,12 +89,12 @@ def toy_job(
 
 
 def with_rungs(job: SearchJob, rungs: tuple[int, ...], **changes: Any) -> SearchJob:
-    """Return a job whose courses have these rungs."""
-    courses = tuple(
-        dataclasses.replace(c, trajectory=dataclasses.replace(c.trajectory, rungs=rungs))
-        for c in job.courses
+    """Return a job whose trials have these rungs."""
+    trials = tuple(
+        dataclasses.replace(one, upstream=dataclasses.replace(one.upstream, rungs=rungs))
+        for one in job.trials
     )
-    return dataclasses.replace(job, courses=courses, **changes)
+    return dataclasses.replace(job, trials=trials, **changes)
 
 
 def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
@@ -120,10 +120,10 @@ def tpe_job(
         first={"outer_lr": 0.3},
     )
     plan = plan_study(toy_study(checkpoint, gym))
-    search = Search(space=space, plan=plan, count=count, seed=42)
+    suggestions = Suggestions(space=space, plan=plan, count=count, seed=42)
     return SearchJob(
-        courses=(search.first,),
-        search=search,
+        trials=(suggestions.first,),
+        suggestions=suggestions,
         scheduler=scheduler,
         results=results,
         title='space "toy"',
@@ -131,25 +131,16 @@ def tpe_job(
 
 
 def bits(results: Path) -> dict[str, Any]:
-    """Return what must not depend on how a search ran: leaf results, and points without clocks."""
-    leaves, points = LeafStore(results), PointStore(results)
+    """Return what must not depend on how a search ran: run results, and points without clocks."""
     found: dict[str, Any] = {}
-    for key in leaves.keys():  # noqa: SIM118 - not a dictionary
-        leaf = leaves.get(key)
-        assert leaf is not None, leaves.problems
-        cost = {name: value for name, value in leaf["cost"].items() if name != "seconds"}
-        found[key] = (leaf["identity"], leaf["result"], cost)
-    for point in points.all():
-        cost = {name: value for name, value in point["cost"].items() if name != "seconds"}
-        found[point["key"]] = {**point, "cost": cost, "provenance": None}
-    assert not leaves.problems
-    assert not points.problems
+    with open_results(results, read_only=True) as database:
+        for point in database.points():
+            cost = dataclasses.replace(point.cost, seconds=0.0)
+            found[point.key] = dataclasses.replace(point, cost=cost, provenance={}, created="")
+            for key, run in database.runs(point.runs).items():
+                spent = dataclasses.replace(run.cost, seconds=0.0)
+                found[key] = dataclasses.replace(run, cost=spent, provenance={}, created="")
     return found
-
-
-def computed(results: Path) -> list[str]:
-    """Return the key of every leaf that was computed, repeated if it was computed again."""
-    return [key for line in read_lines(results / "packs.jsonl") for key in line["leaves"]]
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    package = "analysis" if job.stem in ("paper", "similarity") else "mpt"
+    package = "analysis" if job.stem == "paper" else "mpt"
     assert f"package '{package}' is missing" in done.stderr
     assert "pip install" in done.stderr
 
@@ -271,7 +271,7 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
     modules = "mpt.cli.search, mpt.cli.per_setting, mpt.cli.replay"
-    modules += ", analysis.whole_study_cli, analysis.pilot_cli"
+    modules += ", mpt.cli.paper, mpt.cli.similarity, analysis.report.report"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (5, "prompt.position", "prepend", "append"),
     (8, "upstream_text.max_input", 512, 512),
     (8, "upstream_text.max_target", 64, 64),
+    (8, "upstream.maml.max_target", None, None),
+    (8, "upstream.fomaml.max_target", None, None),
+    (8, "upstream.reptile.max_target", None, None),
+    (8, "upstream.multitask.max_target", None, 128),
     (8, "downstream_text.max_target", 64, 128),
     (9, "upstream.maml.dropout", 0.0, 0.1),
     (9, "upstream.multitask.dropout", 0.0, 0.1),
@@ -37,7 +42,8 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (14, "downstream.beams", 1, 4),
     (14, "downstream.repetition_penalty", 1.0, 2.5),
     (14, "downstream.length_penalty", 1.0, 1.0),
-    (14, "downstream.max_generated", 128, 128),
+    (8, "downstream.max_generated", 128, 127),
+    (8, "tuning.max_generated", 128, 127),
     (15, "upstream.reptile.reptile_difference", "accumulated", "subtracted"),
     (16, "upstream.maml.inner_lr", 3e-5, 3e-5),
     (17, "multitask_epochs", 20, 20),
@@ -54,6 +60,32 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (0, "upstream.fomaml.inner_steps", 1, 1),
     (0, "upstream.reptile.inner_steps", 10, 10),
     (0, "downstream.lrs", (0.5, 0.4, 0.3, 0.2), (0.5, 0.4, 0.3, 0.2)),
+    (23, "downstream.sample", "stratified", "first"),
+    (23, "tuning.sample", "stratified", "first"),
+    (24, "upstream.maml.answers", "first", "random"),
+    (24, "upstream.fomaml.answers", "first", "random"),
+    (24, "upstream.reptile.answers", "first", "random"),
+    (24, "upstream.multitask.answers", "first", "random"),
+    (24, "downstream.answers", "first", "random"),
+    (24, "tuning.answers", "first", "random"),
+    (25, "upstream.maml.epoch_order", "reshuffled", "reshuffled"),
+    (25, "upstream.fomaml.epoch_order", "reshuffled", "reshuffled"),
+    (25, "upstream.reptile.epoch_order", "reshuffled", "reshuffled"),
+    (25, "upstream.multitask.epoch_order", "reshuffled", "repeated"),
+    (25, "downstream.epoch_order", "reshuffled", "repeated"),
+    (25, "tuning.epoch_order", "reshuffled", "repeated"),
+    (26, "upstream.maml.support_draw", "apart", "apart"),
+    (26, "upstream.fomaml.support_draw", "apart", "apart"),
+    (26, "upstream.reptile.support_draw", "apart", "jointly"),
+    (27, "downstream.loss_parts", 1, 2),
+    (27, "tuning.loss_parts", 1, 2),
+    (28, "tuning.select", "best", "best"),
+    (28, "tuning.steps", 3000, 1000),
+    (28, "tuning.max_epochs", None, 300),
+    (28, "tuning.bias_decay", True, False),
+    (28, "tuning.batch_size", 8, 16),
+    (28, "tuning.dropout", 0.0, 0.1),
+    (28, "tuning.beams", 1, 4),
     (0, "tuning_lrs", (5e-4, 3e-4, 2e-4, 1e-4), (5e-4, 3e-4, 2e-4, 1e-4)),
     (0, "tuning_steps", 3000, 1000),
     (0, "prompt.length", 100, 100),
@@ -82,7 +114,7 @@ def test_a_recipe_has_settings_for_every_method_under_its_own_name(name: str) ->
 
 
 def test_an_unknown_recipe_is_refused() -> None:
-    with pytest.raises(UsageError, match="'ours', but must be one of paper, released"):
+    with pytest.raises(UsageError, match="'ours', but must be one of paper, released, rel"):
         recipe("ours")
 
 
@@ -106,7 +138,20 @@ def test_small_tasks_end_at_two_thousand_steps_in_the_released_recipe() -> None:
     assert recipe("paper").downstream.steps_on(32) == 3000
 
 
+def test_fine_tuning_ends_after_three_hundred_epochs_in_the_released_recipe() -> None:
+    # PROTOCOL row 28: 32 rows in steps of 16 are two steps an epoch.
+    assert recipe("released").tuning.steps_on(32) == 600
+    assert recipe("released").tuning.steps_on(64) == 1000
+    assert recipe("paper").tuning.steps_on(32) == 3000
+
+
 def test_the_released_number_format_of_tuning_is_refused_and_not_replaced() -> None:
     dtype = getattr(torch, recipe("released").precision["downstream"])
     with pytest.raises(UsageError, match="float16"):
         load_backbone("embedded", dtype=dtype)
+
+
+def test_the_exact_recipe_differs_from_the_released_one_in_the_place_of_the_prompt_only() -> None:
+    released, exact = recipe("released"), recipe("released-exact")
+    assert (released.prompt.position, exact.prompt.position) == ("append", "append_padded")
+    assert dataclasses.replace(exact, name="released", prompt=released.prompt) == released

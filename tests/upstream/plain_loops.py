@@ -32,6 +32,13 @@ class _Phi(nn.Module):
         return loss(self.phi)
 
 
+def _adafactor(phi: nn.Parameter, lr: float) -> Adafactor:
+    settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
+    settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "clip_threshold": 1.0}
+    settings |= {"beta1": None, "warmup_init": False, "lr": lr}
+    return Adafactor([phi], **settings)
+
+
 class PlainLoop:
     def __init__(
         self,
@@ -43,10 +50,7 @@ class PlainLoop:
     ):
         self.backbone, self.tasks, self.config, self.root = backbone, tasks, config, root_seed
         self.phi = nn.Parameter(start)
-        settings: dict[str, Any] = {"scale_parameter": False, "relative_step": False}
-        settings |= {"decay_rate": -0.8, "weight_decay": 1e-5, "clip_threshold": 1.0}
-        settings |= {"beta1": None, "warmup_init": False, "lr": config.outer_lr}
-        self.adafactor = Adafactor([self.phi], **settings)
+        self.adafactor = _adafactor(self.phi, config.outer_lr)
         stream = UnionStream if config.method == "multitask" else EpisodeStream
         self.stream = stream(tasks, config, root_seed)
 
@@ -72,16 +76,19 @@ class PlainLoop:
         ]
         sources = [tokenizer(source)["input_ids"] for source, _ in texts]
         targets = [tokenizer(target)["input_ids"] for _, target in texts]
-        end = tokenizer.eos_token_id
-        sources = [ids if ids[-1] == end else [*ids, end] for ids in sources]
-        targets = [ids if ids[-1] == end else [*ids, end] for ids in targets]
-        wide = max(map(len, sources))
+        stop = tokenizer.eos_token_id
+        sources = [ids if ids[-1] == stop else [*ids, stop] for ids in sources]
+        targets = [ids if ids[-1] == stop else [*ids, stop] for ids in targets]
+        wide = max([*map(len, sources), self.width])
         embedded, mask = [], []
         for ids in sources:
             padding = torch.zeros(wide - len(ids), dtype=torch.long)
-            words = [model.shared(torch.tensor(ids)), phi, model.shared(padding)]
-            embedded.append(torch.cat(words))
-            mask.append([1] * (len(ids) + len(phi)) + [0] * len(padding))
+            words, holes = [model.shared(torch.tensor(ids))], [model.shared(padding)]
+            middle, end = (holes, []) if self.padded else ([], holes)
+            embedded.append(torch.cat([*words, *middle, phi, *end]))
+            hole = [0] * len(padding)
+            middle, end = (hole, []) if self.padded else ([], hole)
+            mask.append([1] * len(ids) + middle + [1] * len(phi) + end)
         tall = max(map(len, targets))
         labels = torch.tensor([ids + [-100] * (tall - len(ids)) for ids in targets])
         with sdpa_kernel(SDPBackend.MATH) if self.double else sdpa_kernel(_ANY):
@@ -93,6 +100,10 @@ class PlainLoop:
             ).loss
 
     double = False
+    padded = False
+    """The prompt stands after the padding."""
+    width = 0
+    """Tokens to which inputs are padded at least."""
 
     def rows(self, episode: Episode, split: str, rows: Sequence[int]) -> list[tuple[str, Example]]:
         task = self.tasks[episode.item]
@@ -121,10 +132,23 @@ def _maml(loop: PlainLoop, episode: Episode) -> Tensor:
 
 
 def _adapted(loop: PlainLoop, episode: Episode) -> Tensor:
-    phi = loop.phi.detach()
+    return _walk(loop, episode)[-1]
+
+
+def _walk(loop: PlainLoop, episode: Episode) -> list[Tensor]:
+    """φ and the slopes on the way to φ_k: [slope_1, …, slope_k, φ_k]."""
+    phi = nn.Parameter(loop.phi.detach().clone())
+    inner: Any = (
+        _adafactor(phi, loop.config.inner_lr)
+        if loop.config.inner_optimiser == "adafactor"
+        else torch.optim.SGD([phi], loop.config.inner_lr)
+    )
+    slopes = []
     for batch in episode.support:
-        phi = phi - loop.config.inner_lr * loop.slope(phi, loop.rows(episode, "train", batch))
-    return phi
+        phi.grad = loop.slope(phi, loop.rows(episode, "train", batch))
+        slopes.append(phi.grad.clone())
+        inner.step()
+    return [*slopes, phi.detach()]
 
 
 def _fomaml(loop: PlainLoop, episode: Episode) -> Tensor:
@@ -133,7 +157,20 @@ def _fomaml(loop: PlainLoop, episode: Episode) -> Tensor:
 
 
 def _reptile(loop: PlainLoop, episode: Episode) -> Tensor:
+    # the rows of all inner steps are drawn, and padded, together
+    support = [row for batch in episode.support for row in batch]
+    texts = [f" [{name}] {row.input}" for name, row in loop.rows(episode, "train", support)]
+    if loop.padded:
+        loop.width = 1 + max(map(len, texts))  # a byte is a token; the end mark
     return (loop.phi.detach() - _adapted(loop, episode)) / loop.config.inner_lr
+
+
+def _path(loop: PlainLoop, episode: Episode) -> Tensor:
+    *slopes, phi = _walk(loop, episode)
+    total = loop.slope(phi, loop.rows(episode, "dev", episode.query))
+    for slope in slopes:
+        total = total + slope
+    return total
 
 
 def _multitask(loop: PlainLoop, episode: Episode) -> Tensor:
@@ -148,4 +185,5 @@ PLAIN: dict[str, Callable[[PlainLoop, Episode], Tensor]] = {
     "fomaml": _fomaml,
     "reptile": _reptile,
     "multitask": _multitask,
+    "path": _path,
 }

@@ -16,7 +16,7 @@ from plain_loops import PLAIN, PlainLoop
 from torch import Tensor
 
 from mpt.backbones import Backbone, load_backbone
-from mpt.config import METHODS, PromptConfig, TextConfig, UpstreamConfig
+from mpt.config import METHODS, OWN_METHODS, PromptConfig, TextConfig, UpstreamConfig
 from mpt.gym.episodes import Episode
 from mpt.gym.fewshot import FewShotTask
 from mpt.study.recipes import recipe
@@ -78,8 +78,18 @@ def _multitask(quadratic: Quadratic, prompt: Tensor, episode: Episode, _: float)
     return quadratic.gradient(prompt, episode.support[0])
 
 
+def _area(quadratic: Quadratic, prompt: Tensor, episode: Episode, inner_lr: float) -> Tensor:
+    """Σ_i A_i (φ_i − c_i) over all batches, φ_i from the closed form of the first i steps."""
+    total = torch.zeros_like(prompt)
+    for steps, rows in enumerate((*episode.support, episode.query)):
+        few = dataclasses.replace(episode, support=episode.support[:steps])
+        total = total + quadratic.gradient(_path(quadratic, prompt, few, inner_lr)[0], rows)
+    return total
+
+
 OUTER: dict[str, Any] = {"outer_lr": 0.2, "batch_size": 3, "items_per_step": 1, "dropout": 0.1}
-META = OUTER | {"inner_lr": 10.0, "inner_steps": 2}
+OUTER |= {"average": "polynomial", "decay_horizon": 3}
+META = OUTER | {"inner_lr": 10.0, "inner_steps": 2, "inner_optimiser": "adafactor"}
 
 ROWS = [
     Row("maml", META, _maml),
@@ -87,6 +97,7 @@ ROWS = [
     # After one inner step α is nothing but the scale of the direction.
     Row("reptile", META | {"inner_steps": 3}, _reptile, inner_steps=2),
     Row("multitask", OUTER, _multitask),
+    Row("path", META, _area),
 ]
 
 every_method = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.method)
@@ -104,8 +115,9 @@ def new_run(toy_backbone: Backbone, toy_tasks: list[FewShotTask]) -> NewRun:
 
 
 def test_every_method_has_a_row_here_and_in_the_plain_loops() -> None:
-    assert [row.method for row in ROWS] == list(METHODS) == list(UPSTREAM_METHODS)
-    assert set(PLAIN) == set(METHODS)
+    known = [*METHODS, *OWN_METHODS]
+    assert [row.method for row in ROWS] == known == list(UPSTREAM_METHODS)
+    assert list(PLAIN) == known
 
 
 @every_method
@@ -127,24 +139,49 @@ def test_its_gradient_of_a_quadratic_is_the_closed_form(row: Row, steps: int) ->
 
 
 @pytest.mark.parametrize("inner_lr", [3e-5, 20.0])
+@pytest.mark.parametrize("name", ["released", "released-exact"])
 @every_method
 def test_twenty_released_steps_equal_a_plain_independent_loop(
-    row: Row, inner_lr: float, toy_checkpoint: Any, toy_tasks: list[FewShotTask], new_run: NewRun
+    row: Row,
+    name: str,
+    inner_lr: float,
+    toy_checkpoint: Any,
+    toy_tasks: list[FewShotTask],
+    new_run: NewRun,
 ) -> None:
     """In float64, norms too; at the released α, and at one where adaptation is not rounding."""
-    released = recipe("released")
+    released = recipe(name)
     backbone = load_backbone(
         str(toy_checkpoint), dtype=torch.float64, position=released.prompt.position
     )
     prompt_config = dataclasses.replace(released.prompt, length=3)
-    config = dataclasses.replace(released.upstream[row.method], inner_lr=inner_lr)
+    own = dataclasses.replace(released.upstream["fomaml"], method=row.method)
+    config = dataclasses.replace(released.upstream.get(row.method, own), inner_lr=inner_lr)
     run = new_run(config, backbone=backbone, prompt_config=prompt_config)
     loop = PlainLoop(backbone, toy_tasks, config, run.prompt.clone(), root_seed=42)
+    loop.padded = name == "released-exact"
     start = run.prompt.clone()
     run.advance(20)
     expected = loop.run(20)
     assert (run.prompt - expected).norm() <= 1e-9 * expected.norm()
     assert (start - expected).norm() > 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("method", ["fomaml", "reptile", "path"])
+def test_inner_steps_of_adafactor_are_those_of_hugging_face(
+    method: str, toy_checkpoint: Any, toy_tasks: list[FewShotTask], new_run: NewRun
+) -> None:
+    backbone = load_backbone(str(toy_checkpoint), dtype=torch.float64, position="append")
+    config = UpstreamConfig(
+        method=method, inner_lr=0.1, inner_steps=3, outer_lr=0.3, inner_optimiser="adafactor"
+    )
+    run = new_run(
+        config, backbone=backbone, prompt_config=PromptConfig(length=3, position="append")
+    )
+    loop = PlainLoop(backbone, toy_tasks, config, run.prompt.clone(), root_seed=42)
+    run.advance(10)
+    expected = loop.run(10)
+    assert (run.prompt - expected).norm() <= 1e-9 * expected.norm()
 
 
 @every_method
@@ -215,7 +252,7 @@ def test_its_cost_counts_the_rows_it_reads(row: Row, new_run: NewRun) -> None:
     run = new_run(dataclasses.replace(row.config, inner_steps=3))
     run.advance(2)
     # 2 steps of 2 episodes of batches of 2: three for the inner steps, one for the query
-    batches = {"maml": 4, "fomaml": 4, "reptile": 3, "multitask": 1}[row.method]
+    batches = {"maml": 4, "fomaml": 4, "reptile": 3, "multitask": 1, "path": 4}[row.method]
     assert (run.cost.steps, run.cost.examples) == (2, 2 * 2 * 2 * batches)
     assert run.cost.tokens > run.cost.examples
 

@@ -15,10 +15,11 @@ from toys import toy_task
 from transformers.optimization import Adafactor as HuggingFaceAdafactor
 
 from mpt.backbones import Backbone, load_backbone
-from mpt.config import METHODS, PromptConfig, TextConfig, UpstreamConfig
+from mpt.config import METHODS, OWN_METHODS, PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.fewshot import FewShotTask
+from mpt.upstream import engine
 from mpt.upstream.engine import Diverged, UpstreamRun
 from mpt.upstream.registry import UPSTREAM_METHODS
 
@@ -70,7 +71,7 @@ def _assert_same(one: UpstreamRun, other: UpstreamRun) -> None:
 
 
 def test_config_and_registry_name_the_same_methods() -> None:
-    assert tuple(METHODS) == tuple(UPSTREAM_METHODS)
+    assert (*METHODS, *OWN_METHODS) == tuple(UPSTREAM_METHODS)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -306,3 +307,113 @@ def test_maml_lowers_the_query_loss_after_adaptation(
     run.advance(100)
     after = query_loss(run.prompt)
     assert after < 0.75 * before, f"query loss {before:.3f} -> {after:.3f}"
+
+
+def _average(iterates: Sequence[Tensor]) -> Tensor:
+    """Σ w_t φ_t / Σ w_t with w_t = (t + 2)(t + 1) t: the recursion with η = 3 solved."""
+    weights = [(t + 2) * (t + 1) * t for t in range(1, len(iterates) + 1)]
+    total = sum(w * phi.double() for w, phi in zip(weights, iterates, strict=True))
+    return torch.as_tensor(total / sum(weights))
+
+
+@pytest.mark.parametrize("method", ["maml", "multitask", "path"])
+def test_the_average_is_the_closed_form_over_the_iterates_of_the_plain_run(
+    method: str, new_run: NewRun
+) -> None:
+    config = dataclasses.replace(CONFIG, method=method)
+    plain = new_run(config=config)
+    averaged = new_run(config=dataclasses.replace(config, average="polynomial"))
+    assert torch.equal(averaged.prompt, plain.prompt)  # nothing to average yet
+    iterates = []
+    for _ in range(6):
+        plain.advance(1)
+        averaged.advance(1)
+        iterates.append(plain.prompt.clone())
+        # one trajectory gives both points
+        assert torch.equal(averaged.iterate, plain.prompt)
+    # six roundings of 6e-8
+    torch.testing.assert_close(averaged.prompt.double(), _average(iterates), rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(averaged.prompt, plain.prompt, atol=1e-3)
+    first = new_run(config=dataclasses.replace(config, average="polynomial"))
+    first.advance(1)
+    assert torch.equal(first.prompt, iterates[0])
+
+
+def test_the_average_at_a_rung_is_the_end_of_a_shorter_run_and_survives_files(
+    new_run: NewRun,
+) -> None:
+    config = dataclasses.replace(CONFIG, average="polynomial")
+    long, short = new_run(config=config), new_run(config=config)
+    long.advance(4)
+    rung = long.prompt.clone()
+    state = _through_files(long.state_dict())
+    long.advance(3)
+    for steps in (1, 3):
+        short.advance(steps)
+    assert torch.equal(short.prompt, rung)
+    resumed = new_run(config=config)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed.prompt, rung)
+    resumed.advance(3)
+    _assert_same(resumed, long)
+    del state["tensors"]["mean"]
+    with pytest.raises(DataError, match="checkpoint is incomplete"):
+        new_run(config=config).load_state_dict(state)
+
+
+def test_a_decaying_rate_is_that_of_a_plain_loop(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hugging Face's Adafactor with lr set before every step, on the same given gradients."""
+    generator = torch.Generator().manual_seed(5)
+    run = new_run(config=dataclasses.replace(CONFIG, items_per_step=1, decay_horizon=4))
+    grads = torch.randn(4, *run.prompt.shape, generator=generator)
+    given = iter(grads)
+    monkeypatch.setattr(run, "_episode_gradient", lambda _: (next(given), 0.5))
+    phi = torch.nn.Parameter(run.prompt.clone())
+    reference: Any = HuggingFaceAdafactor(
+        [phi], lr=0.3, scale_parameter=False, relative_step=False, weight_decay=1e-5
+    )
+    for gradient, lr in zip(grads, (0.3, 0.225, 0.15, 0.075), strict=True):
+        reference.param_groups[0]["lr"] = lr
+        phi.grad = gradient.clone()
+        reference.step()
+        run.advance(1)
+        torch.testing.assert_close(run.prompt, phi.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_horizon_is_never_passed_and_makes_trajectories_of_their_own(new_run: NewRun) -> None:
+    short, long = (
+        new_run(config=dataclasses.replace(CONFIG, decay_horizon=horizon)) for horizon in (3, 6)
+    )
+    for run in (short, long):
+        run.advance(3)
+    assert short.key != long.key
+    assert not torch.equal(short.prompt, long.prompt)
+    before = short.prompt.clone()
+    with pytest.raises(UsageError, match="steps are 4, but must be at most 3, the decay_horizon"):
+        short.advance(1)
+    assert torch.equal(short.prompt, before)
+    resumed = new_run(config=dataclasses.replace(CONFIG, decay_horizon=6))
+    resumed.load_state_dict(_through_files(long.state_dict()))
+    for run in (resumed, long):
+        run.advance(3)
+    _assert_same(resumed, long)
+
+
+def test_settings_at_their_defaults_leave_the_key_as_it_always_was(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option that is added later, with a default that changes nothing, changes no key."""
+    key = new_run().key
+    held = engine._identity(CONFIG)
+    assert set(held) == set(engine._FIRST)
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(UpstreamConfig):
+        option: int = 7
+
+    monkeypatch.setattr(engine, "UpstreamConfig", Later)
+    settings = dataclasses.asdict(CONFIG)
+    assert new_run(config=Later(**settings)).key == key
+    assert new_run(config=Later(**settings, option=8)).key != key

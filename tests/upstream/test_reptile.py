@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -50,12 +51,36 @@ def test_the_displacement_survives_float32_where_subtracting_loses_it(std: float
     # Ten float32 additions of equal numbers: a few units in the last place, 1.2e-7 each.
     assert _apart(accumulated, 10 * loss.slope) < 1e-6
     subtracted = dataclasses.replace(CONFIG, reptile_difference="subtracted")
-    assert _apart(outer_gradient(loss, prompt, EPISODE, subtracted)[0], 10 * loss.slope) > 0.05
-    # The same formula step by step, as the released code has it, is no better.
-    walked = prompt.clone()
+    assert _apart(outer_gradient(loss, prompt, EPISODE, subtracted)[0], 10 * loss.slope) > 0.5
+
+
+@pytest.mark.parametrize("std", [0.95, 12.0, 17.0, 29.0])
+def test_subtracting_is_the_released_walk_bit_by_bit(std: float) -> None:
+    """φ ← φ − α g in float32, ten times, written with NumPy; then (φ_0 − φ_10) / α."""
+    loss, prompt = Slope(torch.float32), _prompt(std, torch.float32)
+    slope, start = loss.slope.numpy(), prompt.numpy()
+    alpha, walked = np.float32(3e-5), start.copy()
     for _ in range(10):
-        walked -= 3e-5 * loss.slope
-    assert _apart((prompt - walked) / 3e-5, 10 * loss.slope) > 0.5
+        walked = walked - alpha * slope
+    subtracted = dataclasses.replace(CONFIG, reptile_difference="subtracted")
+    found = outer_gradient(loss, prompt, EPISODE, subtracted)[0].numpy()
+    assert np.array_equal(found, (start - walked) / alpha)
+
+
+def test_one_entry_of_the_walk_by_hand() -> None:
+    """One ulp of 16 is 2^-19 = 1.907e-6. A step of 3e-5 · 0.04 = 1.2e-6 rounds to a whole ulp.
+
+    Ten steps walk 10 · 2^-19 = 1.9073486e-5, and not 1.2e-5: (φ − φ_k)/α = 0.6357829, not 0.4.
+    A step of 3e-5 · 0.03 = 0.9e-6 is less than half an ulp and never moves the entry.
+    """
+    loss = Slope(torch.float32)
+    loss.slope = torch.tensor([[0.04, 0.03]])
+    prompt = torch.tensor([[17.0, 17.0]])
+    subtracted = dataclasses.replace(CONFIG, reptile_difference="subtracted")
+    found, _ = outer_gradient(loss, prompt, EPISODE, subtracted)
+    assert found.tolist() == [[pytest.approx(0.6357829, rel=1e-6), 0.0]]
+    exact, _ = outer_gradient(loss, prompt, EPISODE, CONFIG)
+    assert exact.tolist() == [[pytest.approx(0.4, rel=1e-6), pytest.approx(0.3, rel=1e-6)]]
 
 
 def test_both_formulas_agree_where_there_are_digits_enough() -> None:
@@ -64,5 +89,6 @@ def test_both_formulas_agree_where_there_are_digits_enough() -> None:
         outer_gradient(loss, prompt, EPISODE, dataclasses.replace(CONFIG, reptile_difference=how))
         for how in ("accumulated", "subtracted")
     ]
-    assert _apart(both[0][0], both[1][0]) < 1e-8
-    assert both[0][1] == both[1][1]
+    # Ten roundings of 2^-53 · 12 beside steps of 3e-7: about 1e-8 of them.
+    assert _apart(both[0][0], both[1][0]) < 1e-7
+    assert both[0][1] == pytest.approx(both[1][1], rel=1e-12)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mpt.config import adapts
+
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
 
@@ -17,7 +19,7 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"
-    inner = "" if trajectory.method == "multitask" else f" {trajectory.inner_steps} inner,"
+    inner = "" if not adapts(trajectory.method) else f" {trajectory.inner_steps} inner,"
     return (
         f"{trajectory.method},{inner} batch {trajectory.batch_size} × {trajectory.items_per_step}"
         f"{_engine(trajectory)}, {_model(study)}"
@@ -31,8 +33,8 @@ def _engine(trajectory: Any) -> str:
     return engine + checkpoints + dropout
 
 
-def leaf_kind(study: StudyConfig, tuned: str) -> str:
-    """Return the kind of a study's leaves; `tuned` is "prompt" or "weights"."""
+def run_kind(study: StudyConfig, tuned: str) -> str:
+    """Return the kind of a study's runs; `tuned` is "prompt" or "weights"."""
     down = study.downstream
     search = f", {down.beams} beams" if down.beams > 1 else ""
     dropout = ", dropout" if down.dropout else ""

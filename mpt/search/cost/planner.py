@@ -1,4 +1,4 @@
-"""What a job will cost, told before it starts: steps, leaves, hours, price, memory, disk, time."""
+"""What a job will cost, told before it starts: steps, runs, hours, price, memory, disk, time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import (
     disk_bytes,
     estimate,
-    leaf_seconds,
+    run_seconds,
     step_seconds,
     work_seconds,
 )
 from mpt.search.cost.time_left import clock_text
 
 if TYPE_CHECKING:
-    from mpt.search.cost.plan import Load, Rates
+    from mpt.search.cost.plan import Rates, RemainingWork
     from mpt.search.cost.trial_memory import TrialMemory
     from mpt.search.job import SearchJob
 
@@ -41,7 +41,7 @@ class Planning:
 
 def plan_lines(
     job: SearchJob,
-    load: Load,
+    work: RemainingWork,
     rates: Rates,
     slots: int,
     *,
@@ -53,7 +53,7 @@ def plan_lines(
 
     Args:
         job: what is planned.
-        load: what is left of it.
+        work: what is left of it.
         rates: measured rates of its kinds of work.
         slots: trials that run at once here.
         gpus_per_trial: share of a GPU that a trial has; 0: it runs on a CPU.
@@ -61,12 +61,12 @@ def plan_lines(
         memory: what a trial needs at its peak, one entry a backbone.
     """
     device = "GPU" if gpus_per_trial else "CPU"
-    each, shared = work_seconds(load, rates)
+    each, shared = work_seconds(work, rates)
     hours = (sum(each) + shared) / 3600 * (gpus_per_trial or 1)
-    steps_hours = sum(step_seconds(part, rates) for part in load.courses) / 3600
+    steps_hours = sum(step_seconds(part, rates) for part in work.trials) / 3600
     prompt_bytes = rates.sizes.rung if job.keep_prompts else 0
-    disk = disk_bytes(load, rates.sizes, slots, prompt_bytes)
-    lines = [*_upstream(load, rates), *_leaves(load, rates)]
+    disk = disk_bytes(work, rates.sizes, slots, prompt_bytes)
+    lines = [*_upstream(work, rates), *_leaves(work, rates)]
     lines.append(
         f"work       {_hours(hours)} {device}-hours, "
         f"{_hours(steps_hours * (gpus_per_trial or 1))} of them upstream"
@@ -80,13 +80,13 @@ def plan_lines(
     lines += [] if share is None else [f"sharing    {share}"]
     lines.append(f"disk       {disk / MIB:.1f} MiB in {job.results}")
     lines.append(
-        f"estimate   {clock_text(estimate(load, rates, slots))} on {slots} workers "
+        f"estimate   {clock_text(estimate(work, rates, slots))} on {slots} workers "
         "(rates measured just now; nothing was written)"
     )
     if planning.gpus is not None:
         there = cluster_slots(planning.gpus, gpus_per_trial)
         lines.append(
-            f"           {clock_text(estimate(load, rates, there))} on a cluster of "
+            f"           {clock_text(estimate(work, rates, there))} on a cluster of "
             f"{planning.gpus} {device}s ({there} trials at once)"
         )
     return lines
@@ -107,29 +107,29 @@ def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
     return slots
 
 
-def _upstream(load: Load, rates: Rates) -> list[str]:
-    total = sum(part.steps for part in load.courses)
-    courses = sum(part.steps > 0 for part in load.courses)
-    lines = [f"upstream   {total} steps left in {courses} trajectories"]
-    for kind in dict.fromkeys(part.kind for part in load.courses if part.steps):
-        steps = sum(part.steps for part in load.courses if part.kind == kind)
+def _upstream(work: RemainingWork, rates: Rates) -> list[str]:
+    total = sum(part.steps for part in work.trials)
+    trials = sum(part.steps > 0 for part in work.trials)
+    lines = [f"upstream   {total} steps left in {trials} trajectories"]
+    for kind in dict.fromkeys(part.kind for part in work.trials if part.steps):
+        steps = sum(part.steps for part in work.trials if part.kind == kind)
         lines.append(_row(steps, "steps", rates.step_seconds(kind), kind))
     return lines
 
 
-def _leaves(load: Load, rates: Rates) -> list[str]:
-    left = [part for part in load.leaf_loads if part.runs]
+def _leaves(work: RemainingWork, rates: Rates) -> list[str]:
+    left = [part for part in work.run_works if part.runs]
     steps = sum(part.steps for part in left)
-    shared = sum(part.runs for part in load.shared_left)
+    shared = sum(part.runs for part in work.shared_left)
     lines = [
-        f"leaves     {sum(part.runs for part in left)} left of {load.all_leaves} ({shared} of "
+        f"runs     {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
         f"them shared baselines, counted once), {steps} steps of tuning"
     ]
     for kind in dict.fromkeys(part.kind for part in left):
         parts = [part for part in left if part.kind == kind]
         runs = sum(part.runs for part in parts)
-        seconds = sum(leaf_seconds(part, rates) for part in parts)
-        lines.append(_row(runs, "leaves", seconds / runs, kind))
+        seconds = sum(run_seconds(part, rates) for part in parts)
+        lines.append(_row(runs, "runs", seconds / runs, kind))
     return lines
 
 

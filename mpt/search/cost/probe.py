@@ -1,6 +1,6 @@
 """How fast this machine is: a short measured probe of the real work; nothing of it is kept.
 
-Upstream steps are timed on the real items. Leaves are timed in the real queue: as many runs side
+Upstream steps are timed on the real items. Runs are timed in the real queue: as many runs side
 by side as a search packs, spread over the scored tasks, for a few steps and a few rows; a step and
 an evaluated row of one run follow from the time stamps between them.
 """
@@ -12,26 +12,28 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpt.provenance import provenance
-from mpt.records import make_leaf
-from mpt.search.cost.kinds import leaf_kind, step_kind
-from mpt.search.cost.plan import LeafRate, Rates, Sizes
-from mpt.storage import seal
-from mpt.trial.fine_tuning import FineTuning, fine_tuning_packs, tuned_study
-from mpt.trial.objective import Pack, PackRun, baseline_packs
+from mpt.search.cost.kinds import run_kind, step_kind
+from mpt.search.cost.plan import Rates, RunRate, Sizes
+from mpt.study.specs import FineTuningConfig
+from mpt.trial.runs import (
+    PlannedRun,
+    baseline_packs,
+    fine_tuning_packs,
+    spread,
+    tuned_study,
+)
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.downstream.record import TuningResult
-    from mpt.search.cost.plan import Load
-    from mpt.search.job import Course, SearchJob
-    from mpt.study.spaces import Trajectory
+    from mpt.search.cost.plan import RemainingWork
+    from mpt.study.specs import TrialSpec, UpstreamSpec
     from mpt.study.study import Study, StudyPlan
 
 PROBE_S = 4.0
-"""Seconds that the probe of one kind of leaves is to take; upstream steps take a quarter of it."""
+"""Seconds that the probe of one kind of runs is to take; upstream steps take a quarter of it."""
 
 WORKER_S = 8.0
 """Seconds until Ray and a worker have started and imported what they need: 3 s for a local Ray,
@@ -41,90 +43,91 @@ Clock = Callable[[], float]
 T = TypeVar("T")
 
 
-def courses_to_probe(job: SearchJob, load: Load) -> list[Course]:
-    """Return the first course of every kind of steps and of leaves that is left to do."""
-    chosen: list[Course] = []
+def trials_to_probe(trials: Sequence[TrialSpec], work: RemainingWork) -> list[TrialSpec]:
+    """Return the first trial of every kind of steps and of runs that is left to do."""
+    chosen: list[TrialSpec] = []
     seen: set[str] = set()
-    for course, part in zip(job.courses, load.courses, strict=True):
+    for trial, part in zip(trials, work.trials, strict=True):
         kinds = {part.kind} if part.steps else set()
-        kinds |= {part.leaves.kind} if part.leaves.runs else set()
+        kinds |= {part.runs.kind} if part.runs.runs else set()
         if kinds - seen:
-            chosen.append(course)
+            chosen.append(trial)
             seen |= kinds
-    return chosen or list(job.courses[:1])
+    return chosen or list(trials[:1])
 
 
-def probe_courses(
-    courses: Iterable[Course],
+def probe_trials(
+    trials: Iterable[TrialSpec],
     studies: Callable[[StudyPlan], Study],
     clock: Clock = time.perf_counter,
 ) -> Rates:
-    """Measure the rates of some courses, each kind of leaves once.
+    """Measure the rates of some trials, each kind of runs once.
 
     Args:
-        courses: see `courses_to_probe`.
+        trials: see `trials_to_probe`.
         studies: opens a study; what the first takes, and `WORKER_S`, is what a worker needs to be
             ready.
         clock: seconds.
     """
     rates: Rates | None = None
-    for course in courses:
+    for trial in trials:
         began = clock()
-        study = studies(course.plan)
+        study = studies(trial.plan)
         start = WORKER_S + clock() - began
-        found = probe(study, course.trajectory, start, known=rates, clock=clock)
+        found = probe(study, trial.upstream, start, known=rates, clock=clock)
         rates = found if rates is None else rates.with_more(found)
-    assert rates is not None, "no course to probe"
+    assert rates is not None, "no trial to probe"
     return rates
 
 
 def probe(
     study: Study,
-    trajectory: Trajectory,
+    upstream: UpstreamSpec,
     start_s: float,
     *,
     known: Rates | None = None,
     clock: Clock = time.perf_counter,
 ) -> Rates:
-    """Measure the rates of one course with a few steps of the real work; nothing is kept.
+    """Measure the rates of one trial with a few steps of the real work; nothing is kept.
 
     Args:
         study: open study.
-        trajectory: whose upstream steps are timed; fine-tuning has none.
+        upstream: whose upstream steps are timed; fine-tuning has none.
         start_s: seconds that opening the study took.
         known: kinds that are not measured again.
         clock: seconds.
     """
-    leaves: dict[str, LeafRate] = {}
+    runs: dict[str, RunRate] = {}
     steps: dict[str, float] = {}
     sizes = [known.sizes] if known else []
-    prompts = leaf_kind(study.config, "prompt")
-    if known is None or prompts not in known.leaves:
-        leaves[prompts], size = _prompt_tuning(study, clock)
+    prompts = run_kind(study.config, "prompt")
+    if known is None or prompts not in known.runs:
+        runs[prompts], size = _prompt_tuning(study, clock)
         sizes.append(size)
-    if isinstance(trajectory, FineTuning):
-        own = tuned_study(study, trajectory.config)
-        leaves[leaf_kind(own.config, "weights")] = _fine_tuning(own, clock)
+    if isinstance(upstream.config, FineTuningConfig):
+        own = tuned_study(study, upstream.config)
+        runs[run_kind(own.config, "weights")] = _fine_tuning(own, clock)
     else:
-        kind = step_kind(study.config, trajectory.config)
-        steps[kind], size = _upstream(study, trajectory, clock)
+        kind = step_kind(study.config, upstream.config)
+        steps[kind], size = _upstream(study, upstream, clock)
         sizes.append(size)
-    rates = Rates(steps=steps, leaves=leaves, start_s=start_s)
+    rates = Rates(steps=steps, runs=runs, start_s=start_s)
     for size in sizes:
-        rates = rates.with_more(Rates(steps={}, leaves={}, start_s=0.0, sizes=size))
+        rates = rates.with_more(Rates(steps={}, runs={}, start_s=0.0, sizes=size))
     return rates
 
 
-def _upstream(study: Study, trajectory: Trajectory, clock: Clock) -> tuple[float, Sizes]:
+def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float, Sizes]:
     """Return seconds per upstream step, and bytes of what it leaves on disk."""
-    from mpt.checkpoints import pack_state
+    from mpt.store.state import pack_state
     from mpt.upstream.engine import Diverged, UpstreamRun
 
     config = study.config
+    method: Any = upstream.config
     run = UpstreamRun(
         study.backbone,
         study.items,
-        trajectory.config,
+        method,
         config.prompt,
         config.upstream_text,
         config.train_seed,
@@ -144,34 +147,34 @@ def _upstream(study: Study, trajectory: Trajectory, clock: Clock) -> tuple[float
 
 
 _POINT_BYTES = 4096
-"""A point record: settings and the keys of its leaves; and the metadata of its prompt."""
+"""A point record: settings and the keys of its runs; and the metadata of its prompt."""
 
 
-def _prompt_tuning(study: Study, clock: Clock) -> tuple[LeafRate, Sizes]:
+def _prompt_tuning(study: Study, clock: Clock) -> tuple[RunRate, Sizes]:
     """Return the speed of prompt tuning in a full queue, and bytes of what it leaves on disk."""
     from mpt.downstream.limits import default_limits
 
     packs = baseline_packs(study)
     down = study.config.downstream
-    one = _spread(packs, 1)
+    one = spread(packs, 1)
     _queue(study, one, _small(down, 1, 2), clock)  # pays for tables, caches and imports
     alone, _ = _queue(study, one, _small(down, 2, 2), clock)
     # First as many runs as fit into half of the time with four steps each, then more steps. Rows
     # of many runs together are evaluated about twice as fast as those of a run alone.
     most = default_limits(study.backbone.device).runs
-    runs = _spread(packs, _clamp(PROBE_S / (4 * alone.step_s), 1, most))
+    runs = spread(packs, _clamp(PROBE_S / (4 * alone.step_s), 1, most))
     steps = _clamp(PROBE_S / (4 * alone.step_s * len(runs)), 2, math.ceil(down.steps / 2))
     rows = _clamp(PROBE_S / (3 * alone.row_s * len(runs)), 4, max(_rows(runs, down)))
     return _queue(study, runs, _small(down, steps, rows), clock)
 
 
 def _queue(
-    study: Study, runs: Sequence[PackRun], small: DownstreamConfig, clock: Clock
-) -> tuple[LeafRate, Sizes]:
+    study: Study, runs: Sequence[PlannedRun], small: DownstreamConfig, clock: Clock
+) -> tuple[RunRate, Sizes]:
     """Tune runs through the real queue, two evaluations long; read the rates off its stamps."""
-    from mpt.checkpoints import pack_state
     from mpt.downstream.prompt_tuning import TuningRun
     from mpt.downstream.queue import TuningQueue
+    from mpt.store.state import pack_state
 
     config = study.config
     asked = [TuningRun(run.task, run.lr, run.prompt) for run in runs]
@@ -185,23 +188,23 @@ def _queue(
         evaluations.append(stamps[-1] - stamps[-2])
         state = max(state, len(pack_state(queue.state_dict())))
     dev, test = _rows(runs, small)
-    rate = LeafRate(
+    rate = RunRate(
         # the first step of all pays for what is made once
         step_s=_mean(steps[1:] or steps) / len(runs),
         row_s=sum(evaluations) / (len(evaluations) * dev + test) / len(runs),
     )
-    return rate, Sizes(leaf=_leaf_bytes(study, runs[0], finished[0][1]), queue=state)
+    return rate, Sizes(run=_run_bytes(runs[0], finished[0][1], config.downstream), queue=state)
 
 
-def _fine_tuning(study: Study, clock: Clock) -> LeafRate:
+def _fine_tuning(study: Study, clock: Clock) -> RunRate:
     """Return the speed of fine-tuning, whose runs come one after the other."""
     from mpt.downstream.fine_tuning import fine_tune
     from mpt.downstream.record import TuningRun
 
     config = study.config
-    (run,) = _spread(fine_tuning_packs(study), 1)
+    (run,) = spread(fine_tuning_packs(study), 1)
 
-    def rate(rows: int) -> LeafRate:
+    def rate(rows: int) -> RunRate:
         small = _small(config.downstream, 2, rows)
         asked = [TuningRun(run.task, run.lr, run.prompt)]
         settings = (small, config.text, config.train_seed)
@@ -213,7 +216,7 @@ def _fine_tuning(study: Study, clock: Clock) -> LeafRate:
         step = third - second
         dev, test = _rows([run], small)
         evaluated = max(0.0, fourth - third - step) + ended - fourth
-        return LeafRate(step_s=step, row_s=evaluated / (dev + test))
+        return RunRate(step_s=step, row_s=evaluated / (dev + test))
 
     rate(2)  # pays for tables, caches and imports
     return rate(16)
@@ -226,21 +229,18 @@ def _stamped(clock: Clock, work: Callable[[Callable[..., None]], T]) -> tuple[li
     return [*stamps, clock()], result
 
 
-def _leaf_bytes(study: Study, run: PackRun, result: TuningResult) -> int:
-    """Return the bytes of a leaf with as many evaluations as a real one."""
-    from mpt.trial.leaf_work import leaf_body
+def _run_bytes(run: PlannedRun, result: TuningResult, down: DownstreamConfig) -> int:
+    """Return the bytes of a stored run with as many evaluations as a real one."""
+    from mpt.store.keys import canonical
+    from mpt.trial.run_queue import run_record
 
-    down = study.config.downstream
     evaluations = math.ceil(down.steps_on(len(run.task.train)) / down.eval_every)
-    body = leaf_body(dataclasses.replace(result, curve=result.curve[:1] * evaluations))
-    leaf = make_leaf(run.identity, body, dict(result.cost), provenance())
-    return len(seal(leaf))
+    record = run_record(run, dataclasses.replace(result, curve=result.curve[:1] * evaluations), {})
+    return _ROW_BYTES + len(canonical(record.curve))
 
 
-def _spread(packs: Sequence[Pack], count: int) -> list[PackRun]:
-    """Return runs from as many packs as there are, at most `count`."""
-    turns = itertools.zip_longest(*(pack.runs for pack in packs))
-    return [run for turn in turns for run in turn if run is not None][:count]
+_ROW_BYTES = 700
+"""A row of the database without its curve, indexes included (`benchmarks/scale_store.py`)."""
 
 
 def _small(down: DownstreamConfig, steps: int, rows: int) -> DownstreamConfig:
@@ -257,7 +257,7 @@ def _small(down: DownstreamConfig, steps: int, rows: int) -> DownstreamConfig:
     )
 
 
-def _rows(runs: Sequence[PackRun], down: DownstreamConfig) -> tuple[float, float]:
+def _rows(runs: Sequence[PlannedRun], down: DownstreamConfig) -> tuple[float, float]:
     """Return (dev rows, test rows) that a run reads once, mean over runs."""
     dev = [min(len(run.task.dev), down.max_dev or len(run.task.dev)) for run in runs]
     test = [min(len(run.task.test), down.max_test or len(run.task.test)) for run in runs]

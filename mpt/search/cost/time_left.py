@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.cost.plan import estimate, leaf_seconds, work_seconds
+from mpt.search.cost.plan import estimate, run_seconds, work_seconds
 
 if TYPE_CHECKING:
-    from mpt.search.cost.plan import Load, Rates
+    from mpt.search.cost.plan import Rates, RemainingWork
 
 _TRUSTED = 0.05
 """Share of the work after which the search's own speed replaces the probe's."""
@@ -19,40 +19,44 @@ class TimeLeft:
     """Counts the work that reports tell of, in the probe's seconds, against the clock.
 
     Args:
-        load: what was left when the search began.
-        rates: measured rates; their ratio weighs steps against leaves.
+        work: what was left when the search began.
+        rates: measured rates; their ratio weighs steps against runs.
         slots: trials that run at once.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, load: Load, rates: Rates, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        work: RemainingWork,
+        rates: Rates,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._first = estimate(load, rates, slots)
-        each, shared = work_seconds(load, rates)
+        self._first = estimate(work, rates, slots)
+        each, shared = work_seconds(work, rates)
         self._each, self._total = each, sum(each) + shared
         self._begun = clock()
         self._seen: dict[int, tuple[int, float]] = {}
-        self._begin = [part.begin for part in load.courses]
-        self._step_s = [rates.step_seconds(part.kind) for part in load.courses]
-        shared_runs = sum(part.runs for part in load.shared_left)
+        self._begin = [part.begin for part in work.trials]
+        self._step_s = [rates.step_seconds(part.kind) for part in work.trials]
+        shared_runs = sum(part.runs for part in work.shared_left)
         self._leaf_s = [
-            leaf_seconds(part.leaves, rates) / part.leaves.runs
-            if part.leaves.runs
+            run_seconds(part.runs, rates) / part.runs.runs
+            if part.runs.runs
             else shared / max(1, shared_runs)
-            for part in load.courses
+            for part in work.trials
         ]
 
     def report(self, result: dict[str, Any]) -> None:
         """Take in a trial's report."""
-        index, steps, leaves = result["index"], result["steps"], result["leaves"]
+        index, steps, runs = result["index"], result["steps"], result["runs"]
         old = self._seen.get(index, (0, 0))
-        # a trial that was started again counts its leaves from 0
-        self._seen[index] = max(old[0], steps), max(old[1], leaves)
+        # a trial that was started again counts its runs from 0
+        self._seen[index] = max(old[0], steps), max(old[1], runs)
 
     def stopped(self, index: int) -> None:
-        """Take out what is left of a course that is not carried on."""
+        """Take out what is left of a trial that is not carried on."""
         if index < len(self._each):
             done = self._seconds(index, *self._seen.get(index, (0, 0.0)))
             self._total -= max(0.0, self._each[index] - done)
@@ -63,18 +67,18 @@ class TimeLeft:
         """Seconds left."""
         elapsed = self._clock() - self._begun
         done = sum(
-            self._seconds(index, steps, leaves) for index, (steps, leaves) in self._seen.items()
+            self._seconds(index, steps, runs) for index, (steps, runs) in self._seen.items()
         )
         share = min(1.0, done / self._total) if self._total > 0 else 1.0
         if share < _TRUSTED:
             return max(0.0, self._first - elapsed)
         return elapsed * (1 - share) / share
 
-    def _seconds(self, index: int, steps: int, leaves: float) -> float:
-        """Return what a course has done in the probe's seconds; a late one counts as the last."""
+    def _seconds(self, index: int, steps: int, runs: float) -> float:
+        """Return what a trial has done in the probe's seconds; a late one counts as the last."""
         begin = self._begin[index] if index < len(self._begin) else 0
         place = min(index, len(self._step_s) - 1)
-        return max(0, steps - begin) * self._step_s[place] + leaves * self._leaf_s[place]
+        return max(0, steps - begin) * self._step_s[place] + runs * self._leaf_s[place]
 
 
 def clock_text(seconds: float) -> str:

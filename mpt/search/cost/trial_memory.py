@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpt.trial.fine_tuning import FineTuning
+from mpt.config import UpstreamConfig
+from mpt.study.specs import FineTuningConfig
 
 if TYPE_CHECKING:
     from mpt.backbones.memory import Memory
-    from mpt.config import StudyConfig, UpstreamConfig
-    from mpt.search.job import Course
+    from mpt.config import StudyConfig
+    from mpt.study.specs import TrialSpec
 
 GIB = 2**30
 
@@ -50,37 +51,37 @@ class TrialMemory:
         )
 
 
-def largest_trials(courses: Iterable[Course], on_gpu: bool) -> list[TrialMemory]:
+def largest_trials(trials: Iterable[TrialSpec], on_gpu: bool) -> list[TrialMemory]:
     """Return the trial with the highest peak of every backbone."""
     largest: dict[str, TrialMemory] = {}
-    for course in courses:
-        found, name = trial_memory(course, on_gpu), course.plan.config.backbone
+    for trial in trials:
+        found, name = trial_memory(trial, on_gpu), trial.plan.config.backbone
         if name not in largest or found.peak > largest[name].peak:
             largest[name] = found
     return list(largest.values())
 
 
-def trial_memory(course: Course, on_gpu: bool) -> TrialMemory:
-    """Return the peak memory of a course's trial.
+def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
+    """Return the peak memory of a trial's trial.
 
     Args:
-        course: backbone, lengths and method.
+        trial: backbone, lengths and method.
         on_gpu: whether it runs on a GPU, where packs are cut to what fits: counted is the least, a
             pass of one batch.
     """
-    study = course.plan.config
+    study = trial.plan.config
     passes = [_tuning(study, on_gpu)]
     weights = passes[0][1].weights
-    if isinstance(course.trajectory, FineTuning):
-        own = course.trajectory.config
+    own = trial.upstream.config
+    if isinstance(own, FineTuningConfig):
         found = _pass(own.backbone or study.backbone, "float32", study, own.downstream.batch_size)
         weights = TUNED_COPIES * found.weights + (weights if _two(study, own.backbone) else 0)
         passes.append((f"fine-tuning, {own.downstream.batch_size} rows", found, 1.0))
-    else:
-        passes.append(_upstream(study, course.trajectory.config))
+    elif isinstance(own, UpstreamConfig):
+        passes.append(_upstream(study, own))
     where, found, times = max(passes, key=lambda entry: _held(entry[1], entry[2]))
     return TrialMemory(
-        name=f"{study.backbone}, {course.trajectory.config.method}",
+        name=f"{study.backbone}, {trial.upstream.config.method}",
         peak=weights + _held(found, times),
         weights=weights,
         where=where,

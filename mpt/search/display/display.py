@@ -22,13 +22,13 @@ from rich.text import Text
 
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
-from mpt.search.standing import Entry, ranked
-from mpt.trial.objective import BAD_SCORE, PointScore
+from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.trial.score import BAD_SCORE, PointScore
 
 if TYPE_CHECKING:
-    from mpt.search.cost.plan import Load
+    from mpt.search.cost.plan import RemainingWork
     from mpt.search.job import SearchJob
-    from mpt.search.stops import Stop
+    from mpt.store.records import Stop, StudyRecord
 
 PIPE_WIDTH = 100
 """Columns where the output is no terminal."""
@@ -36,7 +36,7 @@ PIPE_WIDTH = 100
 STATUS_S = 30.0
 """Seconds between two status lines where the output is no terminal."""
 
-SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "leaves")
+SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "runs")
 
 STOPS_SHOWN = 20
 """Stops listed under a ranking; the rest is counted."""
@@ -57,7 +57,7 @@ def print_document(body: Mapping[str, Any]) -> None:
 
 
 class Display:
-    """Prints; holds nothing but the console and which settings differ between courses.
+    """Prints; holds nothing but the console and which settings differ between trials.
 
     Args:
         job: what is shown.
@@ -99,41 +99,43 @@ class Display:
         if self._as_json:
             self._sink(body())
 
-    def header(self, load: Load) -> None:
+    def header(self, work: RemainingWork, board: Leaderboard | None = None) -> None:
         """Say what is searched, over what, and how much of it is there."""
-        job, first = self._job, self._job.courses[0]
-        config, (courses, points) = first.plan.config, job.total
-        methods = dict.fromkeys(course.trajectory.config.method.upper() for course in job.courses)
+        job, first = self._job, self._job.trials[0]
+        config, (trials, points) = first.plan.config, job.total
+        methods = dict.fromkeys(trial.upstream.config.method.upper() for trial in job.trials)
         partitions = dict.fromkeys(plan.config.partition for plan in job.plans)
         backbones = dict.fromkeys(plan.config.backbone for plan in job.plans)
-        rungs = ", ".join(map(str, first.trajectory.rungs))
+        rungs = ", ".join(map(str, first.upstream.rungs))
         what = "search" if first.plan.role == "validation" else "replay"
         self.say(
             f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
             f"{', '.join(backbones)}"
         )
-        self.say(
-            f"  points   {points} from {courses} trajectories (steps {rungs} are rungs of one run)"
-        )
+        self.say(f"  points   {points} from {trials} trials (steps {rungs} are rungs of one run)")
         self.say(f"  space    {job.title}")
         self.say(
             f"  score    ARG (%) over prompt tuning on {len(first.plan.scored)} {first.plan.role} "
             f"tasks × {len(config.data_seeds)} data seeds"
         )
         self.say(
-            f"  leaves   {load.all_leaves} downstream runs ({load.leaves} + {load.shared} shared "
-            f"baseline), {load.all_there} on disk"
+            f"  runs     {work.all_runs} downstream runs ({work.runs} + {work.shared} shared "
+            f"baseline), {work.all_there} stored"
         )
+        if board is not None:
+            self.say(f"  study    {studies_text(list(board.studies.values()))}")
         self.say(f"  results  {job.results}")
         for label in job.partial:
             self.say(f"  {label}")
+        if first.plan.smoke:
+            self.say("  a smoke run shows that the path works; its numbers mean nothing")
 
-    def points_table(self, entries: Sequence[Entry]) -> None:
+    def points_table(self, entries: Sequence[PointStatus]) -> None:
         """List every point of the plan (`--dry-run`)."""
-        table = self._table("", *self._columns.names, "steps", "on disk")
+        table = self._table("", *self._columns.names, "steps", "stored")
         for number, entry in enumerate(entries, start=1):
             there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
-            table.add_row(str(number), *self._columns.of(entry.course), str(entry.steps), there)
+            table.add_row(str(number), *self._columns.of(entry.trial), str(entry.steps), there)
         self._print(table)
 
     def lines_head(self) -> None:
@@ -144,20 +146,20 @@ class Display:
             f"{'95 % interval':<20}{'best':>8}{'time left':>11}"
         )
 
-    def landed(self, entry: Entry, done: int, best: float | None, left: float) -> None:
+    def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
         """Print one finished point."""
         assert entry.score is not None
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
-            f"{self._columns.line(self._columns.of(entry.course))}{entry.steps:>8}"
+            f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>8}"
             f"{_arg(entry.score):>10}  {_interval(entry.score):<20}"
             f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>8}"
             f"{clock_text(left):>11}"
         )
 
     def stopped(self, stop: Stop) -> None:
-        """Print that a course is stopped, and why."""
-        self.say(f"stopped  {stop.course}: {stop.text.removeprefix('stopped ')}")
+        """Print that a trial is stopped, and why."""
+        self.say(f"stopped  {stop.trial}: {stop.text.removeprefix('stopped ')}")
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
@@ -183,7 +185,7 @@ class Display:
                 self._status_at = now
                 self.say(text)
 
-    def ranking(self, entries: Sequence[Entry]) -> None:
+    def ranking(self, entries: Sequence[PointStatus]) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped."""
         order = ranked(list(entries))
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
@@ -192,7 +194,7 @@ class Display:
             assert score is not None
             table.add_row(
                 str(rank),
-                *self._columns.of(entry.course),
+                *self._columns.of(entry.trial),
                 str(entry.steps),
                 *score_words(score),
             )
@@ -206,14 +208,14 @@ class Display:
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None
-            pairs = zip(self._columns.names, self._columns.of(entry.course), strict=True)
+            pairs = zip(self._columns.names, self._columns.of(entry.trial), strict=True)
             settings = ", ".join(f"{name} {value}" for name, value in pairs)
             self.say(
                 f"{title:<8} {settings}, steps {entry.steps}: "
                 f"ARG {_arg(entry.score)} {_interval(entry.score)}"
             )
 
-    def _reasons(self, order: Sequence[Entry]) -> None:
+    def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
         notes = dict.fromkeys(entry.score.note for entry in order if entry.score is not None)
         for note in filter(None, notes):
@@ -223,17 +225,17 @@ class Display:
         for line in lines:
             self.say(f"note: no relative gain on {line}")
 
-    def _stops(self, entries: Sequence[Entry]) -> None:
-        """List the courses that were stopped, each once, and count the points that are missing."""
+    def _stops(self, entries: Sequence[PointStatus]) -> None:
+        """List the trials that were stopped, each once, and count the points that are missing."""
         stopped = [entry for entry in entries if entry.stopped is not None]
         stops = list(dict.fromkeys(entry.stopped for entry in stopped if entry.stopped))
         for stop in stops[:STOPS_SHOWN]:
             self.stopped(stop)
         if len(stops) > STOPS_SHOWN:
-            self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more (stops.jsonl)")
+            self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more")
         if stopped:
             self.say(
-                f"{len(stopped)} points of {len(stops)} stopped courses were not computed; "
+                f"{len(stopped)} points of {len(stops)} stopped trials were not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
 
@@ -251,13 +253,22 @@ class Display:
         return table
 
 
+def studies_text(studies: Sequence[StudyRecord]) -> str:
+    """Return which studies a job belongs to: their ids, the first few of them."""
+    ids = [study.id for study in studies]
+    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
+    first = studies[0]
+    shared = f"{first.precision}, train seed {first.train_seed}"
+    return f"{', '.join(ids[:4])}{more} ({shared})"
+
+
 def score_words(score: PointScore) -> list[str]:
     """Return a score as a table has it, see `SCORE_COLUMNS`."""
     return [
         _arg(score),
         _interval(score),
         "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
-        f"{score.leaves} of {score.of}",
+        str(score.runs),
     ]
 
 

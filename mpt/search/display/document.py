@@ -6,41 +6,41 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.standing import Entry, ranked
-from mpt.trial.objective import BAD_SCORE
+from mpt.search.leaderboard import PointStatus, ranked
+from mpt.trial.score import BAD_SCORE
 
 if TYPE_CHECKING:
     from mpt.search.job import SearchJob
-    from mpt.search.standing import Standings
+    from mpt.search.leaderboard import Leaderboard
 
-VERSION = 1
+VERSION = 2
 """Of the document's form: a change that breaks readers counts up."""
 
 
 def document_of(
     job: SearchJob,
-    standings: Standings,
+    board: Leaderboard,
     *,
     exit_code: int,
-    failures: Mapping[int, str],
+    failures: Mapping[str, str],
     command: str,
 ) -> dict[str, Any]:
     """Return the result of a search.
 
     Args:
         job: what was searched.
-        standings: its points.
+        board: its points.
         exit_code: the code the program ends with.
-        failures: course → why it failed.
+        failures: name of a trial → why it failed.
         command: what to run next.
 
     Returns:
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``; ``best``,
         the position in ``points`` of the best one, or None; ``points``, best first, then those
-        without a score in the order of the search (see `_point`); ``failures``, ``problems``,
+        without a score in the order of the search (see `_point`); ``studies``, ``failures``,
         ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
-    entries = standings.entries()
+    entries = board.entries()
     order = ranked(entries)
     scored = len(order)
     order += [entry for entry in entries if entry.score is None]
@@ -54,37 +54,37 @@ def document_of(
         "stoppers": sorted(job.stoppers),
         "best": 0 if best is not None and best.score > BAD_SCORE else None,
         "points": [
-            _point(entry, standings, rank if rank <= scored else None)
+            _point(entry, board, rank if rank <= scored else None)
             for rank, entry in enumerate(order, start=1)
         ],
-        "failures": [
-            {"course": standings.courses[index].name, "reason": reason}
-            for index, reason in failures.items()
+        "studies": [
+            {"id": study.id, "key": study.key, "partition": study.partition}
+            for study in board.studies.values()
         ],
-        "problems": standings.problems,
-        "cost": standings.leaf_costs(entries),
+        "failures": [{"trial": name, "reason": reason} for name, reason in failures.items()],
+        "cost": board.run_costs(entries),
         "next": command,
     }
 
 
-def _point(entry: Entry, standings: Standings, rank: int | None) -> dict[str, Any]:
+def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str, Any]:
     """Return one point.
 
     ``status`` is "ok", "diverged", "stopped" (``note`` says by whom and why) or "missing". ARG and
     interval are in %, over ``tasks.defined`` of ``tasks.of`` tasks; ``score`` is what is ranked
     by. ``cost.upstream`` runs from step 0, so it holds that of the earlier rungs.
     """
-    plan, score, record = entry.course.plan, entry.score, entry.record
+    plan, score, record = entry.trial.plan, entry.score, entry.record
     gain = None if score is None else score.gain
     note = "" if entry.stopped is None else entry.stopped.text
     return {
         "rank": rank,
-        "course": entry.course.name,
-        "method": entry.course.trajectory.config.method,
+        "trial": entry.trial.name,
+        "method": entry.trial.upstream.config.method,
         "partition": plan.config.partition,
         "backbone": plan.config.backbone,
         "role": plan.role,
-        "settings": dataclasses.asdict(entry.course.trajectory.config),
+        "settings": dataclasses.asdict(entry.trial.upstream.config),
         "steps": entry.steps,
         "status": _status(entry),
         "note": note if score is None else score.note,
@@ -93,31 +93,30 @@ def _point(entry: Entry, standings: Standings, rank: int | None) -> dict[str, An
         "tasks": None if gain is None else {"defined": gain.defined, "of": gain.of},
         "score": None if score is None else score.score,
         "mean_test": None if score is None else score.mean_test,
-        "leaves": None if score is None else {"there": score.leaves, "of": score.of},
+        "runs": None if score is None else score.runs,
         "cost": None
         if record is None
-        else {"upstream": record["cost"], "downstream": _own_leaves(entry, standings)},
+        else {"upstream": dataclasses.asdict(record.cost), "downstream": _own_runs(entry, board)},
         "keys": {
-            "point": standings.point_key(entry),
-            "trajectory": standings.keys[entry.index],
-            "prompt": None if record is None else record["prompt"],
+            "study": board.study_of[entry.index],
+            "point": board.point_key(entry),
+            "upstream": board.upstream[entry.index],
+            "prompt": None if record is None else record.prompt,
         },
     }
 
 
-def _own_leaves(entry: Entry, standings: Standings) -> dict[str, float]:
-    assert entry.record is not None
-    bare = dataclasses.replace(entry, record={**entry.record, "baseline": {}})
-    return standings.leaf_costs([bare])
+def _own_runs(entry: PointStatus, board: Leaderboard) -> dict[str, float]:
+    return board.run_costs([entry], baselines=False)
 
 
 def plan_document(
-    job: SearchJob, entries: Sequence[Entry], lines: Sequence[str]
+    job: SearchJob, entries: Sequence[PointStatus], lines: Sequence[str]
 ) -> dict[str, Any]:
     """Return the plan of a search (`--dry-run`).
 
     Args:
-        job: with the courses that are expected.
+        job: with the trials that are expected.
         entries: the points that are known already.
         lines: what is said of time and cost.
 
@@ -129,12 +128,12 @@ def plan_document(
         "results": str(job.results),
         "title": job.title,
         "partial": list(job.partial),
-        "courses": job.total[0],
+        "trials": job.total[0],
         "plan": list(lines),
         "points": [
             {
-                "course": entry.course.name,
-                "settings": dataclasses.asdict(entry.course.trajectory.config),
+                "trial": entry.trial.name,
+                "settings": dataclasses.asdict(entry.trial.upstream.config),
                 "steps": entry.steps,
                 "status": _status(entry),
             }
@@ -143,7 +142,7 @@ def plan_document(
     }
 
 
-def _status(entry: Entry) -> str:
+def _status(entry: PointStatus) -> str:
     if entry.record is not None:
-        return str(entry.record["status"])
+        return str(entry.record.status)
     return "missing" if entry.stopped is None else "stopped"

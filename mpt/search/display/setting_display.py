@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.search.display.columns import Columns
 from mpt.search.display.display import SCORE_COLUMNS, Display, score_words
-from mpt.search.standing import Entry, ranked
+from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
     from mpt.search.job import SearchJob
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class SettingDisplay(Display):
     """Ranks the points of every setting and method among themselves, then lists the best."""
 
-    def ranking(self, entries: Sequence[Entry]) -> None:
+    def ranking(self, entries: Sequence[PointStatus]) -> None:
         """Print one ranking a setting and method, and at the end the best point of each."""
-        groups: dict[tuple[str, ...], list[Entry]] = {}
+        groups: dict[tuple[str, ...], list[PointStatus]] = {}
         for entry in entries:
             groups.setdefault(_group(entry), []).append(entry)
         best = []
@@ -33,14 +33,14 @@ class SettingDisplay(Display):
                 self.say("no point so far")
         self._list("best point of every setting and method", best)
 
-    def _list(self, title: str, entries: Sequence[Entry]) -> None:
+    def _list(self, title: str, entries: Sequence[PointStatus]) -> None:
         """Print one line an entry, in their order."""
         self.say()
         self.say(title)
         table = self._table(*self._columns.names, "steps", *SCORE_COLUMNS)
         for entry in entries:
             assert entry.score is not None
-            row = [*self._columns.of(entry.course), str(entry.steps), *score_words(entry.score)]
+            row = [*self._columns.of(entry.trial), str(entry.steps), *score_words(entry.score)]
             table.add_row(*row)
         self._print(table)
 
@@ -52,7 +52,7 @@ class CellDisplay(SettingDisplay):
         super().__init__(job, **options)
         self._columns = Columns(job, settings=False)
 
-    def ranking(self, entries: Sequence[Entry]) -> None:
+    def ranking(self, entries: Sequence[PointStatus]) -> None:
         """Print one line a cell, in the job's order."""
         there = [entry for entry in entries if entry.score is not None]
         self._list(f"{len(there)} of {len(entries)} cells", there)
@@ -61,6 +61,6 @@ class CellDisplay(SettingDisplay):
             self.say(label)
 
 
-def _group(entry: Entry) -> tuple[str, ...]:
-    plan = entry.course.plan
-    return entry.course.trajectory.config.method, plan.config.partition, plan.config.backbone
+def _group(entry: PointStatus) -> tuple[str, ...]:
+    plan = entry.trial.plan
+    return entry.trial.upstream.config.method, plan.config.partition, plan.config.backbone

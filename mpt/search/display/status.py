@@ -20,7 +20,7 @@ class Status:
         """Take in one trial's state.
 
         Args:
-            index: the trial's course.
+            index: the trial's trial.
             tuning: its queue of runs; None while it learns upstream, or when it has ended.
         """
         if tuning is None:

@@ -15,9 +15,9 @@ from typing import Any
 
 GAUGES: Mapping[str, str] = {
     "mpt_arg": "Average relative gain over prompt tuning at the last rung, percent",
-    "mpt_leaves_done": "Downstream runs of this rung that have finished",
-    "mpt_leaves_running": "Downstream runs that are being trained side by side",
-    "mpt_leaves_waiting": "Downstream runs that wait for room beside the running ones",
+    "mpt_runs_done": "Downstream runs of this rung that have finished",
+    "mpt_runs_running": "Downstream runs that are being trained side by side",
+    "mpt_runs_waiting": "Downstream runs that wait for room beside the running ones",
     "mpt_steps_per_second": "Optimiser steps per second, summed over the runs",
     "mpt_tokens_per_second": "Real tokens trained on per second, prompts included",
     "mpt_gpu_bytes": "GPU memory that the trial's process holds for tensors, bytes",
@@ -40,9 +40,9 @@ class Gauges:
         self,
         *,
         arg: float | None = None,
-        leaves_done: float | None = None,
-        leaves_running: float | None = None,
-        leaves_waiting: float | None = None,
+        runs_done: float | None = None,
+        runs_running: float | None = None,
+        runs_waiting: float | None = None,
         steps_per_s: float | None = None,
         tokens_per_s: float | None = None,
     ) -> None:
@@ -52,9 +52,9 @@ class Gauges:
             return
         values = {
             "mpt_arg": arg,
-            "mpt_leaves_done": leaves_done,
-            "mpt_leaves_running": leaves_running,
-            "mpt_leaves_waiting": leaves_waiting,
+            "mpt_runs_done": runs_done,
+            "mpt_runs_running": runs_running,
+            "mpt_runs_waiting": runs_waiting,
             "mpt_steps_per_second": steps_per_s,
             "mpt_tokens_per_second": tokens_per_s,
         }

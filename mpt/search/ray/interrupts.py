@@ -29,17 +29,24 @@ class Interrupts:
             for number, handler in old.items():
                 signal.signal(number, handler)
 
-    def listen(self) -> None:
-        """Take the signals (again: `ray.init` puts a handler in place that aborts on SIGTERM)."""
-        for number in _SIGNALS:
+    def listen(self, wanted: bool = True) -> None:
+        """Take the signals (again: `ray.init` puts a handler in place that aborts on SIGTERM).
+
+        Args:
+            wanted: a notebook keeps its own handlers.
+        """
+        for number in _SIGNALS if wanted else ():
             signal.signal(number, self._handle)
 
     @contextlib.contextmanager
-    def tuning(self) -> Iterator[None]:
+    def tuning(self, wanted: bool = True) -> Iterator[None]:
         """Tell Tune instead of raising, inside the block.
 
         Tune ends its loop on SIGUSR1 once its loop runs; before, SIGUSR1 would kill the process.
         """
+        if not wanted:
+            yield
+            return
         old = signal.getsignal(signal.SIGUSR1)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._tuning = True

@@ -1,48 +1,51 @@
-"""What one node of a cluster sees: results directory, versions, GPUs.
+"""What one node of a cluster sees: storage, versions, GPUs.
 
 `look` runs on the node, `signed` and `reply_seen` in the driver. Both sides write a file that the
-other has to read, and the driver holds a lock that the node must run into.
+other has to read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
-from mpt.errors import UsageError
+from mpt.errors import MptError, UsageError
 from mpt.provenance import provenance
+from mpt.store.artifacts import Artifacts
 
 SETTLE_S = 5.0
 """Seconds a new file may take to be seen elsewhere (NFS caches directories)."""
 
-MOUNT = "mount the shared file system there at this path, or give a shared one with --results"
+SHARE = (
+    "let the node reach it (a mount at the same path, or credentials for the bucket), or give "
+    "another with --storage, such as s3://bucket/folder"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A file that the driver has written into the results directory, and holds locked."""
+    """A file that the driver has written into the storage."""
 
-    path: Path
+    files: str
+    """Root of the storage."""
+    folder: str
     secret: str
     """What it says."""
 
     @property
-    def results(self) -> Path:
-        """The results directory."""
-        return self.path.parent.parent
+    def name(self) -> str:
+        """Its name below the root."""
+        return f"{self.folder}/driver"
 
-    def reply(self, node: str) -> Path:
-        """Return the file in which a node repeats the secret."""
-        return self.path.with_name(f"{self.path.name}-{node[:16]}")
+    def reply(self, node: str) -> str:
+        """Return the name of the file in which a node repeats the secret."""
+        return f"{self.folder}/{node[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class Sight:
     versions: Mapping[str, str]
     """Package → version; "source" → digest of mpt's source files."""
     storage: str | None
-    """What is wrong with the results directory; None: nothing."""
+    """What is wrong with the storage; None: nothing."""
     gpus: tuple[int, ...]
     """Free bytes of every GPU; empty where no GPUs are used."""
 
@@ -109,80 +112,52 @@ def _free_gpu_bytes() -> tuple[int, ...]:
 
 
 def _storage(sign: Sign, node: str) -> str | None:
-    """Return what is wrong with the results directory as this node sees it; leave a reply."""
-    results = sign.results
-    if _read_soon(sign.path) != sign.secret:
-        return f"does not see what the driver writes to {results}; {MOUNT}"
+    """Return what is wrong with the storage as this node sees it; leave a reply there."""
     try:
-        with sign.path.open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass
-            else:
-                return (
-                    f"does not see the driver's file lock in {results}; mount it with locks that "
-                    "hold between machines (NFS ≥ 4, not nolock or local_lock)"
-                )
-        with sign.reply(node).open("w") as file:
-            _put(file, sign.secret)
-    except OSError as error:
-        return f"cannot write and lock files in {results} ({error.strerror}); {MOUNT}"
+        files = Artifacts(sign.files)
+        if _read_soon(files, sign.name) != sign.secret:
+            return f"does not see what the driver writes to {sign.files}; {SHARE}"
+        files.write(sign.reply(node), sign.secret.encode())
+    except MptError as error:
+        return f"cannot use {sign.files} ({error}); {SHARE}"
     return None
 
 
 @contextlib.contextmanager
-def signed(results: Path) -> Iterator[Sign]:
-    """Put a locked file into the results directory for the time of the block.
+def signed(files: str) -> Iterator[Sign]:
+    """Put a file into the storage for the time of the block.
 
     Raises:
-        UsageError: the directory cannot be written, or holds no locks.
+        UsageError: the storage cannot be written.
     """
     secret = secrets.token_hex(16)
-    sign = Sign(path=results / "tmp" / f"preflight-{secret[:8]}", secret=secret)
-    with contextlib.ExitStack() as stack:
-        try:
-            sign.path.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(_remove, sign)
-            file = stack.enter_context(sign.path.open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-            _put(file, secret)
-        except OSError as error:
-            raise UsageError(
-                f"results path {results} is no place for a search on a cluster "
-                f"({error.strerror}); it needs a shared file system with file locks; give another "
-                "with --results"
-            ) from None
+    sign = Sign(files=files, folder=f"preflight-{secret[:8]}", secret=secret)
+    try:
+        where = Artifacts(files)
+        where.write(sign.name, secret.encode())
+    except MptError as error:
+        raise UsageError(
+            f"{files} is no place for the files of a search on a cluster ({error}); give another "
+            "with --storage"
+        ) from None
+    try:
         yield sign
-
-
-def _remove(sign: Sign) -> None:
-    for path in sign.path.parent.glob(f"{sign.path.name}*"):
-        path.unlink(missing_ok=True)
+    finally:
+        with contextlib.suppress(MptError):
+            where.remove_folder(sign.folder)
 
 
 def reply_seen(sign: Sign, node: str) -> bool:
     """Return whether what a node has written arrives in the driver."""
-    return _read_soon(sign.reply(node)) == sign.secret
+    return _read_soon(Artifacts(sign.files), sign.reply(node)) == sign.secret
 
 
-def _put(file: TextIO, text: str) -> None:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read_soon(path: Path) -> str | None:
+def _read_soon(files: Artifacts, name: str) -> str | None:
     """Return what a file says, as soon as it is there; None: it is not, or cannot be read."""
     deadline = time.monotonic() + SETTLE_S
     while True:
-        try:
-            if text := path.read_text():
-                return text
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return None
+        with contextlib.suppress(MptError):
+            return files.read(name).decode(errors="replace")
         if time.monotonic() > deadline:
             return None
         time.sleep(0.1)

@@ -12,8 +12,8 @@ def end_with_raylet(check_s: float = 1.0) -> None:
     """Watch the raylet of this worker from a thread; end the process when the raylet is gone.
 
     Ray 2.60 leaves a worker alive that is idle at that moment: it notices only when it next has
-    something to say. It would hold the lock of its course, for which its successor waits, for
-    ever. Outside of Ray's workers nothing is watched.
+    something to say. Until then it would work on beside its successor. Outside of Ray's workers
+    nothing is watched.
 
     Args:
         check_s: seconds between two looks.
@@ -25,12 +25,12 @@ def end_with_raylet(check_s: float = 1.0) -> None:
 
 def _watch(raylet: int, check_s: float) -> None:
     parent = os.getppid()
-    while os.getppid() == parent and _lives(raylet):
+    while os.getppid() == parent and lives(raylet):
         time.sleep(check_s)
     os._exit(1)
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     """Return whether a process of this machine lives; a dead one may still have an entry."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,6 +1,6 @@
 """Before a search on a cluster: is every node fit for it?
 
-One small task goes to each node. It looks at the results directory, the versions and the GPUs
+One small task goes to each node. It looks at the storage, the versions and the GPUs
 there; the driver compares. All nodes that are not fit are named at once, each with the cure. A
 node that does not answer in time is not fit either.
 
@@ -13,12 +13,11 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import GIB
-from mpt.search.ray.node_sight import MOUNT, Errand, Sight, look, reply_seen, signed, versions
+from mpt.search.ray.node_sight import SHARE, Errand, Sight, look, reply_seen, signed, versions
 
 ANSWER_S = 120.0
 """Seconds a node has to answer: a worker has to start there, on a machine that may be busy."""
@@ -27,7 +26,7 @@ _SAME = "install this project and its pinned versions on every node (pip install
 
 
 def check_cluster(
-    results: Path | None,
+    files: str | None,
     *,
     gpus: float = 0.0,
     gpu_bytes: int | None = None,
@@ -36,7 +35,7 @@ def check_cluster(
     """Ask every node of the cluster this process is connected to.
 
     Args:
-        results: the results directory; None: do not check storage.
+        files: root of the storage of checkpoints and prompts; None: do not check it.
         gpus: GPUs of a trial, see `Execution.gpus_per_trial`.
         gpu_bytes: bytes a trial holds on its GPU; None: unknown, memory is not checked.
         answer_s: seconds until a node that is silent counts as unfit.
@@ -50,7 +49,7 @@ def check_cluster(
     names = node_names(list(nodes.values()))
     faults: dict[tuple[str, ...], list[str]] = {}
     with contextlib.ExitStack() as stack:
-        sign = None if results is None else stack.enter_context(signed(results))
+        sign = None if files is None else stack.enter_context(signed(files))
         errands = [Errand(node=node, sign=sign, gpus=gpus > 0) for node in nodes]
         for node, answer in _ask(errands, answer_s).items():
             if isinstance(answer, str):
@@ -58,7 +57,7 @@ def check_cluster(
             else:
                 found = _unfit(answer, nodes[node]["Resources"], gpus, gpu_bytes)
                 if sign is not None and not answer.storage and not reply_seen(sign, node):
-                    found.append(f"what it writes to {results} is not seen here; {MOUNT}")
+                    found.append(f"what it writes to {files} is not seen here; {SHARE}")
             if found:
                 faults.setdefault(tuple(found), []).append(names[node])
     if faults:

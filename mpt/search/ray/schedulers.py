@@ -1,8 +1,9 @@
-"""Who is stopped at a rung: successive halving over the rungs (ASHA), and racing.
+"""Who stops trials: ASHA at the rungs, racing, or any scheduler of Ray Tune's.
 
-`RungScheduler` is what Ray Tune asks after every report of a trial; a simulated search asks the
-same class. Scores are those of our own records. Tune's state is never used: what earlier sessions
-have computed is told again (`Judge.replay`).
+`RungScheduler` stands between Tune and the scheduler that decides. That one sees the trials of the
+search only (not plain prompt tuning), and one result a rung, whose metrics are all finite; so any
+scheduler works, also one that takes a NaN badly. Tune's state is never used: what earlier sessions
+have computed is told again.
 """
 
 from __future__ import annotations
@@ -12,229 +13,274 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from mpt.store.records import BASELINE
+
 if TYPE_CHECKING:
-    from mpt.search.job import Course
-    from mpt.study.study import StudyPlan
-    from mpt.trial.objective import PointScore
+    from ray.tune.experiment import Trial as TuneTrial
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
-class Verdict(NamedTuple):
-    """Why a course is stopped."""
+class StopDecision(NamedTuple):
+    """Why a trial is stopped."""
 
     steps: int
     """The rung."""
     by: str
-    """"asha" or "racing"."""
+    """A scheduler's name, or "racing"."""
     reason: str
     """With the numbers that decided."""
 
 
-@dataclass(frozen=True)
-class _Ticket:
-    """What Ray's scheduler wants to know of a trial."""
+@dataclass(eq=False)
+class RecordedTrial:
+    """A trial of an earlier session, as far as a scheduler looks at one."""
 
     trial_id: str
+    config: Mapping[str, Any]
+    last_result: Mapping[str, Any]
+    status: str = "RUNNING"
 
 
-class Halving:
-    """Ray's ASHA over the rungs of courses that compete with each other.
+class NoTrials:
+    """Tune's controller as a scheduler sees it while records are told: nothing runs."""
 
-    A course is stopped at a rung if its score there is below the (1 − 1/r) quantile of the scores
-    that other courses had at the same rung before it, with r the ratio of two rungs. The first
-    course at a rung always passes. Courses whose rungs are other steps (multitask learning counts
-    epochs) are compared rung by rung.
+    def get_trials(self) -> list[Any]:
+        """Return no trials."""
+        return []
 
-    Args:
-        rungs: the rungs of one of the courses.
+    get_live_trials = get_trials
+
+
+def _settings(config: Mapping[str, Any]) -> object:
+    """Return what is the same in every session of a trial's configuration."""
+    return frozenset((name, config[name]) for name in config if name not in ("trial", "gpus"))
+
+
+def asha(rungs: Sequence[int]) -> ASHAScheduler:
+    """Return Tune's ASHA over the rungs of a trial (they have one ratio).
+
+    It counts in `rung`, which grows by the ratio from 1 on: so trials whose rungs are other steps
+    (multitask learning counts epochs) are compared rung by rung.
+    """
+    ratio = rungs[1] / rungs[0]
+    last: Any = ratio ** (len(rungs) - 1)  # Tune says int and takes any number
+    return ASHAScheduler(
+        time_attr="rung",
+        metric="score",
+        mode="max",
+        max_t=last,
+        grace_period=1,
+        reduction_factor=ratio,
+    )
+
+
+class Racing:
+    """Stops a trial at a rung whose interval ends below the leader's.
+
+    The leader is the point with the highest score so far; trials compete with those of their own
+    method and study.
     """
 
-    def __init__(self, rungs: Sequence[int]) -> None:
-        self._rungs, self._ratio = tuple(rungs), rungs[1] / rungs[0]
-        self._asha = ASHAScheduler(
-            time_attr="steps",
-            metric="score",
-            mode="max",
-            max_t=rungs[-1],
-            grace_period=rungs[0],
-            reduction_factor=self._ratio,
-        )
-        self._scores: list[dict[int, float]] = [{} for _ in rungs]
+    def __init__(self) -> None:
+        self._leaders: dict[object, tuple[float, float]] = {}
 
-    def passed(self, index: int, place: int, score: float) -> str | None:
-        """Take in a course's score at a rung; return why it is stopped, or None.
-
-        A score that is known already changes nothing.
-
-        Args:
-            index: which course.
-            place: which of its rungs, from 0.
-            score: finite.
-        """
-        others = self._scores[place]
-        if index in others:
-            return None
-        ticket: Any = _Ticket(str(index))
-        controller: Any = None
-        if all(index not in scores for scores in self._scores):
-            self._asha.on_trial_add(controller, ticket)
-        cut = np.percentile(list(others.values()), 100 * (1 - 1 / self._ratio)) if others else None
-        others[index] = score
-        # milestones are formed by powers of the ratio in floating point
-        steps = self._rungs[place] * (1 + 1e-9)
-        decision = self._asha.on_trial_result(controller, ticket, {"steps": steps, "score": score})
-        last = place == len(self._rungs) - 1
-        if decision != TrialScheduler.STOP or last:
-            return None
-        return (
-            f"score {score:+.4g} is below the cut {cut:+.4g}, the best 1 in {self._ratio:.3g} of "
-            f"{len(others) - 1} courses there before it"
-        )
-
-
-class Judge:
-    """Decides over courses as their rungs are scored.
-
-    Courses compete with those of the same study and method.
-
-    Args:
-        courses: by index; the list may grow.
-        asha: stop courses that fall behind at a rung.
-        racing: stop courses whose interval ends below the leader's.
-        score_of: (index, steps) → the score on record; needed for racing.
-    """
-
-    def __init__(
-        self,
-        courses: Sequence[Course],
-        *,
-        asha: bool,
-        racing: bool,
-        score_of: Callable[[int, int], PointScore | None] = lambda index, steps: None,
-    ) -> None:
-        self._courses, self._asha, self._racing = courses, asha, racing
-        self._score_of = score_of
-        self._halvings: dict[tuple[StudyPlan, str, int], Halving] = {}
-        self._leaders: dict[tuple[StudyPlan, str], tuple[float, float | None]] = {}
-        self._seen: set[tuple[int, int]] = set()
-
-    def replay(self, index: int, scores: Mapping[int, float]) -> None:
-        """Take in what is on record of a course; nothing is decided."""
-        self.verdict(index, scores)
-
-    def verdict(self, index: int, scores: Mapping[int, float]) -> Verdict | None:
-        """Take in the scores of a course's rungs; return why it is stopped there, or None.
-
-        Args:
-            index: which course.
-            scores: rung → score; those that were taken in before are passed over.
-        """
-        rungs = self._courses[index].trajectory.rungs
-        found = None
-        for place, steps in enumerate(rungs):
-            if steps not in scores or (index, steps) in self._seen:
-                continue
-            self._seen.add((index, steps))
-            reasons = {
-                "asha": self._halve(index, place, scores[steps]),
-                "racing": self._race(index, steps),
-            }
-            for by, reason in reasons.items():
-                if reason is not None and found is None and steps == max(scores) != rungs[-1]:
-                    found = Verdict(steps, by, reason)
-        return found
-
-    def _halve(self, index: int, place: int, score: float) -> str | None:
-        if not self._asha:
-            return None
-        rungs = self._courses[index].trajectory.rungs
-        group = (*self._group(index), len(rungs))
-        if group not in self._halvings:
-            self._halvings[group] = Halving(rungs)
-        return self._halvings[group].passed(index, place, score)
-
-    def _race(self, index: int, steps: int) -> str | None:
-        """Compare a point's interval with the leader's, which it may have become itself."""
-        from mpt.trial.racing import upper_end
-
-        point = self._score_of(index, steps) if self._racing else None
-        if point is None or point.gain is None:
-            return None
-        group = self._group(index)
+    def decide(self, group: object, result: Mapping[str, Any]) -> str | None:
+        """Take in a rung; return why its trial cannot win any more, or None."""
+        score, low = float(result["score"]), float(result["arg_low"])
         leader = self._leaders.get(group)
-        if leader is None or point.score > leader[0]:
-            self._leaders[group] = (point.score, point.gain.low)
+        if leader is None or score > leader[0]:
+            self._leaders[group] = (score, low)
             return None
-        bound, low = upper_end(point.gain), leader[1]
-        if bound is None or low is None or bound >= low:
+        ends = [float(result[name]) for name in ("arg_high", "arg")]
+        bound = max((end for end in ends if end == end), default=float("nan"))
+        if not bound < leader[1]:  # also where one of them is not known
             return None
         return (
             f"its interval ends at ARG {bound:+.2f}, below the lower end of the leader's "
-            f"interval, {low:+.2f}"
+            f"interval, {leader[1]:+.2f}"
         )
-
-    def _group(self, index: int) -> tuple[StudyPlan, str]:
-        course = self._courses[index]
-        return course.plan, course.trajectory.config.method
 
 
 class RungScheduler(FIFOScheduler):
-    """First come, first served; after a rung, the judge may end a trial.
-
-    Tune ends the experiment if a scheduler raises; so an error here is given to `on_problem` and
-    the trial goes on.
+    """The scheduler that Tune sees; see the text of this module.
 
     Args:
-        judge: decides.
-        on_stop: called with the course's index and the verdict before the trial ends.
-        on_problem: called with one line if judging fails.
+        inner: decides at rungs; None: nobody does.
+        name: what a stop by it is called.
+        racing: stop trials that cannot reach the leader.
+        group_of: configuration → what its trial competes within.
+        on_stop: called with a trial's number and the decision before the trial ends.
+        on_problem: called with one line if the scheduler fails; its trial goes on then.
     """
 
     def __init__(
         self,
-        judge: Judge,
-        on_stop: Callable[[int, Verdict], None],
+        inner: TrialScheduler | None,
+        name: str,
+        *,
+        racing: bool,
+        group_of: Callable[[Mapping[str, Any]], object],
+        on_stop: Callable[[int, StopDecision], None],
         on_problem: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self._judge, self._on_stop, self._on_problem = judge, on_stop, on_problem
+        self._inner, self._name = inner, name
+        self._racing = Racing() if racing else None
+        self._group_of, self._on_stop, self._on_problem = group_of, on_stop, on_problem
+        self._rungs: dict[str, int] = {}
+        self._added: set[str] = set()
+        self._recorded: dict[object, list[dict[str, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its scheduler, and nobody reads that."""
         return {}
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Return STOP or CONTINUE for a report (as Tune flattens it: ``rung_scores/25``)."""
-        verdict = None
-        with self._shielded():
-            verdict = self._judge.verdict(result["index"], rung_scores(result))
-            if verdict is not None:
-                self._on_stop(result["index"], verdict)
-        return str(TrialScheduler.CONTINUE if verdict is None else TrialScheduler.STOP)
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Hand on what is searched for."""
+        super().set_search_properties(metric, mode, **spec)
+        if self._inner is not None:
+            with contextlib.suppress(Exception):  # one that has a metric refuses another
+                self._inner.set_search_properties(metric, mode, **spec)
+        return True
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Take in the last report of a trial, which `on_trial_result` is not asked about."""
+    def replay(
+        self,
+        config: Mapping[str, Any],
+        results: Sequence[Mapping[str, Any]],
+        *,
+        over: bool = True,
+    ) -> None:
+        """Take in what is on record of a trial of an earlier session; nothing is decided.
+
+        Args:
+            config: the trial's.
+            results: one a rung that it reached.
+            over: it does not run again; otherwise it is taken in as the trial that goes on.
+        """
+        if not over:
+            self._recorded[_settings(config)] = [dict(result) for result in results]
+            return
+        trial: Any = RecordedTrial(f"recorded-{config['trial']}", config, {})
+        for result in results:
+            trial.last_result = result
+            if result.get("done"):
+                self.on_trial_complete(NoTrials(), trial, dict(result))
+            else:
+                self._decide(NoTrials(), trial, dict(result))
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Tell the scheduler of a trial of the search."""
+        if not self._searched(trial) or trial.trial_id in self._added:
+            return
+        self._added.add(trial.trial_id)
+        if self._inner is not None:
+            with self._shielded():
+                self._inner.on_trial_add(tune_controller, trial)
+        for result in self._recorded.pop(_settings(trial.config), ()):
+            self._decide(NoTrials(), trial, result)
+
+    def on_trial_result(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        """Return what is to become of a trial after a report."""
+        answer, decision = self._decide(tune_controller, trial, result)
+        if decision is not None:
+            self._on_stop(int(trial.config["trial"]), decision)
+        return answer
+
+    def _decide(
+        self, tune_controller: Any, trial: Any, result: dict[str, Any]
+    ) -> tuple[str, StopDecision | None]:
+        steps = int(result.get("rung_steps") or 0)
+        if not self._searched(trial) or not steps:
+            return CONTINUE, None
+        self.on_trial_add(tune_controller, trial)
+        if self._rungs.get(trial.trial_id) == steps:  # it was told before, or is on record
+            return CONTINUE, None
+        self._rungs[trial.trial_id] = steps
+        answer, reasons = CONTINUE, []
         with self._shielded():
-            if "index" in result:
-                self._judge.replay(result["index"], rung_scores(result))
+            if self._inner is not None:
+                answer = self._inner.on_trial_result(tune_controller, trial, result)
+                if answer == STOP:
+                    text = f"score {float(result['score']):+.4g} fell behind those at this rung"
+                    reasons.append((self._name, text))
+        reason = self._race(trial, result)
+        if reason is not None:
+            reasons.append(("racing", reason))
+        if result.get("done") or not reasons:  # nobody is stopped at the end
+            return (CONTINUE if answer == STOP else answer), None
+        by, reason = reasons[0]
+        return STOP, StopDecision(steps, by, reason)
+
+    def _race(self, trial: Any, result: Mapping[str, Any]) -> str | None:
+        """Let a rung take part in the race; return why its trial cannot win, or None."""
+        with self._shielded():
+            if self._racing is not None:
+                return self._racing.decide(self._group_of(trial.config), result)
+        return None
+
+    def on_trial_complete(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
+        """Take in the last report of a trial, which `on_trial_result` is not asked about.
+
+        One that ends without a further rung (it failed, or was given up on the way) is told as an
+        error: its report has no score, or one that the scheduler has seen.
+        """
+        steps = int((result or {}).get("rung_steps") or 0)
+        if not self._searched(trial) or not steps or self._rungs.get(trial.trial_id) == steps:
+            self._tell("on_trial_error", tune_controller, trial)
+            return
+        self.on_trial_add(tune_controller, trial)
+        if self._rungs.get(trial.trial_id) != steps:
+            self._rungs[trial.trial_id] = steps
+            self._race(trial, result)
+        self._tell("on_trial_complete", tune_controller, trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Hand on that a trial failed; if it is started again, it is added again."""
+        self._tell("on_trial_error", tune_controller, trial)
+        self._added.discard(trial.trial_id)
+
+    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Hand on that a trial was taken out."""
+        self._tell("on_trial_remove", tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """Return plain prompt tuning first, then what the scheduler would run."""
+        trials = tune_controller.get_trials()
+        baseline_waits = any(
+            trial.status == "PENDING" and not self._searched(trial) for trial in trials
+        )
+        chosen: TuneTrial | None
+        if self._inner is not None and not baseline_waits:
+            with self._shielded():
+                chosen = self._inner.choose_trial_to_run(tune_controller)
+                return chosen
+        chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
+
+    def debug_string(self) -> str:
+        """Return nothing worth showing."""
+        return "stops at rungs"
+
+    def _tell(self, name: str, tune_controller: Any, trial: TuneTrial, *more: Any) -> None:
+        if self._inner is not None and trial.trial_id in self._added:
+            with self._shielded():
+                getattr(self._inner, name)(tune_controller, trial, *more)
+
+    def _searched(self, trial: Any) -> bool:
+        return bool(trial.config.get("method") != BASELINE)
 
     @contextlib.contextmanager
     def _shielded(self) -> Iterator[None]:
+        """Give an error to `on_problem`: Tune would end the experiment."""
         try:
             yield
         except Exception as error:
             with contextlib.suppress(Exception):
                 self._on_problem(f"the scheduler failed: {error!r}; the trial goes on")
-
-
-def rung_scores(result: Mapping[str, Any]) -> dict[int, float]:
-    """Return rung → score from a report, as a trial makes it or as Tune flattens it."""
-    nested = result.get("rung_scores") or {}
-    flat = {
-        name.removeprefix("rung_scores/"): value
-        for name, value in result.items()
-        if name.startswith("rung_scores/")
-    }
-    return {int(rung): float(score) for rung, score in {**nested, **flat}.items()}

@@ -1,24 +1,28 @@
 """Starting and leaving Ray: quiet, local unless told otherwise, never a hang for resources.
 
-The environment has to be set before `ray` is imported: so nothing here imports it at the top.
+The environment is best set before `ray` is imported: so nothing here imports it at the top.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import Interrupted, MptError, UsageError
+from mpt.search.ray.watchdog import watched
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates
-    from mpt.search.job import Course, Execution
+    from mpt.search.job import Execution
+    from mpt.study.specs import TrialSpec
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -26,7 +30,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # today's default, without the warning about it
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the database is ours
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled in `run.py`
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -48,7 +52,7 @@ def ray_session(
     execution: Execution,
     slots_wanted: int,
     *,
-    results: Path | None = None,
+    files: str | None = None,
     say: Callable[[str], None] = _silent,
 ) -> Iterator[int]:
     """Run a block with Ray; give the number of trials that can run at once.
@@ -56,8 +60,8 @@ def ray_session(
     Args:
         execution: where trials run.
         slots_wanted: trials there are.
-        results: the results directory, which every node of a cluster has to share; None: nothing
-            will be written.
+        files: where checkpoints and prompts go, which every node of a cluster has to reach; None:
+            nothing will be written.
         say: where a line about waiting for a node goes.
 
     Raises:
@@ -71,6 +75,12 @@ def ray_session(
         if not ray.is_initialized():  # tests share one Ray
             _start(execution)
             stack.callback(ray.shutdown)
+            if execution.address == "local":
+                stack.enter_context(watched(say, execution.resume))
+                if execution.dashboard:
+                    say(
+                        f"  Ray's dashboard: http://{ray._private.worker.global_worker.node.webui_url}"
+                    )
         _silence()
         from mpt.search.ray.capacity import room_for_trials
         from mpt.search.ray.preflight import check_cluster
@@ -79,7 +89,7 @@ def ray_session(
         slots = room_for_trials(gpus, growing=cluster, say=say)
         if cluster:
             # trials that are told to compute on the CPU use no GPU, whatever they reserve
-            check_cluster(results, gpus=0.0 if execution.device == "cpu" else gpus)
+            check_cluster(files, gpus=0.0 if execution.device == "cpu" else gpus)
         yield min(slots_wanted, slots)
 
 
@@ -87,12 +97,27 @@ def prepare_environment(address: str) -> None:
     """Set what Ray reads at import; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" not in os.environ and not _ray_runs():
         # Ray's ports are open to the network. A local Ray gets a token of its own that dies with
         # it; without one, Ray would leave a token file behind that changes later `ray start`s.
         os.environ["RAY_AUTH_MODE"] = "token"
         if address == "local":
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if "ray" in sys.modules:  # whoever brings a scheduler of Tune's has imported it
+            _read_again()
+
+
+def _ray_runs() -> bool:
+    """Return whether this process is connected to a Ray."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+def _read_again() -> None:
+    """Let Ray, which reads its environment at import, read it once more."""
+    raylet: Any = importlib.import_module("ray._raylet")
+
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _start(execution: Execution) -> None:
@@ -106,7 +131,11 @@ def _start(execution: Execution) -> None:
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _unreachable(execution.address, _first_line(error)) from None
         return
-    options |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    options |= {
+        "include_dashboard": execution.dashboard,
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": _STORE_BYTES,
+    }
     if execution.workers is not None:
         options["num_cpus"] = execution.workers
     for attempt in range(_STARTS):
@@ -161,7 +190,7 @@ def on_this_cpu(execution: Execution) -> bool:
     return execution.address == "local" and execution.gpus_per_trial == 0
 
 
-def remote_probe(courses: Sequence[Course], execution: Execution) -> Rates:
+def remote_probe(trials: Sequence[TrialSpec], execution: Execution) -> Rates:
     """Measure the rates where trials run, with what a trial has.
 
     Raises:
@@ -173,7 +202,7 @@ def remote_probe(courses: Sequence[Course], execution: Execution) -> Rates:
 
     task = ray.remote(num_cpus=1, num_gpus=execution.gpus_per_trial)(probe_here)
     try:
-        return ray.get(task.remote(list(courses), execution.device))
+        return ray.get(task.remote(list(trials), execution.device))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MptError):
             raise error.cause from None

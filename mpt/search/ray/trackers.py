@@ -1,79 +1,63 @@
 """TensorBoard, MLflow and Weights & Biases, through Ray's own callbacks.
 
-Ray's callbacks log what Tune knows of a trial: its whole configuration and every entry of every
-report. Ours hold whole studies and texts, so each callback is shown a plain view instead: the
-settings as parameters, numbers as metrics, upstream steps as the step. Whatever goes wrong in a
-tracker, the search goes on.
+A trial's configuration and reports are flat, so Ray's callbacks need no help; a guard keeps their
+errors from ending the search.
 
-    results/tensorboard/<course>/events.out.tfevents…     (where tensorboardX is installed)
+    results/tensorboard/<session>/<trial>/events.out.tfevents…     (with tensorboardX)
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from mpt.search.job import Course, Execution
+if TYPE_CHECKING:
+    from mpt.search.job import Execution
 
-_TUNING = ("finished", "running", "waiting", "steps_s", "examples_s", "tokens_s", "useful")
+METRICS = ("arg", "arg_low", "arg_high", "score", "steps", "runs")
+_QUEUE = ("finished", "running", "waiting", "steps_s", "examples_s", "tokens_s", "useful")
 
 
-class View:
-    """What a tracker sees of a trial.
+def metrics(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a report; what is not known yet is left out."""
+    queue = result.get("queue") or {}
+    found = {name: result.get(name) for name in METRICS}
+    found |= {name: queue.get(name) for name in _QUEUE}
+    numbers = {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
+    return {"training_iteration": result["steps"], **numbers}
 
-    Args:
-        trial: Tune's trial.
-        folder: where trackers that write files may do so.
-    """
+
+class _View:
+    """A trial with a folder of its own for files; all else is Tune's."""
 
     def __init__(self, trial: Any, folder: Path) -> None:
-        course: Course = trial.config["trial"]["course"]
-        self.trial_id: str = trial.trial_id
-        self.config = parameters(course)
-        self.evaluated_params = self.config
-        self.experiment_dir_name = course.plan.config.partition
-        self.local_path = str(folder / course.name)
-        self._name = course.name
+        self._trial = trial
+        self.local_path = str(folder / str(trial.custom_dirname or trial.trial_id))
 
     def init_local_path(self) -> None:
         """Make the folder."""
         Path(self.local_path).mkdir(parents=True, exist_ok=True)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
     def __str__(self) -> str:
-        return self._name
+        return str(self._trial)
 
 
-def parameters(course: Course) -> dict[str, Any]:
-    """Return the settings of a course as a flat table of numbers and texts."""
-    study = course.plan.config
-    settings = dataclasses.asdict(course.trajectory.config)
-    return {
-        "backbone": study.backbone,
-        "partition": study.partition,
-        "train_seed": study.train_seed,
-        **{k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str))},
-    }
-
-
-def metrics(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a report; a score that is not there yet is left out."""
-    found = {"training_iteration": result["steps"], "leaves": result["leaves"]}
-    if math.isfinite(result["score"]):
-        found["arg"] = result["score"]
-    tuning = result.get("tuning") or {}
-    return {**found, **{name: tuning[name] for name in _TUNING if name in tuning}}
-
-
-class Tracker(tune.Callback):
-    """One of Ray's logger callbacks, behind a plain view; its errors are told once.
+class Guarded(tune.Callback):
+    """One of Ray's logger callbacks; its first error is told, and it is asked no more.
 
     Args:
         name: what it is called in messages.
@@ -86,8 +70,8 @@ class Tracker(tune.Callback):
         self, name: str, inner: LoggerCallback, folder: Path, on_problem: Callable[[str], None]
     ) -> None:
         self._name, self._inner, self._folder = name, inner, folder
-        self._on_problem, self._views = on_problem, dict[str, View]()
-        self._failed = False
+        self._on_problem, self._failed = on_problem, False
+        self._views: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its callbacks, and nobody reads that."""
@@ -105,9 +89,8 @@ class Tracker(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Log the numbers of a report."""
-        self._tell(
-            lambda: self._inner.log_trial_result(iteration, self._view(trial), metrics(result))
-        )
+        numbers = metrics(result)
+        self._tell(lambda: self._inner.log_trial_result(iteration, self._view(trial), numbers))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
@@ -130,7 +113,7 @@ class Tracker(tune.Callback):
 
     def _view(self, trial: Any) -> Any:
         if trial.trial_id not in self._views:
-            self._views[trial.trial_id] = View(trial, self._folder)
+            self._views[trial.trial_id] = _View(trial, self._folder)
         return self._views[trial.trial_id]
 
     def _tell(self, log: Callable[[], None]) -> None:
@@ -157,7 +140,7 @@ def trackers(
     if execution.wandb is not None:
         found["Weights & Biases"] = lambda: _wandb(execution.wandb)
     folder = results / "tensorboard"
-    return [Tracker(name, make(), folder, on_problem) for name, make in found.items()]
+    return [Guarded(name, make(), folder, on_problem) for name, make in found.items()]
 
 
 def _mlflow(uri: str | None) -> LoggerCallback:

@@ -1,8 +1,4 @@
-"""The Ray Tune trial: a course's units, one a step.
-
-Tune's own checkpoints carry nothing: a trial that starts (first, again after its worker died, or
-in the next session) finds its state in the results directory. So Tune's files may be lost or torn.
-"""
+"""The Ray Tune trial: the units of a trial, one a step, with Tune's own checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ import functools
 import math
 import platform
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
@@ -21,74 +18,80 @@ from ray import tune
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.cost.gpu_share import measured_need
 from mpt.search.cost.plan import Rates
-from mpt.search.cost.probe import probe_courses
-from mpt.search.job import Course
-from mpt.search.lock import check_shared
+from mpt.search.cost.probe import probe_trials
+from mpt.search.ray.context import TrialContext
 from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.orphans import end_with_raylet
+from mpt.store.artifacts import Artifacts
+from mpt.store.state import read_folder_state, write_folder_state
+from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
-from mpt.trial.course_work import course_work
-from mpt.trial.trajectory import Progress, TrajectoryWork
+from mpt.trial.files import newest_state
+from mpt.trial.opening import open_trial
+from mpt.trial.trial import Progress, Trial
+from mpt.upstream.registry import register
+
+if TYPE_CHECKING:
+    from mpt.search.dispatch import TrialGroup
 
 
 class SearchTrial(tune.Trainable):
-    """One course.
+    """One trial; its configuration is flat, and `trial` in it is a place in the context's list."""
 
-    The configuration holds the `trial` (the `course`, its `index` and `key` in the driver's list),
-    the `results` directory and the mark of its `driver` (see `check_shared`), `chunk_s` (see
-    `SearchJob`), the `gpus` and the `device` (see `Execution`).
-    """
-
-    @classmethod
-    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Return one CPU and the trial's share of a GPU."""
-        return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]}])
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Open the study and find out what is left to do."""
-        self._held = contextlib.ExitStack()
+    def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
+        """Open the studies and find out what is left to do."""
+        assert context is not None
         end_with_raylet()
+        self._context = context
+        for name, method in context.methods.items():
+            register(name, method)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turn this actor to another course; what it loaded stays loaded."""
-        self._let_go()
+        """Turn this actor to another trial; what it loaded stays loaded."""
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trial = config["trial"]
-        self._index: int = trial["index"]
-        self._course: Course = trial["course"]
+        context = self._context
+        self._group: TrialGroup = context.group(config)
+        self._number = int(config["trial"])
         self._failure: str | None = None
         self._progress = Progress()
-        self._work: TrajectoryWork | None = None
-        self._gauges = Gauges(self._course.name)
+        self._work: Trial | None = None
+        self._gauges = Gauges(self._group.name)
         # One thread: sums are then formed in one order on every machine with these versions.
         torch.set_num_threads(1)
         try:
-            check_shared(config["results"], config["driver"])
-            study = _open(self._course.plan, device_of(config["device"]))
-            work = course_work(
-                study,
-                self._course,
-                config["results"],
-                config["chunk_s"],
-                keep_prompts=config["keep_prompts"],
-                racing=config["racing"],
-            )
-            if work.key != trial["key"]:
+            device = device_of(context.device)
+            studies = [_open(spec.plan, device) for spec in self._group.specs]
+            store = context.store()
+            files = Artifacts(context.files)
+            self._work = open_trial(studies, self._group.specs, store, files, context.options)
+            expected = context.keys.get(self._group.specs[0].name)
+            if expected is not None and expected != self._work.key:
                 raise DataError(
                     f"node {platform.node()} has another backbone, data or code than the driver; "
                     "install the same version and files on every node"
                 )
-            self._held.enter_context(work.hold())
-            self._work, self._progress = work, work.progress
+            self._progress = self._work.progress
+            self._go_on(files)
         except MptError as error:
             self._failure = str(error)
 
+    def _go_on(self, files: Artifacts) -> None:
+        """Go on from the newest checkpoint that the database knows of this trial."""
+        assert self._work is not None
+        try:
+            state = newest_state(self._context.store(), files, self._work.owner)
+        except DataError as error:
+            self._progress.problems.append(f"{error}; the trial starts anew")
+            return
+        if state is not None:
+            self._work.load_state(state)
+
     def step(self) -> dict[str, Any]:
-        """Do one unit and report where the trajectory stands.
+        """Do one unit and report where the trial stands.
 
         An error that a person must cure is reported as `failure` and ends the trial: starting it
         again would not help. Anything else (a lost worker, no memory) is left to Tune, which
@@ -99,65 +102,85 @@ class SearchTrial(tune.Trainable):
                 self._progress = self._work.unit()
             except MptError as error:
                 self._failure = str(error)
-        done, tuning = self._progress, self._progress.tuning
-        scores = done.rung_scores
-        # NaN before the first rung: a report without the metric ends the whole experiment
-        score = scores[max(scores, key=int)] if scores else math.nan
-        self._gauges.report(arg=score)
-        if tuning is not None:
+        done, queue = self._progress, self._progress.queue
+        report = self._scores()
+        self._gauges.report(arg=report["arg"])
+        if queue is not None:
             self._gauges.report(
-                leaves_done=tuning.finished,
-                leaves_running=tuning.running,
-                leaves_waiting=tuning.waiting,
-                steps_per_s=tuning.steps_s,
-                tokens_per_s=tuning.tokens_s,
+                runs_done=queue.finished,
+                runs_running=queue.running,
+                runs_waiting=queue.waiting,
+                steps_per_s=queue.steps_s,
+                tokens_per_s=queue.tokens_s,
             )
         return {
-            "index": self._index,
+            **report,
             "steps": done.steps,
-            "score": score,
-            "rung_scores": dict(scores),
+            "runs": done.runs,
+            "waiting": done.waiting,
+            "owner": "" if self._work is None else self._work.owner,
             "landed": list(done.landed),
-            "leaves": done.leaves,
-            "tuning": None if tuning is None else dataclasses.asdict(tuning),
+            "queue": None if queue is None else dataclasses.asdict(queue),
             "stopped": None if done.stopped is None else dataclasses.asdict(done.stopped),
             "problems": list(done.problems),
             "failure": self._failure,
             "done": done.done or self._failure is not None,
         }
 
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Return a pointer; the state itself is in the results directory."""
-        return {"index": self._index}
+    def _scores(self) -> dict[str, Any]:
+        """Return ARG and interval at the last scored rung; NaN before the first.
 
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Do nothing: `setup` has found the state."""
+        `score` is finite at every rung (see `PointScore.score`), `best` is the highest of them,
+        and `rung` grows by the ratio of the rungs: schedulers that halve count in it.
+        """
+        scores = self._progress.scores
+        rungs = self._group.specs[0].upstream.rungs
+        if not scores:
+            nothing = dict.fromkeys(("arg", "arg_low", "arg_high", "score", "best"), math.nan)
+            return {**nothing, "rung": 0.0, "rung_steps": 0}
+        steps = max(scores)
+        last = scores[steps]
+        arg = None if last.gain is None else last.gain.arg_of_defined
+        low = None if last.gain is None else last.gain.low
+        high = None if last.gain is None else last.gain.high
+        ratio = rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
+        return {
+            "arg": math.nan if arg is None else arg,
+            "arg_low": math.nan if low is None else low,
+            "arg_high": math.nan if high is None else high,
+            "score": last.score,
+            "best": max(score.score for score in scores.values()),
+            "rung": ratio ** rungs.index(steps),
+            "rung_steps": steps,
+        }
 
-    def cleanup(self) -> None:
-        """Let go of the course."""
-        self._let_go()
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the trial's state."""
+        state = {} if self._work is None else self._work.state()
+        write_folder_state(Path(checkpoint_dir), state)
 
-    def _let_go(self) -> None:
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a state; one that is broken is passed over with a note."""
         if self._work is not None:
-            self._work.close()
-        self._held.close()
+            with contextlib.suppress(DataError):
+                self._work.load_state(read_folder_state(Path(checkpoint)))
 
     def __repr__(self) -> str:
-        course = getattr(self, "_course", None)
-        return type(self).__name__ if course is None else course.name
+        group = getattr(self, "_group", None)
+        return type(self).__name__ if group is None else group.name
 
 
-def probe_here(courses: Sequence[Course], device: str | None) -> Rates:
-    """Measure the rates of some courses on this worker's device, and its GPU memory."""
+def probe_here(trials: Sequence[TrialSpec], device: str | None) -> Rates:
+    """Measure the rates of some trials on this worker's device, and its GPU memory."""
     torch.set_num_threads(1)
     where = device_of(device)
     with measured_need(where) as need:
-        rates = probe_courses(courses, lambda plan: _open(plan, where))
+        rates = probe_trials(trials, lambda plan: _open(plan, where))
     total = None if need.gpu_bytes is None else torch.cuda.mem_get_info()[1]
     return dataclasses.replace(rates, gpu_need=need.gpu_bytes, gpu_bytes=total)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)
 def _open(plan: StudyPlan, device: str) -> Study:
     """Open a study once a process."""
     return open_study(plan, device)

@@ -1,160 +1,292 @@
-"""Ray Tune as the dispatcher of trials (imports `ray`: only after `prepare_environment`)."""
+"""Ray Tune runs the trials (imports `ray`: only after `prepare_environment`)."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ray import tune
+from ray import cloudpickle, tune
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.display.status import Status
-from mpt.search.lock import driver_mark
-from mpt.search.ray.schedulers import Judge, RungScheduler, Verdict
+from mpt.search.ray.context import TrialContext
+from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
+from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial
+from mpt.search.ray.writer import start_writer
+from mpt.store.records import Artifact
+from mpt.study.specs import TrialSpec
+from mpt.trial.origin import now
+from mpt.trial.trial import TrialOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from mpt.search.cost.time_left import TimeLeft
     from mpt.search.display.display import Display
-    from mpt.search.feed import Feed
-    from mpt.search.job import Execution, SearchJob
-    from mpt.search.standing import Standings
-    from mpt.search.stops import Stop
-    from mpt.trial.objective import PointScore
-
+    from mpt.search.job import Execution, SearchJob, Suggestions
+    from mpt.search.leaderboard import Leaderboard
+    from mpt.store.database import Database
+    from mpt.store.records import Stop
+    from mpt.study.study import Study, StudyPlan
 
 PENDING = 200
 """Trials of a list that wait for a place at the most: an autoscaler adds nodes for them."""
 
+CHECKPOINTS = "checkpoints"
+"""Folder of Tune's files, below the root of the artifacts."""
 
-def tune_trials(
-    job: SearchJob, execution: Execution, feed: Feed, slots: int, folder: Path, watcher: Watcher
-) -> None:
-    """Run the trials of a job's courses; return when all ended or Tune was stopped.
 
-    Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
+class Session:
+    """One call of Tune: what runs, who chooses, who stops, who watches.
 
     Args:
         job: what is searched.
         execution: where and how.
-        feed: says which course is next.
-        slots: trials that can run at once; a search that learns from scores starts no more.
-        folder: for Tune's own files.
-        watcher: sees every report, and what is stopped.
-    """
-    tuner = tune.Tuner(
-        # not `tune.with_parameters`: it would hide the class's name from `ps` and the dashboard
-        SearchTrial,
-        param_space={
-            "gpus": execution.gpus_per_trial,
-            "device": execution.device,
-            "results": job.results,
-            "driver": driver_mark(job.results),
-            "chunk_s": job.chunk_s,
-            "keep_prompts": job.keep_prompts,
-            "racing": job.racing,
-        },
-        tune_config=tune.TuneConfig(
-            search_alg=CourseSearcher(feed, watcher),
-            scheduler=_scheduler(job, watcher),
-            num_samples=-1,  # as many as the feed has
-            max_concurrent_trials=slots if job.search else max(PENDING, 2 * slots),
-            # A process that goes on with the next trajectory saves its start. On a cluster every
-            # trial has a process of its own, which the dashboard shows under the trial's name.
-            reuse_actors=execution.address == "local" and execution.gpus_per_trial == 0,
-            trial_dirname_creator=_short_name,
-        ),
-        run_config=tune.RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
-            verbose=0,
-            callbacks=[watcher, *trackers(execution, job.results, watcher.problem)],
-            failure_config=tune.FailureConfig(max_failures=execution.max_failures),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=0, checkpoint_at_end=False
-            ),
-        ),
-    )
-    with warnings.catch_warnings(), _quiet_output():
-        warnings.simplefilter("ignore")  # Ray's deprecation notes to itself
-        tuner.fit()
-
-
-class CourseSearcher(Searcher):
-    """Hands Tune one course after the other, whoever chooses them.
-
-    Tune ends the experiment if a searcher raises; an error here ends the supply of courses, and
-    what is missing then is said at the end.
+        board: its points.
+        groups: the listed trials that have to run.
+        database: where results are.
+        studies: opens a study.
+        show: where progress goes.
+        left: time left.
+        name: of this session, for Tune's folder.
     """
 
-    def __init__(self, feed: Feed, watcher: Watcher) -> None:
-        super().__init__()
-        self._feed, self._watcher = feed, watcher
-        self._indices: dict[str, int] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its searcher, and nobody reads that."""
-        return {}
-
-    def set_search_properties(
-        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
-    ) -> bool:
-        """Accept that there is no space of Tune's."""
-        return True
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """Return the configuration of the next trial, or that there is none any more."""
-        with self._watcher.shielded("the choice of the next course"):
-            index = self._feed.next()
-            if index is not None:
-                self._indices[trial_id] = index
-                return {"trial": _trial(self._watcher.standings, index)}
-        finished: Any = Searcher.FINISHED
-        return finished
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    def __init__(
+        self,
+        job: SearchJob,
+        execution: Execution,
+        board: Leaderboard,
+        groups: Sequence[TrialGroup],
+        database: Database,
+        studies: Callable[[StudyPlan], Study],
+        show: Display,
+        left: TimeLeft,
+        name: str,
     ) -> None:
-        """Tell the feed; what the course has reached is on record."""
-        with self._watcher.shielded("the choice of the next course"):
-            self._feed.ended(self._indices[trial_id])
+        self._job, self._execution, self._board = job, execution, board
+        self._groups = list(groups)
+        self._database, self._studies, self._name = database, studies, name
+        self._queue: TrialQueue | None = None
+        folder = _below(job.files, f"{CHECKPOINTS}/{name}")
+        self.watcher = Watcher(show, board, self._groups, database, left, folder)
 
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the feed is made from the records."""
+    def run(self, slots: int) -> None:
+        """Run the trials; return when all ended or Tune was stopped.
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
+        Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
+
+        Args:
+            slots: trials that can run at once; a search that learns from scores starts no more.
+        """
+        job, execution = self._job, self._execution
+        writer = start_writer(job.url)
+        context = TrialContext(
+            groups=tuple(self._groups),
+            suggestions=_without_searcher(job.suggestions),
+            url=job.url,
+            writer=writer,
+            files=job.files,
+            options=TrialOptions(
+                chunk_s=job.chunk_s,
+                keep_prompts=job.keep_prompts,
+                racing=job.racing,
+                wait=job.decides,
+            ),
+            gpus=execution.gpus_per_trial,
+            device=execution.device,
+            keys={trial.name: key for trial, key in self._keys()},
+            methods=self._methods(),
+        )
+        tuner = tune.Tuner(
+            tune.with_parameters(SearchTrial, context=context),
+            param_space={},
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="max",
+                search_alg=self._searcher(),
+                scheduler=self._scheduler(),
+                num_samples=-1,  # as many as the queue has
+                max_concurrent_trials=slots if job.suggestions else max(PENDING, 2 * slots),
+                # A process that goes on with the next trial saves its start. On a cluster every
+                # trial has a process of its own, which the dashboard shows under its name.
+                reuse_actors=execution.address == "local" and execution.gpus_per_trial == 0,
+                trial_dirname_creator=_short_name,
+            ),
+            run_config=tune.RunConfig(
+                name=self._name,
+                storage_path=_below(job.files, CHECKPOINTS),
+                verbose=0,
+                callbacks=[self.watcher, *trackers(execution, job.results, self.watcher.problem)],
+                failure_config=tune.FailureConfig(max_failures=execution.max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=2
+                ),
+            ),
+        )
+        with warnings.catch_warnings(), _quiet_output():
+            warnings.simplefilter("ignore")  # Ray's deprecation notes to itself
+            try:
+                tuner.fit()
+            finally:
+                _end(writer)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every trial that is to be chosen has been."""
+        return self._queue is not None and self._queue.exhausted
+
+    def _keys(self) -> Iterator[tuple[TrialSpec, str]]:
+        for group in self._groups:
+            for index in group.indices[:1]:
+                if not group.specs[0].tasks:
+                    yield group.specs[0], self._board.upstream[index]
+
+    def _methods(self) -> dict[str, Any]:
+        """Return the registered methods that the job uses, ready to be sent to workers.
+
+        Workers cannot import a script, a plugin or a notebook's cell; what is installed they can.
+        """
+        names = {trial.method for trial in self._job.trials}
+        used = {n: one for n, one in self._execution.methods.items() if n in names}
+        for method in used.values():
+            module = sys.modules.get(getattr(method.outer_gradient, "__module__", ""))
+            file = getattr(module, "__file__", None)
+            if module is not None and file is not None and "site-packages" not in file:
+                cloudpickle.register_pickle_by_value(module)
+        return used
+
+    def _searcher(self) -> Searcher:
+        listed = [
+            {**flat_config(group, number), "gpus": self._execution.gpus_per_trial}
+            for number, group in enumerate(self._groups)
+        ]
+        self._queue = TrialQueue(
+            listed, chooser_of(self._job), self._accept, self._recorded, self.watcher.shielded
+        )
+        return self._queue
+
+    def _accept(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Take in suggested settings; return a configuration, or None if its trial is over."""
+        suggestions = self._job.suggestions
+        assert suggestions is not None
+        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
+        index = self._board.add(spec, self._studies(spec.plan))
+        if self._board.over(index):
+            return None
+        group = TrialGroup(specs=(spec,), indices=(index,))
+        self.watcher.groups.append(group)
+        config = flat_config(group, len(self.watcher.groups) - 1)
+        return {**config, **settings, "gpus": self._execution.gpus_per_trial}
+
+    def _recorded(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the last report of a trial that is over."""
+        suggestions = self._job.suggestions
+        assert suggestions is not None
+        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
+        index = self._board.index_of(spec)
+        reports = [] if index is None else recorded_reports(self._board, index)
+        return reports[-1] if reports else None
+
+    def _scheduler(self) -> TrialScheduler | None:
+        """Return who stops trials at rungs, told of what is on record; None if nobody does."""
+        job = self._job
+        if not job.stoppers:
+            return None
+        inner, name = job.scheduler, type(job.scheduler).__name__
+        if isinstance(inner, str):
+            name = inner
+            inner = asha(job.trials[0].upstream.rungs) if inner == "asha" else None
+        scheduler = RungScheduler(
+            inner,
+            name,
+            racing=job.racing,
+            group_of=lambda config: (config["method"], config["partition"], config["backbone"]),
+            on_stop=self.watcher.stop,
+            on_problem=self.watcher.problem,
+        )
+        scheduler.set_search_properties("score", "max")
+        for index, trial in enumerate(self._board.trials):
+            reports = recorded_reports(self._board, index)
+            if reports:
+                config = flat_config(TrialGroup(specs=(trial,), indices=(index,)), -1 - index)
+                scheduler.replay(config, reports, over=self._board.over(index))
+        return scheduler
 
 
-def _scheduler(job: SearchJob, watcher: Watcher) -> RungScheduler | None:
-    """Return who stops trials at rungs, told of what is on record; None if nobody does."""
-    if not job.stoppers:
+def chooser_of(job: SearchJob) -> Searcher | None:
+    """Return who suggests further trials of a job; None if its trials are listed."""
+    suggestions = job.suggestions
+    if suggestions is None:
         return None
-    standings = watcher.standings
-
-    def score_of(index: int, steps: int) -> PointScore | None:
-        return standings.entry(index, steps).score
-
-    judge = Judge(
-        standings.courses, asha=job.scheduler == "asha", racing=job.racing, score_of=score_of
-    )
-    for index in range(len(standings.courses)):
-        judge.replay(index, standings.rung_scores(index))
-    return RungScheduler(judge, watcher.stop, watcher.problem)
+    if suggestions.by_optuna:
+        return OptunaSearcher(suggestions, job.url)
+    return Counted(suggestions)
 
 
-def _trial(standings: Standings, index: int) -> dict[str, Any]:
-    """Return what a worker is told of a course."""
-    return {"index": index, "course": standings.courses[index], "key": standings.keys[index]}
+def recorded_reports(board: Leaderboard, index: int) -> list[dict[str, Any]]:
+    """Return the reports that a trial made at its rungs, from what is stored."""
+    rungs = board.trials[index].upstream.rungs
+    ratio = rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
+    reports: list[dict[str, Any]] = []
+    best = -float("inf")
+    for place, steps in enumerate(rungs):
+        score = board.entry(index, steps).score
+        if score is None:
+            break
+        best = max(best, score.score)
+        gain = score.gain
+        ends = (None, None, None) if gain is None else (gain.arg_of_defined, gain.low, gain.high)
+        arg, low, high = (float("nan") if end is None else end for end in ends)
+        reports.append(
+            {
+                "score": score.score,
+                "best": best,
+                "arg": arg,
+                "arg_low": low,
+                "arg_high": high,
+                "steps": steps,
+                "rung": ratio**place,
+                "rung_steps": steps,
+                "training_iteration": place + 1,
+                "done": place == len(rungs) - 1,
+            }
+        )
+    return reports
+
+
+def _end(writer: Any) -> None:
+    """Let the writer close its database, and end it."""
+    if writer is None:
+        return
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.get(writer.close.remote(), timeout=30)
+        ray.kill(writer)
+
+
+def _without_searcher(suggestions: Suggestions | None) -> Suggestions | None:
+    """Return what workers need to know of suggestions; a searcher may not be fit to be sent."""
+    return None if suggestions is None else dataclasses.replace(suggestions, searcher="optuna")
+
+
+def _below(uri: str, name: str) -> str:
+    """Return the URI of a folder below a root; options in the root's query stay at the end."""
+    root, mark, query = uri.partition("?")
+    return f"{root.rstrip('/')}/{name}{mark}{query}"
 
 
 def _short_name(trial: Any) -> str:
-    return f"trial-{trial.config['trial']['index']}"
+    return f"trial-{trial.config['trial']}"
 
 
 @contextlib.contextmanager
@@ -170,19 +302,27 @@ def _quiet_output() -> Iterator[None]:
 
 
 class Watcher(tune.Callback):
-    """Prints points as they land. Tune ends the experiment if a callback raises: none may."""
+    """Prints points as they land, and stores where checkpoints are.
 
-    def __init__(self, show: Display, standings: Standings, left: TimeLeft) -> None:
-        self._show, self.standings, self._left = show, standings, left
-        self._scores = {
-            (entry.index, entry.steps): entry.score.score
-            for entry in standings.entries()
-            if entry.score is not None
-        }
+    Tune ends the experiment if a callback raises: none may.
+    """
+
+    def __init__(
+        self,
+        show: Display,
+        board: Leaderboard,
+        groups: list[TrialGroup],
+        database: Database,
+        left: TimeLeft,
+        folder: str,
+    ) -> None:
+        self._show, self.board, self.groups = show, board, groups
+        self._database, self._left, self._folder = database, left, folder
+        self._scores = [e.score.score for e in board.entries() if e.score is not None]
+        self._pending: set[str] = set()
         self._status = Status()
-        self.failures: dict[int, str] = {}
-        """Course → why it failed for good."""
-
+        self.failures: dict[str, str] = {}
+        """Name of a trial → why it failed for good."""
         self._stops: list[Stop] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -193,27 +333,29 @@ class Watcher(tune.Callback):
         """Say what went wrong, once."""
         self._show.problem(text)
 
-    def stop(self, index: int, verdict: Verdict) -> None:
-        """Put a stop on record; it is said after the point that led to it."""
-        self._stops.append(self.standings.stop(index, *verdict))
-        self._left.stopped(index)
+    def stop(self, number: int, decision: StopDecision) -> None:
+        """Store a stop; it is said after the point that led to it."""
+        for index in self.groups[number].indices[:1]:
+            self._stops.append(self.board.stop(index, *decision))
+            self._left.stopped(index)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Take in one report."""
         with self.shielded("the display"):
-            index = result["index"]
-            self._left.report(result)
-            self._status.report(index, result.get("tuning"))
+            number = int(trial.config["trial"])
+            group = self.groups[number]
+            if group.indices:
+                self._left.report({**result, "index": group.indices[0]})
+            self._status.report(number, result.get("queue"))
             for problem in result["problems"]:
                 self._show.problem(problem)
             if result["failure"] is not None:
-                self.failures[index] = result["failure"]
-            for steps in result["landed"]:
-                self._landed(index, steps)
+                self.failures[group.name] = result["failure"]
+            self._land(result["landed"])
             if result.get("stopped") is not None:  # on the way to a rung, by the trial itself
-                self.stop(index, Verdict(by="racing", **result["stopped"]))
+                self.stop(number, StopDecision(by="racing", **result["stopped"]))
             for stop in self._stops:
                 self._show.stopped(stop)
             self._stops.clear()
@@ -224,12 +366,32 @@ class Watcher(tune.Callback):
     ) -> None:
         """Forget a trial's runs."""
         with self.shielded("the display"):
-            self._status.report(trial.config["trial"]["index"], None)
+            self._status.report(int(trial.config["trial"]), None)
+            self._land(())
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """Store where the newest checkpoint of a trial is."""
+        with self.shielded("the note of a checkpoint"):
+            result: Mapping[str, Any] = trial.last_result or {}
+            owner = result.get("owner")
+            if owner:
+                inside = f"{_short_name(trial)}/{os.path.basename(checkpoint.path)}"
+                self._database.add_artifact(
+                    Artifact(
+                        kind="checkpoint",
+                        owner=owner,
+                        steps=int(result["steps"]),
+                        uri=_below(self._folder, inside),
+                        created=now(),
+                    )
+                )
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a trial goes on in another process."""
         with self.shielded("the display"):
-            name = trial.config["trial"]["course"].name
+            name = self.groups[int(trial.config["trial"])].name
             self._show.say(f"note: {name}: its worker died; it goes on from its last checkpoint")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -238,17 +400,22 @@ class Watcher(tune.Callback):
             error = trial.get_error()
             text = str(error).strip().splitlines()
             reason = text[-1] if text else "unknown reason"
-            self.failures[trial.config["trial"]["index"]] = (
-                f"{reason} (details: {trial.error_file})"
-            )
+            name = self.groups[int(trial.config["trial"])].name
+            self.failures[name] = f"{reason} (details: {trial.error_file})"
 
-    def _landed(self, index: int, steps: int) -> None:
-        entry = self.standings.entry(index, steps)
-        if entry.score is None:
+    def _land(self, keys: Sequence[str]) -> None:
+        """Print the points that have a score now; one without a baseline is looked at again."""
+        self._pending |= {key for key in keys if self.board.by_key(key) is not None}
+        if not self._pending:
             return
-        self._scores[index, steps] = entry.score.score
-        best = max(self._scores.values())
-        self._show.landed(entry, len(self._scores), best, self._left.seconds)
+        self.board.refresh(self._pending)
+        for key in sorted(self._pending):
+            entry = self.board.by_key(key)
+            if entry is not None and entry.score is not None:
+                self._pending.discard(key)
+                self._scores.append(entry.score.score)
+                best, done = max(self._scores), len(self._scores)
+                self._show.landed(entry, done, best, self._left.seconds)
 
     @contextlib.contextmanager
     def shielded(self, what: str) -> Iterator[None]:

@@ -1,155 +1,161 @@
-"""The points and leaves of a results directory as a table to simulate on: scores and seconds."""
+"""The points and runs of one stored study as a table to simulate on: scores and seconds."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
-from mpt.records import LeafStore, PointStore, Record
-from mpt.search.job import Course
-from mpt.storage import canonical
-from mpt.trial.objective import LeafTable, PointScore, score_point
-from mpt.trial.points import point_is_whole
-from mpt.trial.racing import rivals
+from mpt.store.database import open_results
+from mpt.store.records import ScoreRow, StudyRecord
+from mpt.study.choice import chosen, only_protocol, point_config
+from mpt.study.study import absolute_backbone
+from mpt.trial.racing import PlannedScore, hopeless, leader_low
+from mpt.trial.score import PointScore, lr_order
+from mpt.trial.store import TrialStore
 
-
-class Memory:
-    """Leaves in memory; those that are not there yet, in simulated time, are left out."""
-
-    def __init__(self, leaves: Mapping[str, Record], there: set[str] | None = None) -> None:
-        self._leaves, self._there = leaves, there
-
-    def get(self, key: str) -> Record | None:
-        """Return the leaf under a key, or None if it is not there."""
-        if self._there is not None and key not in self._there:
-            return None
-        return self._leaves.get(key)
+if TYPE_CHECKING:
+    from mpt.store.database import Database
+    from mpt.store.records import Point
+    from mpt.study.specs import MethodConfig, TrialSpec
 
 
 class Recorded:
-    """The recorded points of one method, setting, backbone and train seed.
+    """The stored points of one method in one study.
 
     Args:
         results: the results directory; nothing is written there.
-        like: a course of the search that is simulated; of its study, partition, backbone and train
-            seed count.
+        like: a trial of the search that is simulated; its method counts, and of its study
+            partition, backbone, train seed and what is scored.
+        store: URL of the database; None: the one in the directory.
+        study: first digits of the study or protocol; None: there must be only one that fits.
 
     Raises:
-        UsageError: the directory holds no such point, or those of several studies.
+        UsageError: there are no such points, or those of several studies (all are listed).
+        DataError: the database is broken, or a point's settings are not those of this program.
     """
 
-    def __init__(self, results: Path, like: Course) -> None:
-        store = LeafStore(results, read_only=True)
-        points = [
-            point
-            for point in PointStore(results, read_only=True).all()
-            if _fits(point, like) and point_is_whole(point, store)
-        ]
-        if not points:
-            raise UsageError(
-                f"--simulate is {str(results)!r}, but holds no point of "
-                f"{like.trajectory.config.method} on {like.plan.config.partition} with backbone "
-                f"{like.plan.config.backbone} and train seed {like.plan.config.train_seed}"
-            )
-        if len(rivals(points, points[0])) < len(points):
-            raise UsageError(
-                f"--simulate is {str(results)!r}, which holds points of several studies that "
-                "cannot be compared; give a directory with one"
-            )
-        self._results = results
-        self._points = {(_mark(point["config"]), point["steps"]): point for point in points}
-        keys = {key for point in points for table in _tables(point) for key in _keys(table)}
-        self._leaves = {key: leaf for key in sorted(keys) if (leaf := store.get(key)) is not None}
-        self._scores: dict[tuple[str, int], PointScore] = {}
+    def __init__(
+        self,
+        results: Path,
+        like: TrialSpec,
+        *,
+        store: str | None = None,
+        study: str | None = None,
+    ) -> None:
+        with open_results(results, store, read_only=True) as database:
+            self._name = f"--simulate {results if store is None else database.name}"
+            scores = TrialStore(database)
+            found = _stored(database, scores, like, study)
+            studies = [study for study, _ in found.values()]
+            real = [study for study in studies if not study.smoke] or studies
+            config = like.plan.config
+            what = f"{like.method} on {config.partition} with backbone {config.backbone}"
+            if not real:
+                raise UsageError(
+                    f"{self._name} holds no point of {what} and train seed {config.train_seed}; "
+                    "run that search there first"
+                )
+            only_protocol(real, self._name, what)
+            self.study = real[0]
+            """The study."""
+            _, points = found[self.study.key]
+            self._points: dict[tuple[MethodConfig, int], Point] = {
+                (point_config(one), one.steps): one for one in points
+            }
+            self._scores = scores.scores([one.key for one in points])
+            self._rows: dict[str, list[ScoreRow]] = {one.key: [] for one in points}
+            for row in database.score_rows(list(self._rows)):
+                self._rows[row.point].append(row)
+            self._baseline = scores.baseline(self.study.key) or {}
 
     @property
     def best(self) -> float:
         """The best score of all recorded points."""
-        return max(self._score(place).score for place in self._points)
+        return max(score.score for score in self._scores.values())
 
     @property
     def seconds(self) -> float:
         """The cost of all recorded points, in seconds of one worker, without the baselines."""
-        upstream: dict[str, float] = {}
+        upstream: dict[MethodConfig, float] = {}
         for (config, _), point in self._points.items():
-            upstream[config] = max(upstream.get(config, 0.0), point["cost"]["seconds"])
-        leaves = sum(sum(self.leaf_seconds(point).values()) for point in self._points.values())
-        return sum(upstream.values()) + leaves
+            upstream[config] = max(upstream.get(config, 0.0), point.cost.seconds)
+        runs = {row.run: row.seconds for rows in self._rows.values() for row in rows}
+        return sum(upstream.values()) + sum(runs.values())
 
-    def missing(self, course: Course) -> list[str]:
-        """Return the points of a course that are not recorded, by name."""
-        mark = _mark(dataclasses.asdict(course.trajectory.config))
-        rungs = course.trajectory.rungs
-        return [f"{course.name} at {n}" for n in rungs if (mark, n) not in self._points]
+    def missing(self, trial: TrialSpec) -> list[str]:
+        """Return the points of a trial that are not recorded, by name."""
+        spec = trial.upstream
+        lacking = [n for n in spec.rungs if not self._has(spec.config, n)]
+        return [f"{trial.name} at {steps}" for steps in lacking]
 
-    def point(self, course: Course, steps: int) -> Record:
-        """Return a point's record.
+    def point(self, trial: TrialSpec, steps: int) -> Point:
+        """Return a point.
 
         Raises:
             UsageError: it is not recorded.
         """
-        place = (_mark(dataclasses.asdict(course.trajectory.config)), steps)
-        if place not in self._points:
+        config = trial.upstream.config
+        if not self._has(config, steps):
             raise UsageError(
-                f"--simulate is {str(self._results)!r}, where {course.name} at {steps} steps is "
-                "not recorded; run that search there first, without --scheduler and --racing"
+                f"{self._name}: {trial.name} at {steps} steps is not recorded; run that search "
+                "there first, without --scheduler and --racing"
             )
-        return self._points[place]
+        return self._points[config, steps]
 
-    def score(self, course: Course, steps: int) -> PointScore:
+    def score(self, trial: TrialSpec, steps: int) -> PointScore:
         """Return a point's score."""
-        self.point(course, steps)
-        return self._score((_mark(dataclasses.asdict(course.trajectory.config)), steps))
+        return self._scores[self.point(trial, steps).key]
 
-    def leaf_seconds(self, point: Record) -> dict[str, float]:
-        """Return data seed → seconds of a point's leaves, ascending by seed."""
-        found: dict[str, float] = {}
-        for seeds in point["leaves"].values():
-            for seed, lrs in seeds.items():
-                spent = sum(self._leaves[key]["cost"].get("seconds", 0.0) for _, key in lrs)
-                found[seed] = found.get(seed, 0.0) + spent
-        return {seed: found[seed] for seed in sorted(found, key=int)}
+    def seed_seconds(self, point: Point) -> dict[int, float]:
+        """Return data seed → seconds of a point's runs, in the order in which they are tuned."""
+        spent = dict.fromkeys(self.study.data_seeds, 0.0)
+        for row in self._rows[point.key]:
+            spent[row.data_seed] += row.seconds
+        return spent if self._rows[point.key] else {}
 
-    def leaves(self, point: Record, seeds: set[str]) -> Memory:
-        """Return the baseline's leaves and those of a point at some data seeds."""
-        there = _keys(point["baseline"])
-        there |= {
-            key
-            for by_seed in point["leaves"].values()
-            for seed, lrs in by_seed.items()
-            if seed in seeds
-            for _, key in lrs
-        }
-        return Memory(self._leaves, there)
+    def hopeless(
+        self, point: Point, seeds: Sequence[int], leaders: Sequence[PointScore]
+    ) -> str | None:
+        """Return why a point cannot reach the leader any more, or None if it may.
 
-    def _score(self, place: tuple[str, int]) -> PointScore:
-        if place not in self._scores:
-            self._scores[place] = score_point(self._points[place], Memory(self._leaves))
-        return self._scores[place]
+        Args:
+            point: the point.
+            seeds: data seeds whose runs are there.
+            leaders: scores of the points that are there, in the order in which they came.
+        """
+        low = leader_low(leaders)
+        if low is None:
+            return None
+        order = lr_order(point, self.study)
+        rows = sorted(self._rows[point.key], key=lambda row: order.index(row.lr))
+        planned = [PlannedScore(row.run, row.task, row.data_seed, row.lr) for row in rows]
+        there: dict[str, Any] = {row.run: row for row in rows if row.data_seed in seeds}
+        return hopeless(planned, there, self._baseline, self.study, low)
+
+    def _has(self, config: MethodConfig, steps: int) -> bool:
+        return (config, steps) in self._points
 
 
-def _fits(point: Record, like: Course) -> bool:
-    config = like.plan.config
-    backbones = {config.backbone, str(Path(config.backbone).expanduser().resolve())}
+def _stored(
+    database: Database, scores: TrialStore, like: TrialSpec, wanted: str | None
+) -> dict[str, tuple[StudyRecord, list[Point]]]:
+    """Return the studies that fit, by key, with the scored points of the method."""
+    found: dict[str, tuple[StudyRecord, list[Point]]] = {}
+    for study in chosen([one for one in database.studies() if _fits(one, like)], wanted):
+        points = [one for one in database.points(study.key) if one.method == like.method]
+        scored = scores.scores([one.key for one in points])
+        if scored:
+            found[study.key] = study, [one for one in points if one.key in scored]
+    return found
+
+
+def _fits(study: StudyRecord, like: TrialSpec) -> bool:
+    plan, config = like.plan, like.plan.config
     return (
-        point.get("method") == like.trajectory.config.method
-        and point.get("partition") == config.partition
-        and point.get("backbone") in backbones
-        and point.get("role") == like.plan.role
-        and point["identity"].get("train_seed") == config.train_seed
+        study.partition == config.partition
+        and study.backbone in (config.backbone, absolute_backbone(config.backbone))
+        and study.role == plan.role
+        and study.train_seed == config.train_seed
     )
-
-
-def _mark(config: Mapping[str, Any]) -> str:
-    return canonical(dict(config))
-
-
-def _tables(point: Record) -> tuple[LeafTable, LeafTable]:
-    return point["leaves"], point["baseline"]
-
-
-def _keys(table: LeafTable) -> set[str]:
-    return {key for seeds in table.values() for lrs in seeds.values() for _, key in lrs}

@@ -1,6 +1,6 @@
-"""A search on recorded results: the real chooser and scheduler, simulated workers and time.
+"""A search on recorded results: the real searcher and scheduler, simulated workers and time.
 
-A course is a row of stages: upstream learning up to a rung, then the leaves of one data seed after
+A trial is a row of stages: upstream learning up to a rung, then the runs of one data seed after
 the other. Each takes the seconds on record. Between stages the same rules decide as in a live
 search. The plain prompt tuning that all points share is taken as done.
 """
@@ -11,22 +11,28 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.search import Searcher
 
 from mpt.errors import UsageError
-from mpt.search.choosers import Chooser
-from mpt.search.job import Course
-from mpt.search.ray.schedulers import Judge, RungScheduler, Verdict
-from mpt.search.simulation.recorded import Recorded
-from mpt.trial.objective import PointScore
-from mpt.trial.racing import hopeless
+from mpt.search.dispatch import TrialGroup, flat_config
+from mpt.search.ray.schedulers import STOP, RecordedTrial, RungScheduler, StopDecision, asha
+from mpt.search.ray.searchers import OptunaSearcher, TrialQueue, unshielded
+from mpt.search.reports import rung_report
+from mpt.study.specs import TrialSpec
+from mpt.trial.score import PointScore
+
+if TYPE_CHECKING:
+    from mpt.search.job import SearchJob
+    from mpt.search.simulation.recorded import Recorded
 
 
 @dataclass
-class Trial:
-    """What became of one course."""
+class SimulatedTrial:
+    """What became of one trial."""
 
-    course: Course
+    spec: TrialSpec
     began: float
     """Simulated seconds."""
     ended: float = 0.0
@@ -34,17 +40,17 @@ class Trial:
     """Seconds of work."""
     scores: dict[int, float] = field(default_factory=dict)
     """Rung → score, of the rungs it reached."""
-    stopped: Verdict | None = None
+    stopped: StopDecision | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a simulated search found, and at what cost."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[SimulatedTrial, ...]
     """In the order they were started."""
-    winner: tuple[Course, int, float]
-    """Course, rung and score of the best point found."""
+    winner: tuple[TrialSpec, int, float]
+    """Trial, rung and score of the best point found."""
     regret: float
     """Best score of all recorded points minus the winner's (ARG, points of %)."""
     saved: float
@@ -58,23 +64,48 @@ class Simulation:
 
     Args:
         recorded: scores and seconds.
-        chooser: what is tried next.
-        workers: courses that run at once.
-        asha: stop courses that fall behind at a rung.
-        racing: stop courses that cannot reach the leader any more.
+        job: its trials, or what suggests them, and who stops them.
+        workers: trials that run at once.
     """
 
-    def __init__(
-        self, recorded: Recorded, chooser: Chooser, workers: int, *, asha: bool, racing: bool
-    ) -> None:
-        self._recorded, self._chooser, self._racing = recorded, chooser, racing
-        self._workers = workers
-        self._trials: list[Trial] = []
-        self._courses: list[Course] = []
-        self._leader: PointScore | None = None
+    def __init__(self, recorded: Recorded, job: SearchJob, workers: int) -> None:
+        self._recorded, self._job, self._idle = recorded, job, workers
+        self._specs: list[TrialSpec] = []
+        self._trials: list[SimulatedTrial] = []
+        self._seen: list[RecordedTrial] = []
+        """The trials as the scheduler sees them."""
+        self._landed: list[PointScore] = []
         self._problems: list[str] = []
-        judge = Judge(self._courses, asha=asha, racing=racing, score_of=self._score_of)
-        self._scheduler = RungScheduler(judge, self._stop, self._problems.append)
+        self._queue = self._open_queue()
+        halves = job.scheduler == "asha"
+        self._scheduler = RungScheduler(
+            asha(job.trials[0].upstream.rungs) if halves else None,
+            "asha",
+            racing=job.racing,
+            group_of=lambda config: config["method"],
+            on_stop=self._stop,
+            on_problem=self._problems.append,
+        )
+
+    def _open_queue(self) -> TrialQueue:
+        listed, searcher = [], None
+        if self._job.suggestions is None:
+            listed = [self._config(spec) for spec in self._job.trials]
+        else:
+            searcher = OptunaSearcher(self._job.suggestions, None)
+        return TrialQueue(listed, searcher, self._accept, lambda settings: None, unshielded)
+
+    def _config(self, spec: TrialSpec) -> dict[str, Any]:
+        self._specs.append(spec)
+        number = len(self._specs) - 1
+        return flat_config(TrialGroup(specs=(spec,), indices=(number,)), number)
+
+    def _accept(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the configuration of a trial with suggested settings."""
+        suggestions = self._job.suggestions
+        assert suggestions is not None
+        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
+        return self._config(spec)
 
     def run(self) -> Outcome:
         """Run to the end.
@@ -84,82 +115,93 @@ class Simulation:
         """
         events: list[tuple[float, int, int, Iterator[float]]] = []
         count, now = itertools.count(), 0.0
-        for _ in range(self._workers):
-            self._start(events, count, now)
-        while events:
+        while True:
+            while self._idle and self._start(now):
+                self._idle -= 1
+                index = len(self._trials) - 1
+                heapq.heappush(events, (now, next(count), index, self._stages(index)))
+            if not events:
+                return self._outcome(now)
             now, _, index, stages = heapq.heappop(events)
             trial = self._trials[index]
             trial.ended = now
             seconds = next(stages, None)
             if seconds is None:
-                self._chooser.report(trial.course, trial.scores, final=True)
-                self._start(events, count, now)
+                self._idle += 1
+                seen = self._seen[index]
+                self._queue.on_trial_complete(seen.trial_id, dict(seen.last_result) or None)
             else:
                 trial.busy += seconds
                 heapq.heappush(events, (now + seconds, next(count), index, stages))
-        return self._outcome(now)
 
-    def _start(self, events: list[Any], count: Iterator[int], now: float) -> None:
-        course = self._chooser.next()
-        if course is not None:
-            self._courses.append(course)
-            self._trials.append(Trial(course, now, now))
-            index = len(self._trials) - 1
-            heapq.heappush(events, (now, next(count), index, self._stages(index)))
+    def _start(self, now: float) -> bool:
+        """Start the next trial; return whether there is one."""
+        name = f"simulated-{len(self._trials)}"
+        config = self._queue.suggest(name)
+        finished: Any = Searcher.FINISHED
+        if config is None or config == finished:
+            return False
+        self._trials.append(SimulatedTrial(self._specs[config["trial"]], now, now))
+        self._seen.append(RecordedTrial(name, {**config, "trial": len(self._trials) - 1}, {}))
+        return True
 
     def _stages(self, index: int) -> Iterator[float]:
         """Yield the seconds of one stage after the other; what follows happens at its end."""
         trial = self._trials[index]
         spent = 0.0
-        for steps in trial.course.trajectory.rungs:
-            point = self._recorded.point(trial.course, steps)
-            yield point["cost"]["seconds"] - spent
-            spent = point["cost"]["seconds"]
-            if point["status"] == "diverged":  # and so it is at all later rungs
-                self._land(index, [n for n in trial.course.trajectory.rungs if n >= steps])
+        for steps in trial.spec.upstream.rungs:
+            point = self._recorded.point(trial.spec, steps)
+            yield point.cost.seconds - spent
+            spent = point.cost.seconds
+            if point.status == "diverged":  # and so it is at all later rungs
+                self._land(index, [n for n in trial.spec.upstream.rungs if n >= steps])
                 return
-            seconds = self._recorded.leaf_seconds(point)
+            seconds = self._recorded.seed_seconds(point)
             for number, seed in enumerate(seconds, start=1):
                 yield seconds[seed]
-                if self._racing and number < len(seconds):
-                    there = self._recorded.leaves(point, set(list(seconds)[:number]))
-                    reason = hopeless(point["leaves"], point["baseline"], there, self._low)
+                if self._job.racing and number < len(seconds):
+                    seeds = list(seconds)[:number]
+                    reason = self._recorded.hopeless(point, seeds, self._landed)
                     if reason is not None:
-                        trial.stopped = Verdict(steps, "racing", reason)
+                        trial.stopped = StopDecision(steps, "racing", reason)
                         return
-            if self._land(index, [steps]) == "STOP":
+            if self._land(index, [steps]) == STOP:
                 return
-
-    @property
-    def _low(self) -> float | None:
-        """Lower end of the leader's interval."""
-        gain = None if self._leader is None else self._leader.gain
-        return None if gain is None else gain.low
 
     def _land(self, index: int, rungs: Sequence[int]) -> str:
         """Take in points; return what the scheduler says to their report."""
         trial = self._trials[index]
+        seen: Any = self._seen[index]  # to a scheduler it is a trial
         for steps in rungs:
-            score = self._recorded.score(trial.course, steps)
+            score = self._recorded.score(trial.spec, steps)
             trial.scores[steps] = score.score
-            better = self._leader is None or score.score > self._leader.score
-            if score.gain is not None and better:
-                self._leader = score
-        report = {"index": index, "steps": rungs[-1], "rung_scores": dict(trial.scores)}
-        answer = self._scheduler.on_trial_result(None, trial, report)
+            self._landed.append(score)
+        every = {steps: self._recorded.score(trial.spec, steps) for steps in trial.scores}
+        last = rungs[-1] == trial.spec.upstream.rungs[-1]
+        report = {
+            **rung_report(trial.spec.upstream.rungs, every),
+            "steps": rungs[-1],
+            "training_iteration": len(every),
+            "done": last,
+        }
+        seen.last_result = report
+        answer = "CONTINUE"
+        if last:
+            self._scheduler.on_trial_complete(None, seen, report)
+        else:
+            answer = self._scheduler.on_trial_result(None, seen, report)
+        if answer != STOP:
+            self._queue.on_trial_result(seen.trial_id, report)
         if self._problems:
             raise RuntimeError(self._problems[0])
         return answer
 
-    def _stop(self, index: int, verdict: Verdict) -> None:
-        self._trials[index].stopped = verdict
-
-    def _score_of(self, index: int, steps: int) -> PointScore:
-        return self._recorded.score(self._courses[index], steps)
+    def _stop(self, index: int, decision: StopDecision) -> None:
+        self._trials[index].stopped = decision
 
     def _outcome(self, now: float) -> Outcome:
         found = [
-            (trial.course, steps, score)
+            (trial.spec, steps, score)
             for trial in self._trials
             for steps, score in trial.scores.items()
         ]
@@ -176,37 +218,26 @@ class Simulation:
 
 
 def simulate(
-    recorded: Recorded,
-    chooser_of: Callable[[int], Chooser],
-    seeds: int,
-    workers: int,
-    *,
-    asha: bool,
-    racing: bool,
+    recorded: Recorded, job_of: Callable[[int], SearchJob], seeds: int, workers: int
 ) -> list[Outcome]:
     """Run the same search with several seeds.
 
     Args:
         recorded: scores and seconds.
-        chooser_of: number of the seed, from 0 → what is tried next.
+        job_of: number of the seed, from 0 → the search with that seed.
         seeds: how many.
-        workers: courses that run at once.
-        asha: see `Simulation`.
-        racing: see `Simulation`.
+        workers: trials that run at once.
     """
-    return [
-        Simulation(recorded, chooser_of(number), workers, asha=asha, racing=racing).run()
-        for number in range(seeds)
-    ]
+    return [Simulation(recorded, job_of(number), workers).run() for number in range(seeds)]
 
 
-def check_recorded(recorded: Recorded, courses: Sequence[Course]) -> None:
-    """Refuse a list of courses with points that are not recorded.
+def check_recorded(recorded: Recorded, trials: Sequence[TrialSpec]) -> None:
+    """Refuse a list of trials with points that are not recorded.
 
     Raises:
         UsageError: some are not; up to five are named.
     """
-    missing = [name for course in courses for name in recorded.missing(course)]
+    missing = [name for trial in trials for name in recorded.missing(trial)]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UsageError(

@@ -1,0 +1,171 @@
+"""A soft prompt in the format of PEFT: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+PEFT puts its virtual tokens before the input, on the encoder's side of an encoder-decoder model
+(one transformer submodule); so do prompts that were trained with position "prepend".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.backbones.load import pretrained_source
+from mpt.config import PromptConfig
+from mpt.errors import UsageError
+from mpt.store.database import FILE, open_results
+
+from .file import Exported, refuse_existing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
+"""Kind of model → PEFT's word."""
+_WIDTHS = ("d_model", "n_embd", "hidden_size")
+"""Names that model configurations have for d."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a database says about a prompt file."""
+
+    backbone: str | None
+    """Name of the language model; None if it is not recorded."""
+    position: str
+    """Where the prompt stood in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a prompt is a prompt of."""
+
+    results: Path | None = None
+    """Results directory that knows the prompt; None: the one around its file."""
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    name: str | None = None
+    """Id or folder of the language model; None: what the database says."""
+    kind: str | None = None
+    """"seq2seq" or "causal"; None reads it off the model's folder or name."""
+
+
+def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
+    """Write a prompt as a PEFT adapter.
+
+    Args:
+        prompt_file: a prompt of this program (a rung of a trajectory, or a tuned prompt).
+        out: a new directory.
+        model: what it is a prompt of.
+
+    Raises:
+        UsageError: the model is not known or of another width, the prompt does not stand before
+            the input, or `out` exists or cannot be written.
+        DataError: the file holds no prompt.
+    """
+    from mpt.prompts import load_prompt
+
+    if not prompt_file.is_file():
+        raise UsageError(f"prompt {str(prompt_file)!r} is not a file")
+    prompt, _ = load_prompt(prompt_file)
+    recorded = _recorded_model(prompt_file, model)
+    name = model.name or recorded
+    if name is None:
+        raise UsageError(f"{prompt_file}: no record names its model; give it with --base-model")
+    _write(out, _adapter(prompt_file, prompt, name, model.kind), prompt)
+    return Exported(path=out, count=len(prompt), what="virtual tokens")
+
+
+def _adapter(prompt_file: Path, prompt: Tensor, name: str, kind: str | None) -> dict[str, Any]:
+    """Return the configuration of an adapter; refuse a prompt [P, d] of another width."""
+    source = pretrained_source(name)
+    settings = _configuration(source)
+    length, width = prompt.shape
+    widths = {settings[field] for field in _WIDTHS if field in settings}
+    if widths and width not in widths:
+        raise UsageError(f"{prompt_file}: is {width} wide, but {name} is {widths.pop()}")
+    known = str(settings.get("model_type", source)).lower()
+    return {
+        "peft_type": "PROMPT_TUNING",
+        "task_type": TASK_TYPES[kind or ("causal" if "gpt2" in known else "seq2seq")],
+        "base_model_name_or_path": source,
+        "prompt_tuning_init": "RANDOM",
+        "num_virtual_tokens": length,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+        "inference_mode": True,
+    }
+
+
+def _recorded_model(prompt_file: Path, model: Model) -> str | None:
+    """Return the model that a database names, after a check of where the prompt stood."""
+    origin = origin_of(prompt_file, model)
+    if origin is None:
+        return None
+    if origin.position != "prepend":
+        raise UsageError(
+            f"{prompt_file}: was trained with position {origin.position!r}, but PEFT puts a "
+            "prompt before the input; train one with position 'prepend'"
+        )
+    return origin.backbone
+
+
+def _configuration(source: str) -> dict[str, Any]:
+    """Return the configuration of a local model; empty for one of the Hub."""
+    path = Path(source) / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _write(out: Path, config: dict[str, Any], prompt: Tensor) -> None:
+    """Write the two files into a new directory; it is there whole or not at all."""
+    from safetensors.torch import save_file
+
+    refuse_existing(out)
+    temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
+    try:
+        temporary.mkdir(parents=True)
+        save_file({"prompt_embeddings": prompt.contiguous()}, temporary / WEIGHTS)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        temporary.rename(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error}); give another") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def origin_of(prompt_file: Path, model: Model) -> Origin | None:
+    """Return what a database says about a prompt file, whose bytes it knows; None if nothing."""
+    root = model.results or _results_around(prompt_file)
+    if root is None and model.store is None:
+        return None
+    sha = hashlib.sha256(prompt_file.read_bytes()).hexdigest()
+    with open_results(root or Path(), model.store, read_only=True) as database:
+        found = [one for one in database.artifacts() if one.digest == sha]
+        upstream = {one.owner for one in found if one.kind == "rung"}
+        studies = {study.key: study for study in database.studies()}
+        for point in database.points() if upstream else ():
+            if point.upstream in upstream:
+                study = studies[point.study]
+                return Origin(study.backbone, _position(study.settings))
+        tuned = [one.owner for one in found if one.kind == "prompt"]
+        for run in database.runs(tuned).values():
+            weights = run.identity.backbone
+            names = (s.backbone for s in studies.values() if s.backbone_digest == weights)
+            return Origin(next(names, None), _position(run.identity.recipe))
+    return None
+
+
+def _results_around(prompt_file: Path) -> Path | None:
+    """Return the results directory that a file lies in; None if it lies in none."""
+    return next((p for p in prompt_file.resolve().parents if (p / FILE).is_file()), None)
+
+
+def _position(settings: Mapping[str, Any]) -> str:
+    """Return where prompts stand; settings at their default are not recorded."""
+    return str(settings.get("prompt", {}).get("position", PromptConfig().position))

@@ -1,0 +1,220 @@
+"""Dev scores of downstream runs over their steps → learning curves and steps to a share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from mpt.seeds import numpy_generator
+from mpt.store.records import Run
+
+from ...results.cells import Cell, Samples
+from ...results.names import BASELINE, method_label
+from .data import Band, CurvePanel, Estimate, StepsTo, missing
+from .from_cells import RESAMPLES, Group
+
+SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
+"""Shares of the final dev score that are asked for."""
+
+Curve = Mapping[int, float]
+"""Step → dev score, a fraction; evaluations without a finite score are absent."""
+Curves = Mapping[str, Mapping[int, Curve]]
+"""task → data seed → curve of the run that was taken."""
+
+
+def curves_of(
+    group: Group, read: Callable[[Collection[str]], Mapping[str, Run]]
+) -> dict[str, Curves]:
+    """Return method → curves of the taken runs, prompt tuning's among them.
+
+    Args:
+        group: what stands in one figure; a (task, data seed) without a taken run has no curve.
+        read: returns runs by key.
+    """
+    sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
+    samples = [sample for side in sides for row in side.values() for sample in row.values()]
+    runs = read({sample.taken.key for sample in samples if sample.taken is not None})
+    found: dict[str, Curves] = {
+        cell.place.method: _curves(cell.tasks, runs) for cell in group.cells
+    }
+    baseline: dict[str, Mapping[int, Curve]] = {}
+    for cell in group.cells:
+        baseline = {**_curves(cell.baseline, runs), **baseline}
+    found[BASELINE] = {task: row for task, row in baseline.items() if task in group.tasks}
+    return found
+
+
+def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
+    return {
+        task: {
+            seed: {step: dev for step, dev, _ in runs[taken.key].curve if dev is not None}
+            for seed, sample in row.items()
+            if (taken := sample.taken) is not None and taken.key in runs
+        }
+        for task, row in samples.items()
+    }
+
+
+def evaluations(curves: Mapping[str, Curves]) -> int:
+    """Return the most dev evaluations that any run has."""
+    rows = [row for tasks in curves.values() for row in tasks.values()]
+    return max((len(curve) for row in rows for curve in row.values()), default=0)
+
+
+def band(curves: Sequence[Curve]) -> Band | None:
+    """Return mean, lowest and highest of several curves, in %; None if there are none.
+
+    Where one of them has no score there is none: a mean over the others would jump.
+    """
+    steps = tuple(sorted({step for curve in curves for step in curve}))
+    if not steps:
+        return None
+    rows = [
+        [100 * curve[step] for curve in curves] if all(step in curve for curve in curves) else None
+        for step in steps
+    ]
+    return Band(
+        steps=steps,
+        mean=tuple(None if row is None else math.fsum(row) / len(row) for row in rows),
+        low=tuple(None if row is None else min(row) for row in rows),
+        high=tuple(None if row is None else max(row) for row in rows),
+        seeds=len(curves),
+    )
+
+
+def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
+    """Return a panel for each task: mean and range over its data seeds.
+
+    A method that lacks a data seed has no curve there, and the panel says so.
+    """
+    panels = []
+    for task in group.tasks:
+        bands, lacking = {}, []
+        for method, tasks in curves.items():
+            row = tasks.get(task, {})
+            found = band(list(row.values())) if set(row) == set(_seeds(group)) else None
+            if found is None:
+                lacking.append(method_label(method))
+            else:
+                bands[method] = found
+        panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
+    return panels
+
+
+def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
+    """Return the mean over all tasks; the band is the range over data seeds of that mean.
+
+    A method that lacks a run of any (task, data seed) has no curve; where runs have ended at
+    different steps, the curve ends with the first.
+    """
+    bands, lacking = {}, []
+    for method, tasks in curves.items():
+        whole = all(set(tasks.get(task, {})) == set(_seeds(group)) for task in group.tasks)
+        means = [
+            _mean_curve([tasks[task][seed] for task in group.tasks])
+            for seed in (_seeds(group) if whole else ())
+        ]
+        found = band(means)
+        if found is None:
+            lacking.append(method_label(method))
+        else:
+            bands[method] = found
+    return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))
+
+
+def _seeds(group: Group) -> tuple[int, ...]:
+    return tuple(sorted({seed for cell in group.cells for seed in cell.seeds}))
+
+
+def _note(lacking: Sequence[str]) -> str:
+    return f"incomplete: {', '.join(lacking)}" if lacking else ""
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    steps = set(curves[0]).intersection(*curves[1:])
+    return {
+        step: math.fsum(curve[step] for curve in curves) / len(curves) for step in sorted(steps)
+    }
+
+
+def steps_to(
+    group: Group, curves: Mapping[str, Curves], shares: Sequence[float] = SHARES
+) -> StepsTo:
+    """Return how many steps each method needs to come to a share of prompt tuning's final score.
+
+    For each (task, data seed) the goal is share × the best dev score of the prompt tuning run, the
+    same for all methods; a run's number is the first evaluated step at which its dev score is at
+    least the goal, or ∞. The median runs over all (task, data seed) that both have, ∞ included
+    (of an even number, the upper middle one): it is missing where half of the runs or more never
+    came there. A prompt tuning run without a positive score is no goal and left out. The interval
+    (95 %) is a bootstrap over the data seeds of each task.
+    """
+    series = {}
+    for method, tasks in curves.items():
+        pairs = [
+            (task, seed)
+            for task in group.tasks
+            for seed in _seeds(group)
+            if _best(curves[BASELINE], task, seed) > 0 and tasks.get(task, {}).get(seed)
+        ]
+        series[method] = tuple(
+            _median_steps(
+                {
+                    (task, seed): _first(
+                        tasks[task][seed], share * _best(curves[BASELINE], task, seed)
+                    )
+                    for task, seed in pairs
+                },
+                group.cells[0],
+            )
+            for share in shares
+        )
+    return StepsTo(
+        title=f"Downstream steps to a share of PT's final dev score: {group.label}",
+        shares=tuple(shares),
+        series=series,
+        reference="PT's final dev score",
+    )
+
+
+def _best(curves: Curves, task: str, seed: int) -> float:
+    """Return the best dev score of a run; 0, which is no goal, if it has none."""
+    return max(curves.get(task, {}).get(seed, {}).values(), default=0.0)
+
+
+def _first(curve: Curve, goal: float) -> float:
+    """Return the first step at which the score is at least the goal, up to rounding; or ∞."""
+    reached = (step for step in sorted(curve) if curve[step] >= goal - 1e-12)
+    return float(next(reached, math.inf))
+
+
+def _median_steps(steps: Mapping[tuple[str, int], float], cell: Cell) -> Estimate:
+    if not steps:
+        return missing("no run to compare")
+    every = sorted(steps.values())
+    arrived = sum(math.isfinite(number) for number in every)
+    note = f"{arrived} of {len(every)} runs came there"
+    value = float(_median(np.array(every)))
+    if not math.isfinite(value):
+        return missing(note)
+    tasks = list(dict.fromkeys(task for task, _ in steps))
+    rows = [np.array([n for (task, _), n in steps.items() if task == name]) for name in tasks]
+    if min(map(len, rows)) < 2:
+        return Estimate(value=value, note=note)
+    rng = numpy_generator(cell.train_seed, "bootstrap", "steps")
+    draws = np.concatenate(
+        [row[rng.integers(len(row), size=(RESAMPLES, len(row)))] for row in rows], axis=1
+    )
+    medians = _median(draws)
+    # Order statistics, not interpolated: ∞ − ∞ has no meaning.
+    low, high = np.percentile(medians, [2.5, 97.5], method="inverted_cdf")
+    if not math.isfinite(high):
+        return Estimate(value=value, note=f"{note}; the interval has no upper end")
+    return Estimate(value=value, low=float(low), high=float(high), note=note)
+
+
+def _median(numbers: np.ndarray) -> np.ndarray:
+    """Return the median over the last axis; of an even number of them, the upper middle one."""
+    return np.asarray(np.sort(numbers, axis=-1)[..., numbers.shape[-1] // 2])

@@ -1,0 +1,1 @@
+"""What draws plain data, in one style."""

@@ -1,0 +1,97 @@
+"""Learning curves of downstream runs, and how soon they come near their final score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..charts.data import CurvePanel, StepsTo
+from . import style
+from .style import Axes, Canvas
+from .tasks import shorten
+
+
+@style.drawn
+def draw_curves(title: str, panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Canvas:
+    """Return dev scores against downstream steps: mean (line) and range (band) over data seeds.
+
+    One panel takes the whole width; several stand in two columns.
+    """
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = style.canvas(height_cm=6.5 if rows == 1 else 1.8 + 2.6 * rows)
+    places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=len(panels) > 1)
+    names = shorten([panel.title for panel in panels], 30)
+    for place, ax in enumerate(places.flat):
+        if place >= len(panels):
+            ax.set_axis_off()
+            places.flat[place - columns].tick_params(labelbottom=True)  # the last of its column
+            continue
+        _draw_panel(ax, panels[place])
+        if len(panels) > 1:
+            ax.set_title(names[place], fontsize=style.SMALL + 0.5, pad=2)
+    for column in range(columns):
+        last = (len(panels) - 1 - column) // columns
+        places[last, column].set_xlabel("downstream steps")
+    figure.supylabel(axis)
+    style.title(figure, title)
+    methods = style.by_method({method for panel in panels for method in panel.bands})
+    style.legend(figure, [style.method_handle(m, line=True) for m in methods])
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: CurvePanel) -> None:
+    ax.grid()
+    for method in style.by_method(panel.bands):
+        band, shown = panel.bands[method], style.look(method)
+        mean, low, high = (
+            [math.nan if number is None else number for number in numbers]
+            for numbers in (band.mean, band.low, band.high)
+        )
+        few = len(band.steps) <= 12
+        ax.plot(
+            band.steps, mean, color=shown.color, marker=shown.marker if few else "",
+            ms=2.2, gid=f"mean:{method}",
+        )  # fmt: skip
+        ax.fill_between(band.steps, low, high, color=shown.color, alpha=0.15, lw=0)
+    if panel.note:
+        ax.text(
+            0.5, 0.03, panel.note, transform=ax.transAxes, ha="center", color=style.GREY,
+            fontsize=style.SMALL, gid="note",
+        )  # fmt: skip
+
+
+@style.drawn
+def draw_steps_to(chart: StepsTo) -> Canvas:
+    """Return the median number of steps to each share of the final dev score, by method.
+
+    Where half of the runs or more never came there, there is no median: a question mark.
+    """
+    methods = style.by_method(chart.series)
+    figure, ax = style.axes(height_cm=6.0)
+    lacking = False
+    for place, method in enumerate(methods):
+        shown = style.look(method)
+        offset = 0.4 * ((place + 0.5) / len(methods) - 0.5)
+        xs, ys = [], []
+        for share, estimate in enumerate(chart.series[method]):
+            x = share + offset
+            if estimate.value is None:
+                style.mark_missing(ax, x, shown.color, along="x")
+                lacking = True
+                continue
+            xs.append(x)
+            ys.append(estimate.value)
+            if estimate.low is not None and estimate.high is not None:
+                ax.vlines(x, estimate.low, estimate.high, colors=shown.color, lw=0.7)
+        ax.plot(xs, ys, color=shown.color, marker=shown.marker, lw=0, gid=f"value:{method}")
+    ax.set_xticks(range(len(chart.shares)), [f"{100 * share:g} %" for share in chart.shares])
+    ax.set_xlim(-0.5, len(chart.shares) - 0.5)
+    ax.set_ylim(bottom=0)
+    ax.grid(axis="y")
+    ax.set_xlabel(f"share of {chart.reference}")
+    ax.set_ylabel("downstream steps (median)")
+    style.title(figure, chart.title)
+    handles = [style.method_handle(method) for method in methods]
+    style.legend(figure, [*handles, *([style.missing_handle()] if lacking else [])])
+    return figure

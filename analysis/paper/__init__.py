@@ -1,0 +1,1 @@
+"""Each published number with ours beside it."""

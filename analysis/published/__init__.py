@@ -1,0 +1,1 @@
+"""The numbers that the paper prints, and what keeps ours from being read beside them."""

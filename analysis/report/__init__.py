@@ -1,0 +1,1 @@
+"""Everything that the results say, as one static site."""

@@ -1,0 +1,206 @@
+"""The page of one cell: what it was computed from, down to every run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mpt.store.records import Run
+
+from ..results.cells import Cell, Sample
+from ..results.names import method_label, partition_label
+from ..results.protocols import flat
+from ..tables.arg import DETAILS, INTERVALS, detail_cells
+from ..tables.lookup import Lookup, with_edition
+from ..tables.render import to_html
+from ..tables.table import MISSING, Row, Table, TableCell, number, text
+from .page import navigation, page, paragraph
+
+_LONGEST = 2000
+"""Letters of a value that are shown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a cell's page is made of beside the cell."""
+
+    runs: Mapping[str, Run]
+    """The runs of the cell and of its baseline by key."""
+    copies: bool = False
+    """Whether copies of the records lie in the report (see `record_path`)."""
+
+
+def record_path(point: str) -> str:
+    """Return the path of the copy of a point with its runs, within the report."""
+    return f"records/{point}.json"
+
+
+def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
+    """Return the page of a cell.
+
+    Args:
+        look: summaries.
+        cell: the cell.
+        sources: its runs.
+    """
+    place, study = cell.place, cell.study
+    marks = ", smoke run" * study.smoke + ", partial" * (study.partial is not None)
+    title = (
+        f"{method_label(place.method)} on "
+        f"{with_edition(partition_label(place.partition), place.edition)}, {place.role} – study "
+        f"{study.id}{marks}"
+    )
+    parts = [navigation([("../index.html", "report")]), paragraph(str(place))]
+    if cell.status != "ok" or cell.note:
+        parts.append(paragraph(f"Status: {cell.status}. {cell.note}"))
+    if study.smoke:
+        parts.append(paragraph("Of a smoke run: the numbers mean nothing."))
+    if cell.partial:
+        parts.append(paragraph(f"Partial: {cell.partial}"))
+    tables = [_score_table(look, cell), _task_table(look, cell), _run_table(cell, sources)]
+    return page(title, [*parts, *map(to_html, [*tables, _origin_table(cell, sources)])])
+
+
+def _score_table(look: Lookup, cell: Cell) -> Table:
+    summary = look.summary(cell)
+    shown = _unlinked(look.table_cell(cell))
+    rows = () if summary is None else (detail_cells(summary, shown),)
+    notes = (INTERVALS,) if rows else ("There is no score.",)
+    return Table(name="score", title="Score", columns=DETAILS, rows=rows, notes=notes)
+
+
+def _unlinked(cell: TableCell) -> TableCell:
+    """Return a cell without the link to the page that it stands on."""
+    return dataclasses.replace(cell, link=None)
+
+
+def _task_table(look: Lookup, cell: Cell) -> Table:
+    rows = []
+    for task in sorted(cell.tasks):
+        summary = look.summary(cell, task)
+        assert summary is not None
+        gain = summary.gain.tasks[0]
+        rows.append(
+            (
+                text(task),
+                number(gain.baseline, 4),
+                number(gain.score, 4),
+                _unlinked(look.table_cell(cell, task=task)),
+                text(gain.reason or ""),
+            )
+        )
+    return Table(
+        name="tasks",
+        title="Tasks",
+        columns=("task", "prompt tuning", "method", "relative gain %", "why none"),
+        rows=tuple(rows),
+        notes=("Scores are fractions, means over the data seeds.",),
+    )
+
+
+def _run_table(cell: Cell, sources: Sources) -> Table:
+    sides = [("method", cell.tasks, cell.key)]
+    if cell.tasks:
+        sides.append(("prompt tuning", cell.baseline, cell.baseline_point or ""))
+    rows = [
+        _run_row((side, task, seed, lr), sample, key, sources, point)
+        for side, samples, point in sides
+        for task in sorted(samples)
+        for seed, sample in sorted(samples[task].items())
+        for lr, key in sample.runs
+    ]
+    return Table(
+        name="runs",
+        title="Runs",
+        columns=(
+            "run",
+            "of",
+            "task",
+            "data seed",
+            "learning rate",
+            "dev",
+            "test",
+            "best step",
+            "status",
+            "counts",
+            "data digest",
+        ),
+        rows=tuple(rows),
+        notes=(
+            "Of the learning rates of a (task, data seed) the one with the best dev score counts; "
+            "ties keep the first.",
+        ),
+    )
+
+
+def _run_row(
+    about: tuple[str, str, int, float],
+    sample: Sample,
+    key: str | None,
+    sources: Sources,
+    point: str,
+) -> Row:
+    side, task, seed, lr = about
+    head = (text(side), text(task), text(seed), text(f"{lr:g}"))
+    run = None if key is None else sources.runs.get(key)
+    if run is None or key is None:
+        gap = number(None)
+        return (text(MISSING), *head, gap, gap, text(""), text("missing"), text(""), text(""))
+    taken = sample.taken is not None and sample.taken.key == key
+    return (
+        text(key[:12], f"../{record_path(point)}" if sources.copies else None),
+        *head,
+        number(run.dev, 4),
+        number(run.test, 4),
+        text(run.best_step),
+        text(run.status),
+        text("yes" if taken else ""),
+        text(run.identity.data[:16]),
+    )
+
+
+def _origin_table(cell: Cell, sources: Sources) -> Table:
+    """Return study, configuration, commit, versions and machine."""
+    study = dataclasses.asdict(cell.study)
+    data = {name: study.pop(name) for name in ("source", "scored")}
+    found: dict[str, Any] = {
+        "study": cell.study.key,
+        "protocol": cell.study.protocol,
+        "point": cell.key,
+        "trajectory": cell.trajectory,
+        "learned prompt": cell.point.prompt,
+        "steps": cell.steps,
+        "source tasks": cell.sources,
+        "names of source tasks": ", ".join(cell.source_tasks) or None,
+        **_prefixed("config", cell.config),
+        "made at": cell.point.created,
+        **_prefixed("made by", cell.point.provenance),
+        **_prefixed("cost", cell.cost),
+        **_prefixed("study", study),
+        **{
+            f"study: data of {kind} tasks": ", ".join(f"{t} {n} {sha[:12]}" for t, n, sha in items)
+            for kind, items in data.items()
+        },
+    }
+    link = f"../{record_path(cell.key)}" if sources.copies else None
+    return Table(
+        name="origin",
+        title="Where it comes from",
+        columns=("what", "value"),
+        rows=tuple(
+            (text(name), text(_line(value), link if name == "point" else None))
+            for name, value in found.items()
+        ),
+        notes=("The study is everything that its numbers may be compared within.",),
+    )
+
+
+def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}: {name}": value for name, value in flat(values).items()}
+
+
+def _line(value: object) -> str:
+    """Return a value as one line; long lists are cut."""
+    line = MISSING if value is None else str(value)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"

@@ -1,0 +1,106 @@
+"""The pages that hold everything: ``index.html`` and ``report.md``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..published.caveats import CAVEATS
+from ..results.sections import Results, Section
+from ..tables.render import escape_markdown, to_html, to_markdown
+from ..tables.table import Table
+from .page import bullets, heading, navigation, page, paragraph, picture
+
+TITLE = "Learning to initialise prompts: results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure, or the reason why it is missing."""
+
+    address: str | None
+    """From the index; None if the figure is missing."""
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What the report shows of one section."""
+
+    section: Section
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+
+    @property
+    def title(self) -> str:
+        """What the section is, and what tells it from the others."""
+        name, differs = self.section.name, self.section.differs
+        return f"{name}: {differs}" if differs else name
+
+    @property
+    def anchor(self) -> str:
+        """Name of its place on the page."""
+        return f"section-{self.section.id}"
+
+
+def markdown_page(parts: Sequence[Part]) -> str:
+    """Return all tables as Markdown."""
+    caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
+    body = []
+    for part in parts:
+        body += [f"## {escape_markdown(part.title)}\n", *map(to_markdown, part.tables)]
+    return "\n".join([f"# {TITLE}\n", *body, "### Caveats\n", *caveats]) + "\n"
+
+
+def index_page(found: Results, parts: Sequence[Part]) -> str:
+    """Return all tables and figures as one page."""
+    counts = [cell.counts for cell in found.cells]
+    done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
+    several = len(parts) > 1
+    body = [
+        paragraph(
+            f"{len(found.cells)} cells, {done} of the {of} runs that they ask for. A number "
+            "links to the page that says where it comes from. – is missing, never 0."
+        ),
+        *_said("Broken records that were ignored", found.problems),
+    ]
+    if several:
+        body += [
+            paragraph("These studies may not be compared; each is a section of its own:"),
+            navigation([(f"#{part.anchor}", part.title) for part in parts]),
+        ]
+    for part in parts:
+        body += _section(part)
+    body += [
+        '<section id="caveats"><h2>Caveats of a comparison with the paper</h2>',
+        bullets([f"{caveat.about}: {caveat.text}" for caveat in CAVEATS]),
+        "</section>",
+    ]
+    return page(TITLE, body)
+
+
+def _section(part: Part) -> list[str]:
+    figures = f"figures-{part.section.id}"
+    entries = [(f"#{t.name}", re.split(r"[.(:–]", t.title)[0].strip()) for t in part.tables]
+    entries += [(f"#{figures}", "Figures"), ("#caveats", "Caveats")]
+    drawn = [figure for figure in part.figures if figure.address is not None]
+    missing = [f"{f.title}: {f.caption}" for f in part.figures if f.address is None]
+    return [
+        heading(part.title, part.anchor),
+        *_said("On the choice of records", part.section.notes),
+        navigation(entries),
+        *map(to_html, part.tables),
+        f'<section id="{figures}"><h2>Figures</h2>',
+        *(picture(f.address or "", f.title, f.caption) for f in drawn),
+        bullets(missing),
+        "</section>",
+    ]
+
+
+def _said(title: str, lines: Sequence[str]) -> list[str]:
+    if not lines:
+        return []
+    head = f"<details open><summary>{title}: {len(lines)}</summary>"
+    return [head + bullets(lines) + "</details>"]

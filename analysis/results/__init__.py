@@ -1,0 +1,1 @@
+"""What was computed, as values: cells of a database, their summaries, scores from files."""

@@ -1,0 +1,182 @@
+"""What a database says, as values: a cell is one point with the runs that count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpt.store.records import Point, StudyRecord
+
+OWN = "own"
+"""Sample size of tasks that keep the one of the catalogue (16 per class in the published gym)."""
+COSTS = ("steps", "examples", "tokens", "seconds")
+"""What upstream learning costs; a cost that was not recorded is 0."""
+RUN_COSTS = ("steps", "tokens", "seconds")
+"""What a downstream run costs."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """What a cell is about: the row and column of every table follow from it."""
+
+    role: str
+    """"target" (scored on the partition's target tasks) or "validation" (a point of a search)."""
+    backbone: str
+    """Name of the language model."""
+    gym: str
+    """Name of the gym, without the folders above it."""
+    partition: str
+    """One of the ten partitions."""
+    method: str
+    """Name of the method. Where a target cell of one study has points of several settings, all
+    but the newest carry the first digits of their key: "maml [5e6f7a8b]"."""
+    source_set: str = "all"
+    """"all", or the name of a subset of the source tasks."""
+    source_shots: str = OWN
+    """Examples per class of source tasks, "all", or `OWN`."""
+    target_shots: str = OWN
+    """The same for the tasks that are scored."""
+    edition: str = ""
+    """Id of the study where several studies of one protocol claim the place, since data or
+    weights have changed between them; empty where one does."""
+
+    def __str__(self) -> str:
+        text = f"{self.method} on {self.partition} ({self.backbone}, gym {self.gym}"
+        if self.source_set != "all":
+            text += f", sources {self.source_set}"
+        if self.source_shots != OWN:
+            text += f", source shots {self.source_shots}"
+        if self.target_shots != OWN:
+            text += f", target shots {self.target_shots}"
+        if self.edition:
+            text += f", study {self.edition}"
+        return f"{text}; {self.role})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenRun:
+    """The downstream run taken for one (task, data seed)."""
+
+    key: str
+    lr: float
+    """Downstream learning rate."""
+    dev: float
+    """Best dev score, a fraction."""
+    test: float
+    """Test score, a fraction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One (task, data seed) of a cell."""
+
+    runs: tuple[tuple[float, str | None], ...]
+    """(learning rate, key of its run or None if it is missing) in the recipe's order."""
+    taken: TakenRun | None
+    """The run that counts; None if a run is missing or every run diverged."""
+    reason: str | None
+    """Why there is none."""
+    cost: Mapping[str, float]
+    """`RUN_COSTS` of the runs that are there, summed over learning rates."""
+
+    @property
+    def done(self) -> int:
+        """Runs that are there."""
+        return sum(key is not None for _, key in self.runs)
+
+
+Samples = Mapping[str, Mapping[int, Sample]]
+"""task → data seed → sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One point with its runs."""
+
+    place: Place
+    point: Point
+    study: StudyRecord
+    status: str
+    """"ok", "diverged", or "stopped" (before all of its runs were there)."""
+    note: str
+    """What is recorded about its status."""
+    tasks: Samples
+    """What the method gave; empty if upstream learning diverged."""
+    baseline: Samples
+    """What plain prompt tuning gave."""
+    baseline_point: str | None
+    """Key of the study's point of plain prompt tuning; None if it is not there yet."""
+
+    @property
+    def key(self) -> str:
+        """Key of the point."""
+        return self.point.key
+
+    @property
+    def steps(self) -> int:
+        """Upstream steps; 0 for a method without upstream learning."""
+        return self.point.steps
+
+    @property
+    def trajectory(self) -> str:
+        """Key of the upstream trajectory, or of what stands in its place."""
+        return self.point.upstream
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Settings of the method."""
+        return self.point.settings
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """`COSTS` of upstream learning up to `steps`."""
+        return {name: float(getattr(self.point.cost, name)) for name in COSTS}
+
+    @property
+    def devices(self) -> int:
+        """Devices that learned upstream at once; 1 where nothing says so."""
+        return int(self.point.provenance.get("devices") or 1)
+
+    @property
+    def source_tasks(self) -> tuple[str, ...]:
+        """Names of the source tasks."""
+        return tuple(dict.fromkeys(task for task, _, _ in self.study.source))
+
+    @property
+    def sources(self) -> int:
+        """Number of source tasks."""
+        return len(self.source_tasks)
+
+    @property
+    def partial(self) -> str | None:
+        """What was left out; None if nothing was."""
+        return self.study.partial
+
+    @property
+    def train_seed(self) -> int:
+        """Root of the generators."""
+        return self.study.train_seed
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Data seeds that some task of the cell has."""
+        return tuple(sorted({seed for samples in self.tasks.values() for seed in samples}))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(runs that are there, runs asked for) of the method."""
+        return self.counts_of(*self.tasks)
+
+    def counts_of(self, *tasks: str) -> tuple[int, int]:
+        """Return (runs that are there, runs asked for) of the method on some tasks."""
+        samples = [sample for task in tasks for sample in self.tasks[task].values()]
+        return sum(sample.done for sample in samples), sum(len(s.runs) for s in samples)
+
+
+def scores_of(samples: Samples) -> dict[str, dict[int, float]]:
+    """Return task → data seed → test score; what has no score is absent."""
+    return {
+        task: {seed: s.taken.test for seed, s in row.items() if s.taken is not None}
+        for task, row in samples.items()
+    }

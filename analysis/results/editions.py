@@ -1,0 +1,116 @@
+"""What happens where several records claim one place: each is shown by itself, none is lost.
+
+- Points of one trajectory at different steps are *rungs*; of target cells the one with most steps
+  stands in the tables, the others serve comparisons at equal budget.
+- Studies of one protocol that claim a place (the data or the weights have changed between them)
+  are *editions*: each has rows or columns of its own, named by its id.
+- Target cells of one study and method with several settings: the newest keeps the place, the
+  others are rows of their own, named by the first digits of their point.
+
+Nothing is mixed or averaged, and notes name every such case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mpt.store.records import StudyRecord
+
+from .cells import Cell, Place
+from .protocols import ID_DIGITS, data_differences, flat, shortened
+
+
+def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
+    """Return the cells; where several studies claim a place, their places name the study."""
+    claims: dict[Place, dict[str, StudyRecord]] = {}
+    for cell in cells:
+        claims.setdefault(_column(cell), {})[cell.study.key] = cell.study
+    for place, studies in claims.items():
+        first, *others = studies.values()
+        notes += [
+            f"{place.partition} ({place.backbone}; {place.role}): studies {first.id} and "
+            f"{other.id} differ in {data_differences(first, other)}; each is shown by itself"
+            for other in others
+        ]
+    return [
+        dataclasses.replace(cell, place=dataclasses.replace(cell.place, edition=cell.study.id))
+        if len(claims[_column(cell)]) > 1
+        else cell
+        for cell in cells
+    ]
+
+
+def _column(cell: Cell) -> Place:
+    """Return the place of all methods of a study."""
+    return dataclasses.replace(cell.place, method="")
+
+
+def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
+    """Return the cells; where a target cell has several settings, all but the newest say which."""
+    groups: dict[Place, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        if cell.place.role == "target":
+            rungs = groups.setdefault(cell.place, {}).setdefault(cell.trajectory, [])
+            rungs.append(cell)
+    renamed: dict[str, str] = {}
+    for place, trajectories in groups.items():
+        ordered = sorted(trajectories.values(), key=_age)
+        for older in ordered[:-1]:
+            mark = max(older, key=lambda cell: cell.steps).key[:ID_DIGITS]
+            renamed |= {cell.key: f"{place.method} [{mark}]" for cell in older}
+            notes.append(
+                f"{place}: point {mark} is older, its settings are others ("
+                f"{_other_settings(older[0], ordered[-1][0])}); it stands in a row of its own"
+            )
+    return [
+        dataclasses.replace(cell, place=dataclasses.replace(cell.place, method=renamed[cell.key]))
+        if cell.key in renamed
+        else cell
+        for cell in cells
+    ]
+
+
+def _age(rungs: Sequence[Cell]) -> tuple[str, str]:
+    return max(cell.point.created for cell in rungs), rungs[0].trajectory
+
+
+def _other_settings(older: Cell, newer: Cell) -> str:
+    left, right = flat(older.config), flat(newer.config)
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return shortened(f"{n} {left.get(n)} instead of {right.get(n)}" for n in names) or "a rerun"
+
+
+def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, ...]]]:
+    """Return the cells that tables show, and key of a cell → the rungs of its trajectory."""
+    groups: dict[tuple[Place, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.place, cell.trajectory), []).append(cell)
+    tops: list[Cell] = []
+    rungs: dict[str, tuple[Cell, ...]] = {}
+    for (place, _), group in groups.items():
+        ordered = tuple(sorted(group, key=lambda cell: cell.steps))
+        tops += ordered[-1:] if place.role == "target" else ordered
+        rungs |= {cell.key: ordered for cell in ordered}
+    return tops, rungs
+
+
+def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """Say where studies that stand in one table differ in a task's data or in the weights."""
+    first: dict[tuple[object, ...], tuple[StudyRecord, str]] = {}
+    found: dict[tuple[str, str], set[str]] = {}
+    for study in (study for study in studies if study.role == "target"):
+        facts: dict[tuple[object, ...], str] = {
+            (study.target_shots, task, seed): sha for task, seed, sha in study.scored
+        }
+        facts[study.backbone,] = study.backbone_digest
+        for fact, sha in facts.items():
+            other, known = first.setdefault(fact, (study, sha))
+            if known != sha:
+                weights = len(fact) == 1
+                what = f"the weights of {fact[0]}" if weights else f"the data of {fact[1]}"
+                found.setdefault((other.id, study.id), set()).add(what)
+    return [
+        f"studies {one} and {other} differ in {shortened(what)}"
+        for (one, other), what in found.items()
+    ]

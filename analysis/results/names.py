@@ -1,0 +1,82 @@
+"""Names of methods, partitions and backbones: order, labels, and how others write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from mpt.store.records import BASELINE
+
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "maml": "MAML",
+        "fomaml": "FoMAML",
+        "reptile": "Reptile",
+        "multitask": "MTL",
+        "fine_tuning": "FT",
+    }
+)
+"""Method → label of those that the paper compares with prompt tuning, in its order. It decides the
+order of rows and nothing else: other methods stand behind them, under their own names."""
+META = ("maml", "fomaml", "reptile")
+"""The methods that the paper calls meta prompt tuning (MPT)."""
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"pt": BASELINE, "mtl": "multitask", "ft": "fine_tuning"}
+)
+"""How files of scores shorten the names of methods."""
+
+PARTITION_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "random_to_random": "R→R",
+        "cls_to_cls": "Cls→Cls",
+        "both_to_cls": "Both→Cls",
+        "noncls_to_cls": "Non-Cls→Cls",
+        "cls_to_noncls": "Cls→Non-Cls",
+        "both_to_noncls": "Both→Non-Cls",
+        "noncls_to_noncls": "Non-Cls→Non-Cls",
+        "qa_to_qa": "QA→QA",
+        "nonqa_to_qa": "Non-QA→QA",
+        "nonpara_to_para": "NP→P",
+    }
+)
+"""Partition → label, in the order of the paper's tables."""
+
+BACKBONES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "T5-large": ("t5-large-lm-adapt", "t5-v1_1-large", "t5-large"),
+        "T5-base": ("t5-base-lm-adapt", "t5-v1_1-base", "t5-base"),
+        "T5-XL": ("t5-xl-lm-adapt", "t5-v1_1-xl", "t5-xl"),
+        "BART-large": ("bart-large",),
+        "GPT2-large": ("gpt2-large",),
+    }
+)
+"""The paper's name of a backbone → last parts of the ids and folders that are that model."""
+
+
+def canonical_method(name: str) -> str:
+    """Return a method's name as records have it; an unknown one stays."""
+    return ALIASES.get(name.lower(), name.lower())
+
+
+def method_label(name: str) -> str:
+    """Return a method's label; an unknown one is its name. A mark behind it stays (`Place`)."""
+    method, blank, mark = name.partition(" ")
+    return {**METHODS, BASELINE: "PT"}.get(method, method) + blank + mark
+
+
+def partition_label(name: str) -> str:
+    """Return a partition's label; an unknown one is its name."""
+    return PARTITION_LABELS.get(name, name)
+
+
+def paper_backbone(name: str) -> str | None:
+    """Return the paper's name of a backbone id or folder; None if the paper has no such model."""
+    last = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    return next((label for label, names in BACKBONES.items() if last in names), None)
+
+
+def in_order(found: Iterable[str], order: Iterable[str]) -> list[str]:
+    """Return names without repeats: those of `order` first, in its order, then the others."""
+    names = set(found)
+    known = [name for name in order if name in names]
+    return known + sorted(names - set(known))

@@ -1,0 +1,136 @@
+"""Rows of runs as samples: which run of each (task, data seed) counts, and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from mpt.metrics.relative_gain import Candidate, select_by_dev
+from mpt.store.records import Point, ScoreRow, Stop, StudyRecord
+
+from .cells import RUN_COSTS, Cell, Place, Sample, Samples, TakenRun
+
+
+class RunTable:
+    """The runs of many points.
+
+    Args:
+        rows: one a (point, run).
+    """
+
+    def __init__(self, rows: Iterable[ScoreRow]) -> None:
+        self._rows: dict[str, dict[tuple[str, int], list[ScoreRow]]] = {}
+        for row in rows:
+            own = self._rows.setdefault(row.point, {})
+            own.setdefault((row.task, row.data_seed), []).append(row)
+        self.problems: list[str] = []
+        """What was found wrong with them, one line each."""
+
+    def cell(
+        self,
+        point: Point,
+        place: Place,
+        study: StudyRecord,
+        baseline: tuple[Point | None, Samples],
+        stop: Stop | None,
+    ) -> Cell:
+        """Return a point as a cell.
+
+        Args:
+            point: of the study.
+            place: where its study's points stand.
+            study: what it is compared within.
+            baseline: the study's point of plain prompt tuning, and its samples.
+            stop: why its trial was not carried on from here; None if it was.
+        """
+        tasks = {} if point.status == "diverged" else self.samples(point, study)
+        status, note = point.status, point.note
+        lacking = any(s.done < len(s.runs) for row in tasks.values() for s in row.values())
+        if status == "ok" and stop is not None and lacking:
+            status, note = "stopped", stop.text
+        return Cell(
+            place=dataclasses.replace(place, method=point.method),
+            point=point,
+            study=study,
+            status=status,
+            note=note,
+            tasks=tasks,
+            baseline=baseline[1],
+            baseline_point=None if baseline[0] is None else baseline[0].key,
+        )
+
+    def samples(self, point: Point | None, study: StudyRecord) -> Samples:
+        """Return task → data seed → sample of everything that a study scores.
+
+        Args:
+            point: of the study; None: none of its runs is there.
+            study: names the tasks, data seeds and learning rates.
+        """
+        rows = {} if point is None else self._rows.get(point.key, {})
+        lrs = study.lrs if point is None else lr_order(point, study)
+        found: dict[str, dict[int, Sample]] = {}
+        for task, seed, _ in study.scored:
+            own = rows.get((task, seed), ())
+            found.setdefault(task, {})[seed] = _sample(own, lrs or [row.lr for row in own])
+        if point is not None:
+            self._check(point, rows, found)
+        return found
+
+    def _check(
+        self, point: Point, rows: dict[tuple[str, int], list[ScoreRow]], found: Samples
+    ) -> None:
+        """Note runs that a point names but that its study does not ask for."""
+        for (task, seed), own in rows.items():
+            known = (
+                {key for _, key in found[task][seed].runs}
+                if seed in found.get(task, {})
+                else set()
+            )
+            strange = [row for row in own if row.run not in known]
+            if strange:
+                self.problems.append(
+                    f"point {point.key}: its runs of {task}, data seed {seed}, learning rate "
+                    f"{', '.join(f'{row.lr:g}' for row in strange)} are not asked for by its study"
+                )
+
+
+def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
+    """Return the learning rates of a point's runs in the order that decides ties on dev."""
+    own = point.settings.get("downstream")
+    lrs = own.get("lrs") if isinstance(own, dict) else None
+    return tuple(map(float, lrs)) if lrs else study.lrs
+
+
+def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float]) -> Sample:
+    by_lr = {row.lr: row for row in rows}
+    runs = [(lr, by_lr.get(lr)) for lr in lrs]
+    there = [row for _, row in runs if row is not None]
+    taken, reason = None, None
+    if len(there) < len(runs):
+        reason = f"{len(runs) - len(there)} of {len(runs)} runs are missing"
+    elif not runs:
+        reason = "no run is there"
+    else:
+        taken = _taken(there)
+        reason = None if taken else "every run diverged"
+    return Sample(
+        runs=tuple((lr, None if row is None else row.run) for lr, row in runs),
+        taken=taken,
+        reason=reason,
+        cost={n: math.fsum(float(getattr(row, n)) for row in there) for n in RUN_COSTS},
+    )
+
+
+def _taken(rows: Sequence[ScoreRow]) -> TakenRun | None:
+    """Return the run that the recipe takes: best dev score, the earlier rate on ties."""
+    candidates = [Candidate(lr=r.lr, dev=_number(r.dev), test=_number(r.test)) for r in rows]
+    best = select_by_dev(candidates)
+    if best is None:
+        return None
+    row = next(row for row, one in zip(rows, candidates, strict=True) if one is best)
+    return TakenRun(key=row.run, lr=best.lr, dev=best.dev, test=best.test)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

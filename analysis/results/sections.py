@@ -1,0 +1,97 @@
+"""What may share a table, as values: sections of one protocol, and all that a database says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from mpt.store.records import Run, Stop, StudyRecord
+
+from .cells import Cell
+from .protocols import ID_DIGITS
+
+PAIRS, RANKING = "similarity_pairs", "similarity_ranking"
+"""Kinds of the documents that Tables 7 and 8 are made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """The cells that may stand in one table: those of one protocol, whole or partial."""
+
+    id: str
+    """First digits of the protocol; with "-partial" of studies that left tasks out."""
+    differs: str
+    """What tells the section from the others, in words; empty if it is alone and ordinary."""
+    studies: tuple[StudyRecord, ...]
+    """At least one; all have the same protocol."""
+    cells: tuple[Cell, ...]
+    """One a place and setting; of target cells the rung with most steps."""
+    rungs: Mapping[str, tuple[Cell, ...]]
+    """Key of a cell → every recorded rung of its trajectory at its place, ascending, with it."""
+    notes: tuple[str, ...]
+    """What a reader must know about the choice of records."""
+    stops: tuple[Stop, ...]
+    """Trials of the section's searches that were stopped."""
+    documents: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """Kind (`PAIRS`, `RANKING`) → documents of the section's gym and size."""
+    runs: Callable[[Collection[str]], Mapping[str, Run]]
+    """Reads runs by key, for what is not in a cell (curves)."""
+
+    @property
+    def gym(self) -> str:
+        """Name of the gym."""
+        return gym_name(self.studies[0].gym)
+
+    @property
+    def smoke(self) -> bool:
+        """Whether its numbers mean nothing."""
+        return self.studies[0].smoke
+
+    @property
+    def name(self) -> str:
+        """Its only study or its protocol, by the id that ``--study`` takes."""
+        only = len(self.studies) == 1
+        return f"study {self.studies[0].id}" if only else f"protocol {self.id[:ID_DIGITS]}"
+
+    @property
+    def label(self) -> str:
+        """Name and marks, for titles."""
+        marks = ["smoke run"] * self.smoke + ["partial"] * (self.studies[0].partial is not None)
+        return ", ".join([self.name, *marks])
+
+    def select(self, **fields: str) -> list[Cell]:
+        """Return the cells whose place has these values, in the order of their places."""
+        return [
+            cell
+            for cell in self.cells
+            if all(getattr(cell.place, name) == value for name, value in fields.items())
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything that a database says."""
+
+    root: Path
+    """Results directory."""
+    sections: tuple[Section, ...]
+    """At least one; that with the most to show is the first, smoke sections are the last."""
+    problems: tuple[str, ...]
+    """What was found broken and ignored, one line each."""
+
+    @property
+    def main(self) -> Section:
+        """The section with the most to show."""
+        return self.sections[0]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of all sections."""
+        return tuple(cell for section in self.sections for cell in section.cells)
+
+
+def gym_name(gym: str) -> str:
+    """Return the name of a gym: "embedded", or the last part of its folder."""
+    return PurePath(gym).name

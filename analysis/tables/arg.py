@@ -1,0 +1,226 @@
+"""ARG of scores from elsewhere (`results.scores`) or from a database, and how it is shown.
+
+Of a file: for each partition and backbone, the tasks are those of the baseline and of the method
+together, and the data seeds those that occur in any of the group's lines. A task without a score
+at one of them has no relative gain, and neither has one whose baseline is not positive (a Matthews
+score may be negative): the ARG then is a mean over the other tasks, and marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpt.errors import DataError, UsageError
+
+from ..results.cells import OWN, Cell
+from ..results.names import (
+    BASELINE,
+    METHODS,
+    PARTITION_LABELS,
+    in_order,
+)
+from ..results.scores import ScoreRow, read_scores
+from ..results.sections import Section
+from ..results.summary import Summary, summarise, summary_of
+from .table import Row, TableCell, number, text
+
+ROOT_SEED = 42
+"""Of the bootstrap; an interval is the same on every call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredMethod:
+    """What a file or database says about one method on one partition."""
+
+    partition: str
+    backbone: str
+    method: str
+    summary: Summary
+    done: int
+    """Scores that are there."""
+    of: int
+    """Scores asked for: tasks × data seeds."""
+    edition: str = ""
+    """See `results.cells.Place`."""
+    lacking: str = ""
+    """What keeps it from being a whole run, as far as is recorded."""
+
+
+def scored_methods(path: Path, partition: str | None = None) -> list[ScoredMethod]:
+    """Compute the ARG of every method of a file of scores.
+
+    Args:
+        path: the file, see `analysis.results.scores`.
+        partition: only this one; None for all.
+
+    Raises:
+        UsageError: the file is absent, or has no such partition.
+        DataError: the file breaks a rule, or lacks the baseline.
+    """
+    rows = read_scores(path)
+    names = in_order((row.partition for row in rows), PARTITION_LABELS)
+    if partition is not None and partition not in names:
+        raise UsageError(
+            f"--partition {partition!r} is not in {path}; there are {', '.join(names)}"
+        )
+    found = []
+    for name in names if partition is None else [partition]:
+        here = [row for row in rows if row.partition == name]
+        for backbone in sorted({row.backbone for row in here}):
+            group = [row for row in here if row.backbone == backbone]
+            found += _group(path, name, backbone, group)
+    return found
+
+
+def _group(
+    path: Path, partition: str, backbone: str, rows: Sequence[ScoreRow]
+) -> list[ScoredMethod]:
+    seeds = sorted({row.seed for row in rows})
+    baseline = _scores(rows, BASELINE)
+    if not any(baseline.values()):
+        raise DataError(
+            f"{path}: has no score of the baseline (method pt) for {partition}, {backbone}; a "
+            "relative gain needs it"
+        )
+    found = []
+    for method in in_order({row.method for row in rows} - {BASELINE}, METHODS):
+        scores = _scores(rows, method)
+        tasks = sorted({*baseline, *scores})
+        found.append(
+            ScoredMethod(
+                partition=partition,
+                backbone=backbone,
+                method=method,
+                summary=summarise(scores, baseline, tasks, seeds, ROOT_SEED),
+                done=sum(len(row) for row in scores.values()),
+                of=len(tasks) * len(seeds),
+            )
+        )
+    if not found:
+        raise DataError(f"{path}: has no method beside the baseline for {partition}, {backbone}")
+    return found
+
+
+def recorded_methods(section: Section, partition: str | None = None) -> list[ScoredMethod]:
+    """Return the ARG of every method of the plain replay; those without a score are left out.
+
+    Args:
+        section: what a database says.
+        partition: only this one; None for all.
+    """
+    plain = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+    where = {} if partition is None else {"partition": partition}
+    cells = section.select(role="target", **plain, **where)
+    parts = in_order((cell.place.partition for cell in cells), PARTITION_LABELS)
+    methods = in_order((cell.place.method for cell in cells), METHODS)
+
+    def order(cell: Cell) -> tuple[int, str, str, int]:
+        at = cell.place
+        return parts.index(at.partition), at.backbone, at.edition, methods.index(at.method)
+
+    found = (_recorded(cell) for cell in sorted(cells, key=order))
+    return [one for one in found if one is not None]
+
+
+def _recorded(cell: Cell) -> ScoredMethod | None:
+    summary = summary_of(cell)
+    if summary is None:
+        return None
+    samples = [sample for row in cell.tasks.values() for sample in row.values()]
+    return ScoredMethod(
+        partition=cell.place.partition,
+        backbone=cell.place.backbone,
+        method=cell.place.method,
+        summary=summary,
+        done=sum(sample.taken is not None for sample in samples),
+        of=len(samples),
+        edition=cell.place.edition,
+        lacking=incomplete(cell),
+    )
+
+
+def incomplete(cell: Cell) -> str:
+    """Say what keeps a cell from being a whole run; empty if nothing does."""
+    done, of = cell.counts
+    if cell.status != "ok":
+        return f"{cell.status}: {cell.note}" if cell.note else cell.status
+    if cell.study.smoke:
+        return "smoke run"
+    if cell.partial is not None:
+        return cell.partial
+    return f"{done} of {of} runs" if done < of else ""
+
+
+def _scores(rows: Sequence[ScoreRow], method: str) -> dict[str, dict[int, float]]:
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row.method == method:
+            seeds = scores.setdefault(row.task, {})
+            if row.test is not None:
+                seeds[row.seed] = row.test
+    return scores
+
+
+def flags_of(summary: Summary) -> tuple[str, ...]:
+    """Return the flags that follow from a summary alone."""
+    flags = []
+    if summary.gain.near_zero:
+        flags.append("near_zero")
+    if not summary.whole:
+        flags.append("some_tasks")
+    if summary.value is not None and summary.gain.low is None:
+        flags.append("no_interval")
+    return tuple(flags)
+
+
+def arg_cell(
+    summary: Summary,
+    *,
+    done: int,
+    of: int,
+    more_flags: Sequence[str] = (),
+    link: str | None = None,
+) -> TableCell:
+    """Return the cell of an ARG with its interval over data seeds."""
+    return TableCell(
+        value=summary.value,
+        low=summary.gain.low,
+        high=summary.gain.high,
+        done=done,
+        of=of,
+        flags=(*flags_of(summary), *more_flags),
+        link=link,
+    )
+
+
+DETAILS = (
+    "ARG %",
+    "over tasks",
+    "median RG %",
+    "tasks with RG",
+    "near zero",
+    "ARG % without them",
+)
+"""Columns of `detail_cells`."""
+
+
+def detail_cells(summary: Summary, cell: TableCell) -> Row:
+    """Return ARG, its interval over tasks, the median, and the tasks near zero."""
+    gain = summary.gain
+    return (
+        cell,
+        TableCell(low=summary.low_tasks, high=summary.high_tasks),
+        number(gain.median_of_defined),
+        text(f"{gain.defined}/{gain.of}"),
+        text(", ".join(gain.near_zero) or "none"),
+        number(summary.without_near_zero if gain.near_zero else summary.value),
+    )
+
+
+INTERVALS = (
+    "Behind ARG stands its 95 % bootstrap interval over data seeds (2000 resamples, the same draw "
+    "for method and baseline, percentiles) and n/N scores; over tasks: the same with tasks drawn "
+    "instead. Near zero: tasks whose baseline is below 0.05."
+)

@@ -1,0 +1,212 @@
+"""Finds the cell that belongs in a place of a table, and says everything about it in one cell."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+
+from ..results.cells import OWN, Cell, Place
+from ..results.names import META, METHODS, PARTITION_LABELS, in_order, paper_backbone
+from ..results.names import partition_label as label_of
+from ..results.protocols import scored_alike
+from ..results.sections import Section
+from ..results.summary import Summary, summary_of
+from .arg import arg_cell
+from .table import TableCell
+
+_PILOT = re.compile(r"(highest|random|lowest)[-_]?(\d*)(\W.*)?")
+"""Source sets of Table 8, as in "highest5" or "highest5-samsum"; the rest are sizes of Table 4."""
+PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
+
+
+class Lookup:
+    """The cells of one section by place, with their summaries.
+
+    Args:
+        section: what the database says.
+        backbone: the one of the tables that show a single model; None chooses T5-large if it was
+            run, or else the model with most cells (the first by name on ties).
+    """
+
+    def __init__(self, section: Section, backbone: str | None = None) -> None:
+        self.section = section
+        self.gym = section.gym
+        self.backbone = _main(section, backbone)
+        self._summaries: dict[tuple[str, str | None], Summary | None] = {}
+        self._cells = {cell.place: cell for cell in section.cells if cell.place.role == "target"}
+
+    @property
+    def about(self) -> str:
+        """Backbone and gym of the tables that show one of each, for a title."""
+        return about(self.backbone, self.gym)
+
+    @property
+    def methods(self) -> list[str]:
+        """Methods: the known ones in the paper's order, then every other that was recorded."""
+        found = {cell.place.method for cell in self.section.cells}
+        return in_order({*METHODS, *found}, METHODS)
+
+    @property
+    def upstream_methods(self) -> list[str]:
+        """Those of `methods` that learn something upstream, as far as is known."""
+        steps = collections.Counter[str]()
+        for cell in self.section.cells:
+            steps[cell.place.method] += cell.steps
+        idle = {"fine_tuning", *(method for method, total in steps.items() if total == 0)}
+        return [method for method in self.methods if method not in idle]
+
+    def editions(self, partition: str, **place: str) -> list[str]:
+        """Return the editions of a target column, see `Place.edition`; one empty text if none.
+
+        Args:
+            partition: of the column.
+            **place: other fields of its places than those of the plain replay.
+        """
+        cells = self.targets(**{**PLAIN, "partition": partition, **place})
+        return sorted({cell.place.edition for cell in cells}) or [""]
+
+    def columns(self, partitions: Collection[str]) -> list[tuple[str, str]]:
+        """Return (partition, edition) of the plain replay, in the paper's order."""
+        ordered = in_order(partitions, PARTITION_LABELS)
+        return [(name, edition) for name in ordered for edition in self.editions(name)]
+
+    def cell(self, method: str, partition: str, **place: str) -> Cell | None:
+        """Return the target cell of a method on a partition, or None if none is recorded.
+
+        Args:
+            method: row.
+            partition: column.
+            **place: other fields of `Place` than those of the plain replay.
+        """
+        where = Place(
+            role="target",
+            backbone=self.backbone,
+            gym=self.gym,
+            partition=partition,
+            method=method,
+        )
+        return self._cells.get(dataclasses.replace(where, **place))
+
+    def shared_cell(self, method: str, partition: str, **place: str) -> Cell | None:
+        """Return the cell of another partition that was scored on the same data, or None.
+
+        A method that learns nothing upstream learns from no source task, so one result serves all
+        partitions with the same target tasks.
+        """
+        row = (self.cell(name, partition, **place) for name in self.methods)
+        asked = next((cell.study for cell in row if cell is not None), None)
+        if asked is None:
+            return None
+        same = {"backbone": self.backbone, **place, "edition": ""}
+        return next(
+            (
+                cell
+                for other in PARTITION_LABELS
+                if (cell := self.cell(method, other, **same)) is not None
+                and cell.steps == 0
+                and scored_alike(cell.study, asked)
+            ),
+            None,
+        )
+
+    def summary(self, cell: Cell, task: str | None = None) -> Summary | None:
+        """Return the summary of a cell, or of one task of it."""
+        at = (cell.key, task)
+        if at not in self._summaries:
+            self._summaries[at] = summary_of(cell, None if task is None else [task])
+        return self._summaries[at]
+
+    def show(self, method: str, partition: str, **place: str) -> TableCell:
+        """Return the table cell of a method on a partition."""
+        cell = self.cell(method, partition, **place)
+        if cell is not None:
+            return self.table_cell(cell)
+        shared = self.shared_cell(method, partition, **place)
+        return TableCell() if shared is None else self.table_cell(shared, ("same_targets",))
+
+    def table_cell(
+        self, cell: Cell, flags: Sequence[str] = (), task: str | None = None
+    ) -> TableCell:
+        """Return what a table shows of a cell: ARG (or the RG of one task), runs, flags."""
+        flags = (*flags, *status_flags(cell))
+        link = page_of(cell)
+        summary = self.summary(cell, task)
+        if summary is None:
+            return TableCell(flags=flags, link=link)
+        done, of = cell.counts if task is None else cell.counts_of(task)
+        return arg_cell(summary, done=done, of=of, more_flags=flags, link=link)
+
+    def targets(self, **place: str) -> list[Cell]:
+        """Return the target cells of the tables' backbone, at places like this."""
+        return self.section.select(role="target", **{"backbone": self.backbone, **place})
+
+    def best(
+        self, partition: str, methods: Collection[str] = META, edition: str = ""
+    ) -> Cell | None:
+        """Return the plain target cell of the highest ARG of some methods on a partition."""
+        best: tuple[float, Cell] | None = None
+        for method in methods:
+            cell = self.cell(method, partition, edition=edition)
+            value = None if cell is None else self.rank_value(cell)
+            if cell is not None and value is not None and (best is None or value > best[0]):
+                best = (value, cell)
+        return None if best is None else best[1]
+
+    def rank_value(self, cell: Cell) -> float | None:
+        """Return the ARG in % that a cell is ranked by; None if it cannot be compared."""
+        summary = self.summary(cell)
+        comparable = summary is not None and summary.comparable and cell.status == "ok"
+        return summary.value if summary is not None and comparable else None
+
+
+def about(backbone: str, gym: str) -> str:
+    """Return backbone and gym for a title; of a folder the last part is enough."""
+    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in (backbone, gym))
+    return ", gym ".join(names)
+
+
+def with_edition(name: str, edition: str) -> str:
+    """Return the name of a row or column with the study that it is of, where several claim it."""
+    return f"{name} [{edition}]" if edition else name
+
+
+def column_label(column: tuple[str, str]) -> str:
+    """Return the label of a (partition, edition)."""
+    return with_edition(label_of(column[0]), column[1])
+
+
+def page_of(cell: Cell) -> str:
+    """Return the address of a cell's page, relative to the report."""
+    return f"cells/{cell.key}.html"
+
+
+def status_flags(cell: Cell) -> tuple[str, ...]:
+    """Return the flags that a record's own fields ask for."""
+    flags = [cell.status] if cell.status in ("diverged", "stopped") else []
+    flags += ["partial"] if cell.partial is not None else []
+    return (*flags, *(["smoke"] if cell.study.smoke else []))
+
+
+def pilot_choice(cell: Cell) -> str | None:
+    """Return how a cell of Table 8 chose its sources, as in "highest5"; None of other cells."""
+    found = _PILOT.fullmatch(cell.place.source_set)
+    return None if found is None else f"{found[1]}{found[2]}"
+
+
+def is_plain(cell: Cell) -> bool:
+    """Return whether a cell is of the plain replay: all sources, the tasks' own sample sizes."""
+    return all(getattr(cell.place, name) == value for name, value in PLAIN.items())
+
+
+def _main(section: Section, backbone: str | None) -> str:
+    count: collections.Counter[str] = collections.Counter()
+    for cell in section.cells:
+        if backbone in (None, cell.place.backbone):
+            # one target cell outweighs any search
+            count[cell.place.backbone] += 1_000_000 if cell.place.role == "target" else 1
+    if not count:
+        return backbone or ""
+    return min(count, key=lambda name: (paper_backbone(name) != "T5-large", -count[name], name))

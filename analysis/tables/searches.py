@@ -1,0 +1,93 @@
+"""Searches: every point of a method's search, best first, and the trials that were stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpt.store.records import Stop
+
+from ..results.cells import Cell
+from ..results.names import method_label, partition_label
+from .lookup import Lookup, about
+from .table import Row, Table, number, quantity, text
+
+_NO_SETTING = "method"
+_RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
+
+
+def search_tables(look: Lookup) -> list[Table]:
+    """Return one ranking for each search, the points of one study; then what was stopped."""
+    rankings = [_ranking(look, n, cells) for n, cells in enumerate(searches(look), start=1)]
+    stops = look.section.stops
+    return [*rankings, stop_table(stops)] if stops else rankings
+
+
+def stop_table(stops: Sequence[Stop]) -> Table:
+    """Return the trials that were not carried on, and the numbers that decided."""
+    return Table(
+        name="stops",
+        title="Trials that were stopped",
+        columns=("trial", "rung", "by", "reason", "time"),
+        rows=tuple(
+            tuple(map(text, (stop.trial, stop.steps, stop.by, stop.reason, stop.created)))
+            for stop in stops
+        ),
+        notes=("A stopped trial has no later points; those that it has stand in its ranking.",),
+    )
+
+
+def searches(look: Lookup) -> list[list[Cell]]:
+    """Return the points of each (study, method), in the order of their places."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in look.section.select(role="validation"):
+        groups.setdefault((cell.study.key, cell.place.method), []).append(cell)
+    return list(groups.values())
+
+
+def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
+    place = cells[0].place
+    # the section's own title names the study where it is the only one
+    which = f", study {cells[0].study.id}" if len(look.section.studies) > 1 else ""
+    settings = searched_settings(cells)
+    ordered = sorted(cells, key=lambda cell: (_order(look, cell), cell.trajectory, cell.steps))
+    return Table(
+        name=f"search-{at}",
+        title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
+        f"validation tasks ({about(place.backbone, place.gym)}{which})",
+        columns=("rank", *settings, "steps", *_RANK_COLUMNS),
+        rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
+        notes=(f"{len(cells)} points; settings that all of them share are on their pages.",),
+    )
+
+
+def searched_settings(cells: Sequence[Cell]) -> list[str]:
+    """Return the names of the settings that differ between points, in the record's order."""
+    names = dict.fromkeys(name for cell in cells for name in cell.config)
+    return [
+        name
+        for name in names
+        if name != _NO_SETTING and len({repr(cell.config.get(name)) for cell in cells}) > 1
+    ]
+
+
+def _order(look: Lookup, cell: Cell) -> tuple[bool, float]:
+    """The best first; points that cannot be compared at the end."""
+    value = look.rank_value(cell)
+    return value is None, 0.0 if value is None else -value
+
+
+def _row(look: Lookup, rank: int, cell: Cell, settings: list[str]) -> Row:
+    summary = look.summary(cell)
+    median = None if summary is None else summary.gain.median_of_defined
+    return (
+        text(rank),
+        *(text(_setting(cell.config.get(name))) for name in settings),
+        text(cell.steps),
+        look.table_cell(cell),
+        number(median),
+        quantity(cell.cost["examples"]),
+    )
+
+
+def _setting(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

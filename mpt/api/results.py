@@ -1,0 +1,189 @@
+"""Results in Python: tables of points and runs, read from the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mpt.config import StudyConfig
+    from mpt.store.records import Point, StudyRecord
+    from mpt.trial.score import PointScore
+
+COLUMNS = ("arg", "low", "high", "score", "mean_test", "runs", "status", "note", "point")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestPoint:
+    """A setting that can be replayed."""
+
+    method: str
+    settings: dict[str, Any]
+    """Settings of the method that were searched, or all of them."""
+    steps: int
+    """Upstream steps."""
+    arg: float | None
+    """ARG in %."""
+    low: float | None
+    """Lower end of its 95 % interval."""
+    high: float | None
+    """Upper end."""
+    study: str
+    """Id of the study it was found in."""
+    point: str
+    """Key of the point."""
+    config: StudyConfig
+    """Settings of that study."""
+    upstream: Any
+    """`UpstreamSpec` with the one rung."""
+    results: Path
+    """Where it was found."""
+    store: str | None = None
+    """Database, if it is not in there."""
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
+        return f"{self.method}: {settings}, {self.steps} steps: {arg_text(self)}"
+
+
+def arg_text(point: BestPoint) -> str:
+    """Return ARG and interval in words."""
+    if point.arg is None:
+        return "ARG undefined"
+    ends = "" if point.low is None else f" [{point.low:+.2f}, {point.high:+.2f}]"
+    return f"ARG {point.arg:+.2f} %{ends}"
+
+
+class Results:
+    """Everything that a database of results holds.
+
+    Args:
+        results: results directory.
+        store: URL of the database, if it is not ``mpt.db`` in there.
+
+    Raises:
+        UsageError: there is none.
+    """
+
+    def __init__(self, results: str | Path, store: str | None = None) -> None:
+        self.results, self.store = Path(results).expanduser().absolute(), store
+        self._open().close()
+
+    def _open(self) -> Any:
+        from mpt.store.database import open_results
+
+        return open_results(self.results, self.store, read_only=True)
+
+    def studies(self) -> pd.DataFrame:
+        """Return one row a study: what is compared with what."""
+        import pandas as pd
+
+        with self._open() as database:
+            rows = [_study_row(study) for study in database.studies()]
+        return pd.DataFrame(rows)
+
+    def points(self, study: str | None = None) -> pd.DataFrame:
+        """Return one row a point, ranked within each study and method.
+
+        Args:
+            study: first digits of a study's key; None: all studies.
+        """
+        import pandas as pd
+
+        from mpt.store.records import BASELINE
+        from mpt.trial.store import TrialStore
+
+        rows = []
+        with self._open() as database:
+            for record in self._studies(database, study):
+                points = [p for p in database.points(record.key) if p.method != BASELINE]
+                scores = TrialStore(database).scores([point.key for point in points])
+                rows += [point_row(p, scores.get(p.key), record.id) for p in points]
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
+        order = ["study", "method", "score"]
+        return frame.sort_values(order, ascending=[True, True, False], ignore_index=True)
+
+    def runs(self, study: str | None = None) -> pd.DataFrame:
+        """Return one row a downstream run of a point: settings of the point beside its scores.
+
+        Args:
+            study: first digits of a study's key; None: all studies.
+        """
+        import pandas as pd
+
+        rows = []
+        with self._open() as database:
+            for record in self._studies(database, study):
+                points = {point.key: point for point in database.points(record.key)}
+                for row in database.score_rows(list(points)):
+                    point = points[row.point]
+                    own = {"study": record.id, "method": point.method, "steps": point.steps}
+                    rest = row._asdict()
+                    rest["tuning_steps"] = rest.pop("steps")
+                    rows.append({**own, **rest})
+        return pd.DataFrame(rows)
+
+    def _studies(self, database: Any, study: str | None) -> list[StudyRecord]:
+        found = [s for s in database.studies() if study is None or s.key.startswith(study)]
+        if not found:
+            known = ", ".join(s.id for s in database.studies()) or "none"
+            raise UsageError(f"study {study!r} is not in {self.results}; there are {known}")
+        return found
+
+    def _repr_html_(self) -> str:
+        return str(self.studies().to_html(index=False))
+
+
+def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, Any]:
+    """Return a point as a row of a table."""
+    gain = None if score is None else score.gain
+    settings = {
+        name: value
+        for name, value in point.settings.items()
+        if isinstance(value, (int, float, str)) and name != "method"
+    }
+    settings |= dict(point.settings.get("extra") or ())
+    return {
+        "study": study,
+        "method": point.method,
+        **settings,
+        "steps": point.steps,
+        "arg": None if gain is None else gain.arg_of_defined,
+        "low": None if gain is None else gain.low,
+        "high": None if gain is None else gain.high,
+        "score": None if score is None else score.score,
+        "mean_test": None if score is None else score.mean_test,
+        "runs": len(point.runs),
+        "status": point.status,
+        "note": point.note if score is None else score.note,
+        "point": point.key,
+    }
+
+
+def _study_row(study: StudyRecord) -> dict[str, Any]:
+    return {
+        "study": study.id,
+        "role": study.role,
+        "partition": study.partition,
+        "backbone": study.backbone,
+        "gym": study.gym,
+        "sources": study.source_set,
+        "data_seeds": list(study.data_seeds),
+        "train_seed": study.train_seed,
+        "precision": study.precision,
+        "smoke": study.smoke,
+        "partial": study.partial,
+        "code": study.code,
+    }
+
+
+def load_results(results: str | Path, store: str | None = None) -> Results:
+    """Open the results of searches and replays; see `Results`."""
+    return Results(results, store)

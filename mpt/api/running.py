@@ -1,0 +1,409 @@
+"""Searching and replaying from Python: in a script, in a notebook, on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.api.results import BestPoint, Results
+from mpt.errors import MptError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from mpt.api.study import Study
+    from mpt.search.job import Execution, SearchJob
+    from mpt.study.spaces import Space
+    from mpt.study.specs import UpstreamSpec
+    from mpt.study.study import StudyPlan
+
+DEFAULT_SAMPLES = 16
+
+
+class SearchResult(Results):
+    """What a search has found so far.
+
+    Args:
+        job: what was searched.
+        exit_code: 0 done, 4 some trials failed, 75 interrupted.
+        study: settings of the study.
+    """
+
+    def __init__(self, job: SearchJob, exit_code: int, study: Study) -> None:
+        super().__init__(job.results, job.store)
+        self._job, self.exit_code, self._study = job, exit_code, study
+
+    @contextlib.contextmanager
+    def _board(self) -> Iterator[Any]:
+        from mpt.search.run import peek
+
+        with _callers_process(), peek(self._job) as look:
+            yield look
+
+    def points(self, study: str | None = None) -> pd.DataFrame:
+        """Return one row a point of this search, best first.
+
+        Args:
+            study: give another study of the same database instead (see `Results.points`).
+        """
+        if study is not None:
+            return super().points(study)
+        import pandas as pd
+
+        from mpt.api.results import point_row
+        from mpt.search.leaderboard import ranked
+
+        with self._board() as look:
+            order = ranked(look.entries)
+            study_id = next(iter(look.board.studies.values())).id
+            rows = [point_row(e.record, e.score, study_id) for e in order if e.record is not None]
+        frame = pd.DataFrame(rows)
+        if not frame.empty:
+            frame.insert(0, "rank", range(1, len(frame) + 1))
+        return frame
+
+    @property
+    def best(self) -> BestPoint:
+        """The best point.
+
+        Raises:
+            UsageError: no point has an ARG.
+        """
+        from mpt.search.leaderboard import ranked
+        from mpt.trial.score import BAD_SCORE
+
+        with self._board() as look:
+            order = ranked(look.entries)
+            if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
+                raise UsageError(f"no point in {self.results} has an ARG: there is no best one")
+            first, record = order[0], next(iter(look.board.studies.values()))
+            key = look.board.point_key(first)
+        gain = None if first.score is None else first.score.gain
+        upstream = dataclasses.replace(first.trial.upstream, rungs=(first.steps,))
+        return BestPoint(
+            method=first.trial.method,
+            settings=_searched(self._job, first.trial.upstream),
+            steps=first.steps,
+            arg=None if gain is None else gain.arg_of_defined,
+            low=None if gain is None else gain.low,
+            high=None if gain is None else gain.high,
+            study=record.id,
+            point=key,
+            config=self._study.config,
+            upstream=upstream,
+            results=self.results,
+            store=self.store,
+        )
+
+    def _repr_html_(self) -> str:
+        frame = self.points()
+        head = f"<p>{self._job.title}</p>"
+        if frame.empty:
+            return f"{head}<p>no point so far</p>"
+        shown = frame.drop(columns=["study", "point"]).head(20)
+        return head + str(shown.to_html(index=False, float_format=lambda x: f"{x:.3g}"))
+
+    def __repr__(self) -> str:
+        try:
+            return f"SearchResult(best: {self.best})"
+        except UsageError:
+            return f"SearchResult(no point with an ARG in {self.results})"
+
+
+class ReplayResult(Results):
+    """The cells of a replay.
+
+    Args:
+        job: what was replayed.
+        exit_code: 0 done, 4 some trials failed, 75 interrupted.
+    """
+
+    def __init__(self, job: SearchJob, exit_code: int) -> None:
+        super().__init__(job.results, job.store)
+        self._job, self.exit_code = job, exit_code
+
+    def table(self) -> pd.DataFrame:
+        """Return one row a cell: method, partition, ARG and interval."""
+        import pandas as pd
+
+        from mpt.search.run import peek
+
+        rows = []
+        with _callers_process(), peek(self._job) as look:
+            for entry in look.entries:
+                gain = None if entry.score is None else entry.score.gain
+                rows.append(
+                    {
+                        "method": entry.trial.method,
+                        "partition": entry.trial.plan.config.partition,
+                        "steps": entry.steps,
+                        "arg": None if gain is None else gain.arg_of_defined,
+                        "low": None if gain is None else gain.low,
+                        "high": None if gain is None else gain.high,
+                        "tasks": None if gain is None else f"{gain.defined} of {gain.of}",
+                        "mean_test": None if entry.score is None else entry.score.mean_test,
+                        "study": look.board.studies[entry.trial.plan].id,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return str(self.table().to_html(index=False, float_format=lambda x: f"{x:.3g}"))
+
+
+def search(
+    study: Study,
+    space: Space,
+    *,
+    results: str | Path,
+    searcher: Any = "grid",
+    num_samples: int | None = None,
+    scheduler: Any = "none",
+    racing: bool = False,
+    store: str | None = None,
+    storage: str | None = None,
+    keep_prompts: bool = False,
+    fresh: bool = False,
+    quiet: bool = False,
+    **where: Any,
+) -> SearchResult:
+    """Search a space; a search that was made before goes on where it was.
+
+    Args:
+        study: what all points share.
+        space: what is searched.
+        results: results directory.
+        searcher: "grid", "random", "optuna", or any `ray.tune.search.Searcher`.
+        num_samples: trials of other searchers than "grid" (default: 16).
+        scheduler: "none", "asha", or any `ray.tune.schedulers.TrialScheduler`.
+        racing: stop trials that cannot reach the leader any more.
+        store: URL of the database; None: ``mpt.db`` in `results`.
+        storage: where checkpoints and prompts go, a directory or a URI; None: `results`.
+        keep_prompts: keep every tuned prompt.
+        fresh: move the results so far aside and start anew.
+        quiet: print nothing.
+        **where: fields of `mpt.search.job.Execution`: `address`, `workers`, `gpus_per_trial`,
+            `dashboard`, ….
+
+    Raises:
+        UsageError: an argument is wrong, or Ray cannot run a trial.
+        DataError: few-shot files, backbone or database are broken.
+        MptError: no trial succeeded.
+    """
+    from mpt.search.job import SearchJob, Suggestions
+    from mpt.study.epochs import on_study
+    from mpt.study.specs import TrialSpec, trials_of
+
+    plan = study.plan()
+    space = on_study(space, plan)
+    seed = plan.config.train_seed
+    suggestions: Suggestions | None = None
+    trials: tuple[TrialSpec, ...]
+    if searcher == "grid":
+        if num_samples is not None:
+            raise UsageError("num_samples is for other searchers; a grid has all its points")
+        trials = trials_of(plan, space.grid())
+    elif searcher == "random":
+        trials = trials_of(plan, space.sample(_count(space, num_samples), seed))
+    elif isinstance(searcher, str) and searcher != "optuna":
+        raise UsageError(
+            f"searcher is {searcher!r}, but must be grid, random, optuna or an object"
+        )
+    else:
+        suggestions = Suggestions(
+            space=space,
+            plan=plan,
+            count=_count(space, num_samples),
+            seed=seed,
+            searcher=searcher,
+        )
+        trials = (suggestions.first,)
+    job = SearchJob(
+        trials=trials,
+        suggestions=suggestions,
+        scheduler=scheduler,
+        racing=racing,
+        keep_prompts=keep_prompts,
+        title=f'space "{space.name}", {space.title}',
+        **_places(results, store, storage),
+    )
+    code = _run(job, _execution(where), fresh=fresh, quiet=quiet, cells=False)
+    return SearchResult(job, code, study)
+
+
+def replay(
+    best: BestPoint | Sequence[BestPoint],
+    *,
+    partitions: str | Sequence[str] = "all",
+    fine_tuning: bool = False,
+    results: str | Path | None = None,
+    store: str | None = None,
+    storage: str | None = None,
+    quiet: bool = False,
+    allow_missing: bool = False,
+    smoke: bool = False,
+    **where: Any,
+) -> ReplayResult:
+    """Score settings on the target tasks of partitions, beside plain prompt tuning.
+
+    Args:
+        best: one or more points of searches in one study.
+        partitions: "all" of the gym's, or some.
+        fine_tuning: score fine-tuning of all weights too, with the study's steps.
+        results: results directory; None: the search's own.
+        store: URL of the database; None: the search's own, or ``mpt.db`` in `results`.
+        storage: where checkpoints and prompts go; None: `results`.
+        quiet: print nothing.
+        allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
+        smoke: two target tasks a partition only; the numbers mean nothing.
+        **where: fields of `mpt.search.job.Execution`.
+
+    Raises:
+        UsageError: a partition is unknown, or the points are of several studies.
+        DataError: few-shot files are missing; all are listed.
+    """
+    from mpt.gym.catalogue import load_catalogue
+    from mpt.search.job import SearchJob
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import gym_folder, plan_study
+
+    points = [best] if isinstance(best, BestPoint) else list(best)
+    studies = sorted({point.study for point in points})
+    if len(studies) != 1:
+        raise UsageError(
+            f"best holds points of {len(studies)} studies ({', '.join(studies)}), but must hold "
+            "those of one: their scores cannot be compared"
+        )
+    config = points[0].config
+    catalogue = load_catalogue(gym_folder(config.gym))
+    names = catalogue.partition_names if partitions == "all" else _listed(partitions)
+    trials: list[TrialSpec] = []
+    for name in names:
+        plan = plan_study(
+            dataclasses.replace(config, partition=name),
+            role="target",
+            allow_missing=allow_missing,
+            smoke_scored=2 if smoke else None,
+        )
+        trials += [
+            TrialSpec(plan=plan, upstream=spec) for spec in _specs(points, plan, fine_tuning)
+        ]
+    own = points[0].results if results is None else results
+    job = SearchJob(
+        trials=tuple(trials),
+        title="replay: the best points of a search",
+        **_places(own, store or points[0].store, storage),
+    )
+    code = _run(job, _execution(where), fresh=False, quiet=quiet, cells=True)
+    return ReplayResult(job, code)
+
+
+def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> list[UpstreamSpec]:
+    from mpt.replay.settings import load_replay_settings
+    from mpt.study.specs import FINE_TUNING
+
+    specs = [point.upstream for point in points]
+    if fine_tuning:
+        specs.append(load_replay_settings(plan.config.downstream).embedded[FINE_TUNING])
+    return specs
+
+
+def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:
+    return (partitions,) if isinstance(partitions, str) else tuple(partitions)
+
+
+def _count(space: Space, asked: int | None) -> int:
+    if asked is None:
+        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
+    space.check_count(asked)
+    return asked
+
+
+def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
+    """Return the settings that differ within a job, or the rates where it has one trial."""
+    configs = [trial.upstream.config for trial in job.trials]
+    if job.suggestions is not None:
+        return dict(job.suggestions.space.settings(upstream))
+    fields = dataclasses.fields(upstream.config)
+    differ = [f.name for f in fields if len({getattr(c, f.name) for c in configs}) > 1]
+    found = {name: getattr(upstream.config, name) for name in differ if name != "extra"}
+    own = dict(getattr(upstream.config, "extra", ()))
+    return {**found, **own} or {"outer_lr": getattr(upstream.config, "outer_lr", float("nan"))}
+
+
+def _places(results: str | Path, store: str | None, storage: str | None) -> dict[str, Any]:
+    return {
+        "results": Path(results).expanduser().absolute(),
+        "store": store,
+        "storage": storage
+        if storage is None or "://" in storage
+        else str(Path(storage).expanduser().absolute()),
+    }
+
+
+def _execution(where: dict[str, Any]) -> Execution:
+    from mpt.search.job import Execution
+    from mpt.upstream.registry import registered
+
+    for name in where:
+        if name not in Execution.__dataclass_fields__:
+            known = ", ".join(Execution.__dataclass_fields__)
+            raise UsageError(f"argument {name!r} is unknown; of where it runs there are {known}")
+    own = {
+        "resume": "the same call",
+        "next_step": "result.best, result.points()",
+        "signals": False,
+        "methods": registered(),
+    }
+    return Execution(**{**own, **where})
+
+
+def _run(job: SearchJob, execution: Execution, *, fresh: bool, quiet: bool, cells: bool) -> int:
+    from rich.console import Console
+
+    from mpt.search.display.display import Display
+    from mpt.search.display.setting_display import CellDisplay
+    from mpt.search.run import FAILED, peek, run_search
+
+    console = Console(file=io.StringIO(), width=10_000) if quiet else None
+    show = (CellDisplay if cells else Display)(job, console=console)
+    with _callers_process():
+        code = run_search(job, execution, fresh=fresh, display=show)
+        if code == FAILED:
+            with peek(job) as look:
+                if not any(entry.record for entry in look.entries):
+                    raise MptError(_failed(console))
+    return code
+
+
+def _failed(console: Console | None) -> str:
+    """Return why no trial succeeded, as far as it was printed."""
+    printed = console.file.getvalue() if console is not None else ""  # type: ignore[attr-defined]
+    reasons = [line for line in printed.splitlines() if line.startswith("failed: ")]
+    why = "; ".join(reasons) or "the lines above that begin with failed say why"
+    return f"no trial succeeded: {why}; mend it, and the same call goes on"
+
+
+@contextlib.contextmanager
+def _callers_process() -> Iterator[None]:
+    """Leave the caller's signal handlers and number of threads as they are."""
+    import torch
+
+    threads = torch.get_num_threads()
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if main else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)

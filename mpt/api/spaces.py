@@ -1,0 +1,106 @@
+"""Search spaces in Python: lists of values, ranges, and fixed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpt.study.spaces import Space
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range to draw from; both ends belong to it."""
+
+    low: float
+    high: float
+    scale: str = "linear"
+
+
+def uniform(low: float, high: float) -> Range:
+    """Return a range whose values are equally likely."""
+    return _range(low, high, "linear")
+
+
+def loguniform(low: float, high: float) -> Range:
+    """Return a range whose orders of magnitude are equally likely; `low` > 0."""
+    return _range(low, high, "log")
+
+
+def _range(low: float, high: float, scale: str) -> Range:
+    if not low < high or (scale == "log" and low <= 0):
+        rule = "0 < low < high" if scale == "log" else "low < high"
+        raise UsageError(f"a range from {low!r} to {high!r} must have {rule}")
+    return Range(low, high, scale)
+
+
+def make_space(
+    method: str,
+    *,
+    steps: int | Sequence[int],
+    title: str = "",
+    first: dict[str, float] | None = None,
+    **settings: float | Sequence[float] | Range,
+) -> Space:
+    """Return the search space of a method.
+
+    Args:
+        method: name of a built-in or registered method.
+        steps: upstream steps at which a trial is scored (rungs of one run).
+        title: for headers and tables.
+        first: settings that are tried first.
+        **settings: a number (fixed), a list of values, or a range. What is not named has its
+            default.
+
+    Raises:
+        UsageError: method or setting is unknown, or a value is not allowed.
+    """
+    from mpt.api.methods import load_entry_points
+    from mpt.config import UpstreamConfig, known_methods
+    from mpt.study.domains import Domain
+    from mpt.study.spaces import Space, check_space
+    from mpt.upstream.registry import UPSTREAM_METHODS
+
+    if method not in known_methods():
+        load_entry_points()
+    if method not in UPSTREAM_METHODS:
+        raise UsageError(
+            f"method is {method!r}, but must be one of {', '.join(known_methods())}; define it "
+            "with @mpt.upstream_method, or import what does"
+        )
+    own = [name for name, _ in UPSTREAM_METHODS[method].settings]
+    fields = [name for name in UpstreamConfig.__dataclass_fields__ if name not in _HIDDEN]
+    for name in settings:
+        if name not in (*fields, *own):
+            raise UsageError(
+                f"setting {name!r} of {method} is unknown; known are {', '.join((*fields, *own))}"
+            )
+    domains: list[Domain] = []
+    fixed: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Range):
+            domains.append(Domain(name=name, low=value.low, high=value.high, scale=value.scale))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            domains.append(Domain(name=name, values=tuple(value)))
+        else:
+            fixed[name] = value
+    rungs = (steps,) if isinstance(steps, int) else tuple(steps)
+    space = Space(
+        name="own",
+        method=method,
+        title=title or f"{method}, a space of one's own",
+        source="",
+        domains=tuple(domains),
+        rungs=rungs,
+        fixed=fixed,
+        first=dict(first or {}),
+    )
+    check_space(space)
+    return space
+
+
+_HIDDEN = ("method", "extra")

@@ -1,0 +1,105 @@
+"""A study in Python: what is learned from, what is scored, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import UsageError
+from mpt.study.options import StudyOptions
+
+if TYPE_CHECKING:
+    from mpt.config import StudyConfig
+    from mpt.study.study import StudyPlan
+
+
+class Study:
+    """What all points of a search share: nothing is compared across studies.
+
+    Args:
+        backbone: "embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint.
+        gym: "embedded", or a directory of few-shot files.
+        partition: whose source tasks are learned from.
+        role: "validation" (a search is scored on validation tasks) or "target".
+        scored: these tasks are scored instead.
+        source: these tasks are learned from instead.
+        allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
+        smoke: a tiny size that shows that the path works; its numbers mean nothing.
+        **options: what replaces the preset of the backbone: `prompt_length`, `tuning_steps`,
+            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`, … (the fields of
+            `mpt.study.options.StudyOptions`).
+
+    Raises:
+        UsageError: an option is unknown or not allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "embedded",
+        gym: str = "embedded",
+        partition: str = "random_to_random",
+        role: str = "validation",
+        scored: Sequence[str] | None = None,
+        source: Sequence[str] | None = None,
+        allow_missing: bool = False,
+        smoke: bool = False,
+        **options: Any,
+    ) -> None:
+        from mpt.study.presets import load_study
+
+        known = StudyOptions.__dataclass_fields__
+        for name in options:
+            if name not in known:
+                raise UsageError(f"option {name!r} is unknown; known are {', '.join(known)}")
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        preset = dataclasses.replace(
+            load_study(backbone, smoke=smoke), gym=str(gym), partition=partition
+        )
+        self.config: StudyConfig = StudyOptions(**options).apply(preset)
+        """All settings."""
+        self.smoke = smoke
+        self._role, self._scored, self._source = role, scored, source
+        self._allow_missing = allow_missing
+
+    def plan(self, **changes: Any) -> StudyPlan:
+        """Return the study with the names of its tasks; their files are looked for.
+
+        Args:
+            **changes: arguments of `mpt.study.study.plan_study` in place of the study's own.
+
+        Raises:
+            UsageError: the partition is unknown, or the gym absent.
+            DataError: tasks are missing; all of them are listed.
+        """
+        from mpt.study.presets import load_smoke_size
+        from mpt.study.study import plan_study
+
+        arguments: dict[str, Any] = {
+            "role": self._role,
+            "scored": self._scored,
+            "source": self._source,
+            "allow_missing": self._allow_missing,
+            "smoke_sources": load_smoke_size().source_tasks if self.smoke else None,
+        }
+        if self._source is not None:
+            arguments["source_set"] = "own"
+        return plan_study(**{"config": self.config, **arguments, **changes})
+
+    def on(self, partition: str) -> Study:
+        """Return the same study on another partition, scored on its target tasks."""
+        other = Study.__new__(Study)
+        other.__dict__.update(self.__dict__)
+        other.config = dataclasses.replace(self.config, partition=partition)
+        other._role, other._scored, other._source = "target", None, None
+        return other
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"Study(backbone={config.backbone!r}, gym={config.gym!r}, "
+            f"partition={config.partition!r}, prompt_length={config.prompt.length}, "
+            f"tuning_steps={config.downstream.steps}, data_seeds={list(config.data_seeds)}, "
+            f"train_seed={config.train_seed}, precision={config.precision!r})"
+        )

@@ -1,0 +1,101 @@
+"""The command line of Tables 7 and 8: ``python tune_jobs/similarity.py [flags]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mpt.cli.flags import (
+    Parser,
+    add_common,
+    carry_out,
+    execution_of,
+    exit_code,
+    names,
+)
+from mpt.cli.replay import add_settings, next_step, request_of
+from mpt.errors import UsageError
+from mpt.replay.similarity.pairs import pair_lines
+
+if TYPE_CHECKING:
+    from mpt.replay.request import Request
+    from mpt.replay.similarity.pairs import Pairs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare pairs and run the pilot from command-line flags; return the exit code."""
+    return exit_code(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = parser_of()
+    flags = parser.parse_args(argv)
+    _check(flags)
+    request = request_of(
+        flags,
+        backbones=() if flags.backbone is None else (flags.backbone,),
+        partitions=() if flags.partition is None else (flags.partition,),
+    )
+    execution = execution_of(parser, flags, next_step(parser, flags))
+    pairs, about = ({}, "") if flags.only == "pilot" else _measured(request, flags)
+    if flags.only == "pairs":
+        if not flags.dry_run:
+            _keep(request, pairs, about)
+        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(pair_lines(pairs)))
+        return 0
+    from mpt.replay.similarity.pilot import plan_pilot
+    from mpt.replay.similarity.ranking import save_rankings
+    from mpt.search.run import set_results_aside
+
+    pilot = plan_pilot(request, flags.targets, device=flags.device, reuse=not flags.fresh)
+    notes = (*pair_lines(pairs), *pilot.notes)
+    if flags.fresh and not flags.dry_run:  # before the new documents are written
+        aside: list[str] = []
+        set_results_aside(pilot.job, aside.append)
+        notes, flags.fresh = (*aside, *notes), False
+    if not flags.dry_run:
+        if pairs:
+            _keep(request, pairs, about)
+        save_rankings(request.results, request.store, pilot.rankings)
+    return carry_out(pilot.job, execution, flags, notes=notes, table="cells")
+
+
+def parser_of() -> Parser:
+    """Return the parser of this command."""
+    parser = Parser(
+        "Compare tasks by the subspaces of their inputs: similarity of pairs (Table 7), and MAML "
+        "on the source tasks of highest, random and lowest similarity to a target (Table 8). The "
+        "same command again resumes; search_spaces/similarity.toml says what is compared."
+    )
+    add = parser.add_argument_group("similarity").add_argument
+    add("--backbone", help='"embedded", a Hub id or a local checkpoint (default: the recipe\'s)')
+    add("--partition", help="whose source tasks are chosen from (default: similarity.toml's)")
+    add("--targets", type=names, default=(), help="comma-separated (default: similarity.toml's)")
+    add("--only", choices=("pairs", "pilot"), help="Table 7 or Table 8 alone")
+    add("--prompts", action="store_true", help="Table 7 of prompts that --keep-prompts kept, too")
+    add("--device", default="cpu", help="where the backbone reads the tasks that are compared")
+    add_settings(parser)
+    add_common(parser, "results/search")
+    return parser
+
+
+def _check(flags: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect."""
+    if flags.only == "pilot" and flags.prompts:
+        raise UsageError("--prompts is of Table 7; leave out --only pilot")
+    if flags.only == "pairs" and (flags.targets or flags.partition):
+        raise UsageError("--targets and --partition are of Table 8; leave out --only pairs")
+
+
+def _measured(request: Request, flags: argparse.Namespace) -> tuple[Pairs, str]:
+    from mpt.replay.similarity.compare import measure_pairs  # torch takes seconds to import
+
+    return measure_pairs(request, prompts=flags.prompts, device=flags.device)
+
+
+def _keep(request: Request, pairs: Pairs, about: str) -> None:
+    from mpt.replay.similarity.compare import keep_pairs
+
+    keep_pairs(request, pairs, about)

@@ -1,0 +1,1 @@
+"""Sources chosen by similarity: the measure, pairs of tasks, the pilot."""

@@ -1,0 +1,183 @@
+"""Computes the similarities of Table 7: of pairs of tasks, and of prompts tuned on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mpt.config import StudyConfig
+from mpt.errors import DataError, UsageError
+from mpt.metrics.relative_gain import Candidate, select_by_dev
+from mpt.prompts import prompt_from_bytes
+from mpt.replay.request import Request
+from mpt.replay.similarity.measure import Subspace, compare_pairs, subspace, task_subspaces
+from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, Pairs, save_pairs
+from mpt.replay.similarity.settings import Names, SimilaritySettings, load_similarity_settings
+from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import FILE, open_results
+from mpt.store.records import ScoreRow, point_key
+from mpt.study.record import study_record
+from mpt.study.study import Study, StudyPlan, backbone_of
+
+if TYPE_CHECKING:
+    from mpt.backbones import Backbone
+    from mpt.gym.fewshot import FewShotTask
+    from mpt.store.database import Database
+
+
+def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu") -> Pairs:
+    """Measure the pairs of ``similarity.toml`` and store them.
+
+    Args:
+        request: results, gym, at most one backbone; methods and settings are not used.
+        prompts: compare tuned prompts too (A.7), see `measure_pairs`.
+        device: where the backbone reads the tasks.
+
+    Raises:
+        UsageError: a task is not one of the gym's, or every pair of a kind lacks a task.
+        DataError: few-shot files are missing (all are listed), or no prompt was kept.
+    """
+    pairs, about = measure_pairs(request, prompts=prompts, device=device)
+    keep_pairs(request, pairs, about)
+    return pairs
+
+
+def keep_pairs(request: Request, pairs: Pairs, about: str) -> None:
+    """Store what `measure_pairs` returned."""
+    study = study_of_one(request)
+    save_pairs(
+        request.results,
+        request.store,
+        pairs,
+        backbone=study.backbone,
+        gym=study.gym,
+        smoke=request.smoke,
+        about=about,
+    )
+
+
+def measure_pairs(
+    request: Request, *, prompts: bool = False, device: str = "cpu"
+) -> tuple[Pairs, str]:
+    """Return the similarities of `compute_pairs`, and what they are of; nothing is written.
+
+    Inputs are compared as in A.6. With `prompts`, plain prompt tuning's prompts are compared too
+    (A.7), at the first data seed and its best learning rate, as far as a search or replay of the
+    same protocol kept them (``--keep-prompts``).
+    """
+    settings = load_similarity_settings(request.gym, smoke=request.smoke)
+    study = study_of_one(request)
+    both = (settings.similar, settings.dissimilar)
+    names = tuple(dict.fromkeys(name for pairs in both for pair in pairs for name in pair))
+    try:
+        samples, missing = read_samples(study, names)
+    except UsageError as error:
+        raise UsageError(
+            f"{settings.path}: the pairs of Table 7 are none of gym {request.gym}'s: {error}; "
+            "leave them out: --only pilot"
+        ) from None
+    refuse_missing(request, missing, "the pairs of Table 7")
+    backbone = backbone_of(study, device)
+    found = task_subspaces(backbone, samples.values(), settings.measure, study.text, settings.seed)
+    pairs = dict(zip(KINDS, _compared(settings, found, "few-shot files"), strict=True))
+    if prompts:
+        kept = prompt_subspaces(request, study, backbone, samples, settings.measure.threshold)
+        what = f"kept prompt of this study in {request.results}; replay with --keep-prompts"
+        pairs |= zip(PROMPT_KINDS, _compared(settings, kept, what), strict=True)
+    about = _about(study, settings, smoke=request.smoke)
+    if missing:
+        about += f"; partial: pairs with {', '.join(missing)} are left out"
+    return pairs, about
+
+
+def _compared(
+    settings: SimilaritySettings, found: dict[str, Subspace], what: str
+) -> tuple[tuple[tuple[str, str, float], ...], tuple[tuple[str, str, float], ...]]:
+    """Return the pairs both of whose tasks have a subspace, with their similarity."""
+
+    def whole(pairs: Names) -> Names:
+        return tuple(pair for pair in pairs if all(name in found for name in pair))
+
+    similar, dissimilar = whole(settings.similar), whole(settings.dissimilar)
+    if not similar or not dissimilar:
+        raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
+    compared = compare_pairs(similar, dissimilar, found)
+    return compared.similar, compared.dissimilar
+
+
+def prompt_subspaces(
+    request: Request,
+    study: StudyConfig,
+    backbone: Backbone,
+    samples: Mapping[str, FewShotTask],
+    threshold: float,
+) -> dict[str, Subspace]:
+    """Return the subspaces of the kept prompts that plain prompt tuning has learned.
+
+    Args:
+        request: says where results and prompts are.
+        study: prompts of its protocol count; nothing is mixed.
+        backbone: that they were tuned for.
+        samples: task → its few-shot sample at one data seed.
+        threshold: share of the energy, see `subspace`.
+
+    Returns:
+        Task → subspace, of the tasks whose prompt was kept.
+    """
+    if request.store is None and not (request.results / FILE).exists():
+        return {}
+    artifacts = Artifacts(request.storage or str(request.results))
+    found: dict[str, Subspace] = {}
+    with open_results(request.results, request.store, read_only=True) as database:
+        for name, run in _taken_runs(database, study, backbone, samples, smoke=request.smoke):
+            kept = None if name in found else database.artifact("prompt", run)
+            if kept is not None:
+                data = artifacts.read(kept.uri, kept.digest)
+                found[name] = subspace(prompt_from_bytes(data, kept.uri)[0], threshold)
+    return found
+
+
+def _taken_runs(
+    database: Database,
+    study: StudyConfig,
+    backbone: Backbone,
+    samples: Mapping[str, FewShotTask],
+    *,
+    smoke: bool,
+) -> Iterator[tuple[str, str]]:
+    """Yield task and key of the runs that the recipe takes, of studies like this one."""
+    plan = StudyPlan(config=study, source=(), scored=(), partial=None, smoke=smoke)
+    like = study_record(Study(plan=plan, backbone=backbone, items=(), scored={}))
+    wanted = {(name, sample.seed, sample.digest) for name, sample in samples.items()}
+    for record in database.studies():
+        same = (record.protocol, record.backbone_digest) == (like.protocol, like.backbone_digest)
+        tasks = {(task, seed) for task, seed, _ in wanted & set(record.scored)}
+        if not same or not tasks:
+            continue
+        rows: dict[str, dict[float, ScoreRow]] = {}
+        for row in database.score_rows([point_key(record.key, "", 0)]):
+            if (row.task, row.data_seed) in tasks:
+                rows.setdefault(row.task, {})[row.lr] = row
+        for task, by_lr in rows.items():
+            taken = [_candidate(row) for row in by_lr.values()]
+            best = select_by_dev(sorted(taken, key=lambda one: record.lrs.index(one.lr)))
+            if best is not None:
+                yield task, by_lr[best.lr].run
+
+
+def _candidate(row: ScoreRow) -> Candidate:
+    dev, test = (math.nan if value is None else value for value in (row.dev, row.test))
+    return Candidate(lr=row.lr, dev=dev, test=test)
+
+
+def _about(study: StudyConfig, settings: SimilaritySettings, *, smoke: bool) -> str:
+    """Return backbone, gym and measure as one line for readers."""
+    measure = settings.measure
+    size = ", at smoke size" if smoke else ""
+    return (
+        f"backbone {study.backbone}, gym {study.gym}: layer {measure.layer}, energy "
+        f"{measure.threshold:g}, {measure.samples} inputs of data seed {study.data_seeds[0]}, "
+        f"{measure.states}{' with task names' if measure.named else ''}{size}"
+    )

@@ -1,0 +1,157 @@
+"""Which tasks are compared, and how, as data: ``search_spaces/similarity.toml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpt.errors import DataError, UsageError
+from mpt.replay.similarity.measure import SimilarityConfig
+from mpt.study.spaces import SPACES
+from mpt.study.toml_file import only_keys, read_toml, table_of
+
+FILE = "similarity.toml"
+GYMS = ("published", "embedded")
+_MEASURE = tuple(field.name for field in dataclasses.fields(SimilarityConfig))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PilotSize:
+    """What Table 8 compares on a gym."""
+
+    partition: str
+    """Whose source tasks are the candidates."""
+    targets: tuple[str, ...]
+    """Tasks that are scored."""
+    candidates: int
+    """Source tasks to choose from; a partition with more is cut down by a draw."""
+    count: int
+    """Source tasks that are chosen: highest, random and lowest."""
+
+    def __post_init__(self) -> None:
+        if self.candidates < 2 * self.count:
+            raise UsageError(
+                f"candidates is {self.candidates}, but must be ≥ {2 * self.count}: the highest "
+                f"and the lowest {self.count} must not overlap"
+            )
+
+
+Names = tuple[tuple[str, str], ...]
+"""Pairs of tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilaritySettings:
+    """The file, as far as a gym and a size are concerned."""
+
+    measure: SimilarityConfig
+    """What a similarity is computed from."""
+    seed: int
+    """Root of all draws."""
+    pilot: PilotSize
+    """Table 8."""
+    similar: Names
+    """Pairs of Table 7 that a reader calls similar."""
+    dissimilar: Names
+    """Those that a reader calls dissimilar."""
+    path: Path
+    """The file, for errors."""
+
+
+def load_similarity_settings(
+    gym: str, *, smoke: bool = False, folder: Path = SPACES
+) -> SimilaritySettings:
+    """Read what is compared on a gym.
+
+    Args:
+        gym: "embedded" or a folder; any folder has the tasks of the published gym.
+        smoke: lay the smoke size over it.
+        folder: where ``similarity.toml`` lies.
+
+    Raises:
+        DataError: the file is not TOML, lacks a table, or holds an unknown key.
+        UsageError: there is no such file, or a value in it is not allowed.
+    """
+    path = folder / FILE
+    tables = read_toml(path)
+    only_keys(tables, ("measure", *GYMS, "smoke"), path, "")
+    measure = dict(_table(tables, path, "measure", (*_MEASURE, "seed")))
+    small = _table(tables, path, "smoke", ("targets", "candidates", "count", "samples"))
+    seed = _whole(measure.pop("seed", None), path, "measure", "seed", 0)
+    for key in small:
+        _whole(small[key], path, "smoke", key, 1)
+    name = "embedded" if gym == "embedded" else "published"
+    rows = table_of(tables.get(name), path, name)
+    only_keys(rows, ("pilot", "pairs"), path, name)
+    pairs = _table(rows, path, f"{name}.pairs", ("similar", "dissimilar"))
+    try:
+        pilot = _pilot(rows, path, f"{name}.pilot")
+        if smoke:
+            measure["samples"] = small["samples"]
+            pilot = dataclasses.replace(
+                pilot,
+                targets=pilot.targets[: small["targets"]],
+                candidates=small["candidates"],
+                count=small["count"],
+            )
+        config = SimilarityConfig(**measure)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return SimilaritySettings(
+        measure=config,
+        seed=seed,
+        pilot=pilot,
+        similar=_pairs(pairs["similar"], path, f"{name}.pairs", "similar"),
+        dissimilar=_pairs(pairs["dissimilar"], path, f"{name}.pairs", "dissimilar"),
+        path=path,
+    )
+
+
+def _table(
+    tables: Mapping[str, Any], path: Path, where: str, keys: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """Return a table that has all of these keys and no others, without its source."""
+    row = table_of(tables.get(where.rpartition(".")[2]), path, where)
+    only_keys(row, ("source", *keys), path, where)
+    for key in keys:
+        if key not in row:
+            raise DataError(f"{path}: [{where}] lacks {key}; give it")
+    return {key: row[key] for key in keys}
+
+
+def _pilot(rows: Mapping[str, Any], path: Path, where: str) -> PilotSize:
+    keys = tuple(field.name for field in dataclasses.fields(PilotSize))
+    row = dict(_table(rows, path, where, keys))
+    for key in ("candidates", "count"):
+        _whole(row[key], path, where, key, 1)
+    if not isinstance(row["partition"], str):
+        raise DataError(f"{path}: [{where}] partition is {row['partition']!r}, but must be a name")
+    row["targets"] = _names(row["targets"], path, where, "targets")
+    return PilotSize(**row)
+
+
+def _pairs(value: Any, path: Path, where: str, key: str) -> Names:
+    found = [_names(pair, path, where, key) for pair in value] if isinstance(value, list) else []
+    if not found or any(len(pair) != 2 for pair in found):
+        raise DataError(f"{path}: [{where}] {key} is {value!r}, but must be pairs of task names")
+    return tuple((pair[0], pair[1]) for pair in found)
+
+
+def _names(value: Any, path: Path, where: str, key: str) -> tuple[str, ...]:
+    words = value if isinstance(value, list) else []
+    if not words or not all(isinstance(n, str) for n in words) or len(set(words)) < len(words):
+        raise DataError(
+            f"{path}: [{where}] {key} has {value!r}, but must have different task names there"
+        )
+    return tuple(words)
+
+
+def _whole(value: Any, path: Path, where: str, key: str, low: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise DataError(
+            f"{path}: [{where}] {key} is {value!r}, but must be a whole number ≥ {low}"
+        )
+    return value

@@ -1,0 +1,163 @@
+"""Where the settings of a replay come from: a search, a recipe, or ``replay.toml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mpt.config import EMBEDDED_BACKBONES, METHODS, StudyConfig
+from mpt.errors import UsageError
+from mpt.replay.best import Best, BestPoints
+from mpt.replay.request import Request, Setting, methods_asked
+from mpt.replay.settings import ReplaySettings, load_replay_settings, replayable
+from mpt.study.epochs import source_rows
+from mpt.study.presets import load_smoke_size, load_study
+from mpt.study.recipes import Recipe, recipe, upstream_steps
+from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
+from mpt.study.study import StudyPlan, plan_study
+
+
+class SettingsSource:
+    """The settings of one backbone.
+
+    Args:
+        request: what is replayed.
+        backbone: as the user named it.
+        found: best points of a search; None: there is none to look at.
+
+    Raises:
+        UsageError: a number format cannot be honoured.
+    """
+
+    def __init__(self, request: Request, backbone: str, found: BestPoints | None = None) -> None:
+        self._request, self._found = request, found
+        own = backbone in EMBEDDED_BACKBONES and request.recipe is None
+        self._recipe = None if own and not request.published else recipe(request.recipe or "paper")
+        study = load_study(backbone, smoke=request.smoke)
+        if not own and not request.smoke:
+            assert self._recipe is not None
+            asked = methods_asked(request, None) or replayable()
+            study = study_of(self._recipe, backbone, asked, request.precision)
+        elif request.precision is not None:
+            study = dataclasses.replace(study, precision=request.precision)
+        study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
+        self.study = request.options.apply(study)
+        """The study on the default partition."""
+        self.settings = load_replay_settings(self.study.downstream)
+        """The data file."""
+
+    def methods(self) -> tuple[tuple[str, bool], ...]:
+        """Return the methods to be replayed, and whether each must have settings.
+
+        Without a choice of the user's those that come with the program must; a registered one is
+        replayed where there are some.
+        """
+        asked = methods_asked(self._request, self.settings)
+        if asked:
+            return tuple((method, True) for method in asked)
+        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in replayable())
+
+    def plan(self, setting: Setting) -> StudyPlan:
+        """Return the study of a setting, with its files checked."""
+        request, smoke = self._request, self._request.smoke
+        few = load_smoke_size().source_tasks if setting.source is None else len(setting.source)
+        scored = self.settings.smoke.target_tasks
+        return plan_study(
+            dataclasses.replace(self.study, partition=setting.partition),
+            role="target",
+            scored=setting.scored,
+            source=setting.source,
+            source_set=setting.source_set,
+            source_shots=setting.source_shots,
+            target_shots=setting.target_shots,
+            allow_missing=request.allow_missing,
+            smoke_sources=few if smoke else None,
+            smoke_scored=scored if smoke and setting.scored is None else None,
+        )
+
+    def best(self, method: str, plan: StudyPlan) -> Best | None:
+        """Return what is replayed of a method; None if there are no settings of it."""
+        if self._found is not None and method != FINE_TUNING:
+            best = self._found.best(method, plan)
+        elif self._recipe is not None:
+            best = published(self._recipe, method, plan)
+        elif method in self.settings.embedded:
+            upstream = self.settings.embedded[method]
+            best = Best(upstream=upstream, origin=self.settings.origins[method])
+        else:
+            best = None
+        if best is None or not self._request.smoke:
+            return best
+        return dataclasses.replace(best, upstream=_cut(best.upstream, self.settings, plan))
+
+
+def study_for(request: Request, backbone: str) -> StudyConfig:
+    """Return the study of a backbone that a request asks for, on the default partition."""
+    return SettingsSource(request, backbone).study
+
+
+def study_of(
+    recipe: Recipe, backbone: str, methods: Sequence[str], precision: str | None
+) -> StudyConfig:
+    """Return the study that a recipe asks for.
+
+    Args:
+        recipe: the recipe.
+        backbone: what is prompted.
+        methods: whose number formats must be honoured.
+        precision: number format in place of the recipe's.
+
+    Raises:
+        UsageError: the recipe asks for float16, or for more than one format: methods and baseline
+            share one model.
+    """
+    wanted = {m: recipe.precision[m] for m in (*methods, "downstream") if m in recipe.precision}
+    formats = set(wanted.values())
+    if precision is None and (len(formats) > 1 or "float16" in formats):
+        listed = ", ".join(f"{name} {found}" for name, found in wanted.items())
+        raise UsageError(
+            f'recipe "{recipe.name}" has the number formats {listed}; float16 is refused (T5 '
+            "overflows in it), and methods share one model with their baseline; give --precision "
+            "bfloat16 or float32"
+        )
+    return StudyConfig(
+        backbone=backbone,
+        precision=precision or formats.pop(),
+        prompt=recipe.prompt,
+        text=recipe.downstream_text,
+        upstream_lengths=recipe.upstream_text,
+        downstream=recipe.downstream,
+    )
+
+
+def published(recipe: Recipe, method: str, plan: StudyPlan) -> Best | None:
+    """Return the published settings of a method, with the steps they mean in a study.
+
+    None for a method that the recipe does not have.
+    """
+    origin = f'recipe "{recipe.name}"'
+    if method == FINE_TUNING:
+        down = dataclasses.replace(recipe.tuning, catch_up=None)
+        # other weights are fine-tuned in place of the recipe's own backbone only
+        other = plan.config.backbone == recipe.backbone != recipe.tuning_backbone
+        tuned = recipe.tuning_backbone if other else None
+        config = FineTuningConfig(downstream=down, backbone=tuned)
+        return Best(upstream=UpstreamSpec(config=config), origin=origin)
+    if method not in recipe.upstream:
+        return None
+    items = len(plan.source) * len(plan.config.data_seeds)
+    rows = source_rows(plan) if method == "multitask" else 0
+    steps = upstream_steps(recipe, method, items, rows)
+    upstream = UpstreamSpec(config=recipe.upstream[method], rungs=(steps,))
+    return Best(upstream=upstream, origin=origin)
+
+
+def _cut(upstream: UpstreamSpec, settings: ReplaySettings, plan: StudyPlan) -> UpstreamSpec:
+    """Return a trajectory at smoke size."""
+    steps = settings.smoke.steps
+    if isinstance(upstream.config, FineTuningConfig):
+        down = plan.config.downstream
+        own = dataclasses.replace(down, lrs=upstream.config.downstream.lrs[:1], steps=steps)
+        config = dataclasses.replace(upstream.config, downstream=own)
+        return dataclasses.replace(upstream, config=config)
+    return dataclasses.replace(upstream, rungs=(steps,))

@@ -1,0 +1,171 @@
+"""One run of the whole study: plan, search, replay, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpt.replay.similarity.compare import compute_pairs
+from mpt.replay.similarity.pairs import pair_lines
+from mpt.replay.similarity.ranking import save_rankings
+from mpt.replay.whole_study import (
+    Stage,
+    WholeRequest,
+    job_of,
+    replay_request,
+    replay_stages,
+    search_stage,
+    searched_study,
+)
+from mpt.replay.whole_study_plan import StudyCost, is_done, plan_study_cost
+from mpt.search.cost.plan import Rates
+from mpt.search.cost.planner import Planning
+from mpt.search.cost.time_left import clock_text
+from mpt.search.display.display import make_console, print_document
+from mpt.search.display.setting_display import CellDisplay, SettingDisplay
+from mpt.search.job import Execution
+from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
+
+ReportWriter = Callable[[Path, Path, str, str | None], Sequence[str]]
+"""(results directory, where the report goes, backbone of its tables, URL of the database if it is
+not in the directory) → lines for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How the study is run; nothing here changes a result."""
+
+    report: Path
+    """Where the report goes."""
+    planning: Planning
+    """What the plan tells besides the work."""
+    dry_run: bool = False
+    """Only plan."""
+    fresh: bool = False
+    """Move the results so far aside first."""
+    keep_prompts: bool = False
+    """Keep every tuned prompt."""
+    as_json: bool = False
+    """The results as one JSON document on stdout; all else on stderr."""
+
+
+class WholeStudy:
+    """The study of a request.
+
+    Args:
+        request: what it runs over.
+        execution: where.
+        manner: how.
+        report: writes the report at the end.
+    """
+
+    def __init__(
+        self,
+        request: WholeRequest,
+        execution: Execution,
+        manner: Manner,
+        report: ReportWriter,
+    ) -> None:
+        self._request, self._execution, self._manner = request, execution, manner
+        self._report = report
+        self._console = make_console(stderr=manner.as_json)
+        self._documents: list[Mapping[str, Any]] = []
+
+    def run(self) -> int:
+        """Run it, or as far as it gets; return the exit code (`run_search`)."""
+        try:
+            code = self._run()
+        except KeyboardInterrupt:
+            self._say(f"interrupted between two jobs; resume with: {self._execution.resume}")
+            code = INTERRUPTED
+        if self._manner.as_json:
+            report = str(self._manner.report)
+            print_document({"exit_code": code, "report": report, "jobs": self._documents})
+        return code
+
+    def _run(self) -> int:
+        began = time.perf_counter()
+        if self._manner.fresh and not self._manner.dry_run:
+            set_results_aside(job_of([], self._request, ""), self._say)
+        search = search_stage(self._request)
+        cost = self._plan(search)
+        if self._manner.dry_run:
+            return DONE
+        code = DONE
+        if search is not None:
+            after = "the replay of the best points follows"
+            code = self._compute([search], "settings of every method", after, cost.rates)
+        if code != DONE:  # the best points are not known
+            return code
+        rest = replay_stages(self._request, None if search is None else searched_study(search))
+        for note in rest.notes:
+            self._say(note)
+        if rest.rankings:
+            request = self._request
+            save_rankings(request.results, request.store, rest.rankings)
+        if any(stage.trials for stage in rest.stages):
+            title = ", ".join(stage.name.replace("_", " ") for stage in rest.stages)
+            code = self._compute(rest.stages, title, "the report follows", cost.rates)
+        if code != INTERRUPTED:  # what failed is shown as missing
+            self._compare_tasks()
+            request, out = self._request, self._manner.report
+            for line in self._report(request.results, out, request.backbones[0], request.store):
+                self._say(line)
+            took = clock_text(time.perf_counter() - began)
+            self._say(f"this call took {took} (planned: {clock_text(cost.seconds)})")
+            self._say(f"next     {self._execution.next_step}")
+        return code
+
+    def _plan(self, search: Stage | None) -> StudyCost:
+        """Say what is left of all stages, and what it will cost."""
+        request = self._request
+        known = search is not None and is_done(job_of([search], request, "search"))
+        rest = replay_stages(request, searched_study(search) if search and known else None)
+        everything = [*([] if search is None else [search]), *rest.stages]
+        job = job_of(everything, request, "the whole study")
+        job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
+        self._say(
+            f"the whole study on {', '.join(request.backbones)}, results in {request.results}"
+        )
+        if search is not None and not known:
+            self._say("what follows the search is planned with settings that were found before it")
+        for label in job.partial:
+            self._say(label)
+        return plan_study_cost(everything, job, self._execution, self._manner.planning, self._say)
+
+    def _compute(
+        self,
+        stages: Sequence[Stage],
+        title: str,
+        after: str,
+        rates: Rates | None,
+    ) -> int:
+        """Run the job of some stages; return its exit code.
+
+        Args:
+            stages: all searches, or none.
+            title: of the job.
+            after: what follows it.
+            rates: of the plan.
+        """
+        self._say()
+        job = job_of(stages, self._request, title)
+        job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
+        display = SettingDisplay if stages[0].name == "search" else CellDisplay
+        show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
+        execution = dataclasses.replace(self._execution, next_step=after)
+        return run_search(job, execution, display=show, rates=rates)
+
+    def _compare_tasks(self) -> None:
+        """Measure the pairs of Table 7, of kept prompts too if there are some."""
+        if self._request.has("similarity"):
+            request = replay_request(self._request, None)
+            for line in pair_lines(compute_pairs(request, prompts=self._manner.keep_prompts)):
+                self._say(line)
+
+    def _say(self, text: str = "") -> None:
+        self._console.print(text)

@@ -1,0 +1,141 @@
+"""Which trials have to run: what is missing, plain prompt tuning first, shared work once.
+
+A trial of Tune may serve several studies: those with the same sources share what is learned
+upstream, and those that score the same tasks share plain prompt tuning and fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpt.study.record import study_record
+from mpt.study.specs import (
+    FineTuningConfig,
+    PromptTuningConfig,
+    TrialSpec,
+    baseline_trials,
+    settings_of,
+)
+from mpt.trial.runs import baseline_packs, keys_of
+from mpt.trial.store import TrialStore
+from mpt.trial.trial import finish_point
+
+if TYPE_CHECKING:
+    from mpt.search.leaderboard import Leaderboard
+    from mpt.store.database import Database
+    from mpt.study.study import Study, StudyPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialGroup:
+    """What one trial of Tune works on: the same method and settings in one or more studies."""
+
+    specs: tuple[TrialSpec, ...]
+    indices: tuple[int, ...]
+    """Their positions on the leaderboard; none for plain prompt tuning."""
+
+    @property
+    def name(self) -> str:
+        """Readable name."""
+        more = f"+{len(self.specs) - 1}" if len(self.specs) > 1 else ""
+        return self.specs[0].name + more
+
+
+def open_groups(
+    board: Leaderboard, studies: Callable[[StudyPlan], Study], database: Database
+) -> list[TrialGroup]:
+    """Return the trials that have to run, in the order they are started.
+
+    Args:
+        board: the job's points.
+        studies: opens a study.
+        database: where results are.
+    """
+    left = [(n, trial) for n, trial in enumerate(board.trials) if not board.over(n)]
+    needed = [plan for plan in board.studies if not board.baseline_there(plan)]
+    return [*_baselines(needed, studies, database), *_shared(left)]
+
+
+def _baselines(
+    plans: Sequence[StudyPlan], studies: Callable[[StudyPlan], Study], database: Database
+) -> list[TrialGroup]:
+    """Return one group a scored task; runs that several studies share are in one group."""
+    groups: dict[tuple[str, ...], list[TrialSpec]] = {}
+    store = TrialStore(database)
+    for plan in plans:
+        study = studies(plan)
+        packs = baseline_packs(study)
+        if finish_point(study_record(study).key, PromptTuningConfig(), "", packs, store):
+            continue
+        of_task = {pack.task: tuple(keys_of([pack])) for pack in packs}
+        for spec in baseline_trials(plan):
+            groups.setdefault(of_task[spec.tasks[0]], []).append(spec)
+    there = database.present([key for keys in groups for key in keys])
+    return [
+        TrialGroup(specs=tuple(specs), indices=())
+        for keys, specs in groups.items()
+        if set(keys) - there
+    ]
+
+
+def _shared(left: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
+    groups: dict[object, list[tuple[int, TrialSpec]]] = {}
+    for index, trial in left:
+        if isinstance(trial.upstream.config, FineTuningConfig):
+            for task in trial.plan.scored:
+                part = TrialSpec(plan=trial.plan, upstream=trial.upstream, tasks=(task,))
+                groups.setdefault(_tuned_like(trial, task), []).append((index, part))
+        else:
+            groups.setdefault(trial.learned_from, []).append((index, trial))
+    return [
+        TrialGroup(
+            specs=tuple(spec for _, spec in group), indices=tuple(index for index, _ in group)
+        )
+        for group in groups.values()
+    ]
+
+
+def _tuned_like(trial: TrialSpec, task: str) -> object:
+    """Return what trials share whose weights are tuned alike on a task."""
+    plan, config = trial.plan, trial.plan.config
+    return (
+        trial.upstream.config,
+        task,
+        config.backbone,
+        config.gym,
+        config.text,
+        config.data_seeds,
+        config.train_seed,
+        plan.target_shots,
+    )
+
+
+def flat_config(group: TrialGroup, number: int) -> dict[str, Any]:
+    """Return the configuration that Tune and its trackers see: flat, of numbers and names.
+
+    Args:
+        group: what the trial works on.
+        number: the group's place in the list that workers have.
+    """
+    spec = group.specs[0]
+    config = spec.plan.config
+    settings = settings_of(spec.upstream.config)
+    numbers = {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, (bool, int, float, str)) and name != "method"
+    }
+    own = dict(settings.get("extra") or ())
+    baseline = isinstance(spec.upstream.config, PromptTuningConfig)
+    return {
+        "trial": number,
+        "method": spec.method,
+        "partition": config.partition,
+        "backbone": config.backbone,
+        "train_seed": config.train_seed,
+        **({"task": spec.tasks[0]} if baseline and spec.tasks else {}),
+        **numbers,
+        **own,
+    }

@@ -1,0 +1,221 @@
+"""Where a search stands: its points with their scores, read from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpt.store.records import BASELINE, Point, Stop, point_key
+from mpt.study.record import study_record
+from mpt.trial.origin import now
+from mpt.trial.runs import upstream_key
+from mpt.trial.score import PointScore
+from mpt.trial.store import TrialStore
+
+if TYPE_CHECKING:
+    from mpt.search.job import SearchJob
+    from mpt.store.database import Database
+    from mpt.store.records import StudyRecord
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import Study, StudyPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointStatus:
+    """One point of a search."""
+
+    index: int
+    """Position of its trial on the leaderboard."""
+    trial: TrialSpec
+    steps: int
+    record: Point | None
+    """The stored point; None if there is none."""
+    score: PointScore | None
+    """None without a stored point, or while its baseline is not whole."""
+    stopped: Stop | None = None
+    """Why there is no point and none is waited for; None if there is one, or it is to come."""
+
+
+class Leaderboard:
+    """The points of a job, as the database has them; what is whole is read once.
+
+    Args:
+        job: the trials.
+        studies: opens a study, which is needed for the keys of its points.
+        database: where results are.
+    """
+
+    def __init__(
+        self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
+    ) -> None:
+        self._database, self._store = database, TrialStore(database)
+        self._stops = {s.point: s for s in database.stops() if s.by in job.stoppers}
+        self.trials: list[TrialSpec] = []
+        self.upstream: list[str] = []
+        """Key of each trial's upstream trajectory."""
+        self.study_of: list[str] = []
+        """Key of each trial's study."""
+        self.studies: dict[StudyPlan, StudyRecord] = {}
+        """The record of every study."""
+        self._keys: dict[tuple[int, int], str] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        self._index: dict[TrialSpec, int] = {}
+        self._known: dict[tuple[int, int], PointStatus] = {}
+        upstream: dict[TrialSpec, str] = {}
+        for plan in job.plans:  # each study is opened once
+            study = studies(plan)
+            self.studies[plan] = study_record(study)
+            for trial in job.known:
+                if trial.plan == plan:
+                    upstream[trial] = upstream_key(study, trial.upstream.config)
+        for trial in job.known:
+            self._add(trial, upstream[trial])
+        self.refresh()
+
+    def add(self, trial: TrialSpec, study: Study) -> int:
+        """Take in a trial that the job did not list; return its position."""
+        if trial not in self._index:
+            self._add(trial, upstream_key(study, trial.upstream.config))
+        return self._index[trial]
+
+    def _add(self, trial: TrialSpec, upstream: str) -> None:
+        index = len(self.trials)
+        study = self.studies[trial.plan].key
+        for rung in trial.upstream.rungs:
+            key = point_key(study, upstream, rung)
+            self._keys[index, rung] = key
+            self._places[key] = (index, rung)
+        self.trials.append(trial)
+        self.upstream.append(upstream)
+        self.study_of.append(study)
+        self._index[trial] = index
+
+    def index_of(self, trial: TrialSpec) -> int | None:
+        """Return the position of a trial, or None if it is not one of them."""
+        return self._index.get(trial)
+
+    def refresh(self, keys: Collection[str] | None = None) -> None:
+        """Read what the database has of points that are not known yet.
+
+        Args:
+            keys: of these points only; None: of all.
+        """
+        places = self._keys if keys is None else [self._places[key] for key in keys]
+        open_ = {
+            self._keys[place]: place
+            for place in places
+            if place not in self._known or self._known[place].score is None
+        }
+        points = self._database.points_of(list(open_))
+        scores = self._store.scores(list(points))
+        for key, place in open_.items():
+            index, steps = place
+            record = points.get(key)
+            self._known[place] = PointStatus(
+                index=index,
+                trial=self.trials[index],
+                steps=steps,
+                record=record,
+                score=scores.get(key),
+                stopped=self._stop_at(index, steps) if record is None else None,
+            )
+
+    def entry(self, index: int, steps: int) -> PointStatus:
+        """Return one point, as the last `refresh` found it."""
+        if (index, steps) not in self._known:
+            self.refresh([self._keys[index, steps]])
+        return self._known[index, steps]
+
+    def by_key(self, key: str) -> PointStatus | None:
+        """Return the point with a key, as the last `refresh` found it; None: it is not here."""
+        place = self._places.get(key)
+        return None if place is None else self.entry(*place)
+
+    def entries(self) -> list[PointStatus]:
+        """Return all points in the job's order."""
+        self.refresh()
+        return [self._known[place] for place in self._keys]
+
+    def point_key(self, entry: PointStatus) -> str:
+        """Return the key of a point."""
+        return self._keys[entry.index, entry.steps]
+
+    def rung_scores(self, index: int) -> dict[int, float]:
+        """Return rung → score of a trial's points that are stored."""
+        entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
+        return {entry.steps: entry.score.score for entry in entries if entry.score is not None}
+
+    def over(self, index: int) -> bool:
+        """Return whether nothing is left to do on a trial: it is complete, or was stopped."""
+        entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
+        return all(entry.record is not None or entry.stopped is not None for entry in entries)
+
+    def baseline_there(self, plan: StudyPlan) -> bool:
+        """Return whether plain prompt tuning of a study is whole."""
+        key = point_key(self.studies[plan].key, "", 0)
+        return key in self._database.points_of([key])
+
+    @property
+    def stops(self) -> list[Stop]:
+        """What was stopped of these trials, in their order."""
+        found = (self._stops.get(key) for key in self._keys.values())
+        return [stop for stop in found if stop is not None]
+
+    def stop(self, index: int, steps: int, by: str, reason: str) -> Stop:
+        """Store that a trial is stopped at a rung, or on the way to it."""
+        stop = Stop(
+            point=self._keys[index, steps],
+            trial=self.trials[index].name,
+            steps=steps,
+            by=by,
+            reason=reason,
+            created=now(),
+        )
+        self._database.add_stop(stop)
+        self._stops[stop.point] = stop
+        self.refresh([self._keys[index, rung] for rung in self.trials[index].upstream.rungs])
+        return stop
+
+    def _stop_at(self, index: int, steps: int) -> Stop | None:
+        """Return the stop because of which a point is not computed: at it, or at a rung before."""
+        for rung in self.trials[index].upstream.rungs:
+            stop = self._stops.get(self._keys[index, rung])
+            if stop is not None and rung <= steps:
+                return stop
+        return None
+
+    def run_costs(
+        self, entries: Sequence[PointStatus], *, baselines: bool = True
+    ) -> dict[str, float]:
+        """Return the summed cost of every different run behind some points.
+
+        Args:
+            entries: the points.
+            baselines: count the runs of plain prompt tuning too.
+        """
+        points = [self.point_key(entry) for entry in entries if entry.record is not None]
+        if baselines:
+            studies = {self.study_of[entry.index] for entry in entries}
+            points += [point_key(study, "", 0) for study in sorted(studies)]
+        rows = {row.run: row for row in self._database.score_rows(points)}
+        total = {"runs": float(len(rows)), "steps": 0.0, "tokens": 0.0, "seconds": 0.0}
+        for row in rows.values():
+            for name in ("steps", "tokens", "seconds"):
+                total[name] += getattr(row, name)
+        return total
+
+    def baselines(self) -> Mapping[str, Point]:
+        """Return the stored points of plain prompt tuning: study → point."""
+        keys = {point_key(record.key, "", 0): record.key for record in self.studies.values()}
+        return {keys[key]: point for key, point in self._database.points_of(list(keys)).items()}
+
+
+def ranked(entries: Sequence[PointStatus]) -> list[PointStatus]:
+    """Return the scored points, best first.
+
+    Equal scores keep the job's order, and within a trial fewer steps come first.
+    """
+    done = [entry for entry in entries if entry.score is not None]
+    done = [entry for entry in done if entry.trial.method != BASELINE]
+    return sorted(done, key=lambda entry: -entry.score.score if entry.score else 0.0)

@@ -1,0 +1,93 @@
+"""One writer for a database that is a file: an actor beside the driver, which all workers call.
+
+A database server has writers enough; then workers reach it themselves and there is no actor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpt.errors import MptError
+
+METHODS = frozenset(
+    {
+        "present",
+        "add_runs",
+        "add_study",
+        "add_point",
+        "points",
+        "scores",
+        "score",
+        "racing_reason",
+        "add_stop",
+        "checkpoint",
+        "rung",
+        "add_artifact",
+        "pack_limits",
+        "keep_pack_limits",
+    }
+)
+"""Methods of `TrialStore` that may be called from another process."""
+
+
+class ResultWriter:
+    """The actor: calls methods of a `TrialStore` one after the other.
+
+    Args:
+        url: of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        from mpt.store.database import Database
+        from mpt.trial.store import TrialStore
+
+        self._database = Database(url)
+        self._store = TrialStore(self._database)
+
+    def call(self, name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+        """Call a method; return (True, its answer) or (False, an error that a person can cure)."""
+        try:
+            return True, getattr(self._store, name)(*arguments)
+        except MptError as error:
+            return False, error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+class RemoteStore:
+    """A `TrialStore` whose methods run in the writer.
+
+    Args:
+        writer: the actor's handle.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in METHODS:
+            raise AttributeError(name)
+
+        def call(*arguments: Any) -> Any:
+            import ray
+
+            fine, answer = ray.get(self._writer.call.remote(name, arguments))
+            if not fine:
+                raise answer
+            return answer
+
+        return call
+
+
+def start_writer(url: str) -> Any:
+    """Start the writer on this node; return its handle, or None where none is needed."""
+    if not url.startswith("sqlite"):
+        return None
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ResultWriter)
+    return actor.options(scheduling_strategy=here).remote(url)

@@ -1,0 +1,176 @@
+"""What of a job is left to do: points, upstream steps and runs, compared with the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mpt.errors import MptError
+from mpt.search.cost.kinds import run_kind, step_kind
+from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
+from mpt.store.records import point_key
+from mpt.study.record import study_record
+from mpt.study.specs import FineTuningConfig, TrialSpec
+from mpt.trial.files import load_rung
+from mpt.trial.runs import (
+    PlannedRun,
+    RunPack,
+    baseline_packs,
+    fine_tuning_packs,
+    keys_of,
+    learned_packs,
+    tuned_study,
+    upstream_key,
+)
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig
+    from mpt.store.artifacts import Artifacts
+    from mpt.study.study import Study, StudyPlan
+    from mpt.trial.store import TrialStore
+
+
+def remaining_work(
+    trials: Sequence[TrialSpec],
+    studies: Callable[[StudyPlan], Study],
+    store: TrialStore,
+    artifacts: Artifacts,
+) -> RemainingWork:
+    """Compare trials with what is stored; nothing is written.
+
+    Runs that several trials share are counted once, with the first of them.
+
+    Args:
+        trials: those that are expected to run.
+        studies: opens a study.
+        store: the database.
+        artifacts: where prompts at rungs are.
+    """
+    count = _Count(store, artifacts)
+    found: dict[int, TrialWork] = {}
+    for plan in dict.fromkeys(trial.plan for trial in trials):
+        study = studies(plan)
+        count.take_baseline(study)
+        for place, trial in enumerate(trials):
+            if trial.plan == plan:
+                found[place] = count.take_trial(study, trial)
+    return RemainingWork(
+        trials=tuple(found[place] for place in range(len(trials))),
+        points=sum(len(trial.upstream.rungs) for trial in trials),
+        points_there=count.points_there,
+        runs=count.runs,
+        runs_there=count.runs_there,
+        shared=len(count.shared),
+        shared_there=sum(count.shared.values()),
+        shared_left=tuple(count.shared_left),
+    )
+
+
+class _Count:
+    """Counts, one study after the other."""
+
+    def __init__(self, store: TrialStore, artifacts: Artifacts) -> None:
+        self._store, self._artifacts = store, artifacts
+        self._own: set[tuple[str, int, tuple[str, ...]]] = set()
+        self._tuned: set[str] = set()
+        self._reached: dict[str, int] = {}
+        self.shared: dict[str, bool] = {}
+        self.shared_left: list[RunWork] = []
+        self.points_there = self.runs = self.runs_there = 0
+
+    def take_baseline(self, study: Study) -> None:
+        """Count the baseline's runs that no study before has."""
+        packs = baseline_packs(study)
+        new = [run for pack in packs for run in pack.runs if run.key not in self.shared]
+        there = self._store.present([run.key for run in new])
+        self.shared |= {run.key: run.key in there for run in new}
+        left = [run for run in new if run.key not in there]
+        if left:
+            self.shared_left.append(_run_work(left, study))
+
+    def take_trial(self, study: Study, trial: TrialSpec) -> TrialWork:
+        """Count a trial's points, upstream steps and own runs."""
+        if isinstance(trial.upstream.config, FineTuningConfig):
+            return self._take_fine_tuning(study, trial)
+        packs, rungs = baseline_packs(study), trial.upstream.rungs
+        key = upstream_key(study, trial.upstream.config)
+        stored = self._stored(study, key, rungs)
+        alike = tuple(keys_of(packs))
+        reached, steps, points = self._reached.get(key, 0), 0, 0
+        per_point = [run for pack in packs for run in pack.runs]
+        left: list[PlannedRun] = []
+        self._reached[key] = max(reached, rungs[-1])
+        for rung in rungs:
+            missing: Sequence[PlannedRun] = ()
+            if rung not in stored:
+                points += 1
+                own = self._rung_packs(study, key, rung)
+                steps += 0 if own else max(0, rung - reached)
+                there = self._store.present(keys_of(own))
+                missing = [r for p in own for r in p.missing(there)] if own else per_point
+            reached = max(reached, rung)
+            if (key, rung, alike) not in self._own:
+                self._own.add((key, rung, alike))
+                self.runs += len(per_point)
+                self.runs_there += len(per_point) - len(missing)
+                left += missing
+        self.points_there += len(rungs) - points
+        return TrialWork(
+            kind=step_kind(trial.plan.config, trial.upstream.config),
+            steps=steps,
+            runs=_run_work(left, study),
+            points=points,
+            begin=rungs[-1] - steps,
+        )
+
+    def _take_fine_tuning(self, study: Study, trial: TrialSpec) -> TrialWork:
+        config = trial.upstream.config
+        assert isinstance(config, FineTuningConfig)
+        own = tuned_study(study, config)
+        new = [r for p in fine_tuning_packs(own) for r in p.runs if r.key not in self._tuned]
+        self._tuned |= {run.key for run in new}
+        there = self._store.present([run.key for run in new])
+        left = [run for run in new if run.key not in there]
+        stored = len(self._stored(study, upstream_key(study, config), (0,)))
+        self.points_there += stored
+        self.runs += len(new)
+        self.runs_there += len(new) - len(left)
+        return TrialWork(
+            kind=step_kind(study.config, config),
+            steps=0,
+            runs=_run_work(left, own, tuned="weights"),
+            points=1 - stored,
+        )
+
+    def _stored(self, study: Study, upstream: str, rungs: Sequence[int]) -> set[int]:
+        """Return the rungs whose points are stored."""
+        record = study_record(study).key
+        keys = {point_key(record, upstream, rung): rung for rung in rungs}
+        return {keys[key] for key in self._store.points(list(keys))}
+
+    def _rung_packs(self, study: Study, key: str, steps: int) -> list[RunPack]:
+        """Return the packs of a rung whose prompt is stored, else none."""
+        try:
+            rung = load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
+        except MptError:
+            return []
+        return [] if rung is None else learned_packs(study, rung.prompt)
+
+
+def _run_work(runs: Sequence[PlannedRun], study: Study, tuned: str = "prompt") -> RunWork:
+    """Return the work of some runs."""
+    down = study.config.downstream
+    return RunWork(
+        kind=run_kind(study.config, tuned),
+        runs=len(runs),
+        steps=sum(down.steps_on(len(run.task.train)) for run in runs),
+        rows=sum(evaluated_rows(run, down) for run in runs),
+    )
+
+
+def evaluated_rows(run: PlannedRun, down: DownstreamConfig) -> int:
+    """Return how many dev and test rows a run evaluates, dev rows once an evaluation."""
+    steps = down.steps_on(len(run.task.train))
+    dev = min(len(run.task.dev), down.max_dev or len(run.task.dev))
+    test = min(len(run.task.test), down.max_test or len(run.task.test))
+    return -(-steps // down.eval_every) * dev + test

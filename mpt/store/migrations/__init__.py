@@ -1,0 +1,36 @@
+"""How a database of an older schema becomes one of this, run from Python by Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+_LOCK = 0x6D7074
+"""Number of the advisory lock that two processes which create tables at once compete for."""
+
+
+def config() -> Config:
+    """Return Alembic's settings."""
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    settings.set_main_option("path_separator", "os")
+    return settings
+
+
+def known() -> set[str]:
+    """Return the versions of all schemas that this program can bring up to date."""
+    return {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+
+
+def migrate(connection: Connection) -> None:
+    """Bring a database up to date in one transaction; another process that does so is awaited."""
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "head")

@@ -1,0 +1,172 @@
+"""Several studies in one database: which of them is meant, and what tells them apart.
+
+Numbers of different studies are never mixed. Where a command needs one study and finds several, it
+refuses and lists them with their ids; ``--study ID`` then says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mpt.config import UpstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.keys import digest
+from mpt.store.records import Point, StudyRecord
+
+DIGITS = 8
+"""Digits of a key that people read and type."""
+NAMED = 3
+"""Tasks that a text names; of more it says how many."""
+
+
+def chosen(studies: Sequence[StudyRecord], wanted: str | None) -> list[StudyRecord]:
+    """Return the studies that ``--study`` means.
+
+    Args:
+        studies: what there is.
+        wanted: the first eight digits or more of a study's key, or of its protocol (then all
+            studies of that protocol are meant); None: all studies.
+
+    Raises:
+        UsageError: there is none; those that there are are listed.
+    """
+    if wanted is None:
+        return list(studies)
+    found = [one for one in studies if one.key.startswith(wanted)]
+    found = found or [one for one in studies if one.protocol.startswith(wanted)]
+    if len(wanted) < DIGITS or not found:
+        raise UsageError(
+            f"--study is {wanted!r}, but must be the first {DIGITS} digits or more of a study or "
+            f"protocol; there are {listed(studies) or 'none'}"
+        )
+    return found
+
+
+def only_protocol(studies: Sequence[StudyRecord], where: str, what: str) -> None:
+    """Refuse studies of several protocols, or two of one protocol at the same place.
+
+    Args:
+        studies: that fit; those of different partitions may share a protocol.
+        where: they were found, with the flag that said so.
+        what: they are of.
+
+    Raises:
+        UsageError: they cannot be compared; all are listed.
+    """
+    different = len({one.protocol for one in studies}) > 1
+    places = [(one.backbone, one.partition) for one in studies]
+    if different or len(set(places)) < len(places):
+        raise UsageError(
+            f"{where} holds {len(studies)} studies of {what} that cannot be compared; choose with "
+            f"--study ID: {listed(studies)}"
+        )
+
+
+def listed(studies: Sequence[StudyRecord]) -> str:
+    """Return the ids of studies with what tells them apart, as one text.
+
+    Where there are several protocols, all studies of one stand together under its id.
+    """
+    protocols: dict[str, list[StudyRecord]] = {}
+    for one in studies:
+        protocols.setdefault(one.protocol, []).append(one)
+    several = len(protocols) > 1
+    groups = list(protocols.values()) if several else [[one] for one in studies]
+    ids = [g[0].id if len(g) == 1 else f"protocol {g[0].protocol[:DIGITS]}" for g in groups]
+    texts = differences([group[0] for group in groups], places=not several)
+    pairs = zip(ids, texts, strict=True)
+    return ", ".join(f"{name} ({text})" if text else name for name, text in pairs)
+
+
+def differences(studies: Sequence[StudyRecord], *, places: bool) -> list[str]:
+    """Return one text a study that tells it from the others; empty where nothing is to be told.
+
+    Args:
+        studies: the studies.
+        places: tell partitions, backbones and the like too. What tasks hold is told only where
+            nothing else tells two studies apart.
+    """
+    facts = [{**(_place(one) if places else {}), **_facts(one)} for one in studies]
+    if len({tuple(sorted(one.items())) for one in facts}) < len(facts):
+        facts = [{**f, **_contents(one, studies)} for f, one in zip(facts, studies, strict=True)]
+    names = dict.fromkeys(name for one in facts for name in one)
+    telling = [name for name in names if len({one.get(name, "default") for one in facts}) > 1]
+    return [
+        "; ".join([*_marks(study), *(f"{name} {one.get(name, 'default')}" for name in telling)])
+        for study, one in zip(studies, facts, strict=True)
+    ]
+
+
+def point_config(point: Point) -> UpstreamConfig:
+    """Return the settings of a stored point of an upstream method.
+
+    Raises:
+        DataError: they are not those of this program.
+    """
+    settings = dict(point.settings)
+    extra = tuple((str(name), float(value)) for name, value in settings.pop("extra", ()))
+    try:
+        return UpstreamConfig(**settings, extra=extra)
+    except (TypeError, UsageError) as error:
+        raise DataError(
+            f"point {point.key}: its settings are not those of this program ({error}); read it "
+            "with the version that made it"
+        ) from None
+
+
+def _facts(study: StudyRecord) -> dict[str, str]:
+    return {
+        "gym": PurePath(study.gym).name,
+        "train seed": str(study.train_seed),
+        "data seeds": _words(study.data_seeds),
+        "precision": study.precision,
+        "learning rates": _words(study.lrs),
+        "score code": str(study.code),
+        **_flat(study.settings),
+    }
+
+
+def _place(study: StudyRecord) -> dict[str, str]:
+    return {
+        "backbone": study.backbone,
+        "partition": study.partition,
+        "role": study.role,
+        "sources": study.source_set,
+        "source shots": str(study.source_shots or "own"),
+        "target shots": str(study.target_shots or "own"),
+    }
+
+
+def _marks(study: StudyRecord) -> list[str]:
+    marks = ["smoke run"] if study.smoke else []
+    return marks if study.smoke or study.partial is None else [study.partial]
+
+
+def _contents(study: StudyRecord, studies: Sequence[StudyRecord]) -> dict[str, str]:
+    """Return which tasks are not the same in all studies, with a mark of this study's samples."""
+    found = {}
+    for kind in ("source", "scored"):
+        own, every = getattr(study, kind), [set(getattr(one, kind)) for one in studies]
+        names = sorted({task for task, *_ in set.union(*every) - set.intersection(*every)})
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        mark = digest([list(item) for item in own])[:6]
+        if names:
+            found[f"{kind} tasks"] = f"{', '.join(names[:NAMED])}{more} as of {mark}"
+    return {**found, "weights": study.backbone_digest[:6], "gym at": study.gym}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as one level: {"prompt": {"length": 9}} → {"prompt length": "9"}."""
+    found: dict[str, str] = {}
+    for name, part in value.items():
+        if isinstance(part, Mapping):
+            found |= _flat(part, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = str(part)
+    return found
+
+
+def _words(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

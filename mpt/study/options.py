@@ -1,0 +1,72 @@
+"""Settings of a study that people change: by keyword in Python, by flag on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from mpt.config import StudyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What replaces the values of a preset; None leaves a value as it is."""
+
+    prompt_length: int | None = None
+    """Virtual tokens P."""
+    prompt_position: str | None = None
+    """"prepend" or "append"."""
+    max_input: int | None = None
+    """Tokens of an input, end mark included."""
+    max_target: int | None = None
+    """Tokens of a target, end mark included."""
+    tuning_steps: int | None = None
+    """Steps of a downstream run."""
+    tuning_lrs: tuple[float, ...] | None = None
+    """Downstream learning rates; ties on dev keep the earlier one."""
+    tuning_batch: int | None = None
+    """Examples of a downstream step."""
+    eval_every: int | None = None
+    """Downstream steps between two dev evaluations."""
+    max_dev: int | None = None
+    """Dev rows used."""
+    max_test: int | None = None
+    """Test rows used."""
+    data_seeds: tuple[int, ...] | None = None
+    """Few-shot samples."""
+    train_seed: int | None = None
+    """Root of every generator."""
+    precision: str | None = None
+    """Number format of weights and activations."""
+
+    def apply(self, study: StudyConfig) -> StudyConfig:
+        """Return a study with these values in place of its own.
+
+        Raises:
+            UsageError: a value is not allowed; all of a part's are named at once.
+        """
+        prompt = _given(length=self.prompt_length, position=self.prompt_position)
+        text = _given(max_input=self.max_input, max_target=self.max_target)
+        downstream = _given(
+            steps=self.tuning_steps,
+            lrs=self.tuning_lrs,
+            batch_size=self.tuning_batch,
+            eval_every=self.eval_every,
+            max_dev=self.max_dev,
+            max_test=self.max_test,
+        )
+        own = _given(
+            data_seeds=self.data_seeds, train_seed=self.train_seed, precision=self.precision
+        )
+        return dataclasses.replace(
+            study,
+            prompt=dataclasses.replace(study.prompt, **prompt),
+            text=dataclasses.replace(study.text, **text),
+            downstream=dataclasses.replace(study.downstream, **downstream),
+            **own,
+        )
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,128 @@
+"""Prompts as files beside the database: written once, found by their digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.errors import DataError
+from mpt.store.records import Artifact, Cost
+from mpt.trial.origin import now
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpt.store.artifacts import Artifacts
+    from mpt.trial.store import TrialStore
+
+
+@dataclass(frozen=True)
+class Rung:
+    """φ after `steps` upstream steps."""
+
+    steps: int
+    prompt: Tensor
+    digest: str
+    """`prompt_digest` of the prompt."""
+    cost: Cost
+    """From step 0 on."""
+
+
+def keep_file(
+    store: TrialStore,
+    artifacts: Artifacts,
+    kind: str,
+    owner: str,
+    steps: int,
+    name: str,
+    data: bytes,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a file and store where it is.
+
+    Args:
+        store: the database.
+        artifacts: where files go.
+        kind: see `Artifact`.
+        owner: key of what it belongs to.
+        steps: after which it stood.
+        name: its name below the root of the artifacts.
+        data: its bytes.
+        meta: what is stored beside it.
+    """
+    uri, sha = artifacts.write(name, data)
+    store.add_artifact(
+        Artifact(
+            kind=kind,
+            owner=owner,
+            steps=steps,
+            uri=uri,
+            digest=sha,
+            meta=meta or {},
+            created=now(),
+        )
+    )
+
+
+def save_rung(store: TrialStore, artifacts: Artifacts, run: Any) -> Rung:
+    """Keep the present prompt of an upstream run; return it."""
+    from mpt.prompts import prompt_bytes, prompt_digest
+
+    cost = Cost(**dataclasses.asdict(run.cost))
+    rung = Rung(run.step_count, run.prompt.detach().clone(), prompt_digest(run.prompt), cost)
+    name = f"rungs/{run.key}/{rung.steps}.safetensors"
+    meta = {"digest": rung.digest, **dataclasses.asdict(cost)}
+    data = prompt_bytes(rung.prompt, {"upstream": run.key, "steps": str(rung.steps)})
+    keep_file(store, artifacts, "rung", run.key, rung.steps, name, data, meta)
+    return rung
+
+
+def newest_state(store: TrialStore, artifacts: Artifacts, owner: str) -> dict[str, Any] | None:
+    """Return the state in the newest checkpoint of a trial; None if there is no checkpoint.
+
+    Args:
+        store: the database.
+        artifacts: where checkpoints are.
+        owner: see `Trial.owner`.
+
+    Raises:
+        DataError: the checkpoint is absent, torn or foreign.
+        StorageError: the storage cannot be reached.
+    """
+    from mpt.store.state import read_folder_state
+
+    newest = store.checkpoint(owner)
+    if newest is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="mpt-checkpoint-") as folder:
+        artifacts.fetch_folder(newest.uri, Path(folder))
+        try:
+            return read_folder_state(Path(folder))
+        except DataError as error:  # the copy will be gone when somebody reads this
+            raise DataError(str(error).replace(folder, newest.uri)) from None
+
+
+def load_rung(
+    store: TrialStore, artifacts: Artifacts, upstream: str, steps: int, device: Any
+) -> Rung | None:
+    """Return the prompt at a rung, or None if it is not stored.
+
+    Raises:
+        DataError: its file is absent, torn or changed.
+        StorageError: the storage cannot be reached.
+    """
+    from mpt.prompts import prompt_digest, prompt_from_bytes
+
+    found = store.rung(upstream, steps)
+    if found is None:
+        return None
+    data = artifacts.read(found.uri, found.digest)
+    prompt, metadata = prompt_from_bytes(data, found.uri)
+    if metadata.get("upstream") != upstream or found.meta.get("digest") != prompt_digest(prompt):
+        raise DataError(f"{found.uri}: is not the prompt that the database means")
+    cost = Cost(**{name: found.meta[name] for name in ("steps", "examples", "tokens", "seconds")})
+    return Rung(steps, prompt.to(device), str(found.meta["digest"]), cost)

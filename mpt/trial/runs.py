@@ -1,0 +1,192 @@
+"""The downstream runs of a point before they are done: what each is, and its key.
+
+The runs of one start on one task (data seeds × learning rates) are a *pack*; they go through the
+model side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpt.seeds import numpy_generator
+from mpt.store.keys import changed, digest, key_of
+from mpt.store.records import RunIdentity
+from mpt.study.record import run_recipe
+from mpt.study.specs import FineTuningConfig, MethodConfig, PromptTuningConfig
+from mpt.study.study import Study, backbone_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpt.gym.fewshot import FewShotTask
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One downstream run to be done."""
+
+    task: FewShotTask
+    lr: float
+    prompt: Tensor
+    """Starting prompt [P, d]; [0, d] where weights are tuned."""
+    identity: RunIdentity
+
+    @property
+    def key(self) -> str:
+        """The run's key."""
+        return self.identity.key
+
+
+@dataclass(frozen=True)
+class RunPack:
+    """The runs of one start on one task."""
+
+    task: str
+    runs: tuple[PlannedRun, ...]
+
+    def missing(self, there: Collection[str]) -> tuple[PlannedRun, ...]:
+        """Return the runs that are not among these keys."""
+        return tuple(run for run in self.runs if run.key not in there)
+
+    def of_seed(self, seed: int) -> RunPack:
+        """Return the part of one data seed."""
+        return RunPack(self.task, tuple(run for run in self.runs if run.task.seed == seed))
+
+
+def keys_of(packs: Iterable[RunPack]) -> list[str]:
+    """Return the keys of all runs, in order."""
+    return [run.key for pack in packs for run in pack.runs]
+
+
+def owner_of(packs: Iterable[RunPack]) -> str:
+    """Return what checkpoints of a trial that is nothing but these runs are stored under."""
+    return digest(keys_of(packs))
+
+
+def learned_packs(study: Study, prompt: Tensor) -> list[RunPack]:
+    """Return one pack a scored task, all from one learned prompt [P, d]."""
+    return _prompt_packs(study, lambda _: prompt)
+
+
+def baseline_packs(study: Study) -> list[RunPack]:
+    """Return the packs of plain prompt tuning, which every point is compared with.
+
+    The starting prompt is drawn anew for every (task, data seed), so that the mean over data seeds
+    is one over starting prompts too; it is the same for all learning rates.
+    """
+    from mpt.prompts import init_downstream
+
+    config = study.config
+
+    def start(task: FewShotTask) -> Tensor:
+        rng = numpy_generator(config.train_seed, "init", "downstream", task.name, task.seed)
+        return init_downstream(study.backbone, task.name, config.prompt.length, rng)
+
+    return _prompt_packs(study, start)
+
+
+def fine_tuning_packs(study: Study) -> list[RunPack]:
+    """Return one pack a scored task; `study` is that of `tuned_study`."""
+    from mpt.downstream.fine_tuning import no_prompt
+
+    start = no_prompt(study.backbone)
+    return _packs(study, lambda _: (start, None), tuned="weights")
+
+
+def tuned_study(study: Study, config: FineTuningConfig) -> Study:
+    """Return the study as fine-tuning sees it: its own recipe, and float32 weights."""
+    own = dataclasses.replace(
+        study.config,
+        backbone=config.backbone or study.config.backbone,
+        precision="float32",
+        downstream=config.downstream,
+    )
+    same = (own.backbone, own.precision) == (study.config.backbone, study.config.precision)
+    return dataclasses.replace(
+        study,
+        plan=dataclasses.replace(study.plan, config=own),
+        backbone=study.backbone if same else backbone_of(own, str(study.backbone.device)),
+    )
+
+
+def upstream_key(study: Study, config: MethodConfig) -> str:
+    """Return the key of what a point's runs start from, the number of steps excepted.
+
+    That is an upstream trajectory on the study's source items; fine-tuning has a key of its
+    settings in its place, and plain prompt tuning none ("").
+    """
+    from mpt.upstream.engine import trajectory_key
+
+    if isinstance(config, PromptTuningConfig):
+        return ""
+    if isinstance(config, FineTuningConfig):
+        return _fine_tuning_key(study, config)
+    own = study.config
+    return trajectory_key(
+        study.backbone, study.items, config, own.prompt, own.upstream_text, own.train_seed
+    )
+
+
+def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
+    own = tuned_study(study, config)
+    return key_of(
+        "fine_tuning",
+        {
+            "backbone": own.backbone.digest,
+            "text": changed(own.config.text),
+            "downstream": changed(config.downstream),
+            "train_seed": own.config.train_seed,
+        },
+    )
+
+
+def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask], Tensor]) -> list[RunPack]:
+    from mpt.prompts import prompt_digest
+
+    def start(task: FewShotTask) -> tuple[Tensor, str]:
+        prompt = prompt_for(task)
+        return prompt, prompt_digest(prompt)
+
+    return _packs(study, start, tuned="prompt")
+
+
+def _packs(
+    study: Study, start: Callable[[FewShotTask], tuple[Tensor, str | None]], *, tuned: str
+) -> list[RunPack]:
+    config, recipe = study.config, run_recipe(study.config)
+    if tuned == "weights":
+        del recipe["prompt"]
+    packs = []
+    for name, samples in study.scored.items():
+        runs = []
+        for task in samples.values():
+            prompt, mark = start(task)
+            for lr in config.downstream.lrs:
+                identity = RunIdentity(
+                    backbone=study.backbone.digest,
+                    task=task.name,
+                    data=task.digest,
+                    data_seed=task.seed,
+                    shots=task.shots,
+                    metric=task.metric,
+                    init=mark,
+                    lr=float(lr),
+                    recipe=recipe,
+                    train_seed=config.train_seed,
+                    tuned=tuned,
+                    precision=config.precision,
+                )
+                runs.append(PlannedRun(task, lr, prompt, identity))
+        packs.append(RunPack(name, tuple(runs)))
+    return packs
+
+
+def spread(packs: Sequence[RunPack], count: int) -> list[PlannedRun]:
+    """Return runs from as many packs as there are, at most `count`."""
+    from itertools import zip_longest
+
+    turns = zip_longest(*(pack.runs for pack in packs))
+    return [run for turn in turns for run in turn if run is not None][:count]

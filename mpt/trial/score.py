@@ -1,0 +1,153 @@
+"""The score of a point: its runs and those of plain prompt tuning, and the ARG that follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mpt.metrics.relative_gain import (
+    Candidate,
+    Gain,
+    Scores,
+    average_relative_gain,
+    select_by_dev,
+)
+from mpt.seeds import numpy_generator
+from mpt.store.records import Point, StudyRecord
+
+BAD_SCORE = -100.0
+"""Score of a point without an ARG: the ARG of a prompt that gets nothing right (in %). Searchers
+and schedulers need a finite number; the record says that it stands for a failure."""
+
+
+class ScoredRun(Protocol):
+    """What of a run a score is made of."""
+
+    @property
+    def task(self) -> str:
+        """Scored task."""
+
+    @property
+    def data_seed(self) -> int:
+        """Few-shot sample."""
+
+    @property
+    def lr(self) -> float:
+        """Downstream learning rate."""
+
+    @property
+    def dev(self) -> float | None:
+        """Dev score; None if the run diverged."""
+
+    @property
+    def test(self) -> float | None:
+        """Test score; None if the run diverged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointScore:
+    """What the stored runs say about one point."""
+
+    gain: Gain | None
+    """ARG with interval; None if the trajectory diverged before this rung."""
+    score: float
+    """Finite score to rank by: ARG in %, over the tasks that have a positive baseline;
+    `BAD_SCORE` if the point has no ARG."""
+    mean_test: float | None
+    """Mean test score of the point over the tasks where it has one (a fraction)."""
+    runs: int
+    """The point's own runs."""
+    note: str
+    """What a reader must know: divergence, tasks left out; empty if nothing."""
+
+
+def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
+    """Return the learning rates of a point's runs in the order that decides ties on dev."""
+    own = point.settings.get("downstream")
+    if isinstance(own, dict) and own.get("lrs"):
+        return tuple(float(lr) for lr in own["lrs"])
+    return study.lrs
+
+
+def selected_scores(runs: Iterable[ScoredRun], lrs: Sequence[float]) -> Scores:
+    """Return task → data seed → test score of the run with the best dev score.
+
+    A (task, seed) that lacks the run of a learning rate has no score: the choice would not be the
+    recipe's. Neither has one all of whose runs diverged.
+    """
+    found: dict[tuple[str, int], dict[float, Candidate]] = {}
+    for run in runs:
+        one = Candidate(lr=float(run.lr), dev=_number(run.dev), test=_number(run.test))
+        found.setdefault((run.task, run.data_seed), {})[one.lr] = one
+    scores: dict[str, dict[int, float]] = {}
+    for (task, seed), by_lr in found.items():
+        scores.setdefault(task, {})
+        if all(float(lr) in by_lr for lr in lrs):
+            best = select_by_dev([by_lr[float(lr)] for lr in lrs])
+            if best is not None:
+                scores[task][seed] = best.test
+    return scores
+
+
+def gain_of(method: Scores, baseline: Scores, study: StudyRecord) -> Gain:
+    """Return the ARG of a method in a study, with its interval.
+
+    The interval's generator depends on the study's train seed alone, so that all points are
+    compared on the same resamples.
+    """
+    return average_relative_gain(
+        method,
+        baseline,
+        sorted({task for task, _, _ in study.scored}),
+        sorted(study.data_seeds),
+        rng=numpy_generator(study.train_seed, "bootstrap"),
+    )
+
+
+def score_point(
+    point: Point, runs: Sequence[ScoredRun], baseline: Scores, study: StudyRecord
+) -> PointScore:
+    """Compute a point's score.
+
+    Args:
+        point: the point.
+        runs: its runs.
+        baseline: selected scores of plain prompt tuning in the same study.
+        study: the study.
+    """
+    if point.status == "diverged":
+        return PointScore(gain=None, score=BAD_SCORE, mean_test=None, runs=0, note=point.note)
+    gain = gain_of(selected_scores(runs, lr_order(point, study)), baseline, study)
+    tests = [task.score for task in gain.tasks if task.score is not None]
+    return PointScore(
+        gain=gain,
+        score=_rank_score(gain),
+        mean_test=sum(tests) / len(tests) if tests else None,
+        runs=len(runs),
+        note="" if gain.arg is not None else f"* ARG over {gain.defined} of {gain.of} tasks",
+    )
+
+
+def upper_end(gain: Gain) -> float | None:
+    """Return the upper end of an interval, or the ARG where that is higher or has no interval."""
+    ends = [end for end in (gain.high, gain.arg_of_defined) if end is not None]
+    return max(ends) if ends else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _rank_score(gain: Gain) -> float:
+    """Return the ARG over the tasks with a positive baseline, which are the same for all points.
+
+    A point without a score on one of these tasks has no ARG that could be compared.
+    """
+    for task in gain.tasks:
+        comparable = task.baseline is not None and task.baseline > 0
+        if task.gain is None and (comparable or task.score is None):
+            return BAD_SCORE
+    arg = gain.arg_of_defined
+    return BAD_SCORE if arg is None else max(BAD_SCORE, arg)

@@ -1,0 +1,30 @@
+"""The ten lines of the README in a process: ``python ten_lines.py METHOD MODEL GYM RESULTS``."""
+
+from __future__ import annotations
+
+import sys
+
+import mpt
+
+if __name__ == "__main__":
+    plugin, model, gym, results, *store = sys.argv[1:]
+    mpt.load_plugin(plugin)
+    study = mpt.Study(
+        backbone=model,
+        gym=gym,
+        partition="random_to_random",
+        precision="float32",
+        data_seeds=[13, 21],
+        prompt_length=3,
+        max_input=24,
+        max_target=4,
+        tuning_steps=4,
+        tuning_lrs=[0.5, 0.2],
+        eval_every=2,
+    )
+    space = mpt.Space("pulled", inner_lr=mpt.loguniform(1e-2, 10), mu=[0.0, 0.5], steps=[2, 4])
+    where = {"store": store[0]} if store else {}
+    result = mpt.search(study, space, results=results, searcher="optuna", num_samples=2, **where)
+    print("best", result.best.point)
+    print("points", len(result.points()), "runs", len(mpt.load_results(results, *store).runs()))
+    print("cells", mpt.replay(result.best, partitions="all").table().to_dict("records"))

@@ -1,0 +1,196 @@
+"""The public interface: what a researcher writes in a script or a notebook."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import own_method
+import pytest
+import ten_lines
+import torch
+from search_toys import SEEDS, write_toy_gym
+
+import mpt
+from mpt.errors import UsageError
+from mpt.testing import check_upstream_method
+
+ROOT = Path(mpt.__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_gym(tmp_path_factory.mktemp("gym"))
+
+
+def _study(model: Path, gym: Path, **options: object) -> mpt.Study:
+    own = {
+        "data_seeds": list(SEEDS),
+        "precision": "float32",
+        "prompt_length": 3,
+        "tuning_steps": 4,
+        "tuning_lrs": [0.5, 0.2],
+        "eval_every": 2,
+        "max_input": 24,
+        "max_target": 4,
+    }
+    return mpt.Study(backbone=str(model), gym=str(gym), **{**own, **options})  # type: ignore[arg-type]
+
+
+def test_importing_it_imports_neither_torch_nor_ray() -> None:
+    script = "import mpt, sys; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in mpt.__all__:
+        assert getattr(mpt, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mpt.nothing
+
+
+def test_search_and_replay_are_functions_although_packages_have_their_names() -> None:
+    import mpt.replay.replay
+    import mpt.search.run
+
+    with pytest.raises(TypeError, match="missing 2 required positional arguments"):
+        mpt.search()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        mpt.replay()  # type: ignore[call-arg]
+    assert mpt.search.run.DONE == 0  # type: ignore[attr-defined]
+
+
+def test_a_study_takes_the_preset_with_what_is_given_in_its_place() -> None:
+    study = mpt.Study(prompt_length=7, tuning_steps=3, data_seeds=[13], max_test=5)
+    preset = mpt.Study()
+    assert (study.config.prompt.length, study.config.downstream.steps) == (7, 3)
+    assert (study.config.data_seeds, study.config.downstream.max_test) == ((13,), 5)
+    assert study.config.downstream.lrs == preset.config.downstream.lrs
+    with pytest.raises(UsageError, match=r"option 'promt_length' is unknown; known are .*prompt_"):
+        mpt.Study(promt_length=7)
+    with pytest.raises(UsageError, match="length is 0, but must be a whole number ≥ 1"):
+        mpt.Study(prompt_length=0)
+
+
+def test_a_space_takes_lists_ranges_and_numbers_and_says_what_it_does_not_know() -> None:
+    space = mpt.Space(
+        "maml", inner_lr=mpt.loguniform(1e-2, 10), outer_lr=[0.03, 0.1], batch_size=2, steps=[2, 4]
+    )
+    assert [domain.name for domain in space.domains] == ["inner_lr", "outer_lr"]
+    assert dict(space.fixed) == {"batch_size": 2}
+    assert space.rungs == (2, 4)
+    with pytest.raises(UsageError, match=r"setting 'lr' of maml is unknown; known are inner_lr"):
+        mpt.Space("maml", lr=0.1, steps=2)
+    with pytest.raises(UsageError, match="method is 'mamel', but must be one of maml"):
+        mpt.Space("mamel", steps=2)
+    with pytest.raises(UsageError, match="outer_lr is -1, but must be a finite number > 0"):
+        mpt.Space("maml", outer_lr=[-1], steps=2)
+    with pytest.raises(UsageError, match="a range from 0 to 1 must have 0 < low < high"):
+        mpt.loguniform(0, 1)
+    with pytest.raises(mpt.DataError, match=r"steps are \[4, 2\], but must be .* ascending"):
+        mpt.Space("maml", steps=[4, 2])
+
+
+def test_a_method_of_ones_own_passes_the_suite_and_has_settings_in_its_key() -> None:
+    assert len(own_method.__doc__ or "") > 0
+    assert "every setting that acts has a key of its own" in check_upstream_method("pulled")
+    assert "the prompt moves" in check_upstream_method(own_method.pulled, mu=3.0)
+
+
+def test_a_method_that_breaks_a_rule_is_told_which() -> None:
+    def still(loss: object, prompt: torch.Tensor, episode: object, config: object) -> object:
+        return torch.zeros_like(prompt), 1.0
+
+    mpt.upstream_method(still, name="still")
+    with pytest.raises(AssertionError, match=r"a NaN in the prompt was not noticed|as it was"):
+        check_upstream_method("still")
+    with pytest.raises(UsageError, match="'maml' is a built-in method's; take another"):
+        mpt.upstream_method(still, name="maml")
+    with pytest.raises(UsageError, match="outer_lr is a setting of every method"):
+        mpt.upstream_method(settings={"outer_lr": 1.0})(still)
+
+
+def test_a_changed_method_has_results_of_its_own() -> None:
+    from mpt.api.methods import source_version
+
+    def one(x: float) -> float:
+        return x + 1
+
+    def two(x: float) -> float:
+        return x + 2
+
+    assert source_version(one) != source_version(two)
+    assert source_version(one) == source_version(one)
+
+
+def test_a_plugin_that_fails_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("raise ValueError('no luck')\n")
+    with pytest.raises(UsageError, match=r"bad\.py: ValueError: no luck; the file must run"):
+        mpt.load_plugin(tmp_path / "bad.py")
+    with pytest.raises(UsageError, match="there is no such file"):
+        mpt.load_plugin(tmp_path / "absent.py")
+
+
+def test_a_search_leaves_the_callers_process_as_it_was(
+    toy_checkpoint: Path, gym: Path, tmp_path: Path
+) -> None:
+    """And a grid, the points as a table, the same call again, a replay and its table."""
+    torch.set_num_threads(2)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    study = _study(toy_checkpoint, gym)
+    space = mpt.Space("fomaml", inner_lr=1.0, outer_lr=[0.1, 0.3], steps=2)
+    result = mpt.search(study, space, results=tmp_path / "r", quiet=True, workers=2)
+    assert torch.get_num_threads() == 2
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    frame = result.points()
+    assert list(frame["rank"]) == [1, 2]
+    assert list(frame["score"]) == sorted(frame["score"], reverse=True)
+    assert result.best.point == frame["point"][0]
+    assert set(result.best.settings) == {"outer_lr"}
+    assert "<table" in result._repr_html_()
+    again = mpt.search(study, space, results=tmp_path / "r", quiet=True)
+    assert again.points().equals(frame)
+    runs = mpt.load_results(tmp_path / "r").runs()
+    assert set(runs["method"]) == {"fomaml", "prompt_tuning"}
+    with pytest.raises(UsageError, match=r"study 'zz' is not in .*; there are [0-9a-f]{8}"):
+        mpt.load_results(tmp_path / "r").runs("zz")
+
+
+def test_a_notebook_may_ask_for_results_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="run a search first"):
+        mpt.load_results(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_ten_lines_run_and_go_on_after_a_kill(
+    kind: str, toy_checkpoint: Path, gym: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With a method from a file, on a database file and on a server: in a process of its own."""
+    store = [] if kind == "sqlite" else [request.getfixturevalue("postgresql_url")]
+    words = [ten_lines.__file__, own_method.__file__, str(toy_checkpoint), str(gym)]
+    command = [sys.executable, *words, str(tmp_path / "results"), *store]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open(tmp_path / "first", "w") as out:
+        first = subprocess.Popen(command, stdout=out, cwd=tmp_path, env=environment)
+        try:
+            _wait_for(tmp_path / "first", "1/")
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "points 4 runs 40" in done.stdout
+    assert "'method': 'pulled', 'partition': 'random_to_random'" in done.stdout
+
+
+def _wait_for(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 400
+    while text not in path.read_text():
+        assert time.monotonic() < deadline, path.read_text()
+        time.sleep(0.2)

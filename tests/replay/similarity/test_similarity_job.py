@@ -1,0 +1,142 @@
+"""The whole job at smoke size, from the command line to the report; one run serves all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpt
+from analysis.__main__ import main as analysis_main
+from analysis.paper.answers import paper_comparisons
+from analysis.paper.comparison import NOT_ATTEMPTED
+from analysis.results.cells import Cell
+from analysis.results.reading import load_results
+from analysis.tables.lookup import Lookup
+from analysis.tables.main import result_tables
+from analysis.tables.table import Table
+from mpt.cli.similarity import main
+from mpt.replay.similarity.ranking import load_rankings
+from mpt.store.database import open_results
+from mpt.store.records import Point
+
+ROOT = Path(mpt.__file__).resolve().parents[1]
+TARGET = "qa-who_is_where"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the results directory and what the job printed."""
+    results = tmp_path_factory.mktemp("pilot") / "results"
+    job = str(ROOT / "tune_jobs/similarity.py")
+    done = subprocess.run(
+        [sys.executable, job, "--smoke", "--results", str(results), "--keep-prompts"],
+        cwd=results.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return results, done.stdout
+
+
+def _look(results: Path) -> Lookup:
+    """Return the one section that the pilot makes: all of its studies are of one protocol."""
+    (section,) = load_results(results).sections
+    return Lookup(section)
+
+
+def _cells(results: Path) -> list[Cell]:
+    return _look(results).targets()
+
+
+def _points(results: Path) -> list[Point]:
+    with open_results(results, read_only=True) as database:
+        return database.points()
+
+
+def _table(results: Path, name: str) -> Table:
+    return next(one for one in result_tables(_look(results)) if one.name == name)
+
+
+def test_the_choice_is_printed_saved_and_in_the_records(run: tuple[Path, str]) -> None:
+    results, printed = run
+    (ranking,) = load_rankings(results)
+    assert ranking.target == TARGET
+    values = [value for _, value in ranking.ranked]
+    assert values == sorted(values, reverse=True)
+    cells = {cell.place.source_set: cell for cell in _cells(results)}
+    assert set(cells) == {f"{how}2-{TARGET}" for how in ("highest", "random", "lowest")}
+    for how, expected in (("highest", ranking.ranked[:2]), ("lowest", ranking.ranked[-2:])):
+        cell = cells[f"{how}2-{TARGET}"]
+        assert set(cell.source_tasks) == {name for name, _ in expected}
+        assert set(cell.tasks) == {TARGET}
+        assert cell.sources == 2
+        for name, value in expected:
+            assert f"{name} {value:.3f}" in printed
+    assert printed.splitlines()[-1].endswith("tune_jobs/similarity.py --keep-prompts")
+
+
+def test_table_8_has_three_columns_with_intervals_and_says_what_was_chosen(
+    run: tuple[Path, str],
+) -> None:
+    table = _table(run[0], "table-8")
+    assert table.columns == ("target task", "highest2", "random2", "lowest2")
+    (row,) = table.rows
+    assert row[0].text == TARGET
+    for cell in row[1:]:
+        assert cell.value is not None
+        assert cell.low is not None
+        assert cell.high is not None
+        assert cell.low <= cell.value <= cell.high
+        assert (cell.done, cell.of) == (2, 2)
+    (ranking,) = load_rankings(run[0])
+    first = ", ".join(f"{name} {value:.3f}" for name, value in ranking.ranked[:2])
+    assert table.notes[0] == f"{TARGET}, highest2: {first}"
+    assert len(table.notes) == 3
+
+
+def test_table_7_has_five_pairs_of_either_kind(run: tuple[Path, str]) -> None:
+    results, printed = run
+    table = _table(results, "table-7")
+    kinds = [str(row[0].text) for row in table.rows if row[1].text != "mean"]
+    assert sorted(kinds) == ["dissimilar"] * 5 + ["similar"] * 5
+    assert printed.startswith("similar: reviews-hotel and reviews-book 0.")
+
+
+def test_the_report_lists_the_sources_on_every_cells_page(
+    run: tuple[Path, str], tmp_path: Path
+) -> None:
+    words = ["report", "--results", str(run[0]), "--out", str(tmp_path), "--no-figures"]
+    assert analysis_main(words) == 0
+    assert "highest2" in (tmp_path / "tables" / "table-8.md").read_text()
+    for cell in _cells(run[0]):
+        page = (tmp_path / "cells" / f"{cell.key}.html").read_text()
+        assert ", ".join(cell.source_tasks) in page
+
+
+def test_the_paper_is_not_reproduced_by_it(run: tuple[Path, str]) -> None:
+    """Other backbone, other tasks, two sources instead of five: nothing of it is compared."""
+    results = run[0]
+    found = paper_comparisons(_look(results))
+    ours = [one for one in found if one.published.place in ("Table 7", "Table 8")]
+    assert len(ours) == 12 + 9
+    assert {one.status for one in ours} == {NOT_ATTEMPTED}
+
+
+def test_a_finished_pilot_is_done_at_once_and_its_prompts_can_be_compared(
+    run: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run[0]
+    before = _points(results)
+    words = ["--smoke", "--results", str(results)]
+    assert main([*words, "--only", "pilot"]) == 0
+    assert "3 of 3 cells" in capsys.readouterr().out
+    assert _points(results) == before
+    # prompts of the one target were kept, and no pair has both of its tasks
+    assert main([*words, "--only", "pairs", "--prompts"]) == 3
+    assert "replay with --keep-prompts" in capsys.readouterr().err

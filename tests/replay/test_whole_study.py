@@ -1,0 +1,191 @@
+"""The whole study: which cells belong to which stage, what it will cost, and one run of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.report.report import report_lines
+from mpt.cli.paper import main
+from mpt.config import EMBEDDED_BACKBONES, METHODS
+from mpt.errors import UsageError
+from mpt.replay.settings import replayable
+from mpt.replay.similarity.measure import CHOICES
+from mpt.replay.similarity.settings import load_similarity_settings
+from mpt.replay.whole_study import STAGES, Stage, WholeRequest, job_of, replay_stages, search_stage
+from mpt.replay.whole_study_plan import HEAD, stage_rows, table_lines
+from mpt.search.cost.plan import Rates, RunRate, work_seconds
+from mpt.search.run import peek
+from mpt.store.database import open_results
+from mpt.store.records import BASELINE
+
+ROOT = Path(__file__).parents[2]
+PILOT_TARGETS = load_similarity_settings("embedded").pilot.targets
+NOWHERE = Path("/nonexistent/results")
+
+
+def _stages(**changes: Any) -> dict[str, Stage]:
+    request = WholeRequest(results=NOWHERE, **changes)
+    search, rest = search_stage(request), replay_stages(request, None).stages
+    return {stage.name: stage for stage in (*([search] if search else []), *rest)}
+
+
+def test_the_stages_are_the_papers_tables_in_order() -> None:
+    stages = _stages()
+    assert tuple(stages) == tuple(STAGES)
+    points = [len(trial.upstream.rungs) for trial in stages["search"].trials]
+    assert sum(points) == 4 * 27
+    assert len(stages["replay"].trials) == 10 * len(replayable())
+    # the task's own size belongs to the replay, the four others to the sweeps of two methods
+    assert len(stages["target_shots"].trials) == len(stages["source_shots"].trials) == 4 * 2
+    assert [c.plan.source_set for c in stages["sources"].trials] == ["5", "11"]
+    backbones = {c.plan.config.backbone for c in stages["backbones"].trials}
+    assert backbones == set(EMBEDDED_BACKBONES[1:])  # the first one's cells are the replay's
+    assert len(stages["backbones"].trials) == 2 * len(replayable())
+    choices = [f"{how}5-{target}" for target in PILOT_TARGETS for how in CHOICES]
+    assert [c.plan.source_set for c in stages["similarity"].trials] == choices
+
+
+def test_every_cell_belongs_to_one_stage_and_one_job() -> None:
+    stages = _stages()
+    trials = [trial for stage in stages.values() for trial in stage.trials]
+    assert len(set(trials)) == len(trials)
+    job = job_of(list(stages.values()), WholeRequest(results=NOWHERE), "all")
+    assert sorted(trial.name for trial in job.trials) == sorted(c.name for c in trials)
+
+
+def test_the_search_is_on_the_first_backbone_and_the_partition_of_the_paper() -> None:
+    stage = _stages(stages=("search",), backbones=("embedded-gpt2", "embedded"))["search"]
+    assert {c.plan.config.backbone for c in stage.trials} == {"embedded-gpt2"}
+    assert {c.plan.config.partition for c in stage.trials} == {"random_to_random"}
+    assert {c.plan.role for c in stage.trials} == {"validation"}
+    assert {c.upstream.config.method for c in stage.trials} == set(METHODS)
+
+
+def test_stages_can_be_left_out() -> None:
+    stages = _stages(stages=("sources", "replay"))
+    assert list(stages) == ["replay", "sources"]
+    alone = _stages(stages=("sources",))
+    # without the replay its cells of the whole source set belong to the sweep
+    assert [c.plan.source_set for c in alone["sources"].trials] == ["5", "11", "all"]
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="stage replays is unknown; known are search, replay"):
+        WholeRequest(results=NOWHERE, stages=("replays",))
+
+
+def test_the_rows_of_the_plan_add_up_to_the_whole() -> None:
+    stages = list(_stages(backbones=("embedded",), smoke=True).values())
+    job = job_of(stages, WholeRequest(results=NOWHERE), "all")
+    with peek(job) as look:
+        work = look.work
+    rates = Rates(steps={"any": 2.0}, runs={"any": RunRate(step_s=0.5, row_s=0.0)}, start_s=0)
+    rows = stage_rows(stages, job, work, rates)
+    assert [row[0] for row in rows] == [*STAGES, ""]
+    assert sum(int(row[2]) for row in rows[:-1]) == work.points == len(job.points)
+    assert sum(int(row[4]) for row in rows) == work.all_runs
+    each, shared = work_seconds(work, rates)
+    told = sum(_seconds(row[5]) for row in rows)
+    # told in minutes
+    assert told == pytest.approx(sum(each) + shared, abs=0.5 * len(rows) + 30 * len(rows))
+
+
+def _seconds(text: str) -> float:
+    value, unit = text.split()
+    return float(value) * {"s": 1, "min": 60}[unit]
+
+
+def test_lines_of_a_table_are_aligned() -> None:
+    lines = table_lines([HEAD, ("a", "b", "1", "22", "333", "4 s")])
+    assert lines[0].split() == " ".join(HEAD).split()
+    assert lines[1] == "a      b         1    22        333        4 s"
+
+
+def test_bad_flags_are_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, said in (
+        (["--stages", "x"], "stage x is unknown"),
+        (["--backbones", "a,a"], "must be different names"),
+        (["--backbones", "./absent"], "./absent"),
+        (["--results", "s3://bucket"], "must be a directory"),
+    ):
+        assert main(flags, report=report_lines) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert said in error
+
+
+# --- one run at smoke size: the part of `make miniature` that a test can wait for ---
+
+
+def _paper(results: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tune_jobs/paper.py", "--smoke", "--results", str(results), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    results = tmp_path_factory.mktemp("miniature") / "results"
+    done = _paper(results)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return results, done.stdout
+
+
+@pytest.mark.timeout(400)
+def test_the_miniature_runs_from_the_search_to_the_report(ran: tuple[Path, str]) -> None:
+    results, said = ran
+    plan, _, run = said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
+    firsts = [line.split(maxsplit=1)[0] for line in plan.splitlines() if line.strip()]
+    assert [first for first in firsts if first in STAGES] == list(STAGES)
+    assert "estimate" in plan
+    assert "best of 4 points on random_to_random" in run  # the search's, not the file's
+    assert "searched on embedded" in run
+    tables = results / "report" / "tables"
+    for number in range(1, 12):
+        assert (tables / f"table-{number}.csv").is_file()
+    assert (results / "report" / "index.html").is_file()
+
+
+@pytest.mark.timeout(400)
+def test_every_table_of_the_miniature_has_its_cells(ran: tuple[Path, str]) -> None:
+    tables = ran[0] / "report" / "tables"
+
+    def filled(number: int) -> str:
+        return (tables / f"table-{number}.md").read_text()
+
+    for number in (2, 3, 4, 5, 6, 7, 8):
+        assert re.search(r"\d\.\d", filled(number)), filled(number)
+    for name in EMBEDDED_BACKBONES:
+        assert f"| {name} |" in filled(5)
+
+
+@pytest.mark.timeout(400)
+def test_the_same_command_again_computes_nothing_and_writes_the_report(
+    ran: tuple[Path, str],
+) -> None:
+    results, _ = ran
+    with open_results(results, read_only=True) as database:
+        points, files = database.points(), database.artifacts()
+    index = results / "report" / "index.html"
+    index.unlink()
+    again = _paper(results, "--json")
+    assert again.returncode == 0
+    assert "nothing is left to compute" in again.stderr
+    with open_results(results, read_only=True) as database:
+        assert (database.points(), database.artifacts()) == (points, files)
+    assert index.is_file()
+    document = json.loads(again.stdout)
+    assert document["exit_code"] == 0
+    assert document["report"] == str(results / "report")
+    methods = [point for point in points if point.method != BASELINE]
+    assert [len(job["points"]) for job in document["jobs"]] == [16, len(methods) - 16]

@@ -1,0 +1,33 @@
+"""Fixtures of the toy search, which several folders of tests have in their `conftest.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from search_toys import toy_job, write_toy_gym
+
+from mpt.search.job import SearchJob
+from mpt.study.study import Study, open_study
+
+__all__ = ["job", "study", "toy_gym"]
+
+# As in the workers: with another number of threads, sums may differ in the last bit.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_gym(tmp_path_factory.mktemp("toy-gym"))
+
+
+@pytest.fixture
+def job(toy_checkpoint: Path, toy_gym: Path, tmp_path: Path) -> SearchJob:
+    return toy_job(toy_checkpoint, toy_gym, tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The toy search's study; what it computes goes where a test's own `job` says."""
+    return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plans[0])

@@ -1,0 +1,59 @@
+"""The tree: which part may import which, how large files and folders may be, what a wheel holds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("mpt", "analysis", "tests", "tune_jobs", "benchmarks", "tools")
+MOST_FILES, MOST_LINES = 15, 500
+
+
+def test_imports_point_down_the_data_flow_and_in_no_circle() -> None:
+    script = "import sys; from importlinter.cli import lint_imports_command as run; run()"
+    command = [sys.executable, "-c", script, "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def _python(folder: str) -> list[Path]:
+    return [path for path in (ROOT / folder).rglob("*.py") if ".venv" not in path.parts]
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_no_file_has_more_lines_than_a_reader_holds(folder: str) -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in _python(folder)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_no_folder_has_more_files_than_a_reader_sees(folder: str) -> None:
+    count: dict[str, int] = {}
+    for path in _python(folder):
+        if path.name != "__init__.py":
+            name = str(path.parent.relative_to(ROOT))
+            count[name] = count.get(name, 0) + 1
+    assert {name: files for name, files in count.items() if files > MOST_FILES} == {}
+
+
+def test_the_wheel_names_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    setuptools = project["tool"]["setuptools"]
+    here = {".".join(path.parent.relative_to(ROOT).parts) for path in _python("mpt")}
+    there = {
+        "mpt." + ".".join(path.parent.relative_to(ROOT).parts) for path in _python("analysis")
+    }
+    assert set(setuptools["packages"]) == here | there | {"mpt.search_spaces"}
+    assert setuptools["package-dir"] == {
+        "mpt.analysis": "analysis",
+        "mpt.search_spaces": "search_spaces",
+    }
