@@ -43,6 +43,7 @@ def adapts(method: str) -> bool:
 
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
+TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
@@ -113,9 +114,16 @@ class TextConfig:
     """Tokens of the input, end mark included; longer inputs are truncated."""
     max_target: int = 64
     """Tokens of the target, end mark included; longer targets are truncated."""
+    template: str = "plain"
+    """"plain" text to text (paper), or "chat": the template that the tokenizer brings along."""
 
     def __post_init__(self) -> None:
-        _check(self, max_input=_at_least(2), max_target=_at_least(2))
+        _check(
+            self,
+            max_input=_at_least(2),
+            max_target=_at_least(2),
+            template=((lambda t: t in TEMPLATES), '"plain" or "chat"'),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.activations import NewGELUActivation
 
+from mpt.backbones import tokens
 from mpt.backbones.cross_entropy import greedy_choice, token_losses
 from mpt.backbones.generation import GREEDY, Decoding, Generation, beam_search, greedy_search
 from mpt.backbones.rows import Batch, Row, RowTable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backbone", "Batch", "Row", "RowTable"]
 
+_DROPOUT_RATES = ("dropout", "activation_dropout", "attention_dropout", "hidden_dropout")
 _NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
@@ -60,9 +62,9 @@ class Backbone(ABC):
         self._model = model.eval().requires_grad_(False)
         use_fused_gelu(model)
         self._tokenizer = tokenizer
-        self.end_id = int(model.config.eos_token_id)
-        pad = model.config.pad_token_id  # its value never matters: padding is masked
-        self._pad = self.end_id if pad is None else int(pad)
+        config = model.config.get_text_config()
+        self.end_id = tokens.end_token(name, config, tokenizer)
+        self._pad = tokens.padding_token(config, self.end_id, self._words.weight.shape[0])
         self._max_positions: int | None = None
         self._twice = False
 
@@ -114,24 +116,24 @@ class Backbone(ABC):
         for key, tensor in sorted(self._model.state_dict().items()):
             sha.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        sha.update(self._tokenizer.backend_tokenizer.to_str().encode())
+        sha.update(tokens.identity(self._tokenizer))
         return sha.hexdigest()
 
     def embeddings(self) -> Tensor:
         """Return what the words enter the model as [V, d] in float32, detached.
 
-        A BART with scaled embeddings multiplies the matrix by √d before its first layer; a prompt
-        row stands where the product does, so the product is what is returned.
+        A BART with scaled embeddings or a Gemma multiplies the matrix by √d before its first
+        layer; a prompt row stands where the product does, so the product is what is returned.
         """
         weight = self._words.weight.detach().float()
-        scale = getattr(self._words, "embed_scale", 1.0)
+        scale = float(getattr(self._words, "embed_scale", 1.0))
         return weight if scale == 1.0 else weight * scale
 
     # --- text ---------------------------------------------------------------------------------
 
     def word_ids(self, text: str) -> list[int]:
         """Return the tokens of `text` without any end mark."""
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return tokens.words(self._tokenizer, text)
 
     def frequent_ids(self, count: int) -> list[int]:
         """Return the `count` lowest ordinary token ids (fewer where the vocabulary is smaller).
@@ -154,15 +156,34 @@ class Backbone(ABC):
     def encode_rows(
         self, task_name: str, examples: Sequence[Example], text: TextConfig
     ) -> list[Row]:
-        """Tokenise examples of a task as `mpt.gym.episodes.render` writes them."""
+        """Tokenise examples of a task as `mpt.gym.episodes.render` writes them.
+
+        With the chat template the input is what a user says and the target is the answer; neither
+        has the leading blank then.
+        """
         pairs = [render(task_name, example) for example in examples]
+        encode_input = self.encode_input
+        if text.template == "chat":
+            pairs = [(source.strip(), target.strip()) for source, target in pairs]
+            encode_input = self.encode_chat
         return [
             (
-                self.encode_input(source, text.max_input),
+                encode_input(source, text.max_input),
                 self.encode_target(target, text.max_target),
             )
             for source, target in pairs
         ]
+
+    def encode_chat(self, text: str, max_tokens: int) -> list[int]:
+        """Return the tokens of an input in the tokenizer's chat template (see `tokens.chat_ids`).
+
+        Raises:
+            UsageError: the model answers no chats, or the template does not fit.
+        """
+        raise UsageError(
+            f'backbone {self.name}: text.template is "chat", but only decoder-only models answer '
+            'in a chat template; use "plain"'
+        )
 
     def _ended(self, ids: Sequence[int], max_tokens: int) -> list[int]:
         return [*ids[: max_tokens - 1], self.end_id]
@@ -371,11 +392,12 @@ def _set_dropout(model: nn.Module, rate: float) -> list[tuple[nn.Module, str, An
     """Set the rate of every dropout in `model`; return what was changed, with the old values.
 
     Hugging Face attention and BART layers keep rates in float attributes, all else in
-    `nn.Dropout` modules. Whole layers are never dropped (`layerdrop`).
+    `nn.Dropout` modules. Whole layers are never dropped (`layerdrop`). A model without any
+    dropout of its own but that of attention (Llama, Qwen) has it there.
     """
     changed: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
-        names = ("p",) if isinstance(module, nn.Dropout) else ("dropout", "activation_dropout")
+        names = ("p",) if isinstance(module, nn.Dropout) else _DROPOUT_RATES
         for name in (*names, "layerdrop"):
             if isinstance(getattr(module, name, None), float):
                 changed.append((module, name, getattr(module, name)))

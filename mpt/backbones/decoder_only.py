@@ -1,10 +1,11 @@
-"""GPT-2: prompt, input and target stand in one line of text.
+"""Causal models (GPT-2, Llama, Qwen, Gemma …): prompt, input and target stand in one line of text.
 
 Shapes: as in `mpt.backbones.base`; S positions, n input tokens of a row.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,10 +13,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
+from mpt.backbones import tokens
 from mpt.backbones.base import Backbone
 from mpt.backbones.generation import Decoding
 from mpt.backbones.input_cache import InputCache
 from mpt.backbones.rows import Batch
+from mpt.errors import UsageError
+
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+"""Settings that let a token see only so many places before it."""
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
+"""Settings that say how long a line may be."""
 
 
 class DecoderOnly(Backbone):
@@ -25,40 +33,59 @@ class DecoderOnly(Backbone):
     rows padded on the right: attention is causal, so no token sees padding, and positions count
     from the left. Generation pads on the left and counts positions from each row's first token.
 
-    With an appended prompt the input's keys and values do not depend on the prompt: where
-    gradients are asked for they come from `InputCache` and only prompt and target go through the
-    model. Passes with dropout, or of a copy whose weights are trained, read the whole row.
+    With an appended prompt the input's keys and values do not depend on the prompt: they come from
+    `InputCache`, in training and in evaluation, and only prompt and target go through the model.
+    Passes with dropout, or of a copy whose weights are trained, read the whole row.
     """
 
     auto = AutoModelForCausalLM
 
     def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
         super().__init__(name, model, tokenizer, position)
-        self._max_positions = int(model.config.max_position_embeddings)
+        config = model.config.get_text_config()
+        self._inner = inner_model(name, model)
+        self._takes_positions = "position_ids" in inspect.signature(self._inner.forward).parameters
+        self._factor = _logit_factor(model)
+        self._cap = getattr(config, "final_logit_softcapping", None)
+        limits = (getattr(config, key, None) for key in _POSITIONS)
+        self._max_positions = next((limit for limit in limits if limit is not None), None)
+        windows = [getattr(config, key, None) for key in _WINDOWS]
+        self._window = min((w for w in windows if isinstance(w, int)), default=None)
+        self._begin, _ = tokens.marks(tokenizer)
         self._input_end = self.word_ids("\n") or [self.end_id]
         self.input_cache: InputCache | None = InputCache.for_device(self.device)
 
     def encode_input(self, text: str, max_tokens: int) -> list[int]:
-        """Return the tokens of an input: cut to fit, then the line break."""
-        room = max(max_tokens - len(self._input_end), 0)
-        return [*self.word_ids(text)[:room], *self._input_end]
+        """Return the tokens of an input: the tokenizer's begin mark, words, a line break."""
+        room = max(max_tokens - len(self._begin) - len(self._input_end), 0)
+        return [*self._begin, *self.word_ids(text)[:room], *self._input_end]
+
+    def encode_chat(self, text: str, max_tokens: int) -> list[int]:
+        """Return the tokens of an input in the tokenizer's chat template."""
+        return tokens.chat_ids(self.name, self._tokenizer, text, max_tokens)
 
     @property
     def _reader(self) -> Any:
-        return self._model.transformer
+        return self._inner
 
     def head(self, states: Tensor) -> Tensor:
         """Return the vocabulary logits [N, V] of hidden states [N, d]."""
-        return self._wide(self._model.lm_head(states))
+        logits = self._wide(self._model.get_output_embeddings()(states))
+        if self._factor != 1.0:
+            logits = logits * self._factor
+        if self._cap is not None:  # Gemma 2: −cap … cap
+            logits = torch.tanh(logits / self._cap) * self._cap
+        return logits
 
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the states [N, d] that predict the target tokens."""
         p, t = prompts.shape[1], batch.target_ids.shape[1]
-        self._check_positions("prompt, input and target", p + batch.input_ids.shape[1] + t - 1)
-        if self._may_cache(prompts):
+        length = p + batch.input_ids.shape[1] + t - 1
+        self._check_positions("prompt, input and target", length)
+        if self._may_cache(prompts, length):
             return self._states_after_input(prompts, batch)[batch.target_mask]
         embedded, _ = self._joined(prompts, batch, batch.target_ids, batch.target_mask)
-        states = self._transformer(embedded[:, :-1])
+        states = self._transformer(embedded[:, :-1], use_cache=False)
         first = p + batch.input_mask.sum(1) - 1  # the position before the target
         place = first[:, None] + torch.arange(t, device=first.device)
         place = place.clamp(max=states.shape[1] - 1)  # past a row's target only
@@ -66,25 +93,45 @@ class DecoderOnly(Backbone):
         return predicting[batch.target_mask]
 
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
-        """Return the model having read prompt and input, padded on the left."""
+        """Return the model before it reads a prompt: [input; prompt] from the cache, or a line.
+
+        What is not cached is padded on the left.
+        """
+        if self._may_cache(prompts, None):
+            cache, mask = self._inputs_read(batch)
+            own = self._own(prompts, batch)
+            seen = torch.ones(own.shape[:2], dtype=torch.bool, device=own.device)
+            return _Decoding(self, own, torch.cat([mask, seen], 1), cache)
         none = batch.target_ids[:, :0]
         embedded, mask = self._joined(prompts, batch, none, none.bool(), left=True)
-        return _Decoding(self, embedded, mask)
+        return _Decoding(self, embedded, mask, DynamicCache())
 
-    def _may_cache(self, prompts: Tensor) -> bool:
-        """Whether the input's keys and values are the same in every pass, and worth keeping."""
+    def _may_cache(self, prompts: Tensor, length: int | None) -> bool:
+        """Whether the input's keys and values are the same in every pass.
+
+        A row shorter than the batch's longest input has a gap before its prompt. Positions can be
+        told to most models; one that takes none (ALiBi) may count places, so it never caches.
+        Places are also what is counted in an attention window, so nothing may reach past one.
+
+        Args:
+            prompts: [R, P, d].
+            length: places of the whole batch; None where they are not known beforehand.
+        """
+        if self._window is not None and (length is None or length > self._window):
+            return False
         return (
             self.position == "append"
+            and self._takes_positions
             and self.input_cache is not None
             and prompts.shape[1] > 0
-            and torch.is_grad_enabled()
-            and prompts.requires_grad
             and not self.trainable
             and not self._model.training
         )
 
     def _transformer(self, embedded: Tensor, **options: Any) -> Tensor:
-        states = self._model.transformer(inputs_embeds=embedded, **options).last_hidden_state
+        if not self._takes_positions:
+            options.pop("position_ids", None)  # ALiBi: places are told from the mask
+        states = self._inner(inputs_embeds=embedded, **options).last_hidden_state
         return torch.as_tensor(states)
 
     def _own(self, prompts: Tensor, batch: Batch) -> Tensor:
@@ -120,22 +167,28 @@ class DecoderOnly(Backbone):
 
     def _states_after_input(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the states [B, T, d] that predict the target, on the input's keys and values."""
-        assert self.input_cache is not None
-        keys_values, n = self.input_cache.batch(batch, self._input_keys_values)
+        cache, mask = self._inputs_read(batch)
+        n = batch.input_mask.sum(1)
         own = self._own(prompts, batch)
         embedded = torch.cat([own, self._words(batch.target_ids[:, :-1])], 1)
         seen = torch.ones(embedded.shape[:2], dtype=torch.bool, device=embedded.device)
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(keys_values):
-            cache.update(keys, values, layer)
         states = self._transformer(
             embedded,
             past_key_values=cache,
-            attention_mask=torch.cat([batch.input_mask, seen], 1),
+            attention_mask=torch.cat([mask, seen], 1),
             position_ids=n[:, None] + torch.arange(embedded.shape[1], device=n.device),
             use_cache=True,
         )
         return states[:, own.shape[1] - 1 :]
+
+    def _inputs_read(self, batch: Batch) -> tuple[Any, Tensor]:
+        """Return the model's memory of the batch's inputs, and its mask [B, L]."""
+        assert self.input_cache is not None
+        cache = DynamicCache()
+        keys_values = self.input_cache.batch(batch, self._input_keys_values)
+        for layer, (keys, values) in enumerate(keys_values):
+            cache.update(keys, values, layer)
+        return cache, batch.input_mask
 
     @torch.no_grad()
     def _input_keys_values(self, ids: Tensor) -> Tensor:
@@ -146,15 +199,22 @@ class DecoderOnly(Backbone):
 
 
 class _Decoding(Decoding):
-    """Left-padded rows with the keys and values of all before."""
+    """Rows with the keys and values of all before.
 
-    def __init__(self, backbone: DecoderOnly, embedded: Tensor, mask: Tensor):
-        self._backbone, self._embedded, self._mask = backbone, embedded, mask
-        self._cache: Any = DynamicCache()
+    Args:
+        backbone: the model.
+        embedded: what it has yet to read [B, S', d].
+        mask: [B, S], what is in the cache and what is yet to be read.
+        cache: keys and values of the first S − S' places.
+    """
+
+    def __init__(self, backbone: DecoderOnly, embedded: Tensor, mask: Tensor, cache: Any):
+        self._backbone, self._embedded, self._mask, self._cache = backbone, embedded, mask, cache
 
     def next_states(self, tokens: Tensor | None) -> Tensor:
         if tokens is None:
-            embedded, positions = self._embedded, (self._mask.cumsum(1) - 1).clamp(min=0)
+            embedded = self._embedded
+            positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -embedded.shape[1] :]
         else:
             embedded = self._backbone._words(tokens[:, None])
             positions = self._mask.sum(1, keepdim=True)
@@ -172,3 +232,30 @@ class _Decoding(Decoding):
     def select(self, rows: Tensor) -> None:
         self._mask = self._mask[rows]
         self._cache.reorder_cache(rows)
+
+
+def inner_model(name: str, model: Any) -> Any:
+    """Return the part of a causal model that makes hidden states of embeddings.
+
+    Raises:
+        UsageError: there is no such part, or no output head after it.
+    """
+    inner = model.base_model
+    if inner is model or model.get_output_embeddings() is None:
+        raise UsageError(
+            f"backbone {name}: {type(model).__name__} has no inner model with an output head "
+            "after it; take a causal or sequence-to-sequence language model"
+        )
+    return inner
+
+
+def _logit_factor(model: Any) -> float:
+    """Return what the logits of some architectures are multiplied by."""
+    config, kind = model.config.get_text_config(), model.config.model_type
+    if kind.startswith("cohere"):
+        return float(config.logit_scale)
+    if kind.startswith("granite"):
+        return 1 / float(config.logits_scaling)
+    if kind.startswith("hyperclovax"):
+        return float(config.logits_scaling)
+    return 1.0

@@ -1,4 +1,4 @@
-"""T5 and BART: the prompt stands beside the input in the encoder, the decoder writes the target.
+"""Sequence to sequence: the prompt stands beside the input in the encoder, the decoder writes.
 
 Shapes: as in `mpt.backbones.base`; S = L + P encoder positions, C decoder tokens given beforehand.
 """
@@ -13,33 +13,61 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from mpt.backbones import tokens
 from mpt.backbones.base import Backbone
 from mpt.backbones.generation import Decoding
 from mpt.backbones.rows import Batch
 from mpt.errors import DataError
+
+_SCALED_WHERE_TIED = ("umt5", "switch_transformers")
+"""Model types that divide decoder states by √d exactly where their head is tied."""
 
 
 class EncoderDecoder(Backbone):
     """An encoder that reads [prompt; input; padding] or [input; prompt; padding], and a decoder.
 
     The padding comes last in both orders, so that no position depends on it. In the released
-    code's order, [input; padding; prompt], the prompt's positions do ("append_padded").
+    code's order, [input; padding; prompt], the prompt's positions do ("append_padded"). Marks
+    around the input are the tokenizer's own; the decoder is given the start token and, where the
+    configuration forces one, the first token of every output (mBART's language).
     """
 
     auto = AutoModelForSeq2SeqLM
 
     def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
-        super().__init__(name, model, tokenizer, position)
         self._encoder, self._decoder = model.get_encoder(), model.get_decoder()
-        self._prefix = [_decoder_start(name, model)]
+        self._input_words = _encoder_words(self._encoder)
+        super().__init__(name, model, tokenizer, position)
+        _mend_umt5(model)
+        self._before, self._after = tokens.marks(tokenizer)
+        self._after = self._after or [self.end_id]
+        self._prefix = [_decoder_start(name, model, tokenizer)]
+        forced = getattr(model.config, "forced_bos_token_id", None)
+        if forced is not None:
+            self._prefix.append(int(forced))
+        self._max_positions = getattr(model.config, "max_position_embeddings", None)
+        self._scale = self.d_model**-0.5 if _scales_output(model.config) else None
 
     @property
     def _words(self) -> Any:
-        return self._encoder.embed_tokens
+        return self._input_words
 
     @property
     def _reader(self) -> Any:
         return self._encoder
+
+    def encode_input(self, text: str, max_tokens: int) -> list[int]:
+        """Return the tokens of an input: words cut to fit between the tokenizer's marks."""
+        room = max(max_tokens - len(self._before) - len(self._after), 0)
+        return [*self._before, *self.word_ids(text)[:room], *self._after]
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
+        if self._scale is not None:
+            states = states * self._scale
+        logits = self._model.get_output_embeddings()(states)
+        bias = getattr(self._model, "final_logits_bias", None)
+        return self._wide(logits if bias is None else logits + bias)
 
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the decoder states [N, d] that predict the target tokens."""
@@ -92,18 +120,16 @@ class EncoderDecoder(Backbone):
 
 
 class T5(EncoderDecoder):
-    """T5, T5 v1.1 and their LM-adapted checkpoints; positions are known only relatively."""
+    """T5, v1.1, LM-adapted, Flan, mT5 and UMT5; positions are known only relatively.
+
+    It reads ``words </s>`` whatever its tokenizer says.
+    """
 
     def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
         super().__init__(name, model, tokenizer, position)
+        self._before, self._after = [], [self.end_id]
         if model.dtype == torch.float64:
             _use_double_norms(model)
-
-    def head(self, states: Tensor) -> Tensor:
-        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
-        if self._model.config.scale_decoder_outputs:
-            states = states * self.d_model**-0.5
-        return self._wide(self._model.lm_head(states))
 
 
 class Bart(EncoderDecoder):
@@ -115,17 +141,26 @@ class Bart(EncoderDecoder):
 
     def __init__(self, name: str, model: Any, tokenizer: Any, position: str):
         super().__init__(name, model, tokenizer, position)
-        self._begin = int(model.config.bos_token_id)
-        self._prefix.append(self._begin)
-        self._max_positions = int(model.config.max_position_embeddings)
+        begin = int(model.config.bos_token_id)
+        self._before, self._after = [begin], [self.end_id]
+        self._prefix = [self._prefix[0], begin]
 
-    def encode_input(self, text: str, max_tokens: int) -> list[int]:
-        """Return the tokens of an input: begin mark, words cut to fit, end mark."""
-        return [self._begin, *self.word_ids(text)[: max(max_tokens - 2, 0)], self.end_id]
 
-    def head(self, states: Tensor) -> Tensor:
-        """Return the vocabulary logits [N, V] of decoder states [N, d]."""
-        return self._wide(self._model.lm_head(states) + self._model.final_logits_bias)
+class _Scaled:
+    """Embeddings that their encoder multiplies outside of them, where it reads words only.
+
+    A prompt stands beside what the first layer sees, so the product is made here.
+    """
+
+    def __init__(self, module: Any, scale: float):
+        self._module, self.embed_scale = module, scale
+
+    @property
+    def weight(self) -> Tensor:
+        return torch.as_tensor(self._module.weight)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return torch.as_tensor(self._module(ids) * self.embed_scale)
 
 
 class _Decoding(Decoding):
@@ -150,14 +185,49 @@ class _Decoding(Decoding):
         self._cache.reorder_cache(rows)
 
 
-def _decoder_start(name: str, model: Any) -> int:
-    """Return the decoder's start token as the checkpoint's configuration has it.
+def _encoder_words(encoder: Any) -> Any:
+    """Return what embeds the encoder's words, as its first layer sees them."""
+    module = encoder.get_input_embeddings()
+    outside = getattr(encoder, "embed_scale", 1.0)
+    if outside == 1.0 or hasattr(module, "embed_scale"):
+        return module
+    return _Scaled(module, float(outside))
+
+
+def _scales_output(config: Any) -> bool:
+    """Whether decoder states are divided by √d before the head, as T5 does where it is tied."""
+    told = getattr(config, "scale_decoder_outputs", None)
+    if told is None:
+        told = config.model_type in _SCALED_WHERE_TIED and config.tie_word_embeddings
+    return bool(told)
+
+
+def _mend_umt5(model: Any) -> None:
+    """Keep transformers from scaling the states of an untied UMT5.
+
+    Its configuration sets ``tie_word_embeddings`` to true whatever the checkpoint says, and its
+    forward pass then divides by √d. The checkpoints have a head of their own, trained without.
+    """
+    if model.config.model_type not in _SCALED_WHERE_TIED:
+        return
+    head, words = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    model.config.tie_word_embeddings = head is words or (
+        head.device.type != "meta" and head.data_ptr() == words.data_ptr()
+    )
+
+
+def _decoder_start(name: str, model: Any, tokenizer: Any) -> int:
+    """Return the decoder's start token as the checkpoint has it.
+
+    mBART's configurations leave it out: there it is the tokenizer's language of the target.
 
     Raises:
         DataError: it is missing or no token: nothing the model says would mean anything then.
     """
     start = getattr(model.config, "decoder_start_token_id", None)
     size = model.get_input_embeddings().weight.shape[0]
+    if start is None:
+        start = getattr(tokenizer, "cur_lang_code_id", None)
     if not isinstance(start, int) or not 0 <= start < size:
         raise DataError(
             f"backbone {name}: decoder_start_token_id is {start!r}, but its config.json must name "

@@ -5,6 +5,7 @@ Shapes: B rows, L input tokens of the longest row, n of one row, H heads, h widt
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -12,9 +13,12 @@ import torch
 from torch import Tensor
 
 from mpt.backbones.rows import Batch
+from mpt.errors import UsageError
 
 CPU_BYTES = 2**29
 """Room of the cache on a CPU; on a GPU it is a quarter of what is free at the start."""
+ROOM = "MPT_INPUT_CACHE_MB"
+"""Variable that sets the room in MB (2²⁰ bytes) on any device; 0 keeps nothing between passes."""
 
 
 class InputCache:
@@ -36,7 +40,16 @@ class InputCache:
 
     @classmethod
     def for_device(cls, device: torch.device) -> InputCache:
-        """Return an empty cache with the usual room."""
+        """Return an empty cache with the room of `ROOM`, else the usual one.
+
+        Raises:
+            UsageError: the variable is no whole number ≥ 0.
+        """
+        told = os.environ.get(ROOM)
+        if told is not None:
+            if not told.isdecimal():
+                raise UsageError(f"{ROOM} is {told!r}, but must be a whole number of MB ≥ 0")
+            return cls(int(told) * 2**20)
         if device.type != "cuda":
             return cls(CPU_BYTES)
         return cls(torch.cuda.mem_get_info(device)[0] // 4)
@@ -44,9 +57,14 @@ class InputCache:
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self.bytes = 0
+
     def batch(
         self, batch: Batch, compute: Callable[[Tensor], Tensor]
-    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return the keys and values of a batch's inputs, padded on the right with zeros.
 
         Args:
@@ -54,7 +72,7 @@ class InputCache:
             compute: tokens [n] of one input → its keys and values [layers, 2, H, n, h].
 
         Returns:
-            For every layer keys and values [B, H, L, h], and the inputs' lengths [B].
+            For every layer keys and values [B, H, L, h].
         """
         lengths = batch.input_mask.sum(1)
         inputs = [
@@ -71,7 +89,7 @@ class InputCache:
         for row, key in enumerate(inputs):
             padded[:, :, row, :, : len(key)] = used[key]
         self._shrink()
-        return [(layer[0], layer[1]) for layer in padded], lengths
+        return [(layer[0], layer[1]) for layer in padded]
 
     def _get(
         self, key: tuple[int, ...], ids: Tensor, compute: Callable[[Tensor], Tensor]

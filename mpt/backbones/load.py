@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub import constants, snapshot_download
 from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import logging as hf_logging
 
 from mpt.backbones.base import Backbone
-from mpt.backbones.decoder_only import DecoderOnly
-from mpt.backbones.encoder_decoder import T5, Bart, EncoderDecoder
+from mpt.backbones.check import require
+from mpt.backbones.convert import SMOLLM2, from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
+from mpt.backbones.encoder_decoder import EncoderDecoder
+from mpt.backbones.families import FAMILIES, family_of
 from mpt.config import EMBEDDED_BACKBONES, POSITIONS
 from mpt.errors import DataError, UsageError
+
+__all__ = [
+    "FAMILIES",
+    "PACKAGED_WEIGHTS",
+    "load_backbone",
+    "packaged",
+    "pretrained_source",
+    "quiet",
+    "read_pretrained",
+]
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 """Checkpoint of the packaged T5; those of the other families lie beside it (`packaged`)."""
 
-FAMILIES: dict[str, type[Backbone]] = {"t5": T5, "bart": Bart, "gpt2": DecoderOnly}
-"""Model type of a checkpoint's configuration → how a prompt is put into it."""
+_HUB_SECONDS = 3.0
+"""How long the Hub may take to answer a knock before it counts as out of reach."""
 
 
 def load_backbone(
@@ -31,20 +47,26 @@ def load_backbone(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     position: str = "prepend",
+    check: bool = True,
 ) -> Backbone:
-    """Load a checkpoint through `from_pretrained`: safetensors only, no remote code, frozen.
+    """Load a checkpoint through `from_pretrained`: no remote code, no pickled code, frozen.
+
+    Weights that are not safetensors (``.bin``, GGUF) are rewritten once into the cache. A model
+    that is not packaged is checked for a second or a few (see `mpt.backbones.check`).
 
     Args:
-        name: one of `EMBEDDED_BACKBONES`, the path of a saved checkpoint, or a Hub id.
+        name: one of `EMBEDDED_BACKBONES`, "smollm2", the path of a saved checkpoint or of a GGUF
+            file, or a Hub id; ``id@revision`` names a branch, tag or commit of it.
         device: where the weights go.
         dtype: dtype of weights and activations; prompts stay float32 with any of them
             (float64 in float64). float16 is refused.
         position: one of `POSITIONS`, see `Backbone`.
+        check: whether to run the self-check.
 
     Raises:
         UsageError: there is no such checkpoint here or on the Hub, its architecture is not
-            supported, or dtype or position is not.
-        DataError: the checkpoint is there but cannot be read, or lost its untied embeddings.
+            supported or fails the self-check, or dtype or position is not.
+        DataError: the checkpoint is there but cannot be read, or lacks weights.
     """
     if position not in POSITIONS:
         raise UsageError(f"position is {position!r}, but must be one of {', '.join(POSITIONS)}")
@@ -55,29 +77,82 @@ def load_backbone(
         )
     source = pretrained_source(name)
     config = read_pretrained("configuration", name, AutoConfig, source)
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise UsageError(
-            f"backbone {name}: architecture {config.model_type!r} is not supported; "
-            f"take one of: {', '.join(sorted(FAMILIES))}"
-        )
+    family = family_of(name, config)
     if position == "append_padded" and not issubclass(family, EncoderDecoder):
         raise UsageError(
             f'position is "append_padded", but backbone {name} has no encoder, whose input alone '
             'may be padded in the middle; take "append"'
         )
     tokenizer = read_pretrained("tokenizer", name, AutoTokenizer, source)
-    model = read_pretrained(
-        "weights", name, family.auto, source, dtype=dtype, use_safetensors=True
-    )
-    _check_untied(name, model)
+    model = _weights(name, family, source, dtype)
     backbone = family(name, model.to(device), tokenizer, position)
     backbone.check_frozen()
+    if check and name not in EMBEDDED_BACKBONES:
+        require(backbone)
     return backbone
 
 
+def _weights(name: str, family: type[Backbone], source: str, dtype: torch.dtype) -> Any:
+    """Return the model with every weight that the checkpoint must hold."""
+    options = {"dtype": dtype, "output_loading_info": True, "use_safetensors": True}
+    here = Path(source)
+    if bins := _only_bins(here) if here.exists() else _hub_bins(source, (True,)):
+        source = str(from_bins(name, bins))
+    try:
+        model, info = read_pretrained("weights", name, family.auto, source, **options)
+    except UsageError:  # of the Hub, and without safetensors
+        bins = None if here.exists() else _hub_bins(source, _attempts())
+        if bins is None:
+            raise
+        source = str(from_bins(name, bins))
+        model, info = read_pretrained("weights", name, family.auto, source, **options)
+    _check_untied(name, model)
+    if missing := sorted(info["missing_keys"]):
+        raise DataError(
+            f"backbone {name}: {len(missing)} weights are missing in the checkpoint, {missing[0]} "
+            "the first; they would be random: is it a checkpoint of the whole language model?"
+        )
+    return model
+
+
+def _only_bins(folder: Path) -> Path | None:
+    """Return a folder whose weights are ``pytorch_model*.bin`` only, else None."""
+    if any(folder.glob("*.safetensors")) or not any(folder.glob("pytorch_model*.bin")):
+        return None
+    return folder
+
+
+def _hub_bins(source: str, attempts: Iterable[bool]) -> Path | None:
+    """Return the snapshot of a Hub checkpoint with its ``.bin`` files, if it has no others.
+
+    Args:
+        source: ``id`` or ``id@revision``.
+        attempts: for each attempt whether it looks into the cache only, else files are fetched.
+    """
+    model, revision = hub_id(source)
+    for local_only in attempts:
+        try:
+            with quiet():
+                found = snapshot_download(
+                    model,
+                    revision=revision,
+                    allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", "pytorch_model*.bin"],
+                    local_files_only=local_only,
+                )
+        except Exception:  # not cached, no such model, no Hub: the weights' reader has said which
+            continue
+        if bins := _only_bins(Path(found)):
+            return bins
+    return None
+
+
 def pretrained_source(name: str) -> str:
-    """Return what `from_pretrained` is given for a name."""
+    """Return what `from_pretrained` is given for a name: a folder, or a Hub id.
+
+    GGUF is converted first, so that a folder is always one of safetensors or ``.bin``.
+    """
+    if name == SMOLLM2:
+        return str(from_gguf(name, packaged_smollm2()))
     if name in EMBEDDED_BACKBONES:
         family, folder = packaged(name)
         if not (folder / "config.json").is_file():
@@ -88,6 +163,8 @@ def pretrained_source(name: str) -> str:
         return str(folder)
     path = Path(name).expanduser()
     if path.exists():
+        if file := gguf_file(path):
+            return str(from_gguf(name, file))
         if not (path / "config.json").is_file():
             raise DataError(f"backbone {name}: no config.json there, so it is no checkpoint")
         return str(path)
@@ -104,16 +181,26 @@ def packaged(name: str) -> tuple[str, Path]:
     return family, PACKAGED_WEIGHTS / family
 
 
+def hub_id(source: str) -> tuple[str, str | None]:
+    """Return the model and the revision of ``id`` or ``id@revision``."""
+    model, _, revision = source.partition("@")
+    return model, revision or None
+
+
 def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any) -> Any:
     """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
     here = Path(source).exists()
-    reason = ""
+    reason = "the Hub does not answer"
+    place = source
+    if not here:
+        place, revision = hub_id(source)
+        options |= {} if revision is None else {"revision": revision}
     # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
-    for local_only in (True,) if here else (True, False):
+    for local_only in (True,) if here else _attempts():
         try:
             with quiet():
                 return auto.from_pretrained(
-                    source, trust_remote_code=False, local_files_only=local_only, **options
+                    place, trust_remote_code=False, local_files_only=local_only, **options
                 )
         except Exception as error:  # loaders raise anything, OSError to safetensors' own errors
             reason = " ".join(str(error).split())[:120]
@@ -125,21 +212,33 @@ def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any
     )
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and warnings of transformers: what matters is checked and raised here."""
-    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hub_verbosity = hub_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hub_logging.set_verbosity(hub_logging.CRITICAL)
-    hf_logging.disable_progress_bar()
+def _attempts() -> Iterator[bool]:
+    """Yield for each attempt at a Hub checkpoint whether it may look into the cache only."""
+    yield True
+    if _hub_answers():
+        yield False
+
+
+def _hub_answers() -> bool:
+    """Whether a knock at the Hub is answered; without, its client retries for half a minute.
+
+    Behind a proxy a knock says nothing: there the client has to find out.
+    """
+    if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE", "0") not in ("", "0"):
+        return False
+    return bool(getproxies()) or _knock(int(time.monotonic()) // 60)
+
+
+@functools.lru_cache(maxsize=1)
+def _knock(minute: int) -> bool:
+    """Try to reach the Hub, at most once a minute."""
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
     try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()
+        socket.create_connection((address.hostname or "", port), _HUB_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _check_untied(name: str, model: Any) -> None:
@@ -149,9 +248,10 @@ def _check_untied(name: str, model: Any) -> None:
     checkpoint lost its head; what the checkpoint said lives on in ``scale_decoder_outputs``,
     which is false for the untied ones (T5 v1.1 and after) only.
     """
-    head, embeddings = model.lm_head.weight, model.get_input_embeddings().weight
-    tied = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
-    if not tied and head.data_ptr() == embeddings.data_ptr():
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    config = model.config.get_text_config()
+    tied = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+    if not tied and head is not None and head.weight.data_ptr() == embeddings.weight.data_ptr():
         raise DataError(
             f"backbone {name}: its configuration says tie_word_embeddings=false, but the output "
             "head came out tied to the embeddings; lm_head.weight must be in the checkpoint"

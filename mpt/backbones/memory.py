@@ -9,6 +9,7 @@ count is of the tensors the real pass would keep for its backward pass, not of a
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,14 @@ from transformers import AutoConfig, BartConfig, GPT2Config, T5Config
 
 from mpt.backbones.base import use_fused_gelu
 from mpt.backbones.cross_entropy import LOGITS_AT_ONCE
-from mpt.backbones.load import FAMILIES, pretrained_source, quiet, read_pretrained
+from mpt.backbones.decoder_only import inner_model
+from mpt.backbones.families import family_of
+from mpt.backbones.load import pretrained_source, quiet, read_pretrained
 from mpt.errors import MptError, UsageError
 
 GIB = 2**30
+_HEAD_APART = ("t5", "mt5", "umt5")
+"""Model types whose configuration calls the head tied whatever the checkpoint says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +90,11 @@ def estimate(
 ) -> Memory:
     """Return what a training pass of `rows` rows of full length holds.
 
-    Not counted: what a single layer needs while it runs, the cached inputs of GPT-2, the prompts
+    Not counted: what a single layer needs while it runs, cached inputs (`InputCache`), the prompts
     (400 KB each) and the driver's own few hundred MB: leave a tenth of the device free.
 
     Args:
-        name: a name of `PUBLISHED`, "embedded", a local path or a Hub id.
+        name: a name of `PUBLISHED`, "embedded", "smollm2", a local path or a Hub id.
         rows: rows in the pass (of all packed runs together).
         prompt: prompt tokens P.
         inputs: input tokens of every row.
@@ -99,24 +104,66 @@ def estimate(
     config = PUBLISHED.get(name)
     if config is None:
         config = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise UsageError(f"backbone {name}: architecture {config.model_type!r} is not supported")
+    return estimate_config(
+        name, config, rows=rows, prompt=prompt, inputs=inputs, targets=targets, dtype=dtype
+    )
+
+
+def estimate_config(
+    name: str,
+    config: Any,
+    *,
+    rows: int,
+    prompt: int,
+    inputs: int,
+    targets: int,
+    dtype: torch.dtype,
+) -> Memory:
+    """Return what `estimate` returns, for a model that is known by its configuration.
+
+    Raises:
+        UsageError: the architecture is not supported, or cannot be run on shapes alone.
+    """
+    family = family_of(name, config)
     with torch.device("meta"), quiet():
         model = family.auto.from_config(config, dtype=dtype).eval().requires_grad_(False)
     use_fused_gelu(model)
-    if config.model_type == "t5" and not config.scale_decoder_outputs:
+    if config.model_type in _HEAD_APART and not getattr(config, "scale_decoder_outputs", False):
         # An untied checkpoint's head is a matrix of its own; from_config ties it regardless.
         head = torch.empty_like(model.lm_head.weight)
         model.lm_head.weight = torch.nn.Parameter(head, requires_grad=False)
     weights = {id(weight): weight.nbytes for weight in model.parameters()}
-    saved, matrices = _saved(model, rows, prompt + inputs, targets)
-    logits = 3 * 4 * min(rows * targets * config.vocab_size, LOGITS_AT_ONCE)
+    saved, matrices = _run(name, model, rows, prompt + inputs, targets)
+    vocabulary = config.get_text_config().vocab_size
+    logits = 3 * 4 * min(rows * targets * vocabulary, LOGITS_AT_ONCE)
     return Memory(weights=sum(weights.values()), activations=saved + logits, attention=matrices)
 
 
-def _saved(model: Any, rows: int, s: int, t: int) -> tuple[int, int]:
-    """Return bytes kept for the backward pass: (all but attention matrices, these)."""
+def _run(name: str, model: Any, rows: int, s: int, t: int) -> tuple[int, int]:
+    """Return `_saved` with the kind of mask that the model takes on shapes alone."""
+    reason = ""
+    for flat in (False, True):
+        try:
+            return _saved(name, model, rows, s, t, flat)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+    raise UsageError(
+        f"backbone {name}: memory of architecture {model.config.model_type!r} cannot be counted "
+        f"without its weights: {reason}"
+    )
+
+
+def _saved(name: str, model: Any, rows: int, s: int, t: int, flat: bool) -> tuple[int, int]:
+    """Return bytes kept for the backward pass: (all but attention matrices, these).
+
+    Args:
+        name: what the user called the model.
+        model: the model, on the meta device.
+        rows: rows of the pass.
+        s: tokens of prompt and input.
+        t: target tokens.
+        flat: whether the mask has two dimensions (models that tell positions from it), else four.
+    """
     s, t = _apart(model, s, t)
     known = {weight.untyped_storage()._cdata for weight in model.parameters()}
     bytes_of: dict[int, tuple[bool, int, Tensor]] = {}
@@ -146,7 +193,13 @@ def _saved(model: Any, rows: int, s: int, t: int) -> tuple[int, int]:
                 use_cache=False,
             )
         else:
-            model.transformer(inputs_embeds=words, attention_mask=mask, use_cache=False)
+            if flat:
+                mask = torch.ones(rows, width, dtype=torch.long, device="meta")
+            inner = inner_model(name, model)
+            given: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
+            if "position_ids" in inspect.signature(inner.forward).parameters:
+                given["position_ids"] = torch.arange(width, device="meta")[None]
+            inner(inputs_embeds=words, **given)
     matrices = sum(size for matrix, size, _ in bytes_of.values() if matrix)
     return sum(size for _, size, _ in bytes_of.values()) - matrices, matrices
 
@@ -156,9 +209,10 @@ def _apart(model: Any, s: int, t: int) -> tuple[int, int]:
 
     An attention matrix is known by its shape, which no other tensor may share.
     """
-    config = model.config
+    config = model.config.get_text_config()
     widths = {n for weight in model.parameters() for n in weight.shape}
-    widths.add(getattr(config, "d_kv", 0) or config.hidden_size // config.num_attention_heads)
+    head = getattr(config, "d_kv", 0) or getattr(config, "head_dim", 0)
+    widths.add(head or config.hidden_size // config.num_attention_heads)
     while s in widths:
         s += 1
     while t in widths or s + t in widths:

