@@ -63,6 +63,26 @@ def check_upstream_method(method: str | Callable[..., Any], **settings: Any) -> 
     return [check.removeprefix("check_").replace("_", " ") for check in checks]
 
 
+def check_backbone(backbone: str | Backbone) -> list[str]:
+    """Hold a language model to what every backbone must do; seconds for a small one.
+
+    Args:
+        backbone: a loaded one, or a name (a Hub id or a local checkpoint).
+
+    Returns:
+        The checks with their numbers, all of which passed.
+
+    Raises:
+        UsageError: a check failed; the text holds the number.
+    """
+    from mpt.backbones import load_backbone
+    from mpt.backbones.check import findings, require
+
+    model = load_backbone(backbone, check=False) if isinstance(backbone, str) else backbone
+    require(model)
+    return [str(finding) for finding in findings(model)]
+
+
 def _name_of(function: Callable[..., Any]) -> str:
     from mpt.upstream.registry import UPSTREAM_METHODS
 
