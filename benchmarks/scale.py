@@ -193,8 +193,7 @@ def write_runs(database: Database, packs: list[RunPack], rng: np.random.Generato
     runs = []
     for run in (run for pack in packs for run in pack.runs):
         dev, test = map(float, rng.random(2))
-        points = ((20 * step, *map(float, rng.random(2))) for step in range(10))
-        curve = tuple((step, one, other) for step, one, other in points)
+        curve = tuple((20 * step, float(rng.random()), float(rng.random())) for step in range(10))
         runs.append(
             Run(
                 identity=run.identity,

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.utils import logging
 
 from mpt.backbones import Row
+from mpt.config import UpstreamConfig
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.metrics import task_metrics
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
@@ -195,8 +196,9 @@ class Plain(Timed):
 def _upstream(study: Study, trajectory: UpstreamSpec, steps: int) -> Tensor:
     """Return the prompt after this many upstream steps from the start."""
     config = study.config
-    settings = (trajectory.config, config.prompt, config.text, config.train_seed)
-    run = UpstreamRun(study.backbone, study.items, *settings)
+    assert isinstance(trajectory.config, UpstreamConfig)
+    settings = (config.prompt, config.text, config.train_seed)
+    run = UpstreamRun(study.backbone, study.items, trajectory.config, *settings)
     run.advance(steps)
     return run.prompt.detach().clone().to(torch.device("cpu"))
 

@@ -1,4 +1,4 @@
-"""The tree: which part may import which, how large files and folders may be, what a wheel holds."""
+"""The tree: which part may import which, how large files and folders are, what a wheel holds."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ class Pack:
         return derive(self._root, "dropout", "downstream", task.name, task.seed, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything but the records as a tree for `mpt.checkpoints`, of copies."""
+        """Return everything but the records as a tree for `mpt.store.state`, of copies."""
         return {
             "limits": self.limits.to_dict(),
             "active": [member.place for member in self.members],

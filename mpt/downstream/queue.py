@@ -249,7 +249,7 @@ class TuningQueue:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state as a tree for `mpt.checkpoints.pack_state`.
+        """Return the whole state as a tree for `mpt.store.state.pack_state`.
 
         There is no generator to save: all draws are functions of root seed and step.
         """

@@ -54,7 +54,7 @@ class TuningResult:
     `mpt.downstream.stopping`); None if it was not."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the result as a tree for `mpt.checkpoints`."""
+        """Return the result as a tree for `mpt.store.state`."""
         return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
 
     @classmethod
@@ -127,7 +127,7 @@ class Record:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the record as a tree for `mpt.checkpoints`."""
+        """Return a copy of the record as a tree for `mpt.store.state`."""
         state = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         return {
             **state,

@@ -11,8 +11,8 @@ from mpt.backbones.base import Backbone
 from mpt.downstream.data import distinct_tasks
 from mpt.downstream.record import TuningRun
 from mpt.errors import UsageError
-from mpt.prompts import prompt_digest
 from mpt.keys import digest
+from mpt.prompts import prompt_digest
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig

@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import MptError
-from mpt.store.keys import digest
+from mpt.keys import digest
 
 if TYPE_CHECKING:
     import optuna

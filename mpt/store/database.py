@@ -25,9 +25,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from mpt.errors import DataError, UsageError
+from mpt.keys import canonical, digest
 from mpt.store.connect import WRITE, Connections
 from mpt.store.errors import ELSEWHERE, database_errors
-from mpt.store.keys import canonical, digest
 from mpt.store.location import FILE, database_url, old_format_note
 from mpt.store.records import Artifact, Point, Run, ScoreRow, Stop, StudyRecord
 from mpt.store.sql import inserting, queries, rows, schema

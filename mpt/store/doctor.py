@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from mpt.errors import MptError
+from mpt.keys import digest
 from mpt.store.database import Database
 from mpt.store.errors import one_line
-from mpt.store.keys import digest
 from mpt.store.records import Artifact, Point, Run
 from mpt.store.sql import rows, schema
 from mpt.store.sql.rows import Row

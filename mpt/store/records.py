@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from mpt.keys import digest, key_of
 from mpt.metrics import SCORE_CODE
-from mpt.store.keys import digest, key_of
 
 BASELINE = "prompt_tuning"
 """Method of plain prompt tuning, which every study has one point of."""

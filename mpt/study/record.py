@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpt.store.keys import changed
+from mpt.keys import changed
 from mpt.store.records import StudyRecord
 
 if TYPE_CHECKING:

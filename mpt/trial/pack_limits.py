@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from mpt.errors import DataError
-from mpt.store.keys import digest
+from mpt.keys import digest
 
 if TYPE_CHECKING:
     from mpt.downstream.limits import PackLimits

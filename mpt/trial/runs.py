@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpt.keys import changed, digest, key_of
 from mpt.seeds import numpy_generator
-from mpt.store.keys import changed, digest, key_of
 from mpt.store.records import RunIdentity
 from mpt.study.record import run_recipe
 from mpt.study.specs import FineTuningConfig, MethodConfig, PromptTuningConfig

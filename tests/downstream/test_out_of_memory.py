@@ -11,10 +11,10 @@ from torch import Tensor
 from tuning_toys import P, families, limits, mixed_tasks, queue, same_results
 
 from mpt.backbones import Backbone, Batch
-from mpt.checkpoints import pack_state, unpack_state
 from mpt.config import DownstreamConfig
 from mpt.downstream.out_of_memory import halved, is_out_of_memory
 from mpt.errors import UsageError
+from mpt.store.state import pack_state, unpack_state
 
 CONFIG = DownstreamConfig(steps=4, eval_every=2, batch_size=3, max_generated=4)
 EVERYTHING = 10**6

@@ -21,12 +21,12 @@ from tuning_toys import (
 )
 
 from mpt.backbones import Backbone
-from mpt.checkpoints import pack_state, unpack_state
 from mpt.config import DownstreamConfig
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.queue import TuningQueue
 from mpt.downstream.record import TuningResult, TuningRun
 from mpt.errors import DataError
+from mpt.store.state import pack_state, unpack_state
 
 CONFIG = DownstreamConfig(steps=6, eval_every=3, batch_size=3, max_generated=4)
 Finished = list[tuple[int, TuningResult]]

@@ -231,7 +231,7 @@ def _stamped(clock: Clock, work: Callable[[Callable[..., None]], T]) -> tuple[li
 
 def _run_bytes(run: PlannedRun, result: TuningResult, down: DownstreamConfig) -> int:
     """Return the bytes of a stored run with as many evaluations as a real one."""
-    from mpt.store.keys import canonical
+    from mpt.keys import canonical
     from mpt.trial.run_queue import run_record
 
     evaluations = math.ceil(down.steps_on(len(run.task.train)) / down.eval_every)

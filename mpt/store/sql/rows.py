@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from mpt.store.keys import canonical, digest
+from mpt.keys import canonical, digest
 from mpt.store.records import Artifact, Cost, Point, Run, RunIdentity, Stop, StudyRecord
 
 Row = Mapping[str, Any] | RowMapping
