@@ -1,0 +1,73 @@
+"""What somebody has who installs the wheel, far from any checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("mpt", "analysis", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
+API = ROOT / "tests" / "api"
+
+
+def _run(words: list[str], cwd: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content in a folder of its own."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for part in PARTS:
+        source, target = ROOT / part, folder / "source" / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "dist", "./source"]
+    _run([*pip, *build], folder, dict(os.environ))
+    (wheel,) = (folder / "dist").glob("*.whl")
+    install = ["install", "--quiet", "--no-deps", "--target", "installed", str(wheel)]
+    _run([*pip, *install], folder, dict(os.environ))
+    return folder / "installed"
+
+
+def test_a_wheel_installs_one_package_and_its_spaces(installed: Path) -> None:
+    names = {path.name for path in installed.iterdir() if not path.name.endswith("dist-info")}
+    assert names <= {"mpt", "bin"}
+    assert (installed / "mpt" / "search_spaces" / "studies.toml").is_file()
+    assert (installed / "mpt" / "analysis" / "report" / "report.py").is_file()
+
+
+def test_it_searches_replays_and_reports_a_method_of_ones_own_in_an_empty_directory(
+    installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    """Also: the method stands in Table 2, and a plan of another search finds its spaces."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    where = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
+    found = _run([sys.executable, "-c", where], tmp_path, environment).split()
+    assert all(path.startswith(str(installed)) for path in found), found
+    mpt = [sys.executable, "-m", "mpt"]
+    method = shutil.copy(API / "own_method.py", tmp_path / "my_method.py")
+    assert len(Path(method).read_text().splitlines()) <= 40
+    lines = [str(API / "ten_lines.py"), str(method), str(toy_checkpoint), str(toy_gym), "results"]
+    out = _run([sys.executable, *lines], tmp_path, environment)
+    assert "points 4 runs 40" in out
+    report = ["report", "--results", "results", "--out", "report"]
+    _run([*mpt, *report], tmp_path, environment)
+    tables = [path.read_text() for path in (tmp_path / "report").rglob("table-2*.md")]
+    assert any("pulled" in table for table in tables), tables
+    assert "nothing is wrong" in _run([*mpt, "doctor", "results"], tmp_path, environment)
+    plan = ["search", "pulled", "--plugin", "my_method.py", "--smoke", "--dry-run"]
+    assert "2 trials" in _run([*mpt, *plan], tmp_path, environment)
