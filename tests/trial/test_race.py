@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from search_toys import SEEDS, VALIDATION, bits, with_rungs
@@ -141,17 +142,17 @@ class _Rivals(TrialStore):
     ids=str,
 )
 def test_points_compete_within_their_study_and_method(
-    short: Bench, study: Study, change: dict[str, object], competes: bool
+    short: Bench, change: dict[str, Any], competes: bool
 ) -> None:
     short.run(0)
     (leader,) = (point for point in short.database.points() if point.method == "maml")
     record = short.database.study(leader.study)
     assert record is not None
-    moved = dict(change)
+    moved: dict[str, Any] = dict(change)
     if isinstance(other := moved.pop("study", None), dict):
         changed = dataclasses.replace(record, **other)
         moved["study"] = short.database.add_study(changed)
-    rival = dataclasses.replace(leader, **moved)  # type: ignore[arg-type]
+    rival = dataclasses.replace(leader, **moved)
     if "method" not in change:  # that is told by the key of its trajectory
         assert short.database.add_point(rival)
     store = _Rivals(short.database)

@@ -8,11 +8,15 @@ import pytest
 from search_toys import bits
 from trial_toys import Bench
 
+from mpt.downstream.limits import PackLimits
 from mpt.store.records import Artifact
 from mpt.store.state import write_folder_state
 from mpt.study.specs import baseline_trials
-from mpt.trial import trial
+from mpt.trial import pack_limits, trial
 from mpt.trial.trial import Trial
+
+WIDE = PackLimits(runs=8, tokens=256, pass_cost=16, source="a test")
+"""All runs of a task go on side by side."""
 
 
 @pytest.fixture
@@ -60,11 +64,13 @@ def test_a_waiting_trial_stands_in_for_a_lost_one_with_the_same_bits(
 ) -> None:
     """The lost trial has left a checkpoint, and runs that it stored afterwards."""
     one, quiet = two_uneven
-    lost = one.trial_of(baseline_trials(one.job.plans[0])[0])
+    monkeypatch.setattr(pack_limits, "pack_limits", lambda *_: WIDE)
+    lost = one.trial_of(baseline_trials(one.job.plans[0])[1])
     lost.unit()
     _keep_checkpoint(one, lost)
-    while not 0 < len(one.store.brought) < 4:
+    while not one.store.brought:
         lost.unit()
+    assert len(one.store.brought) < 4, "all of its runs ended at once"
     monkeypatch.setattr(trial, "PATIENCE_S", 0.0)
     work = one.trial(0, wait=True)
     list(work.units())
