@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import shlex
 import sys
@@ -45,6 +46,12 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=_Formatter,
         )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; where there is a flag for plugins, register methods first: they are values."""
+        if any(action.dest == "plugin" for action in self._actions):
+            load_methods(args)
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise one line instead of printing the usage."""
@@ -285,6 +292,10 @@ def carry_out(
     return run_search(job, execution, fresh=flags.fresh, display=show)
 
 
+_LOADED: set[str] = set()
+"""Plugins that this process has imported."""
+
+
 def load_methods(argv: Sequence[str] | None) -> None:
     """Register the upstream methods of installed packages and of ``--plugin FILE``.
 
@@ -297,11 +308,13 @@ def load_methods(argv: Sequence[str] | None) -> None:
 
     load_entry_points()
     words = list(sys.argv[1:] if argv is None else argv)
-    for place, word in enumerate(words):
-        if word.startswith("--plugin="):
-            load_plugin(word.partition("=")[2])
-        elif word == "--plugin" and place + 1 < len(words):
-            load_plugin(words[place + 1])
+    found = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    pairs = itertools.pairwise(words)
+    found += [after for word, after in pairs if word == "--plugin"]
+    for path in found:
+        if path not in _LOADED:
+            load_plugin(path)
+            _LOADED.add(path)
 
 
 def exit_code(work: Callable[[], int]) -> int:

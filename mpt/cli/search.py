@@ -59,7 +59,6 @@ def _command(argv: Sequence[str]) -> int:
 
 
 def _main(method: str, argv: Sequence[str] | None) -> int:
-    load_methods(argv)
     parser = parser_of(method)
     flags = parser.parse_args(argv)
     if flags.simulate is not None:

@@ -122,7 +122,7 @@ def _leaves(work: RemainingWork, rates: Rates) -> list[str]:
     steps = sum(part.steps for part in left)
     shared = sum(part.runs for part in work.shared_left)
     lines = [
-        f"runs     {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
+        f"runs       {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
         f"them shared baselines, counted once), {steps} steps of tuning"
     ]
     for kind in dict.fromkeys(part.kind for part in left):
