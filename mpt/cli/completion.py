@@ -50,6 +50,7 @@ def whole_parser() -> argparse.ArgumentParser:
             for method in known_methods():
                 methods.add_parser(
                     method,
+                    help=f"search the settings of {method}",
                     parents=[parser_of(method)],
                     add_help=False,
                     conflict_handler="resolve",

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from mpt.config import PRECISIONS
+from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions
+
+if TYPE_CHECKING:
+    from mpt.study.study import StudyPlan
+
+
+_NEEDS = {
+    "price": "dry_run",
+    "plan_gpus": "dry_run",
+    "simulate_seeds": "simulate",
+    "simulate_workers": "simulate",
+}
+"""Flag → the flag without which it has no effect."""
+
+OFFERED = tuple(name for name in PRECISIONS if name != "float16")
+"""Number formats that a model is loaded in; float16 is refused."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -51,7 +69,17 @@ class Parser(argparse.ArgumentParser):
         """Parse; where there is a flag for plugins, register methods first: they are values."""
         if any(action.dest == "plugin" for action in self._actions):
             load_methods(args)
-        return super().parse_args(args, namespace)
+        flags = super().parse_args(args, namespace)
+        self._refuse_idle(flags)
+        return flags
+
+    def _refuse_idle(self, flags: argparse.Namespace) -> None:
+        """Refuse flags that would have no effect."""
+        for name, needed in _NEEDS.items():
+            given = getattr(flags, name, None) not in (None, self.get_default(name))
+            if given and getattr(flags, needed, None) in (None, False):
+                idle, other = (f"--{word.replace('_', '-')}" for word in (name, needed))
+                raise UsageError(f"{idle} says something only with {other}; give both or neither")
 
     def error(self, message: str) -> NoReturn:
         """Raise one line instead of printing the usage."""
@@ -98,7 +126,7 @@ def add_backbone(parser: Parser) -> None:
     )
     add(
         "--precision",
-        choices=PRECISIONS,
+        choices=OFFERED,
         help="number format of weights and activations (default: the study's)",
     )
     add_options(parser)
@@ -238,9 +266,10 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
 
 def _check_gpus(gpus: float) -> None:
     """Refuse a share of GPUs that Ray cannot give."""
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if not 0 <= gpus <= 1:
         raise UsageError(
-            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1] or a whole number above"
+            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1]: a trial computes on one GPU or "
+            "on a share of one"
         )
 
 
@@ -281,6 +310,7 @@ def carry_out(
     from mpt.search.display.setting_display import CellDisplay, SettingDisplay
     from mpt.search.run import plan_search, run_search
 
+    check_gym(job.plans)
     job = replace(job, keep_prompts=flags.keep_prompts)
     displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
     show = displays[table](job, as_json=flags.json)
@@ -290,6 +320,10 @@ def carry_out(
         planning = Planning(price=flags.price, gpus=flags.plan_gpus)
         return plan_search(job, execution, show, planning)
     return run_search(job, execution, fresh=flags.fresh, display=show)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 _LOADED: set[str] = set()
@@ -317,8 +351,27 @@ def load_methods(argv: Sequence[str] | None) -> None:
             _LOADED.add(path)
 
 
+def check_gym(plans: Sequence[StudyPlan]) -> None:
+    """Refuse a real language model on the generated gym, which says nothing about it.
+
+    Raises:
+        UsageError: a plan has both, and ``--gym`` was not given.
+    """
+    asked = any(word == "--gym" or word.startswith("--gym=") for word in sys.argv)
+    for plan in plans:
+        config = plan.config
+        if config.gym == "embedded" and config.backbone not in EMBEDDED_BACKBONES and not asked:
+            raise UsageError(
+                f"backbone {config.backbone} needs --gym DIR, a directory of few-shot files; the "
+                "generated gym is made for the embedded models (--gym embedded takes it all the "
+                "same)"
+            )
+
+
 def exit_code(work: Callable[[], int]) -> int:
     """Do a job's work; return its exit code, with errors as one line on stderr."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _interrupt)  # a search takes over later
     try:
         return work()
     except MptError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpt.cli.flags import (
+    OFFERED,
     Parser,
     add_common,
     add_options,
@@ -17,7 +18,7 @@ from mpt.cli.flags import (
     options_of,
     places,
 )
-from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
+from mpt.config import EMBEDDED_BACKBONES
 
 if TYPE_CHECKING:
     from mpt.replay.whole_study_run import ReportWriter
@@ -89,7 +90,7 @@ def parser_of() -> Parser:
     )
     add("--stages", type=names, default=(), help="some stages only (default: all of --dry-run)")
     add("--report", help="where the report goes (default: report/ in the results directory)")
-    add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add("--precision", choices=OFFERED, help="number format in place of the recipe's")
     add_options(parser)
     add_common(parser, RESULTS)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.cli.flags import (
+    OFFERED,
     Parser,
     add_common,
     add_options,
@@ -20,7 +21,6 @@ from mpt.cli.flags import (
     places,
     results_of,
 )
-from mpt.config import PRECISIONS
 from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES
 
@@ -77,7 +77,7 @@ def add_settings(parser: Parser) -> None:
     add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
     add("--best", choices=("default", "published"), default="default", help="without --from")
     add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
-    add("--precision", choices=PRECISIONS, help="number format in place of the recipe's")
+    add("--precision", choices=OFFERED, help="number format in place of the recipe's")
     add_options(parser)
 
 

@@ -36,6 +36,9 @@ SPACES = next(
 )
 """Where the shipped spaces lie: beside the package in a checkout, inside it when installed."""
 
+MOST_SAMPLES = 1_000_000
+"""More trials than these nobody runs; a larger number is a slip."""
+
 LIKE = "fomaml"
 """Whose spaces serve a registered method that has no file of its own."""
 
@@ -110,6 +113,8 @@ class Space:
         Raises:
             UsageError: the space holds fewer.
         """
+        if count > MOST_SAMPLES:
+            raise UsageError(f"--num-samples is {count}, but must be ≤ {MOST_SAMPLES}")
         if self.size is not None and count > self.size:
             raise UsageError(
                 f"--num-samples is {count}, but space {self.name!r} holds {self.size} trajectories"
@@ -124,15 +129,16 @@ class Space:
             UsageError: the space holds fewer than `count` different trajectories.
         """
         self.check_count(count)
-        points: list[dict[str, Any]] = [dict(self.first)] if self.first else []
+        points: dict[tuple[float, ...], dict[str, Any]] = {}
+        if self.first:
+            points[tuple(self.first[domain.name] for domain in self.domains)] = dict(self.first)
         for index in itertools.count():
             if len(points) >= count:
                 break
             rng = numpy_generator(seed, "random search", self.method, self.name, index)
-            point = {domain.name: domain.at(float(rng.random())) for domain in self.domains}
-            if point not in points:
-                points.append(point)
-        return [self.trajectory(point) for point in points[:count]]
+            drawn = tuple(domain.at(float(rng.random())) for domain in self.domains)
+            points.setdefault(drawn, dict(zip(self._names(), drawn, strict=True)))
+        return [self.trajectory(point) for point in list(points.values())[:count]]
 
     def _names(self) -> list[str]:
         return [domain.name for domain in self.domains]
