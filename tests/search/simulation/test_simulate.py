@@ -17,6 +17,7 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.job import SearchJob, Suggestions
 from mpt.search.ray.schedulers import RungScheduler
+from mpt.search.ray.searchers import OptunaSearcher
 from mpt.search.simulation.recorded import Recorded
 from mpt.search.simulation.simulate import Outcome, Simulation, check_recorded, simulate
 from mpt.store.records import StudyRecord
@@ -231,6 +232,26 @@ def test_tpe_runs_on_records_and_seeds_act(tmp_path: Path) -> None:
     assert all(0 < outcome.saved < 1 for outcome in first)
 
 
+def test_the_searcher_hears_the_best_score_of_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _grid(tmp_path)
+    heard: list[float] = []
+
+    def complete(
+        self: OptunaSearcher, trial_id: str, result: dict[str, Any] | None, error: bool
+    ) -> None:
+        assert result is not None
+        heard.append(result["best"])
+
+    monkeypatch.setattr(OptunaSearcher, "on_trial_complete", complete)
+    job = dataclasses.replace(_tpe(tmp_path)(0), scheduler="none")
+    trials = Simulation(Recorded(tmp_path, job.trials[0]), job, 1).run().trials
+    assert heard == [max(trial.scores.values()) for trial in trials]
+    last = [list(trial.scores.values())[-1] for trial in trials]
+    assert heard != last  # or "best" and "last" could not be told apart
+
+
 def test_what_is_not_recorded_is_refused_by_name(results: Path) -> None:
     recorded = Recorded(results, _trial(0))
     with pytest.raises(UsageError, match=r"lacks 3 points.*maml-inner0.1-outer8-k1-b2.* at 1,"):
@@ -269,10 +290,16 @@ def test_studies_that_cannot_be_compared_are_listed_and_one_can_be_chosen(result
     with pytest.raises(UsageError, match=rf"holds 2 studies of maml .*{other.id} \(precision bf"):
         Recorded(results, _trial(0))
     assert Recorded(results, _trial(0), study=other.id).missing(_trial(9)) == []
-    # a smoke run beside it is no candidate
+
+
+def test_a_smoke_run_is_searched_only_where_there_is_nothing_else(tmp_path: Path) -> None:
+    stored = Stored(tmp_path)
     smoke = stored.study(smoke=True, partial="partial: smoke")
-    _record(stored, smoke, _config(9), (1, 2, 3))
-    assert Recorded(results, _trial(0), study=other.id).study.key == other.key
+    _record(stored, smoke, _config(0), (1, 2, 3))
+    assert Recorded(tmp_path, _trial(0)).study.key == smoke.key
+    real = stored.study()
+    _record(stored, real, _config(0), (4, 5, 6))
+    assert Recorded(tmp_path, _trial(0)).study.key == real.key
 
 
 # --- the command --------------------------------------------------------------------------------
