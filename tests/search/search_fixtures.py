@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from drivers import Driver
 from search_toys import toy_job, write_toy_gym
 
 from mpt.search.job import SearchJob
 from mpt.study.study import Study, open_study
 
-__all__ = ["job", "study", "toy_gym"]
+__all__ = ["drive", "job", "study", "toy_gym"]
 
 # As in the workers: with another number of threads, sums may differ in the last bit.
 torch.set_num_threads(1)
@@ -31,3 +33,19 @@ def job(toy_checkpoint: Path, toy_gym: Path, tmp_path: Path) -> SearchJob:
 def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The toy search's study; what it computes goes where a test's own `job` says."""
     return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plans[0])
+
+
+@pytest.fixture
+def drive(toy_checkpoint: Path, toy_gym: Path) -> Iterator[Callable[..., Driver]]:
+    """Return a function that starts a driver; none outlives the test."""
+    started: list[Driver] = []
+
+    def start(results: Path, *words: str) -> Driver:
+        started.append(Driver(toy_checkpoint, toy_gym, results, *words))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        if driver.process.poll() is None:
+            driver.process.kill()
+            driver.process.wait()

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 import torch
+from drivers import run_rows
 from search_toys import toy_job
 from trial_toys import bench
 
@@ -84,18 +83,6 @@ def child(task: Callable[[], None], kill_after: int | None) -> int:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
-
-
-def run_rows(results: Path) -> dict[str, tuple[Any, ...]]:
-    """Return the stored runs as they are, by their keys."""
-    path = results / "mpt.db"
-    if not path.exists():
-        return {}
-    with closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'run'").fetchall()
-        rows = connection.execute("SELECT * FROM run").fetchall() if tables else []
-        return {row["key"]: tuple(row) for row in rows}
 
 
 def killed_search(study: Study, job: SearchJob, stride: int) -> dict[str, Any]:

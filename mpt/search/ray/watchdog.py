@@ -1,8 +1,11 @@
 """A driver whose local Ray has died ends, instead of waiting for it for ever.
 
-Ray 2.60's raylet ends when one of its agents does; a driver in `Tuner.fit` then hangs. So a thread
-looks at the raylet; when it is gone, it says so in one line and ends the process: a process whose
-main thread waits inside of Ray cannot be ended otherwise.
+A driver in `Tuner.fit` hangs when its raylet is killed. So a thread looks at Ray's processes; when
+one is gone, it says so in one line and ends the process: a process whose main thread waits inside
+of Ray cannot be ended otherwise.
+
+Ray 2.60's raylet ends when one of its agents does, and then it takes the driver with it, without a
+word: some tenths of a second are left to say that line.
 """
 
 from __future__ import annotations
@@ -10,14 +13,17 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 from mpt.search.ray.orphans import lives
 
 INTERRUPTED = 75
-_LOOK_S = 2.0
-_GRACE_S = 10.0
+_LOOK_S = 0.05
+_GRACE_S = 2.0
 """Seconds in which an orderly end of Ray may still come to its own end."""
+_VITAL = ("raylet", "gcs_server")
+"""Without one of these processes a driver hangs, or is ended by Ray after a minute."""
 
 
 @contextlib.contextmanager
@@ -51,16 +57,33 @@ def _processes() -> dict[str, list[int]]:
     }
 
 
+def _agents(raylets: Collection[int]) -> list[int]:
+    """Return the agents of some raylets, which are their children."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and b"agent" in (folder / "cmdline").read_bytes().lower():
+                found.append(int(folder.name))
+    return found
+
+
 def _watch(
     processes: dict[str, list[int]],
     over: threading.Event,
     say: Callable[[str], None],
     resume: str,
 ) -> None:
-    while not over.wait(_LOOK_S):
-        if not all(lives(process) for process in processes["raylet"]):
+    agents = _agents(processes["raylet"])
+    vital = [process for kind in _VITAL for process in processes.get(kind, ())]
+    while not over.is_set():
+        if not all(map(lives, agents)):
             break
-    if over.wait(_GRACE_S):
+        if not all(map(lives, vital)):
+            over.wait(_GRACE_S)
+            break
+        over.wait(_LOOK_S)
+    if over.is_set():
         return
     with contextlib.suppress(Exception):
         say(

@@ -38,9 +38,11 @@ class ResultWriter:
     """
 
     def __init__(self, url: str) -> None:
+        from mpt.search.ray.orphans import end_with_raylet
         from mpt.store.database import Database
         from mpt.trial.store import TrialStore
 
+        end_with_raylet()
         self._database = Database(url)
         self._store = TrialStore(self._database)
 

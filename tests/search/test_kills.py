@@ -1,0 +1,174 @@
+"""Searches whose driver, workers and Ray are really killed lose no finished run and no bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drivers import AGENTS, GCS, RAYLET, WORKER, WRITER, Driver, checkpoints, run_rows
+from search_toys import bits, slow_job
+from trial_toys import bench
+
+from mpt.study.study import open_study
+
+pytestmark = pytest.mark.timeout(3000)
+
+INTERRUPTED = "interrupted; what was finished is kept. Resume with: the same command"
+RAY_ENDED = (
+    "Ray's own process on this machine has ended (killed, or out of memory); what was finished is "
+    "kept. Resume with: the same command"
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The slow toy search without Ray: one process, last trial first, long chunks."""
+    job = slow_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("undisturbed"))
+    with bench(job, open_study(job.plans[0])) as found:
+        found.run(1, 0, chunk_s=1e9)
+        found.run_baseline()
+    return bits(job.results)
+
+
+class Search:
+    """A search that is started again and again in one directory of results."""
+
+    def __init__(self, drive: Callable[..., Driver], results: Path) -> None:
+        self._drive, self.results = drive, results
+        self._seen: dict[str, tuple[Any, ...]] = {}
+
+    def start(self) -> Driver:
+        """Start a driver; what was stored before must be there, untouched."""
+        self.check()
+        return self._drive(self.results, "SLOW")
+
+    def started(self, runs: int = 1) -> Driver:
+        """Start a driver and wait until its workers have stored some runs.
+
+        Those of a killed driver live on for a moment and may store theirs.
+        """
+        driver = self.start()
+        driver.until(lambda: "time left" in driver.output())
+        before = len(run_rows(self.results))
+        driver.until(lambda: len(run_rows(self.results)) >= before + runs)
+        return driver
+
+    def check(self) -> None:
+        rows = run_rows(self.results)
+        changed = [key for key, row in self._seen.items() if rows.get(key) != row]
+        assert not changed, "a finished run is lost, or was written again"
+        self._seen = rows
+
+
+def kill(driver: Driver, *names: str) -> None:
+    """Kill processes of a driver's Ray."""
+    victims = driver.processes(*names)
+    assert victims, f"no {names} runs"
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+def ends_with(driver: Driver, line: str) -> None:
+    assert driver.wait() == 75, driver.output()
+    assert driver.output().rstrip().splitlines()[-1] == line
+    assert "Traceback" not in driver.output()
+
+
+def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bits(
+    drive: Callable[..., Driver], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    search = Search(drive, tmp_path / "results")
+
+    # SIGKILL of the driver, as soon as there is a checkpoint
+    first = search.start()
+    first.until(lambda: checkpoints(search.results) > 0)
+    first.process.kill()
+    assert first.wait() == -signal.SIGKILL
+
+    # Ray's own processes; without a look at them, the driver would wait for ever
+    for names in (AGENTS, (RAYLET,)):
+        lost = search.started()
+        kill(lost, *names)
+        ends_with(lost, RAY_ENDED)
+
+    # Ctrl-C in a terminal, which all processes of the group receive
+    third = search.started()
+    os.killpg(third.process.pid, signal.SIGINT)
+    ends_with(third, INTERRUPTED)
+
+    # SIGTERM, as from a batch system
+    fourth = search.started(runs=4)
+    fourth.process.terminate()
+    ends_with(fourth, INTERRUPTED)
+
+    # SIGKILL of a worker in the middle of its runs, and of the writer: the driver goes on
+    fifth = search.started()
+    os.kill(fifth.processes(WORKER)[0], signal.SIGKILL)
+    fifth.until(lambda: "its worker died; it goes on from its last checkpoint" in fifth.output())
+    kill(fifth, WRITER)
+    assert fifth.wait() == 0, fifth.output()
+
+    search.check()
+    assert bits(search.results) == undisturbed
+    assert len(run_rows(search.results)) == 13 * 8  # twelve points and the baseline
+
+
+VICTIMS = {
+    "driver": ((), 0.3),
+    "worker": ((WORKER,), 0.3),
+    "writer": ((WRITER,), 0.15),
+    "agent": (AGENTS[:1], 0.1),
+    "raylet": ((RAYLET,), 0.1),
+    "gcs": ((GCS,), 0.05),
+}
+"""What is killed: names of processes, and how often."""
+
+
+def strike(driver: Driver, kind: str, rng: np.random.Generator) -> bool:
+    """Kill something, and in the end the driver; return whether there was something to kill."""
+    names, _ = VICTIMS[kind]
+    victims = driver.processes(*names) if names else [driver.process.pid]
+    struck = driver.process.poll() is None and bool(victims)
+    if struck:
+        os.kill(int(rng.choice(victims)), signal.SIGKILL)
+        if kind in ("worker", "writer"):  # the driver goes on, for a moment
+            time.sleep(float(rng.uniform(0, 5)))
+            driver.process.kill()
+    if kind == "driver" or not struck:
+        driver.process.kill()
+    driver.wait()
+    return struck
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_search_killed_thirty_times_at_random_moments_ends_with_the_same_bits(
+    drive: Callable[..., Driver], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Where a search is through before, the next one begins in another directory."""
+    rng = np.random.default_rng(2)
+    search, kills, seen = Search(drive, tmp_path / "results"), 0, set()
+    while kills < 30:
+        driver = search.start()
+        time.sleep(float(rng.uniform(2, 20)))
+        kind = str(rng.choice(list(VICTIMS), p=[share for _, share in VICTIMS.values()]))
+        if strike(driver, kind, rng):
+            kills += 1
+            seen.add(kind)
+        elif driver.process.returncode == 0:
+            search.check()
+            assert bits(search.results) == undisturbed
+            search = Search(drive, tmp_path / f"results-{kills}")
+    last = search.start()
+    assert last.wait() == 0, last.output()
+    search.check()
+    assert bits(search.results) == undisturbed
+    assert len(seen) >= 5
