@@ -319,8 +319,7 @@ def idle_trial(points: dict[str, Point]) -> Any:
             return True
 
         def step(self) -> dict[str, Any]:
-            name = self.context.groups[self.now["trial"]].specs[0].name
-            point = points[self.context.keys[name]]
+            point = points[self.context.keys[self.now["trial"]]]
             self.store.add_point(point)
             return {
                 "steps": rung,

@@ -33,8 +33,8 @@ class TrialContext:
     gpus: float = 0.0
     device: str | None = None
     """See `Execution`."""
-    keys: Mapping[str, str] = field(default_factory=dict)
-    """Name of a trial → key of its upstream trajectory, as the driver found it."""
+    keys: Mapping[int, str] = field(default_factory=dict)
+    """Number of a listed trial → key of its upstream trajectory, as the driver found it."""
     methods: Mapping[str, Any] = field(default_factory=dict)
     """Registered upstream methods: name → `Method`."""
 

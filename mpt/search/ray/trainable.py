@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from mpt.search.cost.probe import probe_trials
 from mpt.search.ray.context import TrialContext
 from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.orphans import end_with_raylet
+from mpt.search.reports import rung_report
 from mpt.store.artifacts import Artifacts
 from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.specs import TrialSpec
@@ -68,7 +68,7 @@ class SearchTrial(tune.Trainable):
             store = context.store()
             files = Artifacts(context.files)
             self._work = open_trial(studies, self._group.specs, store, files, context.options)
-            expected = context.keys.get(self._group.specs[0].name)
+            expected = context.keys.get(self._number)
             if expected is not None and expected != self._work.key:
                 raise DataError(
                     f"node {platform.node()} has another backbone, data or code than the driver; "
@@ -103,7 +103,7 @@ class SearchTrial(tune.Trainable):
             except MptError as error:
                 self._failure = str(error)
         done, queue = self._progress, self._progress.queue
-        report = self._scores()
+        report = rung_report(self._group.specs[0].upstream.rungs, done.scores)
         self._gauges.report(arg=report["arg"])
         if queue is not None:
             self._gauges.report(
@@ -125,33 +125,6 @@ class SearchTrial(tune.Trainable):
             "problems": list(done.problems),
             "failure": self._failure,
             "done": done.done or self._failure is not None,
-        }
-
-    def _scores(self) -> dict[str, Any]:
-        """Return ARG and interval at the last scored rung; NaN before the first.
-
-        `score` is finite at every rung (see `PointScore.score`), `best` is the highest of them,
-        and `rung` grows by the ratio of the rungs: schedulers that halve count in it.
-        """
-        scores = self._progress.scores
-        rungs = self._group.specs[0].upstream.rungs
-        if not scores:
-            nothing = dict.fromkeys(("arg", "arg_low", "arg_high", "score", "best"), math.nan)
-            return {**nothing, "rung": 0.0, "rung_steps": 0}
-        steps = max(scores)
-        last = scores[steps]
-        arg = None if last.gain is None else last.gain.arg_of_defined
-        low = None if last.gain is None else last.gain.low
-        high = None if last.gain is None else last.gain.high
-        ratio = rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
-        return {
-            "arg": math.nan if arg is None else arg,
-            "arg_low": math.nan if low is None else low,
-            "arg_high": math.nan if high is None else high,
-            "score": last.score,
-            "best": max(score.score for score in scores.values()),
-            "rung": ratio ** rungs.index(steps),
-            "rung_steps": steps,
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -22,6 +22,7 @@ from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial
 from mpt.search.ray.writer import start_writer
+from mpt.search.reports import rung_report
 from mpt.store.records import Artifact
 from mpt.study.specs import TrialSpec
 from mpt.trial.origin import now
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import Stop
     from mpt.study.study import Study, StudyPlan
+    from mpt.trial.score import PointScore
 
 PENDING = 200
 """Trials of a list that wait for a place at the most: an autoscaler adds nodes for them."""
@@ -103,11 +105,13 @@ class Session:
             ),
             gpus=execution.gpus_per_trial,
             device=execution.device,
-            keys={trial.name: key for trial, key in self._keys()},
+            keys=self._keys(),
             methods=self._methods(),
         )
+        trainable: Any = tune.with_parameters(SearchTrial, context=context)
+        trainable.__qualname__ = SearchTrial.__qualname__  # what `ps` and the dashboard show
         tuner = tune.Tuner(
-            tune.with_parameters(SearchTrial, context=context),
+            trainable,
             param_space={},
             tune_config=tune.TuneConfig(
                 metric="score",
@@ -125,7 +129,7 @@ class Session:
                 name=self._name,
                 storage_path=_below(job.files, CHECKPOINTS),
                 verbose=0,
-                callbacks=[self.watcher, *trackers(execution, job.results, self.watcher.problem)],
+                callbacks=[self.watcher, *self._trackers()],
                 failure_config=tune.FailureConfig(max_failures=execution.max_failures),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=1, checkpoint_at_end=True, num_to_keep=2
@@ -139,16 +143,27 @@ class Session:
             finally:
                 _end(writer)
 
+    def _trackers(self) -> list[tune.Callback]:
+        watcher = self.watcher
+        return trackers(
+            self._execution,
+            self._job.results,
+            lambda config: watcher.groups[int(config["trial"])].name,
+            watcher.problem,
+        )
+
     @property
     def exhausted(self) -> bool:
         """Whether every trial that is to be chosen has been."""
         return self._queue is not None and self._queue.exhausted
 
-    def _keys(self) -> Iterator[tuple[TrialSpec, str]]:
-        for group in self._groups:
-            for index in group.indices[:1]:
-                if not group.specs[0].tasks:
-                    yield group.specs[0], self._board.upstream[index]
+    def _keys(self) -> dict[int, str]:
+        """Return the number of a listed trial → key of its upstream trajectory."""
+        return {
+            number: self._board.upstream[group.indices[0]]
+            for number, group in enumerate(self._groups)
+            if group.indices and not group.specs[0].tasks
+        }
 
     def _methods(self) -> dict[str, Any]:
         """Return the registered methods that the job uses, ready to be sent to workers.
@@ -235,31 +250,15 @@ def chooser_of(job: SearchJob) -> Searcher | None:
 def recorded_reports(board: Leaderboard, index: int) -> list[dict[str, Any]]:
     """Return the reports that a trial made at its rungs, from what is stored."""
     rungs = board.trials[index].upstream.rungs
-    ratio = rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
     reports: list[dict[str, Any]] = []
-    best = -float("inf")
-    for place, steps in enumerate(rungs):
+    scores: dict[int, PointScore] = {}
+    for place, steps in enumerate(rungs, start=1):
         score = board.entry(index, steps).score
         if score is None:
             break
-        best = max(best, score.score)
-        gain = score.gain
-        ends = (None, None, None) if gain is None else (gain.arg_of_defined, gain.low, gain.high)
-        arg, low, high = (float("nan") if end is None else end for end in ends)
-        reports.append(
-            {
-                "score": score.score,
-                "best": best,
-                "arg": arg,
-                "arg_low": low,
-                "arg_high": high,
-                "steps": steps,
-                "rung": ratio**place,
-                "rung_steps": steps,
-                "training_iteration": place + 1,
-                "done": place == len(rungs) - 1,
-            }
-        )
+        scores[steps] = score
+        own = {"steps": steps, "training_iteration": place, "done": place == len(rungs)}
+        reports.append({**rung_report(rungs, scores), **own})
     return reports
 
 
