@@ -3,7 +3,7 @@
 A trial's configuration and reports are flat, so Ray's callbacks need no help; a guard keeps their
 errors from ending the search.
 
-    results/tensorboard/<session>/<trial>/events.out.tfevents…     (with tensorboardX)
+    results/tensorboard/<name of the trial>/events.out.tfevents…     (with tensorboardX)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,15 @@ def metrics(result: dict[str, Any]) -> dict[str, Any]:
     return {"training_iteration": result["steps"], **numbers}
 
 
-class _View:
-    """A trial with a folder of its own for files; all else is Tune's."""
+NameOf = Callable[[Mapping[str, Any]], str]
 
-    def __init__(self, trial: Any, folder: Path) -> None:
-        self._trial = trial
-        self.local_path = str(folder / str(trial.custom_dirname or trial.trial_id))
+
+class _View:
+    """A trial with a readable name and a folder under it for files; all else is Tune's."""
+
+    def __init__(self, trial: Any, folder: Path, name: str) -> None:
+        self._trial, self._name = trial, name
+        self.local_path = str(folder / name)
 
     def init_local_path(self) -> None:
         """Make the folder."""
@@ -53,7 +56,7 @@ class _View:
         return getattr(self._trial, name)
 
     def __str__(self) -> str:
-        return str(self._trial)
+        return self._name
 
 
 class Guarded(tune.Callback):
@@ -63,14 +66,20 @@ class Guarded(tune.Callback):
         name: what it is called in messages.
         inner: the callback.
         folder: for its files.
+        name_of: configuration → readable name of its trial.
         on_problem: called with one line at its first error.
     """
 
     def __init__(
-        self, name: str, inner: LoggerCallback, folder: Path, on_problem: Callable[[str], None]
+        self,
+        name: str,
+        inner: LoggerCallback,
+        folder: Path,
+        name_of: NameOf,
+        on_problem: Callable[[str], None],
     ) -> None:
         self._name, self._inner, self._folder = name, inner, folder
-        self._on_problem, self._failed = on_problem, False
+        self._name_of, self._on_problem, self._failed = name_of, on_problem, False
         self._views: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +122,8 @@ class Guarded(tune.Callback):
 
     def _view(self, trial: Any) -> Any:
         if trial.trial_id not in self._views:
-            self._views[trial.trial_id] = _View(trial, self._folder)
+            name = self._name_of(trial.config)
+            self._views[trial.trial_id] = _View(trial, self._folder, name)
         return self._views[trial.trial_id]
 
     def _tell(self, log: Callable[[], None]) -> None:
@@ -129,9 +139,16 @@ class Guarded(tune.Callback):
 
 
 def trackers(
-    execution: Execution, results: Path, on_problem: Callable[[str], None]
+    execution: Execution, results: Path, name_of: NameOf, on_problem: Callable[[str], None]
 ) -> list[tune.Callback]:
-    """Return the trackers that are asked for, and TensorBoard where it is installed."""
+    """Return the trackers that are asked for, and TensorBoard where it is installed.
+
+    Args:
+        execution: what is asked for.
+        results: the results directory.
+        name_of: configuration → readable name of its trial.
+        on_problem: called with one line when a tracker fails.
+    """
     found: dict[str, Callable[[], LoggerCallback]] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
         found["TensorBoard"] = TBXLoggerCallback
@@ -140,7 +157,7 @@ def trackers(
     if execution.wandb is not None:
         found["Weights & Biases"] = lambda: _wandb(execution.wandb)
     folder = results / "tensorboard"
-    return [Guarded(name, make(), folder, on_problem) for name, make in found.items()]
+    return [Guarded(name, make(), folder, name_of, on_problem) for name, make in found.items()]
 
 
 def _mlflow(uri: str | None) -> LoggerCallback:

@@ -54,7 +54,7 @@ def main(folder: Path, port: str) -> None:
     says: dict[str, Any] = {"said": said}
     for case, gpus in (("too much", 2.0), ("half a GPU", 0.5)):
         try:
-            says[case] = room_for_trials(gpus, growing=True, say=said.append, patience_s=60)
+            says[case] = room_for_trials(gpus, growing=True, say=said.append, patience_s=300)
         except UsageError as error:
             says[case] = str(error)
     says["nodes"] = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]

@@ -15,7 +15,7 @@ from typing import Any
 
 def page(port: int) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
     except OSError:
         return ""
@@ -33,13 +33,13 @@ def main(port: int) -> None:
         def report(self, arg: float) -> None:
             self._gauges.report(
                 arg=arg,
-                leaves_done=2,
-                leaves_running=3,
-                leaves_waiting=5,
+                runs_done=2,
+                runs_running=3,
+                runs_waiting=5,
                 steps_per_s=7.5,
                 tokens_per_s=math.nan,
             )
-            self._gauges.report(leaves_done=4)
+            self._gauges.report(runs_done=4)
 
     ray.init(
         address="local",
@@ -52,7 +52,7 @@ def main(port: int) -> None:
     remote: Any = ray.remote(num_cpus=0.5)(Trial)
     trials = [remote.remote(name) for name in ("maml-inner0.1-outer0.3", "reptile-inner1")]
     ray.get([trial.report.remote(arg) for trial, arg in zip(trials, (4.25, -1.5), strict=True)])
-    deadline, text = time.monotonic() + 60, ""
+    deadline, text = time.monotonic() + 400, ""
     while text.count("ray_mpt_arg{") < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
         text = page(port)

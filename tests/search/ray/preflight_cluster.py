@@ -1,7 +1,7 @@
 """A cluster of raylets on one machine, some of them unfit, and what preflight says of it.
 
 ``python preflight_cluster.py FOLDER PORT [MOUNT]`` prints one JSON object. MOUNT: there is also a
-node that has another directory at the results path (this takes root).
+node that has another directory at the path of the storage (this takes root).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def other_source(folder: Path) -> Path:
     return folder
 
 
-def verdict(results: Path | None, gpus: float = 0.0, answer_s: float = 60.0) -> str | None:
+def verdict(files: Path | None, gpus: float = 0.0, answer_s: float = 300.0) -> str | None:
     from mpt.errors import UsageError
     from mpt.search.ray.preflight import check_cluster
 
     try:
-        check_cluster(results, gpus=gpus, answer_s=answer_s)
+        check_cluster(None if files is None else str(files), gpus=gpus, answer_s=answer_s)
     except UsageError as error:
         return str(error)
     return None
@@ -60,7 +60,7 @@ def new_node(known: list[str]) -> str:
     """Return the node that has joined; add it to the known ones."""
     import ray
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for node in ray.nodes():
             if node["Alive"] and node["NodeID"] not in known:
@@ -85,9 +85,9 @@ def raylet_of(node: str) -> int:
 def main(folder: Path, port: str, *options: str) -> None:
     import ray
 
-    results, known = folder / "results", list[str]()
+    files, known = folder / "files", list[str]()
     says: dict[str, Any] = {}
-    results.mkdir()
+    files.mkdir()
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false"]
     subprocess.run([*RAY, *head], check=True, stdout=subprocess.DEVNULL)
     address = f"127.0.0.1:{port}"
@@ -95,18 +95,16 @@ def main(folder: Path, port: str, *options: str) -> None:
     new_node(known)
     start_node(address)
     says["plain"] = new_node(known)
-    says["two like nodes"] = verdict(results)
+    says["two like nodes"] = verdict(files)
     start_node(address, "--num-gpus=1", PYTHONPATH=str(other_source(folder / "other")))
     says["other"] = new_node(known)
     if "MOUNT" in options:
-        start_node(address, before=f"mount -t tmpfs none {results}")
+        start_node(address, before=f"mount -t tmpfs none {files}")
         says["elsewhere"] = new_node(known)
-    says["unfit nodes"] = verdict(results, gpus=0.5)
+    says["unfit nodes"] = verdict(files, gpus=0.5)
     os.kill(raylet_of(says["plain"]), signal.SIGSTOP)
-    began = time.monotonic()
-    says["a silent node"] = verdict(None, answer_s=3.0)
-    says["seconds"] = time.monotonic() - began
-    says["left"] = [path.name for path in results.rglob("*") if path.is_file()]
+    says["a silent node"] = verdict(None, answer_s=15.0)
+    says["left"] = [path.name for path in files.rglob("*") if path.is_file()]
     print(json.dumps(says))
 
 

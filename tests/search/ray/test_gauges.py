@@ -24,7 +24,7 @@ ROOT = Path(mpt.__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def metrics_page() -> str:
     """What a local Ray with two reporting actors serves."""
-    return run_ray_script(metrics_cluster.__file__, source=lambda _: ROOT, timeout_s=110)
+    return run_ray_script(metrics_cluster.__file__, source=lambda _: ROOT, timeout_s=500)
 
 
 def series(page: str, name: str) -> dict[str, float]:
@@ -38,9 +38,9 @@ def series(page: str, name: str) -> dict[str, float]:
     ("name", "first", "second"),
     [
         ("mpt_arg", 4.25, -1.5),
-        ("mpt_leaves_done", 4.0, 4.0),  # the last report counts
-        ("mpt_leaves_running", 3.0, 3.0),  # and leaves alone what it does not name
-        ("mpt_leaves_waiting", 5.0, 5.0),
+        ("mpt_runs_done", 4.0, 4.0),  # the last report counts
+        ("mpt_runs_running", 3.0, 3.0),  # and keeps what it does not name
+        ("mpt_runs_waiting", 5.0, 5.0),
         ("mpt_steps_per_second", 7.5, 7.5),
     ],
 )
@@ -114,9 +114,9 @@ def test_every_value_reaches_its_gauge(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Gauges("t")
     one.report(
         arg=1,
-        leaves_done=2,
-        leaves_running=3,
-        leaves_waiting=4,
+        runs_done=2,
+        runs_running=3,
+        runs_waiting=4,
         steps_per_s=5,
         tokens_per_s=6,
     )

@@ -1,3 +1,5 @@
+"""A worker ends when its raylet does, and only then."""
+
 from __future__ import annotations
 
 import os
@@ -9,46 +11,56 @@ import pytest
 
 import mpt
 from mpt.search.ray import orphans
-from mpt.storage import exclusive
+from mpt.search.ray.orphans import lives
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 
 _WORKER = """
-import sys, time
-from pathlib import Path
+import os, time
 from mpt.search.ray.orphans import end_with_raylet
-from mpt.storage import exclusive
-end_with_raylet(check_s=0.05)
-with exclusive(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(300)
+end_with_raylet(check_s=0.01)
+print(os.getpid(), flush=True)
+for number in range(10):
+    time.sleep(0.05)
+    print("works", flush=True)
+time.sleep(3600)
 """
 
 _RAYLET = """
 import os, subprocess, sys
 environment = {**os.environ, "RAY_RAYLET_PID": str(os.getpid())}
-subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], env=environment)
+subprocess.run([sys.executable, "-c", sys.argv[1]], env=environment)
 """
 
 
-def test_an_idle_worker_lets_go_of_its_lock_when_its_raylet_is_killed(tmp_path: Path) -> None:
+def test_an_idle_worker_ends_when_its_raylet_is_killed_and_not_before() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _RAYLET, _WORKER, str(tmp_path / "lock")],
+        [sys.executable, "-c", _RAYLET, _WORKER],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as raylet:
         assert raylet.stdout is not None
-        assert raylet.stdout.readline() == "held\n"
-        with pytest.raises(TimeoutError), exclusive(tmp_path / "lock", timeout_s=0.3):
-            pytest.fail("the worker ended although its raylet lives")
+        worker = int(raylet.stdout.readline())
+        # many looks at the raylet later it is still at work
+        assert [raylet.stdout.readline() for _ in range(10)] == ["works\n"] * 10
+        assert lives(worker)
         raylet.kill()  # the worker is left alone
-        with exclusive(tmp_path / "lock", timeout_s=30):
-            pass
-        assert raylet.stdout.read() == ""  # closed: the worker is gone
+        assert raylet.stdout.read() == ""  # closed: it is gone; a hang ends at the test's limit
 
 
 def test_outside_of_a_worker_of_ray_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
     monkeypatch.setattr(orphans, "_watch", lambda *_: pytest.fail("watched"))
     orphans.end_with_raylet()
+
+
+def test_a_dead_process_does_not_live_though_nobody_has_taken_note_of_it() -> None:
+    assert lives(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as dead:
+        assert dead.stdout is not None
+        dead.stdout.read()
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+        assert Path(f"/proc/{dead.pid}").exists()
+        assert not lives(dead.pid)
+    assert not lives(dead.pid)

@@ -215,3 +215,13 @@ def test_a_search_that_is_extended_goes_on_from_the_record(done: Done) -> None:
     after = _scores(job)
     assert len(after) == len(before) + 1
     assert {rate: after[rate] for rate in before} == before
+
+
+def test_tensorboard_shows_every_trial_under_its_name(done: Done) -> None:
+    job, _, _ = done
+    for rate in RATES:
+        name = f"maml-inner0.1-outer{rate:g}-k1-b2-random_to_random"
+        files = (job.results / "tensorboard" / name).glob("events.out.tfevents.*")
+        content = b"".join(path.read_bytes() for path in files)
+        assert b"ray/tune/arg" in content
+        assert b"outer_lr" in content

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from ray_processes import run_ray_script
 from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import GIB
 from mpt.search.ray import node_sight, preflight
-from mpt.search.ray.node_sight import Errand, Sight, look, signed, versions
+from mpt.search.ray.node_sight import Errand, Sight, Sign, look, signed, versions
 from mpt.search.ray.preflight import check_cluster
+from mpt.store.artifacts import Artifacts
 
 FINE = Sight(versions=versions(), storage=None, gpus=())
 NODES = [
@@ -109,58 +109,76 @@ def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
     }
 
 
-def test_a_node_with_the_same_directory_has_no_fault_and_its_reply_is_seen(tmp_path: Path) -> None:
-    with signed(tmp_path) as sign:
-        assert look(Errand(node="n", sign=sign, gpus=False)).storage is None
+def on_node(sign: Sign, files: str | None = None) -> str | None:
+    """What is wrong with the storage where a node sees `files` in its place."""
+    seen = sign if files is None else dataclasses.replace(sign, files=files)
+    return look(Errand(node="n", sign=seen, gpus=False)).storage
+
+
+@pytest.fixture(params=["directory", "uri"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A storage: a local directory, or one that is reached by a URI."""
+    return str(tmp_path / "files") if request.param == "directory" else f"memory:/{tmp_path}"
+
+
+def test_a_node_with_the_same_storage_has_no_fault_and_its_reply_is_seen(files: str) -> None:
+    with signed(files) as sign:
+        assert on_node(sign) is None
         assert node_sight.reply_seen(sign, "n")
-    assert not list((tmp_path / "tmp").iterdir())  # nothing is left behind
+        assert Artifacts(files).exists(sign.name)
+    for name in (sign.folder, sign.name, sign.reply("n")):  # nothing is left behind
+        assert not Artifacts(files).exists(name)
 
 
 @pytest.mark.parametrize("there", ["nothing", "another file"])
-def test_a_node_with_another_directory_is_told_to_mount_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+def test_a_node_with_another_storage_is_told_to_reach_this_one(
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
     monkeypatch.setattr(node_sight, "SETTLE_S", 0.2)
-    with signed(tmp_path / "driver") as sign:
-        other = dataclasses.replace(sign, path=tmp_path / "node" / "tmp" / sign.path.name)
+    other = str(tmp_path / "node")
+    with signed(files) as sign:
         if there == "another file":
-            other.path.parent.mkdir(parents=True)
-            other.path.write_text("another secret")
-        fault = look(Errand(node="n", sign=other, gpus=False)).storage
+            Artifacts(other).write(sign.name, b"another secret")
+        fault = on_node(sign, other)
         assert fault is not None
-        assert fault.startswith(f"does not see what the driver writes to {tmp_path / 'node'}; ")
+        assert fault.startswith(f"does not see what the driver writes to {other}; let the node")
+        assert "--storage, such as s3://bucket/folder" in fault
         assert not node_sight.reply_seen(sign, "n")
 
 
 def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
-    with signed(tmp_path) as sign:
-        late = tmp_path / "late"
-        command = f"import time; time.sleep(0.5); open({str(late)!r}, 'w').write({sign.secret!r})"
-        with subprocess.Popen([sys.executable, "-c", command]):
-            fault = look(
-                Errand(node="n", sign=dataclasses.replace(sign, path=late), gpus=False)
-            ).storage
-        # It is found, and as nobody holds a lock on it, that is the fault.
+    late = tmp_path / "late"
+    with signed(str(tmp_path / "files")) as sign:
+
+        def comes(_: float) -> None:
+            Artifacts(str(late)).write(sign.name, sign.secret.encode())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(node_sight.time, "sleep", comes)
+            assert on_node(sign, str(late)) is None
+
+
+def test_a_node_that_can_read_but_not_write_is_told_so(tmp_path: Path) -> None:
+    with signed(str(tmp_path)) as sign:
+        (tmp_path / sign.reply("n")).mkdir()  # in the way of what the node writes
+        fault = on_node(sign)
         assert fault is not None
-        assert fault.startswith("does not see the driver's file lock")
+        assert fault.startswith(f"cannot use {tmp_path} (")
 
 
-def test_a_results_directory_that_cannot_be_written_is_an_error_of_the_driver(
-    tmp_path: Path,
-) -> None:
+def test_a_storage_that_cannot_be_written_is_an_error_of_the_driver(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    with (
-        pytest.raises(UsageError, match="is no place for a search on a cluster"),
-        signed(tmp_path / "results"),
-    ):
+    text = "is no place for the files of a search on a cluster .*; give another with --storage"
+    with pytest.raises(UsageError, match=text) as one, signed(str(tmp_path / "results")):
         pass
+    assert "\n" not in str(one.value)
 
 
 def test_the_digest_follows_every_source_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def digest_in(folder: Path) -> str:
-        there = folder / "mpt" / "search" / "node_sight.py"
+        there = folder / "mpt" / "search" / "ray" / "node_sight.py"
         monkeypatch.setattr(node_sight, "__file__", str(there))
         return node_sight._source_digest()
 
@@ -181,7 +199,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1500)
 def test_on_a_real_cluster_unfit_and_silent_nodes_are_found() -> None:
     mount = can_mount()
     printed = run_ray_script(
@@ -189,7 +207,7 @@ def test_on_a_real_cluster_unfit_and_silent_nodes_are_found() -> None:
         *(["MOUNT"] if mount else []),
         # a copy, which nobody edits meanwhile
         source=lambda folder: preflight_cluster.copy_source(folder / "source"),
-        timeout_s=300,
+        timeout_s=1200,
     )
     says = json.loads(printed.splitlines()[-1])
     assert says["two like nodes"] is None
@@ -202,6 +220,6 @@ def test_on_a_real_cluster_unfit_and_silent_nodes_are_found() -> None:
         (elsewhere,) = [text for text in unfit if says["elsewhere"][:8] in text]
         assert "does not see what the driver writes to" in elsewhere
     assert says["plain"][:8] not in says["unfit nodes"]
-    assert f"node {says['plain'][:8]}: did not answer within 3 s" in says["a silent node"]
-    assert says["seconds"] < 30
+    silent = re.split(r" \[\d\] ", says["a silent node"])
+    assert any(says["plain"][:8] in text and "did not answer within" in text for text in silent)
     assert says["left"] == []

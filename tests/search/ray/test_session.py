@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -213,6 +214,7 @@ def test_importing_the_session_does_not_import_ray() -> None:
 
 def _asked(monkeypatch: pytest.MonkeyPatch, answer: Any) -> dict[str, Any]:
     """Let Ray answer a remote probe so; return what it was asked for."""
+    importlib.import_module("mpt.search.ray.trainable")  # it brings much of Ray's along
     wanted: dict[str, Any] = {}
 
     def remote(**options: Any) -> Any:

@@ -1,0 +1,143 @@
+"""A driver whose Ray has died ends with one line; what ends in order is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import mpt
+from mpt.search.ray import watchdog
+from mpt.search.ray.orphans import lives
+
+ROOT = Path(mpt.__file__).resolve().parents[1]
+NOBODY = 2**22 + 1
+"""No process of Linux has this number."""
+
+_DRIVER = """
+import os, signal, subprocess, sys, threading
+from mpt.search.ray import watchdog
+
+AGENT = "import time; name = 'agent'; time.sleep(3600)"
+RAYLET = (
+    "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', sys.argv[1]]);"
+    "print(child.pid, flush=True); child.wait(); time.sleep(3600)"
+)
+
+def process(*words, out=subprocess.DEVNULL):
+    return subprocess.Popen(
+        [sys.executable, "-c", *words], stdout=out, stderr=subprocess.DEVNULL, text=True
+    )
+
+raylet = process(RAYLET, AGENT, out=subprocess.PIPE)
+agent = int(raylet.stdout.readline())
+gcs, other = process(AGENT), process(AGENT)
+watchdog._LOOK_S = watchdog._GRACE_S = 0.05
+watchdog._processes = lambda: {"raylet": [raylet.pid], "gcs_server": [gcs.pid]}
+print(raylet.pid, gcs.pid, agent, other.pid, flush=True)
+looked = threading.Event()
+lives = watchdog.lives
+watchdog.lives = lambda one: looked.set() or lives(one)
+with watchdog.watched(lambda text: print(text, flush=True), "python job.py --results r"):
+    assert looked.wait(300)
+    os.kill({"raylet": raylet.pid, "gcs": gcs.pid, "agent": agent}[sys.argv[1]], signal.SIGKILL)
+    threading.Event().wait()  # as a driver waits inside of Ray: for ever
+"""
+
+
+@pytest.mark.parametrize("dead", ["raylet", "gcs", "agent"])
+def test_a_driver_that_waits_for_a_dead_ray_ends_with_one_line_and_code_75(dead: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _DRIVER, dead],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    processes, *said = done.stdout.splitlines()
+    raylet, gcs, agent, other = map(int, processes.split())
+    try:
+        assert done.returncode == 75, done.stderr
+        (line,) = said
+        assert line.startswith("Ray's own process on this machine has ended")
+        assert line.endswith("what was finished is kept. Resume with: python job.py --results r")
+        while lives(raylet) or lives(gcs):  # the rest of this Ray is ended too
+            time.sleep(0.01)  # a hang ends at the test's limit
+        assert lives(other), "nothing else is ended"
+    finally:
+        for one in (agent, other):  # Ray's own agents end with their raylet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, 9)
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The codes with which the process would have ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(watchdog.os, "_exit", codes.append)
+    monkeypatch.setattr(watchdog, "_LOOK_S", 0.001)
+    return codes
+
+
+def _threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.endswith("(_watch)")]
+
+
+def test_an_end_in_order_is_not_taken_for_a_death(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+
+    def gone(process: int) -> bool:
+        looked.set()
+        return False
+
+    monkeypatch.setattr(watchdog, "_GRACE_S", 3600.0)
+    monkeypatch.setattr(watchdog, "_processes", lambda: {"raylet": [NOBODY]})
+    monkeypatch.setattr(watchdog, "lives", gone)
+    with watchdog.watched(pytest.fail, "again"):
+        (watch,) = _threads()
+        assert looked.wait(300)  # the raylet was seen dead; the block ends within the grace
+    watch.join(300)
+    assert not watch.is_alive()
+    assert exits == []
+
+
+def test_a_raylet_that_lives_is_looked_at_until_the_block_ends(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    often = threading.Event()
+
+    def there(process: int) -> bool:
+        looks.append(process)
+        if len(looks) > 5:
+            often.set()
+        return True
+
+    monkeypatch.setattr(watchdog, "_processes", lambda: {"raylet": [NOBODY], "gcs_server": [7]})
+    monkeypatch.setattr(watchdog, "lives", there)
+    with watchdog.watched(pytest.fail, "again"):
+        (watch,) = _threads()
+        assert often.wait(300)
+    watch.join(300)
+    assert not watch.is_alive()
+    assert set(looks) == {NOBODY, 7}
+    assert exits == []
+
+
+def test_a_ray_of_somebody_else_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_processes", lambda: {})
+    with watchdog.watched(pytest.fail, "again"):
+        assert _threads() == []
+
+
+def test_without_a_ray_there_are_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.worker._global_node", None)
+    assert watchdog._processes() == {}
