@@ -108,7 +108,7 @@ class PromptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """How an example becomes token ids (PROTOCOL rows 7, 8)."""
+    """How an example becomes token ids (recipe rows 7 and 8)."""
 
     max_input: int = 512
     """Tokens of the input, end mark included; longer inputs are truncated."""
@@ -172,7 +172,7 @@ class UpstreamConfig:
     the backbone's dtype and size. The other methods have no such term."""
     reptile_difference: str = "accumulated"
     """How Reptile forms φ − φ_k: "accumulated" in a tensor of its own, or "subtracted" as the
-    released code does, whose φ itself walks and is rounded at every inner step (PROTOCOL row 15:
+    released code does, whose φ itself walks and is rounded at every inner step (recipe row 15:
     in float32 nearly nothing but rounding is left of it)."""
     activation_checkpointing: bool = False
     """Recompute activations in first-order passes: less memory, one more forward pass each."""
@@ -223,7 +223,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
-    """Prompt tuning on one target task (PROTOCOL §2); learning rates are tried one run each."""
+    """Prompt tuning on one target task (§4.1, appendix A); learning rates are tried one run each."""
 
     lrs: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     """Adafactor learning rates; ties on dev keep the earlier one."""
@@ -232,7 +232,7 @@ class DownstreamConfig:
     steps: int = 3000
     """Optimiser steps."""
     max_epochs: int | None = None
-    """Most epochs over the train rows: a run on few rows ends earlier (PROTOCOL row 12). None: no
+    """Most epochs over the train rows: a run on few rows ends earlier (recipe row 12). None: no
     cap."""
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
@@ -261,7 +261,7 @@ class DownstreamConfig:
     """Fine-tuning: whether weight decay acts on weights with "bias" in their name, which in a T5
     are the relative attention biases (released code: it does not)."""
     max_test: int | None = 1000
-    """Test rows used (PROTOCOL row 23); None: all."""
+    """Test rows used (recipe row 23); None: all."""
     max_dev: int | None = None
     """Dev rows used; None: all."""
     sample: str = "first"
@@ -341,7 +341,7 @@ class StudyConfig:
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
     """Lengths downstream."""
     upstream_lengths: TextConfig | None = None
-    """Lengths upstream where they differ (PROTOCOL row 8); None: those downstream."""
+    """Lengths upstream where they differ (recipe row 8); None: those downstream."""
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 class Adafactor:
     """Hugging Face's Adafactor with a fixed learning rate, one independent copy per prompt.
 
-    The settings are the study's (PROTOCOL row 2): no parameter scaling, no relative step, no
+    The settings are the study's (recipe row 2): no parameter scaling, no relative step, no
     momentum. With g [P, d] the gradient of one run at its step t, β_t = 1 − t^decay_rate::
 
         row ← β_t row + (1 − β_t) mean_d(g² + ε)        [P]

@@ -25,7 +25,7 @@ FREQUENT = 5000
 def init_upstream(
     backbone: Backbone, source_tasks: Sequence[str], length: int, rng: np.random.Generator
 ) -> Tensor:
-    """Return the prompt [P, d] that upstream learning starts from (PROTOCOL row 6).
+    """Return the prompt [P, d] that upstream learning starts from (recipe row 6).
 
     Row i is the mean embedding of the tokens of source task i's name; the rows left over are
     embeddings of frequent tokens. Where there are more tasks than rows, the first P count.

@@ -91,7 +91,7 @@ def test_a_config_is_frozen_and_takes_keywords_only(config: Any) -> None:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    # PROTOCOL §2: MAML as selected on R→R, prompt tuning, lengths.
+    # The paper, §4.1 and appendix A: MAML as selected on R→R, prompt tuning, lengths.
     upstream, downstream = UpstreamConfig(), DownstreamConfig()
     assert (upstream.inner_lr, upstream.outer_lr, upstream.batch_size) == (3e-5, 0.5, 2)
     assert (upstream.inner_steps, upstream.items_per_step) == (1, 2)

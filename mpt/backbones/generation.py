@@ -20,7 +20,7 @@ _NEVER = -1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Which output is looked for; the defaults are greedy (PROTOCOL row 14 has both)."""
+    """Which output is looked for; the defaults are greedy (recipe row 14 has both)."""
 
     beams: int = 1
     """K; 1 is greedy. A beam search stops as soon as K outputs have ended ("early stopping")."""

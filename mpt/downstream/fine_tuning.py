@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig
 
 LRS = (5e-4, 3e-4, 2e-4, 1e-4)
-"""Learning rates of fine-tuning (PROTOCOL §2); ties on dev keep the earlier one."""
+"""Learning rates of fine-tuning (appendix A); ties on dev keep the earlier one."""
 
 
 def no_prompt(backbone: Backbone) -> Tensor:
@@ -173,7 +173,7 @@ class _FineTuning:
             return
         (score,) = self._dev.scores(self._prompts, [0])
         if self.record.note(step, score, self._config.select):
-            # A copy: the weights themselves go on changing (PROTOCOL row 13).
+            # A copy: the weights themselves go on changing (recipe row 13).
             state = self._backbone.model.state_dict()
             self._selected = {name: value.to("cpu", copy=True) for name, value in state.items()}
 

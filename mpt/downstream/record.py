@@ -35,7 +35,7 @@ class TuningResult:
 
     dev: float
     """Dev score by which the learning rate is chosen: that of the selected prompt, or with
-    ``select="last"`` the best of the curve (PROTOCOL row 13); NaN if the run diverged."""
+    ``select="last"`` the best of the curve (recipe row 13); NaN if the run diverged."""
     test: float
     """Test score of the selected prompt; NaN if the run diverged."""
     best_step: int

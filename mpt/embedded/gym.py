@@ -266,7 +266,7 @@ def _larger_sample(
     """Sample more shots: the train rows of fewer shots are among those of more.
 
     A class with fewer than twice `shots` rows, and every class for `ALL_SHOTS`, gives a half to
-    either file (PROTOCOL row 21). Classes take turns, so that the first rows hold all of them.
+    either file (recipe row 21). Classes take turns, so that the first rows hold all of them.
     """
     rng = numpy_generator(ROOT_SEED, "sample", task.name, seed)
     more = numpy_generator(ROOT_SEED, "larger sample", task.name, seed)

@@ -25,7 +25,7 @@ def render(task_name: str, example: Example) -> tuple[str, str]:
     """Return the texts (input, target) that the language model is given for an example.
 
     The input is ``" [task_name] input"`` and the target is ``" output"`` with the example's first
-    output (PROTOCOL row 7). The leading blanks start a word for a byte-level tokenizer and vanish
+    output (recipe row 7). The leading blanks start a word for a byte-level tokenizer and vanish
     in a SentencePiece one. The target reads the same upstream and downstream, so that a prompt
     learned upstream meets the tokens it was learned on.
     """

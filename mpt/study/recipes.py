@@ -1,10 +1,10 @@
-"""The paper's recipe and the released code's, wherever they differ (PROTOCOL §3).
+"""The paper's recipe and the released code's, wherever they differ (docs/recipe.md).
 
 A recipe is the full settings of every stage, as the classes that the rest of the library takes;
 nothing else in the library knows its name. ``recipe("paper")`` is what the paper says, and ours
 where it is silent; ``recipe("released")`` is what the authors' released files do, but for the
-padding before the prompt, which ``recipe("released-exact")`` has too. Rows of PROTOCOL
-§3 are named in the text under each field; rows that are not named are the same in both, or are a
+padding before the prompt, which ``recipe("released-exact")`` has too. The rows of that
+page are named in the text under each field; rows that are not named are the same in both, or are a
 property of the library (6, 19, 20: see there).
 """
 

@@ -6,7 +6,7 @@ By default the steps are those of SGD:
 
 Only φ_0 … φ_k and the k gradients outlive a step, [P, d] each, so that memory does not grow with k
 in any way that counts. The displacement Δ has a tensor of its own: beside prompt entries of size
-20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (PROTOCOL row 15). The
+20 a step of 3e-5 · 1e-2 is below one unit of the last place in float32 (recipe row 15). The
 released code walks the prompt itself, φ_{i+1} = φ_i − α ∇L(φ_i, S_{i+1}), rounded at every step;
 `walk` does so too. With "adafactor" the steps are those of downstream tuning,
 φ_{i+1} = Adafactor(φ_i, ∇L(φ_i, S_{i+1}); α), with moments that start anew in every episode.

@@ -46,7 +46,7 @@ class Method:
     query: bool = True
     """Whether an episode needs a query batch."""
     averages: bool = False
-    """Whether the gradients of one outer step are averaged, and not summed (PROTOCOL row 3)."""
+    """Whether the gradients of one outer step are averaged, and not summed (recipe row 3)."""
     second_order: bool = False
     """Whether `UpstreamConfig.second_order` means anything."""
     adapts: bool = True

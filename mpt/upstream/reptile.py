@@ -4,7 +4,7 @@
 
 The released code walks the prompt itself, rounds it at every step and subtracts φ_k from φ in the
 end ("subtracted"). In float32 with prompt entries near 20 and α = 3e-5 the two are equal in nearly
-every entry, and what is left is rounding (PROTOCOL row 15); by default ("accumulated") the inner
+every entry, and what is left is rounding (recipe row 15); by default ("accumulated") the inner
 loop keeps the displacement in a tensor of its own.
 """
 

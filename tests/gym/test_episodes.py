@@ -16,7 +16,7 @@ CONFIG = UpstreamConfig(batch_size=3, inner_steps=2)
 
 def test_an_example_reads_as_the_protocol_says() -> None:
     example = Example("is it good?", ("yes", "true"))
-    # PROTOCOL row 7; the first output is the one trained on.
+    # recipe row 7; the first output is the one trained on.
     assert render("task-a_b", example) == (" [task-a_b] is it good?", " yes")
 
 

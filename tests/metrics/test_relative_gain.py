@@ -19,7 +19,7 @@ from mpt.metrics.relative_gain import (
 SEEDS = (13, 21, 42, 87, 100)
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "scores"
 
-# PROTOCOL §2, Table 2 (ARG in %), the cells that its recorded scores reproduce (README there).
+# Table 2 (ARG in %), the cells that its recorded scores reproduce (README there).
 TABLE_2 = {
     "nonpara_to_para": {
         "maml": 11.14, "fomaml": -0.68, "reptile": 20.44, "mtl": -5.19, "ft": 1.56,

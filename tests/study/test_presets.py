@@ -11,7 +11,7 @@ from mpt.study.spaces import SPACES, load_space
 
 
 def test_the_paper_preset_is_the_papers_protocol() -> None:
-    # PROTOCOL §2 and §3 rows 6-8, 11-13, 23
+    # The paper, §4.1; recipe rows 6-8, 11-13, 23
     study = load_study("google/t5-large-lm-adapt")
     assert study.prompt.length == 100
     assert study.prompt.position == "prepend"

@@ -11,7 +11,7 @@ from mpt.config import METHODS
 from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES, recipe, upstream_steps
 
-# PROTOCOL §3, row by row: (row, setting, what the paper says, what the released code does).
+# docs/recipe.md, row by row: (row, setting, what the paper says, what the released code does).
 ROWS: list[tuple[int, str, Any, Any]] = [
     (1, "backbone", "google/t5-large-lm-adapt", "google/t5-large-lm-adapt"),
     (1, "tuning_backbone", "google/t5-large-lm-adapt", "google/t5-v1_1-large"),
@@ -119,27 +119,27 @@ def test_an_unknown_recipe_is_refused() -> None:
 
 
 def test_the_cap_on_epochs_bites_with_few_source_tasks_only() -> None:
-    # PROTOCOL row 4: 12 source tasks with 5 seeds end at 3600 steps; 45 tasks do not.
+    # recipe row 4: 12 source tasks with 5 seeds end at 3600 steps; 45 tasks do not.
     steps = {tasks: upstream_steps(recipe("released"), "maml", 5 * tasks, 0) for tasks in (12, 45)}
     assert steps == {12: 3600, 45: 5000}
     assert upstream_steps(recipe("paper"), "maml", 60, 0) == 5000
 
 
 def test_multitask_steps_are_those_of_its_epochs() -> None:
-    # PROTOCOL row 17: 280 060 steps of 4 in 20 epochs are 14 003 batches an epoch.
+    # recipe row 17: 280 060 steps of 4 in 20 epochs are 14 003 batches an epoch.
     assert upstream_steps(recipe("released"), "multitask", 570, 4 * 14003) == 280060
     assert upstream_steps(recipe("released"), "multitask", 570, 4 * 14002 + 1) == 280060
 
 
 def test_small_tasks_end_at_two_thousand_steps_in_the_released_recipe() -> None:
-    # PROTOCOL row 12; 16 a class and two classes are 32 rows.
+    # recipe row 12; 16 a class and two classes are 32 rows.
     assert recipe("released").downstream.steps_on(32) == 2000
     assert recipe("released").downstream.steps_on(64) == 3000
     assert recipe("paper").downstream.steps_on(32) == 3000
 
 
 def test_fine_tuning_ends_after_three_hundred_epochs_in_the_released_recipe() -> None:
-    # PROTOCOL row 28: 32 rows in steps of 16 are two steps an epoch.
+    # recipe row 28: 32 rows in steps of 16 are two steps an epoch.
     assert recipe("released").tuning.steps_on(32) == 600
     assert recipe("released").tuning.steps_on(64) == 1000
     assert recipe("paper").tuning.steps_on(32) == 3000

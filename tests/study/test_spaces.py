@@ -36,7 +36,7 @@ def _load(folder: Path, text: str, name: str = "toy") -> object:
 
 
 def test_the_paper_grid_is_the_papers() -> None:
-    # PROTOCOL §2: inner lr {2e-5,3e-5,5e-5} × outer lr {2e-1,3e-1,5e-1} × steps {2500,5000,10000}
+    # §4.1: inner lr {2e-5,3e-5,5e-5} × outer lr {2e-1,3e-1,5e-1} × steps {2500,5000,10000}
     grid = load_space("maml", "paper").grid()
     pairs = {(one.config.inner_lr, one.config.outer_lr) for one in grid}
     assert pairs == {(i, o) for i in (2e-5, 3e-5, 5e-5) for o in (0.2, 0.3, 0.5)}
@@ -86,7 +86,7 @@ def test_every_method_has_the_papers_grid_an_embedded_one_and_wide_ranges(method
 @pytest.mark.parametrize(
     ("method", "grid", "lengths"),
     [
-        # PROTOCOL §2
+        # The paper, §4.1 and appendix A
         ("fomaml", {"inner_lr": (2e-5, 3e-5, 5e-5), "outer_lr": (0.2, 0.3, 0.5)}, 3),
         (
             "reptile",
@@ -112,7 +112,7 @@ def test_the_paper_grids_of_the_other_methods_are_the_papers(
 
 
 def test_multitask_epochs_become_steps_of_the_studys_rows() -> None:
-    # PROTOCOL row 17: 20 epochs in batches of 4 over random_to_random's rows are 280060 steps
+    # recipe row 17: 20 epochs in batches of 4 over random_to_random's rows are 280060 steps
     space = load_space("multitask", "paper").on_rows(4 * 14003)
     grid = space.grid()
     assert sum(len(one.rungs) for one in grid) == 36

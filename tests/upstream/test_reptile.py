@@ -44,7 +44,7 @@ def _apart(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("std", [12.0, 29.0])
 def test_the_displacement_survives_float32_where_subtracting_loses_it(std: float) -> None:
-    """PROTOCOL row 15: α = 3e-5, prompt entries of the published size, ten inner steps."""
+    """recipe row 15: α = 3e-5, prompt entries of the published size, ten inner steps."""
     loss = Slope(torch.float32)
     prompt = _prompt(std, torch.float32)
     accumulated, _ = outer_gradient(loss, prompt, EPISODE, CONFIG)

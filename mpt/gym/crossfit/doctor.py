@@ -19,7 +19,7 @@ from mpt.gym.records import changed_files, failures, read_record
 
 MAX_TEST = 1000
 """Test inputs a task that are searched for near-duplicates, from the first on (the study reads no
-more of them, PROTOCOL row 23)."""
+more of them, recipe row 23)."""
 
 
 @dataclass(frozen=True)
