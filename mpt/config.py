@@ -223,7 +223,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
-    """Prompt tuning on one target task (§4.1, appendix A); learning rates are tried one run each."""
+    """Prompt tuning on one target task (§4.1, appendix A); each learning rate is a run."""
 
     lrs: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     """Adafactor learning rates; ties on dev keep the earlier one."""
