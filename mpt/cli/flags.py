@@ -90,9 +90,10 @@ def whole(low: int) -> Callable[[str], int]:
     """Return a parser of whole numbers ≥ `low`."""
 
     def parse(text: str) -> int:
-        if not text.strip().lstrip("+").isdigit() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
-        return int(text)
+        with contextlib.suppress(ValueError):
+            if int(text) >= low:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
 
     return parse
 
@@ -280,11 +281,18 @@ def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> 
         if value == parser.get_default(name):
             continue
         words.append("--" + name.replace("_", "-"))
-        if isinstance(value, tuple):
-            value = ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in value)
         if value is not True:
-            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+            parts = value if isinstance(value, tuple) else (value,)
+            words.append(",".join(map(_word, parts)))
     return shlex.join(words)
+
+
+def _word(value: object) -> str:
+    """Return a flag's value as it is typed: short, but never another number."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def carry_out(
