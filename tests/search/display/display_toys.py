@@ -13,9 +13,10 @@ from rich.console import Console
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.relative_gain import Gain, TaskGain
 from mpt.search.cost.plan import RemainingWork
+from mpt.search.display.display import Display
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import PointStatus
-from mpt.store.records import Point
+from mpt.store.records import Point, Stop
 from mpt.study.specs import MethodConfig, TrialSpec, UpstreamSpec, settings_of, trials_of
 from mpt.study.study import StudyPlan
 from mpt.trial.score import BAD_SCORE, PointScore
@@ -116,3 +117,25 @@ def rows_of(text: str) -> list[list[str]]:
     """Return the words of the lines that begin with a number."""
     words = [line.split() for line in text.splitlines()]
     return [row for row in words if row and row[0].isdigit()]
+
+
+def stop_of(trial: str, steps: int = 5000, point: str = "k") -> Stop:
+    """Return the stop of a trial by its name."""
+    return Stop(point=point, trial=trial, steps=steps, by="asha", reason="+1 is below +2")
+
+
+class Shown:
+    """A display of a job, and what it has printed so far."""
+
+    def __init__(self, job: SearchJob | None = None, width: int = 100, **options: Any) -> None:
+        console, self._text = console_of(width)
+        self.job = job or maml_job()
+        self.display = Display(self.job, console, **options)
+
+    @property
+    def text(self) -> str:
+        return self._text()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()

@@ -1,0 +1,21 @@
+"""What a running search is doing, in one line."""
+
+from __future__ import annotations
+
+from mpt.search.display.status import Status
+
+
+def test_the_status_adds_up_over_trials_and_forgets_those_that_ended() -> None:
+    status = Status()
+    assert status.text(60.0) == ""
+    tuning = {"finished": 3, "running": 4, "waiting": 5, "steps_s": 1.5, "examples_s": 12.0}
+    status.report(0, tuning)
+    status.report(1, {**tuning, "finished": 10})
+    assert status.text(60.0) == (
+        "runs     13 finished, 8 running, 10 waiting · 3 steps/s, 24 examples/s · about 60 s left"
+    )
+    status.report(0, {**tuning, "finished": 4})  # the newest report of a trial counts
+    assert status.text(60.0).startswith("runs     14 finished")
+    status.report(0, None)
+    status.report(1, None)
+    assert status.text(60.0) == ""
