@@ -74,6 +74,9 @@ def run_search(
     with interrupts.watching() if execution.signals else contextlib.nullcontext():
         try:
             with driver_lock(job.results):
+                note = old_format_note(job.results)
+                if note is not None:
+                    show.problem(note)
                 if fresh:
                     _set_aside(job, show.say)
                 with open_results(job.results, job.store, read_only=False) as database:
@@ -214,9 +217,6 @@ class _Driver:
     def run(self, rates: Rates | None) -> int:
         began = time.perf_counter()
         job, show = self._job, self._show
-        note = old_format_note(job.results)
-        if note is not None:
-            show.problem(note)
         job = self._job = with_known_trials(job, self._database)
         board = Leaderboard(job, open_plan, self._database)
         for study in board.studies.values():

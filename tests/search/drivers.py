@@ -99,7 +99,9 @@ def _rows(results: Path, table: str, key: str = "key") -> dict[str, tuple[Any, .
     path = results / "mpt.db"
     if not path.exists():
         return {}
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
+    # a connection that may write leaves no log behind
+    with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=60)) as connection:
+        connection.execute("PRAGMA query_only = ON")
         master = "SELECT name FROM sqlite_master WHERE name = ?"
         if connection.execute(master, (table,)).fetchone() is None:
             return {}

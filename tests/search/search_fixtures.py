@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +36,30 @@ def job(toy_checkpoint: Path, toy_gym: Path, tmp_path: Path) -> SearchJob:
 def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The toy search's study; what it computes goes where a test's own `job` says."""
     return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plans[0])
+
+
+@contextlib.contextmanager
+def local_ray(cpus: int) -> Iterator[None]:
+    """Run a block with a Ray that the searches in this process share."""
+    from mpt.search.ray.session import prepare_environment
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        os.environ.pop(name, None)
+    prepare_environment("local")
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+        object_store_memory=128 * 2**20,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture
