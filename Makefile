@@ -11,13 +11,13 @@ miniature: .venv/installed
 	$(BIN)/python tune_jobs/paper.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy mpt analysis tune_jobs benchmarks && $(BIN)/mypy --explicit-package-bases tests
+	$(BIN)/lint-imports && $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy mpt analysis tune_jobs benchmarks && $(BIN)/mypy --explicit-package-bases tests
 
 # torch first and by itself: its pinned version must be in place before anything asks for "torch".
 .venv/installed: pyproject.toml
