@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,8 +135,17 @@ class Guarded(tune.Callback):
             log()
         except Exception as error:
             self._failed = True
+            _let_go(self._inner)
             with contextlib.suppress(Exception):
                 self._on_problem(f"{self._name} failed ({error!r}); the search goes on without it")
+
+
+def _let_go(inner: LoggerCallback) -> None:
+    """Close TensorBoard's writers over files of no use: left open, they end with long traces."""
+    for writer in getattr(inner, "_trial_writer", {}).values():
+        with contextlib.suppress(Exception), tempfile.TemporaryFile() as nowhere:
+            writer.file_writer.event_writer._ev_writer._py_recordio_writer._writer = nowhere
+            writer.close()
 
 
 def trackers(

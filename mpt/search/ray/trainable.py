@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import torch
 from ray import tune
+from ray.train._internal.session import _TrainingResult
 
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.cost.gpu_share import measured_need
@@ -23,6 +24,8 @@ from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.orphans import end_with_raylet
 from mpt.search.reports import rung_report
 from mpt.store.artifacts import Artifacts
+from mpt.store.errors import storage_errors
+from mpt.store.remote import reaching, shown_uri
 from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
@@ -126,6 +129,20 @@ class SearchTrial(tune.Trainable):
             "failure": self._failure,
             "done": done.done or self._failure is not None,
         }
+
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Save as Tune does; where the storage fails, the trial ends with the cure.
+
+        To Tune this is a save without a checkpoint: starting the trial again would not help.
+        """
+        files = Artifacts(self._context.files)
+        errors = storage_errors(files.local) if files.local else reaching(shown_uri(files.uri))
+        try:
+            with errors:
+                return super().save(checkpoint_dir)
+        except MptError as error:
+            self._failure = str(error)
+            return _TrainingResult(checkpoint=None, metrics=self._last_result or {})
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial's state."""
