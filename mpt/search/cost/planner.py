@@ -66,7 +66,7 @@ def plan_lines(
     steps_hours = sum(step_seconds(part, rates) for part in work.trials) / 3600
     prompt_bytes = rates.sizes.rung if job.keep_prompts else 0
     disk = disk_bytes(work, rates.sizes, slots, prompt_bytes)
-    lines = [*_upstream(work, rates), *_leaves(work, rates)]
+    lines = [*_upstream(work, rates), *_runs(work, rates)]
     lines.append(
         f"work       {_hours(hours)} {device}-hours, "
         f"{_hours(steps_hours * (gpus_per_trial or 1))} of them upstream"
@@ -117,7 +117,7 @@ def _upstream(work: RemainingWork, rates: Rates) -> list[str]:
     return lines
 
 
-def _leaves(work: RemainingWork, rates: Rates) -> list[str]:
+def _runs(work: RemainingWork, rates: Rates) -> list[str]:
     left = [part for part in work.run_works if part.runs]
     steps = sum(part.steps for part in left)
     shared = sum(part.runs for part in work.shared_left)

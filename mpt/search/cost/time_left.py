@@ -11,6 +11,7 @@ from mpt.search.cost.plan import estimate, run_seconds, work_seconds
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates, RemainingWork
 
+_SHARED = -1
 _TRUSTED = 0.05
 """Share of the work after which the search's own speed replaces the probe's."""
 
@@ -37,28 +38,32 @@ class TimeLeft:
         each, shared = work_seconds(work, rates)
         self._each, self._total = each, sum(each) + shared
         self._begun = clock()
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._seen: dict[tuple[int, int], tuple[int, float]] = {}
         self._begin = [part.begin for part in work.trials]
         self._step_s = [rates.step_seconds(part.kind) for part in work.trials]
-        shared_runs = sum(part.runs for part in work.shared_left)
-        self._leaf_s = [
-            run_seconds(part.runs, rates) / part.runs.runs
-            if part.runs.runs
-            else shared / max(1, shared_runs)
+        self._shared_s = shared / max(1, sum(part.runs for part in work.shared_left))
+        self._run_s = [
+            run_seconds(part.runs, rates) / part.runs.runs if part.runs.runs else self._shared_s
             for part in work.trials
         ]
 
-    def report(self, result: dict[str, Any]) -> None:
-        """Take in a trial's report."""
-        index, steps, runs = result["index"], result["steps"], result["runs"]
-        old = self._seen.get(index, (0, 0))
+    def report(self, index: int | None, number: int, result: dict[str, Any]) -> None:
+        """Take in a trial's report.
+
+        Args:
+            index: its place in the plan; None: plain prompt tuning, which is shared.
+            number: Tune's trial (several may have one place: fine-tuning is cut by task).
+            result: the report.
+        """
+        key = _SHARED if index is None else index, number
+        old = self._seen.get(key, (0, 0.0))
         # a trial that was started again counts its runs from 0
-        self._seen[index] = max(old[0], steps), max(old[1], runs)
+        self._seen[key] = max(old[0], result["steps"]), max(old[1], result["runs"])
 
     def stopped(self, index: int) -> None:
         """Take out what is left of a trial that is not carried on."""
         if index < len(self._each):
-            done = self._seconds(index, *self._seen.get(index, (0, 0.0)))
+            done = self._done(index)
             self._total -= max(0.0, self._each[index] - done)
             self._each[index] = min(self._each[index], done)
 
@@ -66,19 +71,22 @@ class TimeLeft:
     def seconds(self) -> float:
         """Seconds left."""
         elapsed = self._clock() - self._begun
-        done = sum(
-            self._seconds(index, steps, runs) for index, (steps, runs) in self._seen.items()
-        )
+        done = sum(map(self._done, {index for index, _ in self._seen}))
         share = min(1.0, done / self._total) if self._total > 0 else 1.0
         if share < _TRUSTED:
             return max(0.0, self._first - elapsed)
         return elapsed * (1 - share) / share
 
-    def _seconds(self, index: int, steps: int, runs: float) -> float:
+    def _done(self, index: int) -> float:
         """Return what a trial has done in the probe's seconds; a late one counts as the last."""
+        seen = [reached for (place, _), reached in self._seen.items() if place == index]
+        runs = sum(done for _, done in seen)
+        if index == _SHARED:
+            return runs * self._shared_s
+        steps = max((taken for taken, _ in seen), default=0)
         begin = self._begin[index] if index < len(self._begin) else 0
         place = min(index, len(self._step_s) - 1)
-        return max(0, steps - begin) * self._step_s[place] + runs * self._leaf_s[place]
+        return max(0, steps - begin) * self._step_s[place] + runs * self._run_s[place]
 
 
 def clock_text(seconds: float) -> str:

@@ -14,6 +14,7 @@ from ray import cloudpickle, tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from mpt.errors import MptError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.display.status import Status
 from mpt.search.ray.context import TrialContext
@@ -140,6 +141,10 @@ class Session:
             warnings.simplefilter("ignore")  # Ray's deprecation notes to itself
             try:
                 tuner.fit()
+            except MptError:
+                raise
+            except Exception as error:  # what was finished is in the database
+                self.watcher.problem(f"Ray Tune ended with {error!r}; what was finished is kept")
             finally:
                 _end(writer)
 
@@ -345,8 +350,7 @@ class Watcher(tune.Callback):
         with self.shielded("the display"):
             number = int(trial.config["trial"])
             group = self.groups[number]
-            if group.indices:
-                self._left.report({**result, "index": group.indices[0]})
+            self._left.report(group.indices[0] if group.indices else None, number, result)
             self._status.report(number, result.get("queue"))
             for problem in result["problems"]:
                 self._show.problem(problem)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from search_toys import toy_job
+from trial_toys import Bench, bench
 
 from mpt.config import DownstreamConfig, UpstreamConfig
+from mpt.keys import canonical
 from mpt.search.cost import probe as probe_module
-from mpt.search.cost.plan import Rates, work_seconds
-from mpt.search.cost.probe import courses_to_probe, probe_courses
-from mpt.search.job import Course, SearchJob
-from mpt.search.stock import take_stock
-from mpt.study.spaces import Trajectory
+from mpt.search.cost.plan import Rates, RemainingWork, work_seconds
+from mpt.search.cost.probe import probe_trials, trials_to_probe
+from mpt.search.job import SearchJob
+from mpt.search.remaining import remaining_work
+from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
 from mpt.study.study import Study, open_study
-from mpt.trial.course_work import course_work
-from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
 DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=60, eval_every=20, max_generated=3)
 
@@ -34,23 +35,43 @@ def longer(
     )
 
 
-def _spent(job: SearchJob, study: Study) -> float:
+@pytest.fixture(scope="module")
+def opened(longer: SearchJob) -> Study:
+    return open_study(longer.plans[0])
+
+
+def _tuned(job: SearchJob, lrs: tuple[float, ...]) -> TrialSpec:
+    config = FineTuningConfig(downstream=dataclasses.replace(DOWN, lrs=lrs))
+    return TrialSpec(plan=job.plans[0], upstream=UpstreamSpec(config=config))
+
+
+def _left(found: Bench, study: Study) -> RemainingWork:
+    return remaining_work(found.job.trials, lambda _: study, found.store, found.files)
+
+
+def _spent(found: Bench) -> float:
+    """Do all of the work; return its seconds of computing."""
     began = time.process_time()
-    for course in job.courses:
-        list(course_work(study, course, job.results).units())
+    found.run_baseline()
+    found.run(*range(len(found.job.trials)))
     return time.process_time() - began
 
 
-def _estimated(job: SearchJob, study: Study) -> tuple[float, Rates]:
-    load = take_stock(job, lambda _: study)
-    rates = probe_courses(courses_to_probe(job, load), lambda _: study, clock=time.process_time)
-    each, shared = work_seconds(load, rates)
+def _estimated(found: Bench, study: Study) -> tuple[float, Rates]:
+    work = _left(found, study)
+    trials = trials_to_probe(found.job.trials, work)
+    rates = probe_trials(trials, lambda _: study, clock=time.process_time)
+    each, shared = work_seconds(work, rates)
     return sum(each) + shared, rates
 
 
 @pytest.mark.parametrize("tuned", ["prompt", "weights"])
 def test_the_estimate_is_near_what_a_search_takes(
-    longer: SearchJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tuned: str
+    longer: SearchJob,
+    opened: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tuned: str,
 ) -> None:
     """In seconds of computing, which other programs on the machine disturb less than the clock.
 
@@ -60,69 +81,85 @@ def test_the_estimate_is_near_what_a_search_takes(
     monkeypatch.setattr(probe_module, "PROBE_S", 1.0)
     job = dataclasses.replace(longer, results=tmp_path)
     if tuned == "weights":
-        config = FineTuningConfig(downstream=dataclasses.replace(DOWN, lrs=(1e-3, 1e-4)))
-        course = Course(plan=job.plans[0], trajectory=FineTuning(config=config))
-        job = dataclasses.replace(job, courses=(course,))
-    study = open_study(job.plans[0])
-    estimated, rates = _estimated(job, study)
-    spent = _spent(job, study)
-    assert 0.6 < estimated / spent < 1.67, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
-    assert all(rate.step_s > 0 and rate.row_s > 0 for rate in rates.leaves.values())
+        job = dataclasses.replace(job, trials=(_tuned(job, (1e-3, 1e-4)),))
+    with bench(job, opened) as found:
+        estimated, rates = _estimated(found, opened)
+        spent = _spent(found)
+    assert 0.5 < estimated / spent < 2.0, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
+    assert all(rate.step_s > 0 and rate.row_s > 0 for rate in rates.runs.values())
 
 
-def test_every_kind_of_work_is_probed_once(longer: SearchJob, study: Study) -> None:
-    def course(**changes: object) -> Course:
-        config = dataclasses.replace(UpstreamConfig(outer_lr=0.3), **changes)  # type: ignore[arg-type]
-        return Course(plan=longer.plans[0], trajectory=Trajectory(config=config, rungs=(2,)))
+def test_every_kind_of_work_is_probed_once(
+    longer: SearchJob, opened: Study, tmp_path: Path
+) -> None:
+    def trial(**changes: Any) -> TrialSpec:
+        config = dataclasses.replace(UpstreamConfig(outer_lr=0.3), **changes)
+        return TrialSpec(plan=longer.plans[0], upstream=UpstreamSpec(config=config, rungs=(2,)))
 
-    tuned = FineTuning(config=FineTuningConfig(downstream=dataclasses.replace(DOWN, lrs=(1e-3,))))
-    job = dataclasses.replace(
-        longer,
-        courses=(
-            course(),
-            course(inner_lr=0.5),  # a learning rate does not change the time of a step
-            course(method="reptile", inner_steps=3),
-            course(method="reptile", inner_steps=4),
-            course(batch_size=5),
-            Course(plan=longer.plans[0], trajectory=tuned),
-        ),
+    trials = (
+        trial(),
+        trial(inner_lr=0.5),  # a learning rate does not change the time of a step
+        trial(method="reptile", inner_steps=3),
+        trial(method="reptile", inner_steps=4),
+        trial(batch_size=5),
+        _tuned(longer, (1e-3,)),
     )
-    load = take_stock(job, lambda _: study)
-    assert courses_to_probe(job, load) == [job.courses[n] for n in (0, 2, 3, 4, 5)]
-    probed: list[tuple[int, bool]] = []
+    job = dataclasses.replace(longer, trials=trials, results=tmp_path)
+    with bench(job, opened) as found:
+        work = _left(found, opened)
+    assert trials_to_probe(trials, work) == [trials[n] for n in (0, 2, 3, 4, 5)]
+    probed: list[bool] = []
 
     def counted(*args: object, known: Rates | None, **kwargs: object) -> Rates:
-        probed.append((len(probed), known is None))
-        return Rates(steps={}, leaves={}, start_s=0.0)
+        probed.append(known is None)
+        return Rates(steps={}, runs={}, start_s=0.0)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe_module, "probe", counted)
-        probe_courses(job.courses[:3], lambda _: study)
-    assert probed == [(0, True), (1, False), (2, False)]
+        probe_trials(trials[:3], lambda _: opened)
+    assert probed == [True, False, False]
 
 
-def test_a_finished_kind_is_not_probed(longer: SearchJob, study: Study) -> None:
-    load = take_stock(longer, lambda _: study)
-    nothing = dataclasses.replace(load.courses[0].leaves, runs=0, steps=0, rows=0)
-    done = dataclasses.replace(load.courses[0], steps=0, leaves=nothing)
-    two = dataclasses.replace(longer, courses=longer.courses * 2)
-    left = dataclasses.replace(load, courses=(done, load.courses[0]))
-    assert courses_to_probe(two, left) == [two.courses[1]]
+def test_a_finished_kind_is_not_probed(longer: SearchJob, opened: Study, tmp_path: Path) -> None:
+    with bench(longer, opened, results=tmp_path) as found:
+        work = _left(found, opened)
+    nothing = dataclasses.replace(work.trials[0].runs, runs=0, steps=0, rows=0)
+    done = dataclasses.replace(work.trials[0], steps=0, runs=nothing)
+    two = [longer.trials[0], dataclasses.replace(longer.trials[0], tasks=("v-one",))]
+    left = dataclasses.replace(work, trials=(done, work.trials[0]))
+    assert trials_to_probe(two, left) == [two[1]]
+    over = dataclasses.replace(work, trials=(done, done))
+    assert trials_to_probe(two, over) == [two[0]]  # something has to be measured
 
 
-def test_the_probe_writes_nothing_and_tells_sizes_of_real_files(
-    longer: SearchJob, study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_probe_writes_nothing_and_tells_sizes_of_what_a_search_leaves(
+    longer: SearchJob, opened: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(probe_module, "PROBE_S", 0.5)
-    job = dataclasses.replace(longer, results=tmp_path / "results")
-    study = open_study(job.plans[0])
-    _, rates = _estimated(job, study)
-    assert not job.results.exists()
-    _spent(job, study)
-    leaves = [path.stat().st_size for path in job.results.glob("leaves/??/*.json")]
-    assert rates.sizes.leaf == pytest.approx(sum(leaves) / len(leaves), rel=0.15)
-    (checkpoint, _) = job.results.glob("trajectories/*/checkpoint-*.bin")
-    assert rates.sizes.checkpoint == pytest.approx(checkpoint.stat().st_size, rel=0.15)
-    points = [path.stat().st_size for path in job.results.glob("points/*.json")]
-    rungs = [path.stat().st_size for path in job.results.glob("trajectories/*/rung-*")]
-    assert rates.sizes.rung == pytest.approx(max(points) + max(rungs), rel=0.5)
+    with bench(longer, opened, results=tmp_path / "results") as found:
+        _, rates = _estimated(found, opened)
+        assert found.stored == 0
+        assert found.database.points() == []
+        assert not (tmp_path / "results" / "rungs").exists()
+        _spent(found)
+        rungs = [path.stat().st_size for path in (tmp_path / "results").glob("rungs/*/*")]
+        states = _state_bytes(found)
+        keys = [key for point in found.database.points() for key in point.runs]
+        curves = [len(canonical(run.curve)) for run in found.database.runs(keys).values()]
+    prompts = rates.sizes.rung - probe_module._POINT_BYTES
+    # the file of a prompt has a head of some hundred bytes
+    assert prompts <= max(rungs) <= prompts + 1000
+    assert rates.sizes.checkpoint == pytest.approx(states, rel=0.15)
+    rows = rates.sizes.run - probe_module._ROW_BYTES
+    assert rows == pytest.approx(sum(curves) / len(curves), rel=0.15)
+    assert rates.sizes.queue > 0
+
+
+def _state_bytes(found: Bench) -> int:
+    """Return the bytes of a trial's state on the way to its first rung."""
+    from mpt.store.state import pack_state
+
+    with bench(found.job, *found.studies, results=found.job.results / "again") as again:
+        trial = again.trial(0)
+        trial.unit()
+        return len(pack_state(trial.state()["upstream"]))
