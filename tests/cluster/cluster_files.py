@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,25 @@ def commands(config: Config, kind: str) -> list[str]:
         *config[f"{kind}_setup_commands"],
         *config[f"{kind}_start_ray_commands"],
     ]
+
+
+def project() -> Config:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def needed_parts() -> set[str]:
+    """Files and folders of the checkout without which the project cannot be installed or run."""
+    said = project()
+    metadata, setuptools = said["project"], said["tool"]["setuptools"]
+    folders = setuptools["package-dir"]
+    elsewhere = tuple(folders)
+    inside = {name.partition(".")[0] for name in setuptools["packages"] if name not in elsewhere}
+    return {
+        "pyproject.toml",
+        "tune_jobs",
+        metadata["readme"],
+        *metadata["license-files"],
+        *folders.values(),
+        *inside,
+    }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-import tomllib
+import shlex
 
 import jsonschema
 import pytest
-from cluster_files import FILES, ROOT, commands, prepared, read
+from cluster_files import FILES, ROOT, commands, needed_parts, prepared, project, read
+
+from mpt.cli.search import parser_of
+from mpt.search.ray.gauges import GAUGES
 
 NODES = [(name, kind) for name in FILES for kind in ("head", "worker")]
 
 
 def pins() -> dict[str, str]:
     """Package → version in pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    rows = (re.fullmatch(r"([\w-]+)(?:\[.*\])?==(\S+)", row) for row in project["dependencies"])
+    wanted = project()["project"]["dependencies"]
+    rows = (re.fullmatch(r"([\w-]+)(?:\[.*\])?==(\S+)", row) for row in wanted)
     return {row[1]: row[2] for row in rows if row is not None}
 
 
@@ -40,7 +43,8 @@ def test_every_node_installs_the_pinned_torch_and_then_this_project(name: str, k
     folder = re.search(r"--editable ~/(\S+)$", installs[1])
     assert folder is not None
     mounts = config["file_mounts"]
-    for part in ("pyproject.toml", "README.md", "LICENSE", "mpt", "search_spaces", "tune_jobs"):
+    assert needed_parts() >= {"pyproject.toml", "README.md", "LICENSE", "mpt", "analysis"}
+    for part in needed_parts():
         assert mounts[f"~/{folder[1]}/{part}"] == part
         assert (ROOT / part).exists()
     # A job starts in the home directory: a folder "mpt" there would hide the package.
@@ -104,13 +108,44 @@ def test_the_aws_head_runs_no_trials_and_the_workers_have_gpus_and_come_and_go()
     assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
 
 
-@pytest.mark.parametrize("kind", ["head", "worker"])
-def test_every_aws_node_mounts_the_results_at_one_path_before_ray_starts(kind: str) -> None:
-    lines = commands(prepared(read("cluster.yaml")), kind)
-    mount = next(i for i, line in enumerate(lines) if "mount -t nfs4" in line)
-    start = next(i for i, line in enumerate(lines) if "ray start" in line)
-    assert lines[mount].endswith(" /mnt/mpt)")
-    assert mount < start
+def test_aws_workers_get_a_role_for_the_bucket_and_the_head_keeps_rays_own() -> None:
+    config = prepared(read("cluster.yaml"))
+    types = config["available_node_types"]
+    head = types.pop(config["head_node_type"])
+    (worker,) = types.values()
+    assert worker["node_config"]["IamInstanceProfile"]["Arn"].startswith("arn:aws:iam::")
+    # Ray gives the head a role that may start machines, unless the file names another
+    assert "IamInstanceProfile" not in head["node_config"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_node_mounts_anything(name: str) -> None:
+    text = (ROOT / name).read_text().lower()
+    assert not re.findall(r"\bmount -|mountpoint|nfs|\befs\b|/mnt/", text)
+
+
+def submitted(name: str) -> list[list[str]]:
+    """The flags of every job that a file's text shows; a line may go on after a backslash."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    shown = re.findall(r"tune_jobs/maml_rr\.py (?:-- )?(--[^\n…]*)", text)
+    return [shlex.split(words.strip().removesuffix("'")) for words in shown]
+
+
+@pytest.mark.parametrize("name", [*FILES, "docs/cluster.md", "README.md"])
+def test_what_is_shown_to_be_submitted_is_understood_and_puts_files_into_a_bucket(
+    name: str,
+) -> None:
+    on_a_cluster = [words for words in submitted(name) if "--address" in words]
+    assert on_a_cluster
+    for words in on_a_cluster:
+        flags = parser_of("maml").parse_args(words)
+        assert flags.address == "auto"
+        assert flags.storage == "s3://BUCKET/mpt"
+
+
+def test_the_gauges_are_documented_by_their_names_and_no_others() -> None:
+    named = re.findall(r"`ray_(mpt_\w+)`", (ROOT / "docs" / "cluster.md").read_text())
+    assert sorted(named) == sorted(GAUGES)
 
 
 def test_both_files_install_the_same_way() -> None:
