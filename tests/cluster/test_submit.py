@@ -1,8 +1,13 @@
-"""`ray up` and `ray submit` of the real files, over ssh on loopback, with token authentication."""
+"""`ray up` and `ray submit` of the real files, over ssh on loopback, with token authentication.
+
+The head and this test share no directory as far as the search knows: checkpoints go to an S3
+server, the database stays on the head and is fetched from there.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +20,11 @@ import yaml
 from cluster_files import ROOT, Config, prepared, read
 from loopback import MISSING, Machine
 from ray_processes import free_port
+from s3_server import BUCKET, KEY, SECRET, s3_server
 
-from mpt.records import LeafStore, PointStore
+from mpt.store.artifacts import Artifacts
+from mpt.store.database import open_results
+from mpt.store.records import Artifact, Point
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,10 +49,17 @@ class Client:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self.ray("get-auth-token", "--generate")
+        credentials = self.home / ".aws" / "credentials"
+        credentials.parent.mkdir()
+        credentials.write_text(
+            f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+        )
+        credentials.chmod(0o600)
         self.note = folder / "note"
         self.note.write_text("one")
         config = loopback_config(machine)
         config["file_mounts"]["~/note"] = str(self.note)
+        config["file_mounts"]["~/.aws/credentials"] = "~/.aws/credentials"
         prepared(config)
         self.file.write_text(yaml.safe_dump(config, sort_keys=False))
 
@@ -59,6 +74,11 @@ class Client:
             stderr=subprocess.STDOUT,
             timeout=600,
         )
+
+    def submit(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Submit a search; what the head's shell would take apart is quoted for it."""
+        quoted = [shlex.quote(word) for word in words]
+        return self.ray("submit", str(self.file), "tune_jobs/maml_rr.py", "--", *quoted)
 
 
 def loopback_config(machine: Machine) -> Config:
@@ -106,16 +126,54 @@ def test_the_token_reaches_the_head_and_nobody_else_can_read_it(
     assert there.stat().st_mode & 0o077 == 0
 
 
-def test_a_submitted_search_runs_and_leaves_its_records(cluster: Client, machine: Machine) -> None:
-    results = machine.home / "results"
-    words = ["--smoke", "--address", "auto", "--results", str(results)]
-    done = cluster.ray("submit", str(cluster.file), "tune_jobs/maml_rr.py", "--", *words)
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URI of a folder in a bucket."""
+    with s3_server() as query:
+        yield f"s3://{BUCKET}/mpt?{query}"
+
+
+def _kept(results: Path) -> tuple[list[Point], list[Artifact]]:
+    """Return what a database holds, of which no run may be missing."""
+    with open_results(results, read_only=True) as database:
+        points = database.points()
+        for point in points:
+            assert set(database.runs(point.runs)) == set(point.runs)
+        return points, database.artifacts()
+
+
+def test_a_submitted_search_leaves_its_database_on_the_head_and_its_files_in_the_bucket(
+    cluster: Client,
+    machine: Machine,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("--smoke", "--address", "auto", "--storage", bucket)
+    done = cluster.submit(*words)
     assert done.returncode == 0, done.stdout
     assert "best" in done.stdout
     assert (machine.home / "maml_rr.py").exists()
-    points = list(PointStore(results, read_only=True).all())
-    assert points
-    assert LeafStore(results, read_only=True).keys()
+    results = machine.home / "results" / "smoke"
+    assert {path.name for path in results.iterdir()} <= {"mpt.db", "tensorboard", "driver.lock"}
+
+    fetched = tmp_path / "results"
+    down = cluster.ray("rsync-down", str(cluster.file), "~/results/", f"{fetched}/")
+    assert down.returncode == 0, down.stdout
+    points, artifacts = _kept(fetched / "smoke")
+    assert {point.method for point in points} == {"maml", "prompt_tuning"}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    assert artifacts
+    for artifact in artifacts:
+        assert artifact.uri.startswith(f"s3://{BUCKET}/mpt/")
+        assert KEY not in artifact.uri
+        assert Artifacts(bucket).exists(artifact.uri)
+
+    again = cluster.submit(*words)
+    assert again.returncode == 0, again.stdout
+    assert "best" in again.stdout
+    assert _kept(results) == (points, artifacts)
 
 
 def test_ray_up_again_brings_the_files_and_leaves_the_running_cluster_alone(
@@ -138,8 +196,8 @@ def test_ray_up_again_brings_the_files_and_leaves_the_running_cluster_alone(
 def test_without_the_token_the_cluster_answers_nobody(cluster: Client, machine: Machine) -> None:
     (machine.home / ".ray" / "auth_token").rename(machine.home / "token")
     try:
-        words = ["--smoke", "--address", "auto"]
-        done = cluster.ray("submit", str(cluster.file), "tune_jobs/maml_rr.py", "--", *words)
+        # a finished search would answer from its database, without a cluster
+        done = cluster.submit("--smoke", "--address", "auto", "--results", "other")
     finally:
         (machine.home / "token").rename(machine.home / ".ray" / "auth_token")
     assert done.returncode != 0
