@@ -50,6 +50,9 @@ class Driver:
     def output(self) -> str:
         return self.log.read_text()
 
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
     def wait(self) -> int:
         try:
             return self.process.wait(PATIENCE_S)
