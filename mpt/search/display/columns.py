@@ -28,6 +28,10 @@ _INNER = ("inner_lr", "inner_steps")
 """Settings that a method without an inner loop does not read."""
 
 
+_NARROWEST = 11
+"""Two blanks and a number of four digits with an exponent: what will be drawn is not known."""
+
+
 class Columns:
     """The columns that tell trials apart; the learning rates always, where they are read.
 
@@ -50,7 +54,9 @@ class Columns:
             different = len(set(values)) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):
                 self.names.append(name)
-                self._widths.append(max(12, *(len(word) + 2 for word in (name, *_texts(values)))))
+                self._widths.append(
+                    max(_NARROWEST, *(len(word) + 2 for word in (name, *_texts(values))))
+                )
 
     def of(self, trial: TrialSpec) -> list[str]:
         """Return a trial's values, in the order of `names`."""

@@ -139,11 +139,11 @@ class Display:
         self._print(table)
 
     def lines_head(self) -> None:
-        """Print the head of the lines that `landed` prints."""
+        """Print the head of the lines that `landed` prints: 80 columns with two rates."""
         self.say()
         self.say(
-            f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>8}{'ARG %':>10}  "
-            f"{'95 % interval':<20}{'best':>8}{'time left':>11}"
+            f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>7}{'ARG %':>9}  "
+            f"{'95 % interval':<16}{'best':>7}{'time left':>10}"
         )
 
     def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
@@ -151,10 +151,10 @@ class Display:
         assert entry.score is not None
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
-            f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>8}"
-            f"{_arg(entry.score):>10}  {_interval(entry.score):<20}"
-            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>8}"
-            f"{clock_text(left):>11}"
+            f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
+            f"{_arg(entry.score):>9}  {_interval(entry.score):<16}"
+            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>7}"
+            f"{clock_text(left):>10}"
         )
 
     def stopped(self, stop: Stop) -> None:

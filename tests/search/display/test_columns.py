@@ -126,7 +126,7 @@ def test_columns_are_as_wide_as_their_longest_word() -> None:
     trials = trial_of(), trial_of(study=StudyConfig(backbone=f"google/{name}"))
     columns = Columns(job_of(*trials))
     lines = [columns.line(words) for words in (columns.names, *map(columns.of, trials))]
-    assert {len(line) for line in lines} == {len(name) + 2 + 12 + 12}
+    assert {len(line) for line in lines} == {len(name) + 2 + 11 + 11}
     assert [line.split() for line in lines] == [columns.names, *map(columns.of, trials)]
     # flush right: every word ends where its head does
     assert lines[1].index("embedded") + len("embedded") == lines[2].index(name) + len(name)
@@ -134,6 +134,6 @@ def test_columns_are_as_wide_as_their_longest_word() -> None:
 
 def test_a_line_needs_a_word_for_every_column() -> None:
     columns = Columns(maml_job())
-    assert columns.line(["x", "y"]) == f"{'x':>12}{'y':>12}"
+    assert columns.line(["x", "y"]) == f"{'x':>11}{'y':>11}"
     with pytest.raises(ValueError, match="zip"):
         columns.line(["x"])

@@ -124,7 +124,19 @@ def test_a_point_is_one_line_under_its_head(show: Shown) -> None:
         *("4/9", "3e-05", "0.5", "5000", "+10.14"),
         *("[+9.14,", "+11.14]", "+12.50", "50", "min"),
     ]
-    assert len(line) == len(head) <= 100
+    assert len(line) == len(head) <= 80
+
+
+def test_a_search_over_two_rates_fits_a_terminal_of_80_columns() -> None:
+    show = Shown(width=80)
+    show.display.header(work_of())
+    show.display.lines_head()
+    points = [_point(n, steps, -12.34) for n in range(3) for steps in (2500, 5000, 10000)]
+    for done, point in enumerate(points, start=397):
+        show.display.landed(point, done, 12.34, 2e5)
+    show.display.ranking(points)
+    lines = [line.rstrip() for line in show.lines]
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
 @pytest.mark.parametrize("best", [None, BAD_SCORE])
