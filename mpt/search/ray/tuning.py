@@ -322,7 +322,9 @@ class Watcher(tune.Callback):
     ) -> None:
         self._show, self.board, self.groups = show, board, groups
         self._database, self._left, self._folder = database, left, folder
-        self._scores = [e.score.score for e in board.entries() if e.score is not None]
+        scored = [entry for entry in board.entries() if entry.score is not None]
+        self._scores = [entry.score.score for entry in scored if entry.score is not None]
+        self._said = {board.point_key(entry) for entry in scored}
         self._pending: set[str] = set()
         self._status = Status()
         self.failures: dict[str, str] = {}
@@ -367,10 +369,22 @@ class Watcher(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
-        """Forget a trial's runs."""
+        """Forget a trial's runs; print points that it had stored when a worker of it died."""
         with self.shielded("the display"):
-            self._status.report(int(trial.config["trial"]), None)
-            self._land(())
+            number = int(trial.config["trial"])
+            self._status.report(number, None)
+            points = [
+                self.board.entry(index, rung)
+                for index in self.groups[number].indices
+                for rung in self.board.trials[index].upstream.rungs
+            ]
+            keys = [self.board.point_key(point) for point in points]
+            self.board.refresh([key for key in keys if key not in self._said])
+            self._land([key for key in keys if self._is_stored(key)])
+
+    def _is_stored(self, key: str) -> bool:
+        entry = self.board.by_key(key)
+        return entry is not None and entry.record is not None
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
@@ -400,15 +414,15 @@ class Watcher(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a trial that failed for good."""
         with self.shielded("the display"):
-            error = trial.get_error()
-            text = str(error).strip().splitlines()
-            reason = text[-1] if text else "unknown reason"
-            name = self.groups[int(trial.config["trial"])].name
+            name, reason = self.groups[int(trial.config["trial"])].name, "unknown reason"
+            with contextlib.suppress(Exception):  # its file may not have been written
+                reason = str(trial.get_error()).strip().splitlines()[-1]
             self.failures[name] = f"{reason} (details: {trial.error_file})"
 
     def _land(self, keys: Sequence[str]) -> None:
         """Print the points that have a score now; one without a baseline is looked at again."""
-        self._pending |= {key for key in keys if self.board.by_key(key) is not None}
+        new = {key for key in keys if self.board.by_key(key) is not None}
+        self._pending |= new - self._said
         if not self._pending:
             return
         self.board.refresh(self._pending)
@@ -416,6 +430,7 @@ class Watcher(tune.Callback):
             entry = self.board.by_key(key)
             if entry is not None and entry.score is not None:
                 self._pending.discard(key)
+                self._said.add(key)
                 self._scores.append(entry.score.score)
                 best, done = max(self._scores), len(self._scores)
                 self._show.landed(entry, done, best, self._left.seconds)

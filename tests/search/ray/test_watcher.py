@@ -1,0 +1,233 @@
+"""What Tune calls while it runs, without Ray: what is said, and what is stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from search_toys import with_rungs
+from trial_toys import Bench, bench
+
+from mpt.search.dispatch import TrialGroup, open_groups
+from mpt.search.display.display import Display
+from mpt.search.job import SearchJob
+from mpt.search.leaderboard import Leaderboard
+from mpt.search.ray.schedulers import StopDecision
+from mpt.search.ray.tuning import Watcher
+from mpt.study.study import Study
+from mpt.trial.trial import Trial
+
+
+class Said(Display):
+    """Keeps what it would print."""
+
+    def __init__(self, job: SearchJob) -> None:
+        super().__init__(job)
+        self.lines: list[str] = []
+
+    def say(self, text: str = "") -> None:
+        self.lines.append(text)
+
+
+class Watched:
+    """A watcher, and a search whose trials report to it."""
+
+    def __init__(self, found: Bench) -> None:
+        self.bench, self.show = found, Said(found.job)
+        board = Leaderboard(found.job, lambda _: found.studies[0], found.database)
+        self.groups = open_groups(board, lambda _: found.studies[0], found.database)
+        left: Any = SimpleNamespace(
+            report=lambda *_: None, stopped=lambda index: self.stopped.append(index), seconds=60.0
+        )
+        self.stopped: list[int] = []
+        self.watcher = Watcher(
+            self.show, board, self.groups, found.database, left, "checkpoints/now"
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """What was said, without lines about the search as a whole."""
+        return [line for line in self.show.lines if not line.startswith("runs ")]
+
+    def number(self, group: TrialGroup) -> int:
+        return self.groups.index(group)
+
+    def trial(self, number: int, **changes: Any) -> Any:
+        """Return a trial as Tune shows it to callbacks."""
+        return SimpleNamespace(config={"trial": number}, **changes)
+
+    def report(self, number: int, **changes: Any) -> None:
+        result: dict[str, Any] = {
+            "steps": 0,
+            "runs": 0.0,
+            "problems": [],
+            "failure": None,
+            "landed": [],
+            "queue": None,
+            "stopped": None,
+        }
+        self.watcher.on_trial_result(1, [], self.trial(number), {**result, **changes})
+
+    def run(self, number: int, units: int | None = None) -> Trial:
+        """Work on a trial and report after every unit."""
+        work = self.bench.trial_of(*self.groups[number].specs)
+        while not work.progress.done and units != 0:
+            progress = work.unit()
+            self.report(number, steps=progress.steps, landed=list(progress.landed))
+            units = None if units is None else units - 1
+        return work
+
+
+@pytest.fixture
+def watched(job: SearchJob, study: Study) -> Iterator[Watched]:
+    """A search that has nothing; its trials 0 and 1 are plain prompt tuning."""
+    with bench(with_rungs(job, (2, 4)), study) as found:
+        yield Watched(found)
+
+
+def test_a_point_is_said_once_its_baseline_is_whole(watched: Watched) -> None:
+    watched.run(2)
+    assert watched.lines == []
+    watched.run(0)
+    assert watched.lines == []
+    watched.run(1)
+    points = watched.lines
+    assert [line.split()[0] for line in points] == ["1/4", "2/4"]
+    assert {line.split()[3] for line in points} == {"2", "4"}
+
+
+def test_a_point_that_two_trials_report_is_said_once(watched: Watched) -> None:
+    for number in (0, 1):
+        watched.run(number)
+    work = watched.run(2)
+    assert len(watched.lines) == 2
+    keys = sorted(point.key for point in watched.bench.database.points())
+    watched.report(3, landed=keys)
+    watched.watcher.on_trial_complete(1, [], watched.trial(2))
+    assert len(watched.lines) == 2
+    assert work.progress.done
+
+
+def test_points_of_a_worker_that_died_before_it_could_report_are_said_at_the_end(
+    watched: Watched,
+) -> None:
+    watched.bench.run_baseline()
+    watched.bench.run(0)  # nobody hears of it
+    watched.run(2)  # the worker that takes over finds everything there
+    assert watched.lines == []
+    watched.watcher.on_trial_complete(1, [], watched.trial(2))
+    assert [line.split()[0] for line in watched.lines] == ["1/4", "2/4"]
+    watched.watcher.on_trial_complete(1, [], watched.trial(3))  # nothing is stored of this one
+    watched.watcher.on_trial_complete(1, [], watched.trial(0))  # and this is of the baseline
+    assert len(watched.lines) == 2
+
+
+def test_what_is_on_record_at_the_start_is_not_news_but_counts(watched: Watched) -> None:
+    watched.bench.run_baseline()
+    watched.bench.run(0)
+    later = Watched(watched.bench)
+    assert len(later.groups) == 1
+    later.run(0)
+    assert [line.split()[0] for line in later.lines] == ["3/4", "4/4"]
+
+
+def test_a_stop_is_said_after_the_point_that_led_to_it(watched: Watched) -> None:
+    watched.bench.run_baseline()
+    work = watched.bench.trial(0)
+    while not work.unit().landed:
+        continue
+    watched.watcher.stop(2, StopDecision(2, "asha", "score +1.00 fell behind"))
+    assert watched.lines == []
+    watched.report(2, landed=list(work.progress.landed))
+    point, stop = watched.lines
+    assert point.split()[0] == "1/4"
+    assert stop == (
+        "stopped  maml-inner0.1-outer0.3-k1-b2-random_to_random: by asha at rung 2: "
+        "score +1.00 fell behind"
+    )
+    (record,) = watched.bench.database.stops()
+    assert (record.by, record.steps, record.reason) == ("asha", 2, "score +1.00 fell behind")
+    assert watched.stopped == [0]
+    watched.report(3)
+    assert len(watched.lines) == 2
+
+
+def test_a_trial_that_stops_itself_on_the_way_to_a_rung_is_put_on_record(
+    watched: Watched,
+) -> None:
+    watched.report(3, stopped={"steps": 4, "reason": "it ends at most at ARG −3"})
+    (record,) = watched.bench.database.stops()
+    assert (record.by, record.steps) == ("racing", 4)
+    assert record.trial == watched.bench.job.trials[1].name
+    assert "by racing at rung 4: it ends at most at ARG −3" in watched.lines[0]
+    assert watched.stopped == [1]
+
+
+def test_the_newest_checkpoint_of_a_trial_is_known_to_the_database(watched: Watched) -> None:
+    for count in (3, 4):
+        watched.watcher.on_checkpoint(
+            1,
+            [],
+            watched.trial(2, last_result={"owner": "key", "steps": count}),
+            SimpleNamespace(path=f"/somewhere/trial-2/checkpoint_00000{count}"),
+        )
+    (kept,) = watched.bench.database.artifacts("checkpoint")
+    assert (kept.owner, kept.steps) == ("key", 4)
+    assert kept.uri == "checkpoints/now/trial-2/checkpoint_000004"
+    # a trial that failed before it knew its key has no checkpoint worth keeping
+    watched.watcher.on_checkpoint(
+        1, [], watched.trial(3, last_result={"owner": "", "steps": 0}), SimpleNamespace(path="x")
+    )
+    watched.watcher.on_checkpoint(
+        1, [], watched.trial(3, last_result=None), SimpleNamespace(path="x")
+    )
+    assert watched.bench.database.artifacts("checkpoint") == [kept]
+    assert watched.lines == []
+
+
+def test_failures_are_kept_by_name_with_their_reason(watched: Watched) -> None:
+    names = [group.name for group in watched.groups]
+    watched.report(0, failure="no space; free some")
+    watched.watcher.on_trial_error(
+        1, [], watched.trial(2, get_error=lambda: "trace\nValueError: x", error_file="/e.txt")
+    )
+
+    def unread() -> str:
+        raise EOFError("ran out of input")
+
+    watched.watcher.on_trial_error(1, [], watched.trial(3, get_error=unread, error_file=None))
+    assert watched.watcher.failures == {
+        names[0]: "no space; free some",
+        names[2]: "ValueError: x (details: /e.txt)",
+        names[3]: "unknown reason (details: None)",
+    }
+
+
+def test_problems_are_said_once(watched: Watched) -> None:
+    for number in (2, 3):
+        watched.report(number, problems=["a file is broken; it is made again"])
+    assert watched.lines == ["note: a file is broken; it is made again"]
+    watched.watcher.on_trial_recover(1, [], watched.trial(2))
+    name = watched.groups[2].name
+    assert watched.lines[1:] == [
+        f"note: {name}: its worker died; it goes on from its last checkpoint"
+    ]
+
+
+def test_an_error_in_a_callback_is_a_note_and_not_the_end(watched: Watched) -> None:
+    watched.watcher.on_trial_result(1, [], watched.trial(2), {"steps": 0})  # without its parts
+    (line,) = watched.lines
+    assert line.startswith("note: the display failed: KeyError")
+    assert line.endswith("the search goes on")
+    watched.bench.database.close()
+    watched.bench.job.results.rename(watched.bench.job.results.with_name("away"))
+    watched.watcher.on_checkpoint(
+        1, [], watched.trial(2, last_result={"owner": "k", "steps": 1}), SimpleNamespace(path="x")
+    )
+    assert watched.lines[-1].startswith("note: the note of a checkpoint failed: StorageError")
+
+
+def test_tune_may_pickle_a_watcher_and_gets_nothing(watched: Watched) -> None:
+    assert watched.watcher.__getstate__() == {}
