@@ -66,7 +66,7 @@ def test_fine_tuning_has_no_upstream_settings_at_all() -> None:
 def test_what_differs_between_studies_has_a_column_of_its_own(
     name: str, changes: dict[str, object], words: tuple[str, str]
 ) -> None:
-    first, second = trial_of(), trial_of(**changes)  # type: ignore[arg-type]
+    first, second = trial_of(), trial_of(**changes)
     columns = Columns(job_of(first, second))
     assert columns.names == [name, "inner_lr", "outer_lr"]
     assert (columns.of(first)[0], columns.of(second)[0]) == words
