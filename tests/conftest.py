@@ -10,6 +10,10 @@ from toys import save_trained_toy_t5, toy_task
 from mpt.backbones import Backbone, load_backbone
 from mpt.gym.fewshot import FewShotTask
 
+# One thread a test process: two processes share the cores, and toy sizes gain
+# nothing from a second thread, which spins whenever the machine is busy.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,7 +28,7 @@ def one(job: SearchJob, study: Study) -> Iterator[Bench]:
 
 def groups_of(found: Bench, *trials: TrialSpec, **changes: object) -> list[TrialGroup]:
     opened = {study.plan: study for study in found.studies}
-    job = dataclasses.replace(found.job, **changes)  # type: ignore[arg-type]
+    job = dataclasses.replace(found.job, **changes)
     job = dataclasses.replace(job, trials=trials or job.trials)
     board = Leaderboard(job, opened.__getitem__, found.database)
     return open_groups(board, opened.__getitem__, found.database)

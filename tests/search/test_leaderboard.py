@@ -33,7 +33,7 @@ def half(job: SearchJob, study: Study) -> Iterator[Bench]:
 
 
 def board_of(found: Bench, **changes: object) -> Leaderboard:
-    job = dataclasses.replace(found.job, **changes)  # type: ignore[arg-type]
+    job = dataclasses.replace(found.job, **changes)
     return Leaderboard(job, lambda _: found.studies[0], found.database)
 
 

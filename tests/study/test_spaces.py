@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpt.config import METHODS
+from mpt.config import METHODS, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
@@ -117,10 +117,15 @@ def test_multitask_epochs_become_steps_of_the_studys_rows() -> None:
     grid = space.grid()
     assert sum(len(one.rungs) for one in grid) == 36
     first = grid[0]
+    assert isinstance(first.config, UpstreamConfig)
     assert (first.config.outer_lr, first.config.batch_size) == (0.5, 4)
     assert first.rungs == (70015, 140030, 280060)
     # an epoch in batches of 6 ends with a smaller one: 56012 / 6 = 9335.3
-    (six,) = {one.rungs for one in grid if one.config.batch_size == 6}
+    (six,) = {
+        one.rungs
+        for one in grid
+        if isinstance(one.config, UpstreamConfig) and one.config.batch_size == 6
+    }
     assert six == (5 * 9336, 10 * 9336, 20 * 9336)
 
 
@@ -242,6 +247,7 @@ def test_a_larger_random_search_extends_a_smaller_one() -> None:
     assert space.sample(8, seed=1)[:4] == space.sample(4, seed=1)
     assert space.sample(4, seed=1)[1:] != space.sample(4, seed=2)[1:]
     first = space.sample(1, seed=1)[0].config
+    assert isinstance(first, UpstreamConfig)
     assert (first.inner_lr, first.outer_lr) == (3e-5, 0.5)
 
 

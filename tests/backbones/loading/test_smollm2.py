@@ -14,7 +14,7 @@ from mpt.backbones.convert import INSTALL_SMOLLM2
 from mpt.backbones.load import quiet
 from mpt.config import TextConfig
 
-_GYM = Path(__file__).resolve().parents[2].parent / "shared" / "gym"
+_GYM = Path(__file__).resolve().parents[3].parent / "shared" / "gym"
 _TASK = "tweet_eval-emotion"
 ROWS, NEW = 50, 6
 
