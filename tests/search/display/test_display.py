@@ -200,6 +200,7 @@ def test_the_document_goes_to_stdout_and_nothing_else_does(
     show.document(lambda: {"points": [1], "name": "φ"})
     out, err = capsys.readouterr()
     assert json.loads(out) == {"points": [1], "name": "φ"}
+    assert "φ" in out
     assert "x.json: torn" in err
     assert "rank" in err
 

@@ -89,9 +89,10 @@ def test_a_table_is_as_wide_as_its_words_on_a_narrow_console(width: int) -> None
 
 def test_points_without_an_arg_come_last_and_say_so(show: Shown) -> None:
     changes = {"gain": None, "score": BAD_SCORE, "mean_test": None, "note": "diverged at step 7"}
-    show.display.ranking([_point(0, 5000, 1.0, **changes), _point(1, 5000, -99.0)])
+    diverged = [_point(0, steps, 1.0, **changes) for steps in (5000, 10000)]
+    show.display.ranking([*diverged, _point(1, 5000, -99.0)])
     assert rows_of(show.text)[1][3:] == ["5000", "diverged", "–", "–", "50"]
-    assert show.lines.count("note: diverged at step 7") == 1
+    assert show.lines.count("note: diverged at step 7") == 1, "of both rungs"
     assert "best     inner_lr 3e-05, outer_lr 0.5, steps 5000: ARG -99.00" in show.text
 
 
