@@ -15,11 +15,10 @@ from search_toys import toy_job, toy_study
 
 from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.errors import MptError
-from mpt.search.job import Execution, SearchJob, courses_of
+from mpt.search.job import Execution, SearchJob
 from mpt.search.run import run_search
-from mpt.study.spaces import Trajectory
+from mpt.study.specs import FineTuningConfig, UpstreamSpec, trials_of
 from mpt.study.study import plan_study
-from mpt.trial.fine_tuning import FineTuning, FineTuningConfig
 
 DOWNSTREAM = DownstreamConfig(
     lrs=(0.5, 0.2), batch_size=4, steps=80, eval_every=20, max_generated=3
@@ -35,15 +34,15 @@ def replay_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     """Two methods and fine-tuning on the target task."""
     config = toy_study(checkpoint, gym, downstream=DOWNSTREAM)
     learned = [
-        Trajectory(config=UpstreamConfig(method=method, inner_lr=0.1, outer_lr=0.3), rungs=(24,))
+        UpstreamSpec(config=UpstreamConfig(method=method, inner_lr=0.1, outer_lr=0.3), rungs=(24,))
         for method in ("maml", "fomaml")
     ]
     tuned = FineTuningConfig(
         downstream=dataclasses.replace(DOWNSTREAM, lrs=(1e-2, 3e-3), steps=40)
     )
     return SearchJob(
-        courses=courses_of(
-            plan_study(config, role="target"), [*learned, FineTuning(config=tuned)]
+        trials=trials_of(
+            plan_study(config, role="target"), [*learned, UpstreamSpec(config=tuned)]
         ),
         results=results,
         title="toy replay",

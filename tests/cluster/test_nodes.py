@@ -15,16 +15,14 @@ import node_search
 import numpy as np
 import pytest
 import torch
+from drivers import PATIENCE_S, progress, run_rows
 from raylets import Nodes
-from search_toys import bits, computed, write_toy_gym
+from search_toys import bits, write_toy_gym
+from trial_toys import bench
 
 from mpt.study.study import open_study
-from mpt.trial.course_work import course_work
 
-PATIENCE_S = 300.0
-"""For a loaded machine; nothing here takes long on a free one."""
-
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(3000)
 
 
 class Driver:
@@ -57,18 +55,6 @@ class Driver:
             time.sleep(0.05)
         return True
 
-    def last_change(self) -> int:
-        """When a worker last put something on disk, in nanoseconds of its clock."""
-        files = [*self.results.rglob("*.bin"), *self.results.glob("leaves/??/*.json")]
-        return max((_changed(path) for path in files), default=0)
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:  # a finished queue's checkpoint goes
-        return 0
-
 
 @pytest.fixture(scope="module")
 def inputs(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -80,14 +66,14 @@ def inputs(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 def undisturbed(
     inputs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """The same jobs without Ray: one process, last course first, long chunks."""
+    """The same jobs without Ray: one process, last trial first, long chunks."""
     torch.set_num_threads(1)  # as in the workers
     found = {}
     for kind, make in node_search.JOBS.items():
         job = make(*inputs, tmp_path_factory.mktemp(kind))
-        study = open_study(job.plans[0])
-        for course in reversed(job.courses):
-            list(course_work(study, course, job.results, chunk_s=1e9).units())
+        with bench(job, open_study(job.plans[0])) as alone:
+            alone.run(*reversed(range(len(job.trials))), chunk_s=1e9)
+            alone.run_baseline()
         found[kind] = bits(job.results)
     return found
 
@@ -135,23 +121,24 @@ def kill_and_compare(
 ) -> None:
     """Run a job until all kills were done, again from nothing if one run is not enough.
 
-    Each kill falls at a random moment after a worker has put something new on disk.
+    Each kill falls at a random moment after a worker has stored something new.
     """
     todo = list(kills)
     for number in range(len(kills)):
         driver = start(folder / str(number))
+        stored: dict[str, Any] = {}
         while not driver.done():
-            before = driver.last_change()
-            working = driver.until(lambda: driver.last_change() > before)  # noqa: B023
+            before = progress(driver.results)
+            working = driver.until(lambda: progress(driver.results) != before)  # noqa: B023
             if working and todo:
                 time.sleep(float(rng.uniform(0, 1.5)))
                 if not driver.done() and kill(todo[0], nodes, driver, rng):
                     todo.pop(0)
+                    stored |= run_rows(driver.results)
                     if driver.process.returncode is not None:
                         driver = start(driver.results)
         assert bits(driver.results) == undisturbed
-        counts = computed(driver.results)
-        assert len(counts) == len(set(counts)), "a leaf was computed twice"
+        assert stored.items() <= run_rows(driver.results).items(), "a finished run was touched"
         if not todo:
             return
 
@@ -160,7 +147,7 @@ def kill_and_compare(
     ("kind", "kills"),
     [("search", ("worker", "node", "driver")), ("replay", ("node", "worker"))],
 )
-def test_a_job_over_nodes_that_die_ends_with_the_same_bits_and_computes_nothing_twice(
+def test_a_job_over_nodes_that_die_ends_with_the_same_bits_and_loses_no_finished_run(
     kind: str,
     kills: tuple[str, ...],
     two_nodes: Nodes,

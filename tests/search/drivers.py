@@ -98,6 +98,12 @@ def checkpoints(results: Path) -> int:
     return sum(key.endswith("checkpoint") for key in rows)
 
 
+def progress(results: Path) -> object:
+    """Return something that changes when a worker stores runs, a prompt or a checkpoint."""
+    artifacts = _rows(results, "artifact", "id")
+    return len(run_rows(results)), frozenset(artifacts)
+
+
 def _rows(results: Path, table: str, key: str = "key") -> dict[str, tuple[Any, ...]]:
     path = results / "mpt.db"
     if not path.exists():
