@@ -13,7 +13,7 @@ Losses are per target token; their differences are relative to 1 + loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ counts its positions wrong is off by 0.07."""
 P = 3
 _LENGTHS = ((9, 4), (2, 4), (5, 4))
 """(input, target) tokens of the rows: two of them are padded."""
+_PADDING = 3
+"""Padding tokens between an input and its prompt, where a prompt stands behind the padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +155,14 @@ def _rows(backbone: Backbone) -> list[Row]:
     ]
 
 
+def _collate(backbone: Backbone, rows: Sequence[Row], run: int = 0) -> Batch:
+    """Return one batch of rows; padding that a prompt stands behind is a part of its row."""
+    widths = [len(words) + _PADDING for words, _ in rows] if backbone.padding_matters else None
+    return backbone.collate(rows, [run] * len(rows), widths)
+
+
 def _batch(backbone: Backbone) -> Batch:
-    return backbone.collate(_rows(backbone), [0] * len(_LENGTHS))
+    return _collate(backbone, _rows(backbone))
 
 
 @torch.no_grad()
@@ -183,8 +191,13 @@ def _own_path(backbone: Backbone) -> float:
     model: Any = backbone.model
     theirs = []
     for words, target in rows:
-        text = [*soft, *words] if backbone.position == "prepend" else [*words, *soft]
+        padding = _PADDING if backbone.padding_matters else 0
+        apart = [*words, *[backbone.end_id] * padding, *soft]
+        text = [*soft, *words] if backbone.position == "prepend" else apart
         given = {"input_ids": [text]}
+        if padding:
+            seen = [1] * len(words) + [0] * padding + [1] * len(soft)
+            given["attention_mask"] = [seen]
         start = len(text) - 1
         if isinstance(backbone, DecoderOnly):
             given["input_ids"][0] += target[:-1]
@@ -205,9 +218,7 @@ def _padding(backbone: Backbone) -> float:
     with torch.enable_grad():
         prompts = _prompts(backbone)[:1].requires_grad_()
         together = _losses(backbone, prompts, _batch(backbone))
-        alone = [
-            _losses(backbone, prompts, backbone.collate([row], [0])) for row in _rows(backbone)
-        ]
+        alone = [_losses(backbone, prompts, _collate(backbone, [row])) for row in _rows(backbone)]
     return _apart(together, torch.cat(alone))
 
 
@@ -240,6 +251,6 @@ def _without_gradient(backbone: Backbone) -> float:
 def _other_prompt(backbone: Backbone) -> float:
     """How far the losses move when the prompt is another."""
     prompts, rows = _prompts(backbone), _rows(backbone)
-    one = _losses(backbone, prompts, backbone.collate(rows, [0] * len(rows)))
-    other = _losses(backbone, prompts, backbone.collate(rows, [1] * len(rows)))
+    one = _losses(backbone, prompts, _collate(backbone, rows))
+    other = _losses(backbone, prompts, _collate(backbone, rows, run=1))
     return _apart(one, other)

@@ -63,6 +63,14 @@ def test_every_architecture_passes_every_check(
     assert max(finding.value for finding in found[:3]) < paths < LIMITS[dtype]
 
 
+@pytest.mark.parametrize("name", tiny_models.SEQ2SEQ)
+def test_a_prompt_behind_the_padding_passes_every_check(name: str) -> None:
+    backbone = _backbone(tiny_models.build(name), "append_padded")
+    found = list(findings(backbone))
+    assert [str(finding) for finding in found if not finding.passed] == []
+    assert max(finding.value for finding in found[:3]) < 1e-6
+
+
 def test_free_greedy_text_is_that_of_the_models_own_generate(name: str) -> None:
     """A prompt of word embeddings against `generate` on the words: another path entirely."""
     backbone = _backbone(tiny_models.build(name, seed=1))

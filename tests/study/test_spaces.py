@@ -13,6 +13,7 @@ from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
 from mpt.study.epochs import on_study, source_rows
 from mpt.study.spaces import SPACES, Space, load_space
+from mpt.study.specs import UpstreamSpec
 
 GOOD = """
 [toy]
@@ -35,22 +36,28 @@ def _load(folder: Path, text: str, name: str = "toy") -> object:
     return load_space("maml", name, folder)
 
 
+def _upstream(trial: UpstreamSpec) -> UpstreamConfig:
+    assert isinstance(trial.config, UpstreamConfig)
+    return trial.config
+
+
 def test_the_paper_grid_is_the_papers() -> None:
     # §4.1: inner lr {2e-5,3e-5,5e-5} × outer lr {2e-1,3e-1,5e-1} × steps {2500,5000,10000}
     grid = load_space("maml", "paper").grid()
-    pairs = {(one.config.inner_lr, one.config.outer_lr) for one in grid}
+    configs = [_upstream(one) for one in grid]
+    pairs = {(one.inner_lr, one.outer_lr) for one in configs}
     assert pairs == {(i, o) for i in (2e-5, 3e-5, 5e-5) for o in (0.2, 0.3, 0.5)}
     assert {one.rungs for one in grid} == {(2500, 5000, 10000)}
     assert sum(len(one.rungs) for one in grid) == 27
-    assert {
-        (t.config.batch_size, t.config.inner_steps, t.config.items_per_step) for t in grid
-    } == {(2, 1, 2)}
+    assert {(one.batch_size, one.inner_steps, one.items_per_step) for one in configs} == {
+        (2, 1, 2)
+    }
 
 
 def test_the_papers_best_point_is_tried_first_and_the_rest_keeps_its_order() -> None:
-    grid = load_space("maml", "paper").grid()
-    assert (grid[0].config.inner_lr, grid[0].config.outer_lr) == (3e-5, 0.5)
-    rest = [(one.config.inner_lr, one.config.outer_lr) for one in grid[1:]]
+    grid = [_upstream(one) for one in load_space("maml", "paper").grid()]
+    assert (grid[0].inner_lr, grid[0].outer_lr) == (3e-5, 0.5)
+    rest = [(one.inner_lr, one.outer_lr) for one in grid[1:]]
     assert rest == sorted(rest)
     assert len(rest) == 8
 
@@ -117,15 +124,11 @@ def test_multitask_epochs_become_steps_of_the_studys_rows() -> None:
     grid = space.grid()
     assert sum(len(one.rungs) for one in grid) == 36
     first = grid[0]
-    assert isinstance(first.config, UpstreamConfig)
-    assert (first.config.outer_lr, first.config.batch_size) == (0.5, 4)
+    config = _upstream(first)
+    assert (config.outer_lr, config.batch_size) == (0.5, 4)
     assert first.rungs == (70015, 140030, 280060)
     # an epoch in batches of 6 ends with a smaller one: 56012 / 6 = 9335.3
-    (six,) = {
-        one.rungs
-        for one in grid
-        if isinstance(one.config, UpstreamConfig) and one.config.batch_size == 6
-    }
+    (six,) = {one.rungs for one in grid if _upstream(one).batch_size == 6}
     assert six == (5 * 9336, 10 * 9336, 20 * 9336)
 
 
@@ -246,8 +249,7 @@ def test_a_larger_random_search_extends_a_smaller_one() -> None:
     space = load_space("maml", "wide")
     assert space.sample(8, seed=1)[:4] == space.sample(4, seed=1)
     assert space.sample(4, seed=1)[1:] != space.sample(4, seed=2)[1:]
-    first = space.sample(1, seed=1)[0].config
-    assert isinstance(first, UpstreamConfig)
+    first = _upstream(space.sample(1, seed=1)[0])
     assert (first.inner_lr, first.outer_lr) == (3e-5, 0.5)
 
 
