@@ -330,7 +330,7 @@ class StudyConfig:
     partition: str = "random_to_random"
     """One of the ten partitions; its source tasks are learned from."""
     data_seeds: tuple[int, ...] = DATA_SEEDS
-    """Few-shot samples per task; both upstream items and downstream leaves run over them."""
+    """Few-shot samples per task; both upstream items and downstream runs go over them."""
     train_seed: int = 42
     """Root of every generator."""
     precision: str = "float32"

@@ -27,7 +27,7 @@ MOST_RUNS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PackLimits:
-    """What is packed. The bits of a leaf depend on it (never more than rounding): store it."""
+    """What is packed. The bits of a run depend on it (never more than rounding): store it."""
 
     runs: int
     """Most runs side by side."""

@@ -1,4 +1,4 @@
-"""The courses of several methods' spaces on one study."""
+"""The trials of several methods' spaces on one study."""
 
 from __future__ import annotations
 

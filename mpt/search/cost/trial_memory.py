@@ -62,7 +62,7 @@ def largest_trials(trials: Iterable[TrialSpec], on_gpu: bool) -> list[TrialMemor
 
 
 def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
-    """Return the peak memory of a trial's trial.
+    """Return the peak memory of a trial on a worker.
 
     Args:
         trial: backbone, lengths and method.

@@ -11,7 +11,7 @@ _COUNTS = ("finished", "running", "waiting")
 
 
 class Status:
-    """Adds up what trials report of their downstream runs (`LeafProgress` as a dictionary)."""
+    """Adds up what trials report of their downstream runs (`QueueProgress` as a dictionary)."""
 
     def __init__(self) -> None:
         self._trials: dict[int, Mapping[str, Any] | None] = {}
