@@ -102,7 +102,7 @@ def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     downstream = DownstreamConfig(
         lrs=(0.5, 0.2), batch_size=4, steps=120, eval_every=40, max_generated=3
     )
-    return toy_job(checkpoint, gym, results, rungs=(10, 20, 30, 40, 50, 60), downstream=downstream)
+    return toy_job(checkpoint, gym, results, rungs=tuple(range(10, 90, 10)), downstream=downstream)
 
 
 def tpe_job(

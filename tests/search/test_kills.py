@@ -118,7 +118,7 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
 
     search.check()
     assert bits(search.results) == undisturbed
-    assert len(run_rows(search.results)) == 13 * 8  # twelve points and the baseline
+    assert len(run_rows(search.results)) == 17 * 8  # sixteen points and the baseline
 
 
 VICTIMS = {
