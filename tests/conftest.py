@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,26 @@ import torch
 from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
 
+from mpt import config
 from mpt.backbones import Backbone, load_backbone
 from mpt.gym.fewshot import FewShotTask
+from mpt.upstream.registry import UPSTREAM_METHODS
 
 # One thread a test process: two processes share the cores, and toy sizes gain
 # nothing from a second thread, which spins whenever the machine is busy.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def methods_as_before() -> Iterator[None]:
+    """Let methods that a test registers end with it: all of mpt lists what is registered."""
+    held = dict(UPSTREAM_METHODS), list(config._REGISTERED), set(config._WITHOUT_INNER)
+    yield
+    UPSTREAM_METHODS.clear()
+    UPSTREAM_METHODS.update(held[0])
+    config._REGISTERED[:] = held[1]
+    config._WITHOUT_INNER.clear()
+    config._WITHOUT_INNER.update(held[2])
 
 
 @pytest.fixture(scope="session")

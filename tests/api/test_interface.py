@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import own_method
 import pytest
 import ten_lines
 import torch
@@ -20,6 +19,7 @@ from mpt.errors import UsageError
 from mpt.testing import check_upstream_method
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
+OWN_METHOD = Path(__file__).with_name("own_method.py")
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,10 @@ def test_a_space_takes_lists_ranges_and_numbers_and_says_what_it_does_not_know()
 
 
 def test_a_method_of_ones_own_passes_the_suite_and_has_settings_in_its_key() -> None:
-    assert len(own_method.__doc__ or "") > 0
+    mpt.load_plugin(OWN_METHOD)
     assert "every setting that acts has a key of its own" in check_upstream_method("pulled")
-    assert "the prompt moves" in check_upstream_method(own_method.pulled, mu=3.0)
+    pulled = sys.modules["mpt_plugin_own_method"].pulled
+    assert "the prompt moves" in check_upstream_method(pulled, mu=3.0)
 
 
 def test_a_method_that_breaks_a_rule_is_told_which() -> None:
@@ -171,7 +172,7 @@ def test_the_ten_lines_run_and_go_on_after_a_kill(
 ) -> None:
     """With a method from a file, on a database file and on a server: in a process of its own."""
     store = [] if kind == "sqlite" else [request.getfixturevalue("postgresql_url")]
-    words = [ten_lines.__file__, own_method.__file__, str(toy_checkpoint), str(gym)]
+    words = [ten_lines.__file__, str(OWN_METHOD), str(toy_checkpoint), str(gym)]
     command = [sys.executable, *words, str(tmp_path / "results"), *store]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with open(tmp_path / "first", "w") as out:
