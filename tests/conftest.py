@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,18 @@ from mpt.upstream.registry import UPSTREAM_METHODS
 # One thread a test process: two processes share the cores, and toy sizes gain
 # nothing from a second thread, which spins whenever the machine is busy.
 torch.set_num_threads(1)
+
+# Ray starts itself behind calls as harmless as the making of a `Trainable`, and would then stay
+# for the test files that follow. It reads this at its import, which comes later than this line.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_ray_is_left() -> Iterator[None]:
+    """Refuse a Ray that a test file leaves running: it would be that of the next file too."""
+    yield
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized(), "this file left a Ray running"
 
 
 @pytest.fixture(autouse=True)

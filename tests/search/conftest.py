@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from search_fixtures import drive, job, study, toy_gym
+from search_fixtures import drive, job, one_worker, study, toy_gym
 
-__all__ = ["drive", "job", "study", "toy_gym"]
+__all__ = ["drive", "job", "one_worker", "study", "toy_gym"]

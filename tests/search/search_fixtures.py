@@ -62,6 +62,13 @@ def local_ray(cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[None]:
+    """A Ray with room for one trial: trials come one after the other, so decisions repeat."""
+    with local_ray(1):
+        yield
+
+
 @pytest.fixture
 def drive(toy_checkpoint: Path, toy_gym: Path) -> Iterator[Callable[..., Driver]]:
     """Return a function that starts a driver; none outlives the test."""

@@ -222,7 +222,9 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_that_names_the_node(
 
 
 @pytest.fixture
-def one(job: SearchJob, study: Study, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def one(
+    job: SearchJob, study: Study, one_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
     monkeypatch.setattr(trainable, "_open", lambda *_: study)
     monkeypatch.setattr(tune_trainable, "DEFAULT_STORAGE_PATH", str(job.results / "tune"))
     with bench(job, study) as found:

@@ -9,14 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drivers import PATIENCE_S, ROOT, Driver, run_rows
 from rich.console import Console
-from search_fixtures import local_ray
 from search_toys import bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
 
@@ -105,12 +104,6 @@ def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
 
 
 # --- in this process, with a Ray of one worker ---------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[None]:
-    with local_ray(1):
-        yield
 
 
 def searched(job: SearchJob, **options: Any) -> tuple[int, str]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import logging
-import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from ray.tune.schedulers import MedianStoppingRule
 from ray.tune.search import Searcher
 from rich.console import Console
@@ -23,7 +18,6 @@ from search_toys import bits, tpe_job
 from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob, Suggestions
 from mpt.search.leaderboard import ranked
-from mpt.search.ray.session import prepare_environment
 from mpt.search.run import DONE, peek, run_search
 from mpt.store.database import open_results
 
@@ -95,26 +89,6 @@ def searched(job: SearchJob) -> tuple[int, str]:
     console = Console(file=file, width=100, markup=False, soft_wrap=True)
     execution = Execution(signals=False, resume="again", next_step="rest")
     return run_search(job, execution, display=Display(job, console)), file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def one_worker() -> Iterator[None]:
-    """A Ray with room for one trial: trials come one after the other, so decisions repeat."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        os.environ.pop(name, None)
-    # Ray, which reads its environment at import, is imported: who brings a scheduler has done so
-    prepare_environment("local")
-    with contextlib.ExitStack() as stack:
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=128 * 2**20,
-        )
-        stack.callback(ray.shutdown)
-        yield
 
 
 @pytest.fixture(scope="module")
