@@ -1,4 +1,4 @@
-"""``python -m analysis report|arg|export``: tables, figures, files for other programs."""
+"""``python -m analysis report|arg|significance|export``: tables, figures, exports."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Command("python -m analysis", "Tables, figures and exports of a database.")
     commands = parser.add_subparsers(
-        required=True, metavar="report|arg|export", parser_class=_Command
+        required=True, metavar="report|arg|significance|export", parser_class=_Command
     )
     _add_report(
         commands.add_parser(
@@ -62,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
             help="ARG of a database, or of scores from elsewhere",
             description="Print the ARG over prompt tuning of a database, or of a CSV file with "
             "the columns method,partition,backbone,task,seed,test (prompt tuning is method pt).",
+        )
+    )
+    _add_significance(
+        commands.add_parser(
+            "significance",
+            help="which cells of a table of scores are different, paired and corrected",
+            description="Compare every method of files of scores (see arg) with prompt tuning and "
+            "with MTL: ARG with intervals over tasks and over data seeds, sign-flip tests over "
+            "tasks, corrected by Holm for all comparisons.",
         )
     )
     _add_exports(
@@ -158,6 +167,29 @@ def _arg(flags: argparse.Namespace) -> int:
         ]
     sys.stdout.write("\n".join(map(RENDERERS[flags.format], tables)))
     sys.stdout.flush()
+    return 0
+
+
+def _add_significance(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("scores", type=Path, metavar="DIR", help="a folder of CSV files of scores, or one file")
+    add("--out", type=Path, metavar="FOLDER", help="write tables, JSON and the figure there")
+    add("--json", action="store_true", help="print JSON in place of text")
+    parser.set_defaults(run=_significance)
+
+
+def _significance(flags: argparse.Namespace) -> int:
+    from .significance.comparisons import read_significance
+    from .significance.files import json_text, write_files
+    from .significance.terminal import to_text
+    from .tables.arg import ROOT_SEED
+
+    found = read_significance(flags.scores, ROOT_SEED)
+    sys.stdout.write(json_text(found) if flags.json else to_text(found))
+    sys.stdout.flush()
+    if flags.out is not None:
+        written = write_files(found, flags.out)
+        print(f"{len(written)} files → {flags.out}", file=sys.stderr)
     return 0
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ORDER = ("published", "results", "tables", "figures", "paper", "export", "report", "__main__")
+ORDER = (
+    *("published", "results", "tables", "figures", "paper", "significance"),
+    *("export", "report", "__main__"),
+)
 """Parts of the analysis in the order in which data flow."""
 ALLOWED = ("config", "errors", "metrics", "seeds", "gym", "store", "study")
 """Parts of the library that the analysis may read."""

@@ -1,0 +1,115 @@
+"""The comparisons as text of at most 80 columns, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Any
+
+from ..results.names import BASELINE, method_label
+from ..tables.table import shown
+from .comparisons import JUDGE, MTL, VIEWS, Comparison, Family, Significance
+from .settings import Setting
+from .statistics import Estimated
+from .tables import WORDS, notes, record, record_table, setting_title, shown_p, verdict
+
+WIDTH = 80
+_HEADER = f"{'%':>18}  {'other tasks 95 %':16} {'these tasks 95 %':16} better     p  verdict"
+
+
+def to_text(found: Significance) -> str:
+    """Return a block a setting, the matrix of wins, and the notes; lines of at most 80 columns."""
+    blocks = [_block(found, setting) for setting in found.settings if setting.methods]
+    blocks.append(_record(found))
+    lines = (textwrap.fill(note, WIDTH, break_long_words=False) for note in notes(found))
+    return "\n\n".join((*blocks, *lines)) + "\n"
+
+
+def _block(found: Significance, setting: Setting) -> str:
+    lines = [setting_title(setting), _HEADER]
+    for method in setting.methods:
+        for reference, name in ((BASELINE, method_label(method)), (MTL, "  − MTL")):
+            one = found.table.of(setting, method, reference)
+            if one is not None:
+                lines.append(_line(name, one))
+    return "\n".join(lines)
+
+
+def _line(name: str, one: Comparison) -> str:
+    other, these = (_interval(one.views.get(view)) for view in (JUDGE, "these_tasks"))
+    better = f"{one.better}/{len(one.differences)}"
+    return (
+        f"{name[:10]:10} {shown(one.value, 2):>7}  {other:16} {these:16} {better:>6}"
+        f" {shown_p(one.corrected[JUDGE]):>6} {verdict(one)}"
+    )
+
+
+def _interval(estimate: Estimated | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return "none"
+    return f"[{shown(estimate.low, 2)}, {shown(estimate.high, 2)}]"
+
+
+def _record(found: Significance) -> str:
+    labels = [method_label(name) for name in found.methods]
+    table = record_table(found)
+    lines = [f"{table.title}", " " * 11 + "".join(f"{label[:9]:>10}" for label in labels)]
+    for method in found.methods:
+        row = "".join(f"{record(found, method, other):>10}" for other in found.methods)
+        lines.append(f"{method_label(method)[:10]:11}{row}")
+    return "\n".join((*lines, *textwrap.wrap(table.notes[0], WIDTH)))
+
+
+def to_json(found: Significance) -> dict[str, Any]:
+    """Return everything as plain values: % for gains, None for what there is not."""
+    return {
+        "views": dict(VIEWS),
+        "judged_by": JUDGE,
+        "correction": "Holm",
+        "root_seed": found.root,
+        "settings": [
+            {
+                "partition": setting.partition,
+                "backbone": setting.backbone,
+                "tasks": list(setting.tasks),
+                "data_seeds": list(setting.seeds),
+                "left_out": list(setting.left_out),
+            }
+            for setting in found.settings
+        ],
+        "table": _family(found.table),
+        "other_pairs": _family(found.pairs),
+        "wins_ties_losses": {
+            method: {o: list(found.record(method, o)) for o in found.methods if o != method}
+            for method in found.methods
+        },
+        "notes": list(notes(found)),
+    }
+
+
+def _family(family: Family) -> dict[str, Any]:
+    return {
+        "size": family.size,
+        "comparisons": [
+            {
+                "partition": one.setting.partition,
+                "backbone": one.setting.backbone,
+                "method": one.method,
+                "reference": one.reference,
+                "difference": one.value,
+                "better": one.better,
+                "tasks": len(one.differences),
+                "verdict": WORDS[one.sign()],
+                "views": {
+                    view: {**dataclasses.asdict(estimate), "p_holm": one.corrected[view]}
+                    for view, estimate in one.views.items()
+                },
+                **_printed(one),
+            }
+            for one in family.comparisons
+        ],
+    }
+
+
+def _printed(one: Comparison) -> dict[str, float | None]:
+    return {"table_2": one.setting.printed.get(one.method)} if one.reference == BASELINE else {}
