@@ -10,7 +10,7 @@ import numpy as np
 
 from mpt.errors import DataError, UsageError
 
-from ..paper.answers import scores_comparison
+from ..paper.answers import MAIN, scores_comparison
 from ..published.numbers import published_numbers
 from ..results.names import (
     BASELINE,
@@ -98,7 +98,7 @@ def _settings(path: Path) -> list[Setting]:
         else:
             missing[key].append(f"{method_label(one.method)}: {one.summary.gain.reasons[0]}")
         comparison = scores_comparison(one)
-        if comparison is not None:
+        if comparison is not None and paper_backbone(one.backbone) == MAIN:
             printed[key][one.method] = comparison.published.value
     for key, group in groups.items():
         missing[key] += _absent(*key, {row.method for row in group})
@@ -110,7 +110,7 @@ def _settings(path: Path) -> list[Setting]:
 
 def _absent(partition: str, backbone: str, there: set[str]) -> list[str]:
     """Name the methods that Table 2 has a number for and the file nothing."""
-    if paper_backbone(backbone) != "T5-large":
+    if paper_backbone(backbone) != MAIN:
         return []
     wanted = {n.row for n in published_numbers() if (n.place, n.column) == ("Table 2", partition)}
     return [

@@ -33,8 +33,9 @@ def notes(found: Significance) -> tuple[str, ...]:
         "few-shot samples (paired). Two-sided sign-flip test of the mean over tasks, exact up to "
         "20 tasks; its interval is the test turned round, 95 % each, not corrected.",
         "These tasks: the 95 % interval if the tasks stay and only data seeds are drawn anew, "
-        "within each task (t, linearised ratio). Where this view, corrected by itself, gives "
-        "another verdict, that stands in brackets.",
+        "within each task (t, linearised ratio). In brackets: its verdict, corrected by itself, "
+        "where it is another; (all): this view, the t test over tasks and the sign-flip test of "
+        "log ratios all agree that there is a difference.",
         f"p: corrected by Holm for {found.table.size} comparisons, all of this table"
         + (f" ({repeats} more repeat one of them: same scores, counted once)" if repeats else "")
         + "; higher or lower where p ≤ 0.05, else tie: not told apart, not shown to be equal.",
@@ -87,9 +88,15 @@ def _verdict_cells(one: Comparison | None) -> Row:
 
 
 def verdict(one: Comparison) -> str:
-    """Return the judged verdict, with that about these tasks in brackets if it is another."""
+    """Return the judged verdict; in brackets that about these tasks if it is another.
+
+    "(all)" stands behind a difference on which every view of `VIEWS` agrees.
+    """
     judged, these = one.sign(), one.sign("these_tasks")
-    return WORDS[judged] if judged == these else f"{WORDS[judged]} ({WORDS[these]})"
+    if judged != these:
+        return f"{WORDS[judged]} ({WORDS[these]})"
+    firm = judged and all(one.sign(view) == judged for view in VIEWS)
+    return WORDS[judged] + (" (all)" if firm else "")
 
 
 def estimate_cell(estimate: Estimated | None, *, alone: bool = False) -> TableCell:

@@ -172,6 +172,14 @@ def test_two_fixed_tasks_have_the_standard_error_and_freedom_of_welch() -> None:
     assert found.high == pytest.approx(reference.confidence_interval(0.95).high / 2, rel=1e-12)
 
 
+def test_a_gain_in_proportion_to_its_baseline_has_no_noise_of_data_seeds() -> None:
+    # the few-shot sample moves method and baseline alike: the relative gain is 20 % whatever it is
+    base = _rng(3).uniform(0.2, 0.8, size=(4, 5))
+    found = fixed_tasks(0.2 * base, base)
+    assert found.low == pytest.approx(0.2, abs=1e-6)
+    assert found.high == pytest.approx(0.2, abs=1e-6)
+
+
 def test_the_interval_about_these_tasks_covers_the_true_gain_in_95_percent() -> None:
     # true scores of 12 tasks; noise of a data seed is shared in part by method and baseline
     rng = _rng(10)
