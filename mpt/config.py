@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from mpt.errors import UsageError
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
+SEED_STEP = 1000
+"""Between the upstream seeds of one train seed: those of 42 and 43 have none in common."""
 METHODS = ("maml", "fomaml", "reptile", "multitask")
 """The paper's upstream methods."""
 OWN_METHODS = ("path",)
@@ -176,6 +179,12 @@ class UpstreamConfig:
     in float32 nearly nothing but rounding is left of it)."""
     activation_checkpointing: bool = False
     """Recompute activations in first-order passes: less memory, one more forward pass each."""
+    seed: int | None = None
+    """Upstream seed: root of this trajectory's start, episodes and dropout. Configurations that
+    differ in it alone are replicates of one configuration. None: the study's train seed."""
+    start: str = "names"
+    """Which names the starting prompt is made of: those of the first source "names" (paper), where
+    many sources give every seed the same start, or names "drawn" by the seed."""
     extra: tuple[tuple[str, float], ...] = ()
     """Settings of the method's own, (name, value): a registered method reads them as attributes,
     `config.mu`."""
@@ -206,6 +215,8 @@ class UpstreamConfig:
                 '"accumulated" or "subtracted"',
             ),
             activation_checkpointing=_SWITCH,
+            seed=((lambda n: n is None or (_is_int(n) and n >= 0)), "a whole number ≥ 0 or None"),
+            start=((lambda s: s in ("names", "drawn")), '"names" or "drawn"'),
             extra=(
                 (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
                 "pairs of a name and a finite number",
@@ -344,6 +355,21 @@ class StudyConfig:
     """Lengths upstream where they differ (recipe row 8); None: those downstream."""
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
+    validation: tuple[str, ...] = ()
+    """Tasks that a search is scored on; they are learned from nowhere. None named: those of the
+    gym's catalogue."""
+    classification: str = "published"
+    """How a search scores classification tasks whose metric is macro-F1: as "published" (a
+    predicted word that is no label counts as a class of its own, so one stray word among 64
+    outputs takes .98 to .79), over the "gold" labels alone, or by "exact" match. Target tasks are
+    always scored as published."""
+    replicates: int = 1
+    """Upstream seeds of a configuration: the train seed, then `SEED_STEP` further each; one, as in
+    the paper, cannot show how far they differ."""
+    upstream_seeds: tuple[int, ...] = ()
+    """Upstream seeds in place of those, the first for every configuration."""
+    fresh_replicates: int = 0
+    """Further upstream seeds that a winner is run with after it was chosen, to be reported on."""
 
     def __post_init__(self) -> None:
         _check(
@@ -354,7 +380,33 @@ class StudyConfig:
             ),
             train_seed=_at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
+            validation=((lambda v: len(set(v)) == len(v)), "different tasks"),
+            classification=(
+                (lambda c: c in ("published", "gold", "exact")),
+                '"published", "gold" or "exact"',
+            ),
+            upstream_seeds=(
+                (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
+                "distinct whole numbers ≥ 0",
+            ),
+            replicates=_at_least(1),
+            fresh_replicates=_at_least(0),
         )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Upstream seeds that configurations are compared on."""
+        return self.upstream_seeds or self._seeds_from(0, self.replicates)
+
+    @property
+    def fresh_seeds(self) -> tuple[int, ...]:
+        """Upstream seeds that only a winner is run with."""
+        count, used = self.fresh_replicates, len(self.seeds)
+        free = (n for n in self._seeds_from(used, 2 * used + count) if n not in self.seeds)
+        return tuple(itertools.islice(free, count))
+
+    def _seeds_from(self, first: int, count: int) -> tuple[int, ...]:
+        return tuple(self.train_seed + SEED_STEP * n for n in range(first, first + count))
 
     @property
     def upstream_text(self) -> TextConfig:

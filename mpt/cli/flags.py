@@ -144,13 +144,16 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
     "data_seeds": ("seeds", "few-shot samples, comma-separated"),
+    "replicates": ("whole", "upstream seeds that the better configurations get"),
+    "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
+    "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
 }
 """Field of `StudyOptions` → (kind of value, help)."""
 
 
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
-    kinds = {"whole": whole(1), "rates": rates, "seeds": seeds}
+    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds}
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")

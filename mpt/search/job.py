@@ -72,12 +72,17 @@ class SearchJob:
     """Trials that cannot reach the leader any more are stopped."""
     keep_prompts: bool = False
     """Keep every tuned prompt as an artifact."""
+    allocation: str = "race"
+    """How replicates are given out where the study has several upstream seeds: "race" (the better
+    ones get more, see `mpt.search.replication`) or "full"."""
 
     def __post_init__(self) -> None:
         if isinstance(self.scheduler, str) and self.scheduler not in SCHEDULERS:
             raise UsageError(
                 f"scheduler is {self.scheduler!r}, but must be one of {', '.join(SCHEDULERS)}"
             )
+        if self.allocation not in ("race", "full"):
+            raise UsageError(f"allocation is {self.allocation!r}, but must be race or full")
         if self.scheduler == "asha":
             for trial in self.trials:
                 _check_rungs(trial)

@@ -14,6 +14,7 @@ from mpt.trial.score import PointScore
 from mpt.trial.store import TrialStore
 
 if TYPE_CHECKING:
+    from mpt.metrics.relative_gain import Scores
     from mpt.search.job import SearchJob
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
@@ -49,6 +50,8 @@ class Leaderboard:
     def __init__(
         self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
     ) -> None:
+        self.job = job
+        """What it is the leaderboard of."""
         self._database, self._store = database, TrialStore(database)
         self._stops = {s.point: s for s in database.stops() if s.by in job.stoppers}
         self.trials: list[TrialSpec] = []
@@ -151,10 +154,19 @@ class Leaderboard:
         entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
         return all(entry.record is not None or entry.stopped is not None for entry in entries)
 
+    def done(self, trial: TrialSpec) -> bool:
+        """Return whether a trial is one of these and nothing is left to do on it."""
+        index = self._index.get(trial)
+        return index is not None and self.over(index)
+
     def baseline_there(self, plan: StudyPlan) -> bool:
         """Return whether plain prompt tuning of a study is whole."""
         key = point_key(self.studies[plan].key, "", 0)
         return key in self._database.points_of([key])
+
+    def baseline_scores(self, plan: StudyPlan) -> Scores | None:
+        """Return task → data seed → test score of plain prompt tuning; None: it is not whole."""
+        return self._store.baseline(self.studies[plan].key)
 
     @property
     def stops(self) -> list[Stop]:

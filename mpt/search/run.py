@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import UsageError
+from mpt.search.comparison import rankings, seed_of
 from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import Rates, RemainingWork
 from mpt.search.cost.planner import Planning, plan_lines
@@ -32,6 +33,7 @@ from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
 from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
+from mpt.search.replication import next_replicates, of_first_seed
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
@@ -149,11 +151,23 @@ def peek(job: SearchJob) -> Iterator[Look]:
             nothing = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpt-plan-"))
             database = open_results(Path(nothing))
         stack.enter_context(database)
-        job = with_known_trials(job, database)
-        board = Leaderboard(job, open_plan, database)
+        job = with_known_trials(with_first_seed(job), database)
+        board = with_replicates(Leaderboard(job, open_plan, database), database)
+        job = board.job
         entries, expected = board.entries(), expected_trials(job, board)
         work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
         yield Look(job, board, entries, expected, work)
+
+
+def with_replicates(board: Leaderboard, database: Database) -> Leaderboard:
+    """Return a leaderboard with the replicates that are there, and those that come next."""
+    while not _missing(board):
+        more = next_replicates(board, board.job.allocation)
+        if not more:
+            break
+        job = dataclasses.replace(board.job, trials=(*board.trials, *more))
+        board = Leaderboard(job, open_plan, database)
+    return board
 
 
 def measured(
@@ -213,12 +227,12 @@ class _Driver:
         self._job, self._execution, self._show = job, execution, show
         self._interrupts, self._database = interrupts, database
         self._open = False
+        self._rates: Rates | None = None
 
     def run(self, rates: Rates | None) -> int:
         began = time.perf_counter()
-        job, show = self._job, self._show
-        job = self._job = with_known_trials(job, self._database)
-        board = Leaderboard(job, open_plan, self._database)
+        job = with_known_trials(with_first_seed(self._job), self._database)
+        board = self._board(job)
         for study in board.studies.values():
             self._database.add_study(study)
         groups = open_groups(board, open_plan, self._database)
@@ -226,17 +240,43 @@ class _Driver:
             groups = [group for group in groups if not group.indices]
         expected = expected_trials(job, board)
         work = self._work(expected)
-        show.header(work, board)
+        self._show.header(work, board)
+        self._rates = rates
         failures: dict[str, str] = {}
         if groups or _suggestions_left(job, board):
-            failures = self._compute(board, groups, expected, work, rates)
-        entries = board.entries()
-        missing = sum(entry.score is None and entry.stopped is None for entry in entries)
+            failures = self._compute(board, groups, expected, work)
+        missing = _missing(board)
+        while not (missing or failures or self._open or self._interrupts.name):
+            more = next_replicates(board, job.allocation)
+            if not more:
+                break
+            board = self._board(dataclasses.replace(board.job, trials=(*board.trials, *more)))
+            failures = self._replicate(board, more)
+            missing = _missing(board)
         code = DONE
         if missing or self._open:
             code = INTERRUPTED if self._interrupts.name else FAILED
-        self._finish(board, entries, failures, code, missing, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._finish(board, board.entries(), failures, code, missing, seconds)
         return code
+
+    def _board(self, job: SearchJob) -> Leaderboard:
+        self._job = job
+        return Leaderboard(job, open_plan, self._database)
+
+    def _replicate(self, board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
+        """Run further replicates; whoever chose or stopped trials has done so before."""
+        groups = [
+            group
+            for group in open_groups(board, open_plan, self._database)
+            if not set(group.specs).isdisjoint(more)
+        ]
+        if not groups:
+            return {}
+        plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
+        seeds = dict.fromkeys(seed_of(one.upstream.config, one.plan) for one in more)
+        self._show.replicating(len(more), list(seeds), board.job)
+        return self._compute(board, groups, more, self._work(more), plain)
 
     def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
@@ -248,19 +288,20 @@ class _Driver:
         groups: Sequence[TrialGroup],
         expected: Sequence[TrialSpec],
         work: RemainingWork,
-        rates: Rates | None,
+        job: SearchJob | None = None,
     ) -> dict[str, str]:
         """Run the trials that are not over; return trial → why it failed."""
-        job, execution, show = self._job, self._execution, self._show
-        if rates is None and on_this_cpu(execution):
-            rates = _probe(expected, work)
+        job, execution, show = job or self._job, self._execution, self._show
+        if self._rates is None and on_this_cpu(execution):
+            self._rates = _probe(expected, work)
         wanted = len(groups) + max(0, len(expected) - len(job.known))
         session = ray_session(execution, wanted, files=job.files, say=show.say)
         with session as slots:
             self._interrupts.listen(execution.signals)
             from mpt.search.ray.tuning import Session
 
-            known = rates or remote_probe(trials_to_probe(expected, work), execution)
+            known = self._rates or remote_probe(trials_to_probe(expected, work), execution)
+            self._rates = known
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
@@ -299,7 +340,7 @@ class _Driver:
             _interrupted(execution, show)
             return
         if ranked(entries):
-            show.ranking(entries)
+            show.ranking(entries, rankings(board, entries))
         for name, reason in failures.items():
             show.say(f"failed: {name}: {reason}")
         if code == FAILED:
@@ -308,6 +349,16 @@ class _Driver:
             )
         else:
             _closing(job, execution, show, board, seconds)
+
+
+def with_first_seed(job: SearchJob) -> SearchJob:
+    """Return a job whose trials have the first upstream seed of their study."""
+    return dataclasses.replace(job, trials=tuple(map(of_first_seed, job.trials)))
+
+
+def _missing(board: Leaderboard) -> int:
+    """Return how many points are missing, apart from those of stopped trials."""
+    return sum(entry.score is None and entry.stopped is None for entry in board.entries())
 
 
 def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:

@@ -144,7 +144,8 @@ class StudyRecord:
     train_seed: int = 42
     precision: str = "float32"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """{"prompt", "text", "upstream_text", "downstream"}: what differs from the defaults."""
+    """{"prompt", "text", "upstream_text", "downstream"}: what differs from the defaults; and
+    "classification" in a search that scores it in another way than published."""
     lrs: tuple[float, ...] = ()
     """Downstream learning rates in the recipe's order, which decides ties."""
     partial: str | None = None
@@ -157,7 +158,7 @@ class StudyRecord:
     @cached_property
     def key(self) -> str:
         """The study's key."""
-        return key_of("study", {**self._protocol, **self._place})
+        return key_of("study", {**self._protocol, **self._place, "settings": dict(self.settings)})
 
     @cached_property
     def id(self) -> str:
@@ -176,7 +177,7 @@ class StudyRecord:
             "data_seeds": list(self.data_seeds),
             "train_seed": self.train_seed,
             "precision": self.precision,
-            "settings": dict(self.settings),
+            "settings": {k: v for k, v in self.settings.items() if k != "classification"},
             "lrs": list(self.lrs),
             "smoke": self.smoke,
             "code": self.code,

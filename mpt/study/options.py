@@ -35,6 +35,12 @@ class StudyOptions:
     """Test rows used."""
     data_seeds: tuple[int, ...] | None = None
     """Few-shot samples."""
+    replicates: int | None = None
+    """Upstream seeds of a configuration."""
+    upstream_seeds: tuple[int, ...] | None = None
+    """These upstream seeds in their place."""
+    fresh_replicates: int | None = None
+    """Further upstream seeds that a winner is reported on."""
     train_seed: int | None = None
     """Root of every generator."""
     precision: str | None = None
@@ -57,7 +63,12 @@ class StudyOptions:
             max_test=self.max_test,
         )
         own = _given(
-            data_seeds=self.data_seeds, train_seed=self.train_seed, precision=self.precision
+            data_seeds=self.data_seeds,
+            replicates=self.replicates,
+            upstream_seeds=self.upstream_seeds,
+            fresh_replicates=self.fresh_replicates,
+            train_seed=self.train_seed,
+            precision=self.precision,
         )
         return dataclasses.replace(
             study,

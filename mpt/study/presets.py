@@ -24,6 +24,15 @@ _PARTS: Mapping[str, type] = {
     "downstream": DownstreamConfig,
 }
 _LISTS = ("lrs",)
+_OWN = (
+    "data_seeds",
+    "precision",
+    "validation",
+    "classification",
+    "replicates",
+    "fresh_replicates",
+)
+"""Keys of `StudyConfig` itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,12 @@ def default_space(backbone: str) -> str:
 
 
 def load_study(
-    backbone: str, *, smoke: bool = False, precision: str | None = None, folder: Path = SPACES
+    backbone: str,
+    *,
+    smoke: bool = False,
+    precision: str | None = None,
+    preset: str | None = None,
+    folder: Path = SPACES,
 ) -> StudyConfig:
     """Return the study preset of a backbone; partition, gym and train seed are the defaults.
 
@@ -61,16 +75,21 @@ def load_study(
         backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
         smoke: lay the smoke size over it.
         precision: number format in place of the preset's.
+        preset: table of studies.toml; None: the one that suits the backbone.
         folder: where studies.toml and the grid of prompt tuning lie.
 
     Raises:
         DataError: studies.toml is not TOML, or holds an unknown key.
-        UsageError: a value in it is not allowed.
+        UsageError: a value in it is not allowed, or there is no such preset.
     """
     path = folder / "studies.toml"
     tables = read_toml(path)
-    settings = _settings(tables, default_space(backbone), path)
-    grid = _tuning_grid(default_space(backbone), folder)
+    name = default_space(backbone) if preset is None else preset
+    if name == "smoke" or name not in tables:
+        known = ", ".join(one for one in tables if one != "smoke")
+        raise UsageError(f"preset {name!r} is unknown; known are {known}")
+    settings = _settings(tables, name, path)
+    grid = _tuning_grid(name, folder)
     settings["downstream"] = {**grid, **settings["downstream"]}
     if smoke:
         for part, values in _settings(tables, "smoke", path).items():
@@ -113,7 +132,7 @@ def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
 def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     table = table_of(tables.get(name), path, name)
     extra = ("search",) if name == "smoke" else ()
-    only_keys(table, ("source", "data_seeds", "precision", *_PARTS, *extra), path, name)
+    only_keys(table, ("source", *_OWN, *_PARTS, *extra), path, name)
     settings: dict[str, Any] = {}
     for part, kind in _PARTS.items():
         row = table_of(table.get(part, {}), path, f"{name}.{part}")
@@ -122,9 +141,8 @@ def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
             key: tuple(value) if key in _LISTS and isinstance(value, list) else value
             for key, value in row.items()
         }
-    if "precision" in table:
-        settings["precision"] = table["precision"]
-    if "data_seeds" in table:
-        seeds = table["data_seeds"]
-        settings["data_seeds"] = tuple(seeds) if isinstance(seeds, list) else seeds
+    for key in _OWN:
+        if key in table:
+            value = table[key]
+            settings[key] = tuple(value) if isinstance(value, list) else value
     return settings

@@ -9,7 +9,7 @@ from mpt.store.records import StudyRecord
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
-    from mpt.study.study import Study
+    from mpt.study.study import Study, StudyPlan
 
 
 def study_record(study: Study) -> StudyRecord:
@@ -40,11 +40,18 @@ def study_record(study: Study) -> StudyRecord:
             "text": changed(config.text),
             "upstream_text": changed(config.upstream_text),
             "downstream": down,
+            **_scoring(plan),
         },
         lrs=tuple(float(lr) for lr in config.downstream.lrs),
         partial=plan.partial,
         smoke=plan.smoke,
     )
+
+
+def _scoring(plan: StudyPlan) -> dict[str, str]:
+    """Return how a search scores classification, where it does not do it as published."""
+    how = plan.config.classification
+    return {} if plan.role == "target" or how == "published" else {"classification": how}
 
 
 def run_recipe(config: StudyConfig) -> dict[str, Any]:

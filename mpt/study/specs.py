@@ -70,13 +70,14 @@ class UpstreamSpec:
             return config.method
         inner = f"-inner{config.inner_lr:g}" if adapts(config.method) else ""
         steps = f"-k{config.inner_steps}" if adapts(config.method) else ""
+        seed = "" if config.seed is None else f"-seed{config.seed}"
         horizon = "" if config.decay_horizon is None else f"-decay{config.decay_horizon}"
-        words = [config.inner_optimiser, config.average]
-        choices = "".join(f"-{word}" for word in words if word not in ("sgd", "last"))
+        words = [config.inner_optimiser, config.average, config.start]
+        choices = "".join(f"-{word}" for word in words if word not in ("sgd", "last", "names"))
         extra = "".join(f"-{name}{value:g}" for name, value in config.extra)
         return (
             f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
-            f"{choices}{horizon}{extra}"
+            f"{choices}{horizon}{extra}{seed}"
         )
 
 

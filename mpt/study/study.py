@@ -17,6 +17,7 @@ from mpt.config import EMBEDDED_BACKBONES, StudyConfig
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
+from mpt.metrics.task_metrics import GOLD_F1
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
@@ -82,10 +83,12 @@ def plan_study(
     """
     catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
+    validation = config.validation or catalogue.validation_tasks
     if scored is None:
-        scored = partition.target if role == "target" else catalogue.validation_tasks
+        scored = partition.target if role == "target" else validation
     if source is None:
         source = source_tasks(catalogue, partition, source_set)
+        source = tuple(name for name in source if name not in config.validation)
     elif both := [name for name in source if name in scored]:
         raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
     learned = _available("source", source, config, source_shots)
@@ -243,7 +246,10 @@ def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
     config = plan.config
     source = _samples(config, plan.source, plan.source_shots)
     items = [sample for samples in source.values() for sample in samples.values()]
-    samples = _samples(config, plan.scored, plan.target_shots)
+    samples = {
+        name: {seed: _as_searched(plan, task) for seed, task in of_task.items()}
+        for name, of_task in _samples(config, plan.scored, plan.target_shots).items()
+    }
     if not items:
         raise UsageError("the study has no source tasks")
     backbone = backbone_of(config, device)
@@ -260,6 +266,14 @@ def _samples(
         name: {seed: load_task(gym, catalogue.task(name), seed) for seed in config.data_seeds}
         for name in names
     }
+
+
+def _as_searched(plan: StudyPlan, task: FewShotTask) -> FewShotTask:
+    """Return a scored task with the metric that it has in a search."""
+    how = plan.config.classification
+    if plan.role == "target" or how == "published" or task.metric != "Classification-F1":
+        return task
+    return dataclasses.replace(task, metric=GOLD_F1 if how == "gold" else "ACC")
 
 
 def backbone_of(config: StudyConfig, device: str) -> Backbone:

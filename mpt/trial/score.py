@@ -61,6 +61,8 @@ class PointScore:
     """The point's own runs."""
     note: str
     """What a reader must know: divergence, tasks left out; empty if nothing."""
+    selected: Scores | None = None
+    """Task → data seed → test score of the taken run; None if the trajectory diverged."""
 
 
 def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
@@ -119,7 +121,8 @@ def score_point(
     """
     if point.status == "diverged":
         return PointScore(gain=None, score=BAD_SCORE, mean_test=None, runs=0, note=point.note)
-    gain = gain_of(selected_scores(runs, lr_order(point, study)), baseline, study)
+    selected = selected_scores(runs, lr_order(point, study))
+    gain = gain_of(selected, baseline, study)
     tests = [task.score for task in gain.tasks if task.score is not None]
     return PointScore(
         gain=gain,
@@ -127,6 +130,7 @@ def score_point(
         mean_test=sum(tests) / len(tests) if tests else None,
         runs=len(runs),
         note="" if gain.arg is not None else f"* ARG over {gain.defined} of {gain.of} tasks",
+        selected=selected,
     )
 
 

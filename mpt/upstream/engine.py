@@ -71,7 +71,8 @@ class UpstreamRun:
         config: the method and its settings.
         prompt_config: length and position of the prompt.
         text: lengths of inputs and targets.
-        root_seed: root of initialisation, item order, batches and dropout.
+        root_seed: root of initialisation, item order, batches and dropout, unless the method's
+            settings have a seed of their own.
 
     Attributes:
         step_count: outer steps taken.
@@ -98,18 +99,16 @@ class UpstreamRun:
                 f"prompt position is {prompt_config.position!r}, but backbone {backbone.name} "
                 f"was loaded for {backbone.position!r}"
             )
+        root_seed = root_seed if config.seed is None else config.seed
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
         read = map(with_answers_apart, tasks) if config.answers == "random" else tasks
         self._data = self._method.rows(backbone, list(read), own_text(config, text))
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
-        start = init_upstream(
-            backbone,
-            [task.name for task in tasks],
-            prompt_config.length,
-            numpy_generator(root_seed, "init", "upstream"),
-        )
+        names = start_names(tasks, config, root_seed)
+        rng = numpy_generator(root_seed, "init", "upstream")
+        start = init_upstream(backbone, names, prompt_config.length, rng)
         wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
         start = start.to(backbone.device, wide)
         self._mean = start.clone() if config.average == "polynomial" else None
@@ -262,6 +261,15 @@ class UpstreamRun:
         self.query_loss = math.nan if loss is None else float(loss)
 
 
+def start_names(tasks: Sequence[FewShotTask], config: UpstreamConfig, seed: int) -> list[str]:
+    """Return the names of source tasks in the order in which they become rows of the start."""
+    names = list(dict.fromkeys(task.name for task in tasks))
+    if config.start == "drawn":
+        order = numpy_generator(seed, "names", "upstream").permutation(len(names))
+        return [names[at] for at in order]
+    return names
+
+
 def own_text(config: UpstreamConfig, text: TextConfig) -> TextConfig:
     """Return the lengths of a method's rows: the study's, or its own where it has any."""
     if config.max_target is None:
@@ -277,7 +285,12 @@ def trajectory_key(
     text: TextConfig,
     root_seed: int,
 ) -> str:
-    """Return the key of everything that can change a trajectory, its length excepted."""
+    """Return the key of everything that can change a trajectory, its length excepted.
+
+    An upstream seed is a root like any other: it stands in the place of `root_seed`.
+    """
+    if config.seed is not None:
+        root_seed, config = config.seed, dataclasses.replace(config, seed=None)
     resolved = resolve(config, backbone)
     identity = {
         "code": SCHEMA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.config import adapts
+from mpt.config import UpstreamConfig, adapts
 from mpt.study.study import shots_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _STUDY: dict[str, Callable[[TrialSpec], Any]] = {
 }
 """What may differ between the studies of a job."""
 
-_SETTINGS = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step")
+_SETTINGS = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step", "seed")
 """What may differ between trials."""
 
 _INNER = ("inner_lr", "inner_steps")
@@ -38,9 +38,10 @@ class Columns:
     Args:
         job: whose trials.
         settings: have columns for settings of trials, too.
+        replicates: have a column for upstream seeds, if there are several.
     """
 
-    def __init__(self, job: SearchJob, *, settings: bool = True) -> None:
+    def __init__(self, job: SearchJob, *, settings: bool = True, replicates: bool = True) -> None:
         searched = (
             [] if job.suggestions is None else [one.name for one in job.suggestions.space.domains]
         )
@@ -50,6 +51,8 @@ class Columns:
             name for trial in job.trials for name, _ in getattr(trial.upstream.config, "extra", ())
         ]
         for name in (*_STUDY, *((*_SETTINGS, *dict.fromkeys(own)) if settings else ())):
+            if name == "seed" and not replicates:
+                continue
             values = [_value(trial, name) for trial in job.trials]
             different = len(set(values)) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):
@@ -70,6 +73,8 @@ class Columns:
 
 def _value(trial: TrialSpec, name: str) -> Any:
     config = trial.upstream.config
+    if name == "seed" and isinstance(config, UpstreamConfig):
+        return trial.plan.config.train_seed if config.seed is None else config.seed
     if name in _INNER and not adapts(config.method):
         return None
     return _STUDY[name](trial) if name in _STUDY else getattr(config, name, None)

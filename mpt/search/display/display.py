@@ -22,16 +22,29 @@ from rich.text import Text
 
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
+from mpt.search.display.configurations import (
+    HEADS,
+    WIDE_HEADS,
+    findings,
+    rank_of,
+    replicated,
+    row_of,
+)
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.trial.score import BAD_SCORE, PointScore
 
 if TYPE_CHECKING:
+    from mpt.config import StudyConfig
+    from mpt.search.comparison import Ranking
     from mpt.search.cost.plan import RemainingWork
     from mpt.search.job import SearchJob
     from mpt.store.records import Stop, StudyRecord
 
 PIPE_WIDTH = 100
 """Columns where the output is no terminal."""
+
+WIDE = 104
+"""Columns from which on a ranking shows paired differences too; they are in the JSON always."""
 
 STATUS_S = 30.0
 """Seconds between two status lines where the output is no terminal."""
@@ -122,6 +135,8 @@ class Display:
             f"  runs     {work.all_runs} downstream runs ({work.runs} + {work.shared} shared "
             f"baseline), {work.all_there} stored"
         )
+        if len(config.seeds) > 1:
+            self.say(f"  seeds    {seeds_text(config)}")
         if board is not None:
             self.say(f"  study    {studies_text(list(board.studies.values()))}")
         self.say(f"  results  {job.results}")
@@ -185,9 +200,50 @@ class Display:
                 self._status_at = now
                 self.say(text)
 
-    def ranking(self, entries: Sequence[PointStatus]) -> None:
-        """Print all points, best first, then the best and the worst, and what was stopped."""
+    def replicating(self, trials: int, seeds: Sequence[int], job: SearchJob) -> None:
+        """Say that trials are run again with other upstream seeds."""
+        self._job, self._columns = job, Columns(job)
+        plural = "s" if len(seeds) > 1 else ""
+        fresh = set(seeds) <= set(job.plans[0].config.fresh_seeds)
+        why = "to report the best one on" if fresh else "for those that may be the best"
+        self.say()
+        self.say(f"upstream seed{plural} {', '.join(map(str, seeds))}: {trials} trials, {why}")
+
+    def configurations(self, ranking: Ranking) -> None:
+        """Print the configurations of one method in one study, and what they show."""
+        columns = Columns(self._job, replicates=False)
+        wide = self._console.width >= WIDE or not self._console.is_terminal
+        heads = (*HEADS, *WIDE_HEADS) if wide else HEADS
+        table = self._table("rank", *columns.names, "steps", *heads)
+        for place, one in enumerate(ranking.configurations, start=1):
+            cells = [*columns.of(one.first.trial), str(one.first.steps), *row_of(one, wide=wide)]
+            table.add_row(rank_of(place, one), *cells)
+        self._print(table)
+
+        def name(entry: PointStatus) -> str:
+            pairs = zip(columns.names, columns.of(entry.trial), strict=True)
+            return ", ".join([*(f"{key} {value}" for key, value in pairs), f"steps {entry.steps}"])
+
+        for line in findings(ranking, name):
+            self.say(line)
+
+    def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
+        """Print all points, best first, then the best and the worst, and what was stopped.
+
+        Args:
+            entries: the points.
+            rankings: by configuration; where the study has several upstream seeds, these are
+                shown.
+        """
         order = ranked(list(entries))
+        if replicated(rankings):
+            for one in rankings:
+                self.configurations(one)
+            self._reasons(order)
+            self._stops(entries)
+            for label in self._job.partial:
+                self.say(label)
+            return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
             score = entry.score
@@ -203,7 +259,7 @@ class Display:
         self._stops(entries)
         for label in self._job.partial:
             self.say(label)
-        if order[0].score is None or order[0].score.score <= BAD_SCORE:
+        if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
@@ -260,6 +316,14 @@ def studies_text(studies: Sequence[StudyRecord]) -> str:
     first = studies[0]
     shared = f"{first.precision}, train seed {first.train_seed}"
     return f"{', '.join(ids[:4])}{more} ({shared})"
+
+
+def seeds_text(config: StudyConfig) -> str:
+    """Return which upstream seeds a study has, and what for."""
+    first, *others = config.seeds
+    fresh = ", ".join(map(str, config.fresh_seeds))
+    text = f"{first} for all, {', '.join(map(str, others))} for those that may be the best"
+    return f"{text}; the best is reported on {fresh}" if fresh else text
 
 
 def score_words(score: PointScore) -> list[str]:

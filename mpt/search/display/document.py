@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpt.search.comparison import rankings
+from mpt.search.display.configurations import document_of_ranking
 from mpt.search.leaderboard import PointStatus, ranked
 from mpt.trial.score import BAD_SCORE
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard
 
-VERSION = 2
+VERSION = 3
 """Of the document's form: a change that breaks readers counts up."""
 
 
@@ -35,8 +37,9 @@ def document_of(
         command: what to run next.
 
     Returns:
-        ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``; ``best``,
-        the position in ``points`` of the best one, or None; ``points``, best first, then those
+        ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``;
+        ``rankings``, one a study and method (see `document_of_ranking`); ``best``, that of the
+        only ranking, or None if there are several or no point has an ARG; ``points``, best first, then those
         without a score in the order of the search (see `_point`); ``studies``, ``failures``,
         ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
@@ -45,6 +48,8 @@ def document_of(
     scored = len(order)
     order += [entry for entry in entries if entry.score is None]
     best = order[0].score if order else None
+    found = [document_of_ranking(one, board.point_key) for one in rankings(board, entries)]
+    whole = len(found) == 1 and best is not None and best.score > BAD_SCORE
     return {
         "version": VERSION,
         "exit_code": exit_code,
@@ -52,7 +57,8 @@ def document_of(
         "title": job.title,
         "partial": list(job.partial),
         "stoppers": sorted(job.stoppers),
-        "best": 0 if best is not None and best.score > BAD_SCORE else None,
+        "best": found[0]["best"] if whole else None,
+        "rankings": found,
         "points": [
             _point(entry, board, rank if rank <= scored else None)
             for rank, entry in enumerate(order, start=1)

@@ -10,13 +10,14 @@ from mpt.search.display.display import SCORE_COLUMNS, Display, score_words
 from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
+    from mpt.search.comparison import Ranking
     from mpt.search.job import SearchJob
 
 
 class SettingDisplay(Display):
     """Ranks the points of every setting and method among themselves, then lists the best."""
 
-    def ranking(self, entries: Sequence[PointStatus]) -> None:
+    def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print one ranking a setting and method, and at the end the best point of each."""
         groups: dict[tuple[str, ...], list[PointStatus]] = {}
         for entry in entries:
@@ -27,7 +28,8 @@ class SettingDisplay(Display):
             self.say(f"{method.upper()} on {partition}, backbone {backbone}")
             order = ranked(group)
             if order:
-                super().ranking(group)
+                own = [one for one in rankings if _group(one.best.first) == _group(order[0])]
+                super().ranking(group, own)
                 best.append(order[0])
             else:
                 self.say("no point so far")
@@ -52,7 +54,7 @@ class CellDisplay(SettingDisplay):
         super().__init__(job, **options)
         self._columns = Columns(job, settings=False)
 
-    def ranking(self, entries: Sequence[PointStatus]) -> None:
+    def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print one line a cell, in the job's order."""
         there = [entry for entry in entries if entry.score is not None]
         self._list(f"{len(there)} of {len(entries)} cells", there)

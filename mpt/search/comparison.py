@@ -1,0 +1,199 @@
+"""The points of a search by configuration: replicates over upstream seeds, compared in pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpt.config import UpstreamConfig
+from mpt.metrics.replicates import Comparison, Replicates, Summary, compare, cross_fitted, estimate
+from mpt.seeds import numpy_generator
+
+if TYPE_CHECKING:
+    from mpt.metrics.relative_gain import Scores
+    from mpt.search.leaderboard import Leaderboard, PointStatus
+    from mpt.store.records import StudyRecord
+    from mpt.study.study import StudyPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One configuration at one rung, with its replicates."""
+
+    summary: Summary
+    entries: Mapping[int, PointStatus]
+    """Upstream seed → point, of the seeds that all configurations are compared on."""
+
+    @property
+    def first(self) -> PointStatus:
+        """The point of the first upstream seed: it has the settings."""
+        return next(iter(self.entries.values()))
+
+    @property
+    def cost(self) -> float:
+        """Tokens of upstream learning a replicate, or its steps where those are not known."""
+        records = [one.record for one in self.entries.values() if one.record is not None]
+        return float(np.mean([one.cost.tokens or one.steps for one in records]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The configurations of one method in one study, best first, and what may be said of them."""
+
+    comparison: Comparison
+    configurations: tuple[Configuration, ...]
+    seeds: tuple[int, ...]
+    """Upstream seeds the study compares on."""
+    fresh: Summary | None
+    """The leader on upstream seeds that were run after it was chosen; None without any."""
+    cross_fitted: float | None
+    """ARG of the choice itself on seeds it was not made on (`mpt.metrics.replicates`)."""
+
+    @property
+    def best(self) -> Configuration:
+        """The leader."""
+        return next(c for c in self.configurations if c.summary.name == self.comparison.leader)
+
+    @property
+    def ties(self) -> list[Configuration]:
+        """The leader and what cannot be told from it, best first."""
+        return [c for c in self.configurations if c.summary.tied]
+
+    @property
+    def cheapest(self) -> Configuration:
+        """The member of the tie set that costs least upstream; of equal ones the best."""
+        return min(self.ties, key=lambda c: (c.cost, -c.summary.arg))
+
+    @property
+    def honest(self) -> tuple[float | None, str]:
+        """The winner's ARG on seeds it was not chosen on, and how it was come by."""
+        if self.fresh is not None:
+            seeds = ", ".join(map(str, self.fresh.by_seed))
+            return self.fresh.arg, f"on fresh upstream seeds {seeds}"
+        if self.cross_fitted is not None:
+            return self.cross_fitted, "cross-fitted over upstream seeds"
+        return None, "one upstream seed: nothing shows what the choice has added"
+
+
+def without_seed(config: UpstreamConfig) -> UpstreamConfig:
+    """Return the configuration that a replicate belongs to."""
+    return dataclasses.replace(config, seed=None)
+
+
+def seed_of(config: UpstreamConfig, plan: StudyPlan) -> int:
+    """Return the upstream seed of a replicate."""
+    return plan.config.train_seed if config.seed is None else config.seed
+
+
+def rankings(board: Leaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
+    """Return one ranking a study and method that has scored points with an upstream seed.
+
+    Args:
+        board: knows the studies and their baselines.
+        entries: points, as `Leaderboard.entries` gives them.
+    """
+    groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
+    for entry in entries:
+        config = entry.trial.upstream.config
+        if entry.score is not None and isinstance(config, UpstreamConfig):
+            groups.setdefault((entry.trial.plan, config.method), []).append(entry)
+    found = [
+        ranking_of(board, plan, group, plan.config.seeds) for (plan, _), group in groups.items()
+    ]
+    return [one for one in found if one is not None]
+
+
+def ranking_of(
+    board: Leaderboard, plan: StudyPlan, group: Sequence[PointStatus], seeds: Sequence[int]
+) -> Ranking | None:
+    """Return the ranking of one method in one study; None while there is nothing to compare.
+
+    Args:
+        board: knows the study's baseline.
+        plan: the study.
+        group: the method's points; those without a score are passed over.
+        seeds: upstream seeds to compare on.
+    """
+    record, baseline = board.studies[plan], board.baseline_scores(plan)
+    if baseline is None:
+        return None
+    tasks = _tasks(record, baseline)
+    if not tasks:
+        return None
+    reference = _table(baseline, tasks, record)
+    by_name: dict[str, dict[int, PointStatus]] = {}
+    for entry in group:
+        if entry.score is None:
+            continue
+        config = entry.trial.upstream.config
+        assert isinstance(config, UpstreamConfig)
+        by_name.setdefault(name_of(entry), {})[seed_of(config, plan)] = entry
+    compared = {
+        name: {seed: of_seed[seed] for seed in seeds if seed in of_seed}
+        for name, of_seed in by_name.items()
+    }
+    compared = {name: of_seed for name, of_seed in compared.items() if of_seed}
+    if not compared:
+        return None
+
+    def replicates(name: str, points: Mapping[int, PointStatus]) -> Replicates:
+        tables = {seed: _scores(one, tasks, record) for seed, one in points.items()}
+        return Replicates(name=name, scores=tables)
+
+    comparison = compare(
+        [replicates(name, points) for name, points in compared.items()],
+        reference,
+        rng=numpy_generator(record.train_seed, "replicates"),
+    )
+    order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
+    leader = by_name[comparison.leader]
+    fresh = {seed: leader[seed] for seed in plan.config.fresh_seeds if seed in leader}
+    return Ranking(
+        comparison=comparison,
+        configurations=tuple(
+            Configuration(summary=one, entries=compared[one.name]) for one in order
+        ),
+        seeds=tuple(seeds),
+        fresh=estimate(
+            replicates(comparison.leader, fresh),
+            reference,
+            comparison.prior,
+            rng=numpy_generator(record.train_seed, "fresh replicates"),
+        )
+        if fresh
+        else None,
+        cross_fitted=cross_fitted({n: s.by_seed for n, s in comparison.summaries.items()}),
+    )
+
+
+def name_of(entry: PointStatus) -> str:
+    """Return a name that the replicates of a configuration share at one rung."""
+    config = entry.trial.upstream.config
+    assert isinstance(config, UpstreamConfig)
+    spec = dataclasses.replace(entry.trial.upstream, config=without_seed(config))
+    return f"{spec.name}@{entry.steps}"
+
+
+def _tasks(record: StudyRecord, baseline: Scores) -> list[str]:
+    """Return the tasks that a relative gain is defined on: they are the same for all points."""
+    tasks = sorted({task for task, _, _ in record.scored})
+    seeds = record.data_seeds
+    whole = [t for t in tasks if all(seed in baseline.get(t, {}) for seed in seeds)]
+    return [t for t in whole if sum(baseline[t][seed] for seed in seeds) > 0]
+
+
+def _table(scores: Scores, tasks: Sequence[str], record: StudyRecord) -> np.ndarray:
+    return np.array([[scores[t][d] for d in sorted(record.data_seeds)] for t in tasks])
+
+
+def _scores(entry: PointStatus, tasks: Sequence[str], record: StudyRecord) -> np.ndarray:
+    """Return a point's test scores [T, D]; a run or trajectory that diverged got nothing right."""
+    selected = None if entry.score is None else entry.score.selected
+    if selected is None:
+        return np.zeros((len(tasks), len(record.data_seeds)))
+    seeds = sorted(record.data_seeds)
+    return np.array([[selected.get(t, {}).get(d, 0.0) for d in seeds] for t in tasks])

@@ -1,0 +1,157 @@
+"""The ranking of configurations over their upstream seeds, in words, as a table and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpt.search.comparison import without_seed
+
+if TYPE_CHECKING:
+    from mpt.metrics.replicates import Interval, Summary
+    from mpt.search.comparison import Configuration, Ranking
+    from mpt.search.leaderboard import PointStatus
+
+HEADS = ("seeds", "ARG %", "expected 95 %", "one new run")
+WIDE_HEADS = ("to the best", "P(best)")
+"""Shown where a line has room for them."""
+
+
+def row_of(one: Configuration, *, wide: bool) -> list[str]:
+    """Return a configuration's cells below `HEADS`, and `WIDE_HEADS` with `wide`."""
+    summary = one.summary
+    mark = "*" if summary.unstable else ""
+    cells = [
+        f"{summary.seeds}{mark}",
+        f"{summary.arg:+.1f}",
+        interval_text(summary.expected),
+        interval_text(summary.new_run),
+    ]
+    if wide:
+        to = summary.to_leader
+        cells += ["best" if to is None else interval_text(to.interval), f"{summary.p_best:.2f}"]
+    return cells
+
+
+def rank_of(place: int, one: Configuration) -> str:
+    """Return a rank, with a mark for what cannot be told from the best."""
+    return f"{place}=" if one.summary.tied else str(place)
+
+
+def interval_text(interval: Interval | None) -> str:
+    """Return an interval in ARG points."""
+    return "–" if interval is None else f"[{interval[0]:+.1f}, {interval[1]:+.1f}]"
+
+
+def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[str]:
+    """Say what the ranking shows, one line each.
+
+    Args:
+        ranking: of one method in one study.
+        name: settings of a point, for people.
+    """
+    best, comparison = ranking.best, ranking.comparison
+    count = len(ranking.configurations)
+    yield (
+        f"best     {name(best.first)}: ARG {best.summary.arg:+.2f} "
+        f"{interval_text(best.summary.expected)} on the seeds it was chosen on"
+    )
+    arg, how = ranking.honest
+    if arg is None:
+        yield f"reported –: {how}"
+    else:
+        where = f" {interval_text(ranking.fresh.expected)}" if ranking.fresh is not None else ""
+        yield f"reported ARG {arg:+.2f}{where} {how}"
+    ties = ranking.ties
+    if "upstream seeds" not in comparison.levels:
+        yield (
+            "ties     one upstream seed: nothing here shows how far another seed would be, so no "
+            "configuration can be told from the best"
+        )
+    elif len(ties) == 1:
+        yield (
+            f"ties     none: the best can be told from the {count - 1} others at 95 % "
+            f"(paired, Holm over {comparison.tests} tests)"
+        )
+    else:
+        yield (
+            f"ties     {len(ties)} of {count} cannot be told from the best at 95 % (marked =; "
+            f"paired, Holm over {comparison.tests} tests)"
+        )
+        yield f"cheapest of them: {name(ranking.cheapest.first)}"
+    unstable = sum(one.summary.unstable for one in ranking.configurations)
+    if unstable:
+        yield f"note: {unstable} unstable (*): their upstream seeds lie wider apart than the ties"
+    if "upstream seeds" in comparison.levels:
+        yield f"intervals are over {' and '.join(comparison.levels)}"
+
+
+def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> dict[str, Any]:
+    """Return a ranking for other programs.
+
+    Args:
+        ranking: of one method in one study.
+        key: a point's key.
+
+    Returns:
+        ``best`` (its ``arg`` is the honest one, ``how`` says why, ``selected_arg`` that of the
+        choice), ``ties`` and ``cheapest`` (places in ``configurations``), ``levels``, ``tests``,
+        and ``configurations``, best first.
+    """
+    arg, how = ranking.honest
+    best = ranking.best
+    fresh = ranking.fresh
+    places = {one.summary.name: n for n, one in enumerate(ranking.configurations)}
+    return {
+        "method": best.first.trial.method,
+        "partition": best.first.trial.plan.config.partition,
+        "best": {
+            "place": places[best.summary.name],
+            "settings": _settings(best.first),
+            "steps": best.first.steps,
+            "arg": arg,
+            "how": how,
+            "interval": None if fresh is None else fresh.expected,
+            "new_run": None if fresh is None else fresh.new_run,
+            "selected_arg": best.summary.arg,
+        },
+        "ties": [places[one.summary.name] for one in ranking.ties],
+        "cheapest": places[ranking.cheapest.summary.name],
+        "levels": list(ranking.comparison.levels),
+        "tests": ranking.comparison.tests,
+        "configurations": [
+            {
+                "settings": _settings(one.first),
+                "steps": one.first.steps,
+                **summary_document(one.summary),
+                "points": {str(seed): key(entry) for seed, entry in one.entries.items()},
+            }
+            for one in ranking.configurations
+        ],
+    }
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    """Return a summary for other programs."""
+    to = summary.to_leader
+    return {
+        "arg": summary.arg,
+        "by_seed": {str(seed): arg for seed, arg in summary.by_seed.items()},
+        "expected": summary.expected,
+        "new_run": summary.new_run,
+        "data_only": summary.data_only,
+        "to_best": None if to is None else dataclasses.asdict(to),
+        "tied": summary.tied,
+        "p_best": summary.p_best,
+        "unstable": summary.unstable,
+    }
+
+
+def _settings(entry: PointStatus) -> dict[str, Any]:
+    return dataclasses.asdict(without_seed(entry.trial.upstream.config))  # type: ignore[arg-type]
+
+
+def replicated(rankings: Sequence[Ranking]) -> bool:
+    """Return whether any configuration has a say on upstream seeds."""
+    return any(len(one.seeds) > 1 for one in rankings)

@@ -1,0 +1,138 @@
+"""Which replicates a search runs next: one upstream seed for all, more for the better ones.
+
+Round 1 runs all configurations with the first seed. The next round takes the better half: one
+seed each says nothing about how far seeds differ. From then on those go on that cannot be told
+from the best, or may still be it; when the seeds are used up, or the best stands alone, it is run
+with fresh seeds, on which it is reported. What is run next follows from what is stored, so a
+search that was killed goes on with the same replicates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mpt.config import UpstreamConfig
+from mpt.search.comparison import name_of, ranking_of, without_seed
+
+if TYPE_CHECKING:
+    from mpt.metrics.replicates import Comparison
+    from mpt.search.leaderboard import Leaderboard, PointStatus
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import StudyPlan
+
+BUDGET = 2.0
+"""Points of a race, fresh ones included, for every point of the first round."""
+CHANCE = 0.01
+"""Configurations that are the best with at least this probability go on."""
+ALLOCATIONS = ("race", "full")
+
+
+def survivors(comparison: Comparison, seeds: int, left: int) -> list[str]:
+    """Return the configurations that get one more upstream seed, best first.
+
+    Args:
+        comparison: on the seeds so far.
+        seeds: how many these are.
+        left: points that the budget still has.
+    """
+    order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
+    if seeds == 1:
+        going = order[: math.ceil(len(order) / 2)]
+    else:
+        most = max(one.seeds for one in order)
+        going = [one for one in order if one.seeds == most and (one.tied or one.p_best >= CHANCE)]
+    names = [one.name for one in going[: max(0, left)]]
+    return names if len(names) > 1 else []
+
+
+def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
+    """Return the trials whose points are to be computed next; none if all are there.
+
+    Args:
+        board: with the trials of the first seed, and of later ones as far as they are known.
+        allocation: "race", or "full" for all seeds of all configurations.
+    """
+    groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
+    for entry in board.entries():
+        config = entry.trial.upstream.config
+        if isinstance(config, UpstreamConfig):
+            groups.setdefault((entry.trial.plan, config.method), []).append(entry)
+    found: list[TrialSpec] = []
+    for (plan, _), entries in groups.items():
+        found += _next_of(board, plan, entries, allocation)
+    return found
+
+
+def of_first_seed(trial: TrialSpec) -> TrialSpec:
+    """Return a trial with the study's first upstream seed, if it has no seed of its own."""
+    config = trial.upstream.config
+    if not isinstance(config, UpstreamConfig) or config.seed is not None:
+        return trial
+    return with_seed(trial, trial.plan.config.seeds[0])
+
+
+def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -> TrialSpec:
+    """Return the replicate of a trial with an upstream seed, at some of its rungs."""
+    upstream, train_seed = trial.upstream, trial.plan.config.train_seed
+    assert isinstance(upstream.config, UpstreamConfig)
+    config = dataclasses.replace(upstream.config, seed=None if seed == train_seed else seed)
+    spec = dataclasses.replace(
+        upstream, config=config, rungs=tuple(rungs) if rungs else upstream.rungs
+    )
+    return dataclasses.replace(trial, upstream=spec)
+
+
+def _next_of(
+    board: Leaderboard, plan: StudyPlan, entries: list[PointStatus], allocation: str
+) -> list[TrialSpec]:
+    config = plan.config
+    first = [e for e in entries if e.trial == of_first_seed(_unseeded(e.trial))]
+    points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
+    left = math.floor((BUDGET - 1) * len(points)) - len(config.fresh_seeds)
+    going = list(points)
+    for number, seed in enumerate(config.seeds[1:], start=1):
+        ranking = ranking_of(board, plan, entries, config.seeds[:number])
+        if ranking is None:
+            return []
+        if allocation == "race":
+            going = survivors(ranking.comparison, number, left)
+        elif any(entry.score is None and entry.stopped is None for entry in first):
+            return []
+        left -= len(going)
+        if not going:
+            break
+        missing = _missing(board, [points[name] for name in going], seed)
+        if missing:
+            return missing
+    if not config.fresh_seeds or len(config.seeds) < 2:
+        return []
+    ranking = ranking_of(board, plan, entries, config.seeds)
+    if ranking is None:
+        return []
+    leader = [points[ranking.comparison.leader]]
+    return [trial for seed in config.fresh_seeds for trial in _missing(board, leader, seed)]
+
+
+def _unseeded(trial: TrialSpec) -> TrialSpec:
+    config = trial.upstream.config
+    assert isinstance(config, UpstreamConfig)
+    upstream = dataclasses.replace(trial.upstream, config=without_seed(config))
+    return dataclasses.replace(trial, upstream=upstream)
+
+
+def _missing(
+    board: Leaderboard, points: Sequence[tuple[TrialSpec, int]], seed: int
+) -> list[TrialSpec]:
+    """Return the replicates of some points with a seed that are not done, one a trajectory.
+
+    A trial is the same whether some of its points are there or not, so that a killed search goes
+    on with it.
+    """
+    rungs: dict[TrialSpec, list[int]] = {}
+    for trial, steps in points:
+        rungs.setdefault(trial, []).append(steps)
+    trials = [with_seed(trial, seed, sorted(steps)) for trial, steps in rungs.items()]
+    return [trial for trial in trials if not board.done(trial)]
