@@ -125,6 +125,7 @@ def add_backbone(parser: Parser) -> None:
         default="embedded",
         help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
     )
+    add("--preset", metavar="NAME", help="table of studies.toml (default: the backbone's)")
     add(
         "--precision",
         choices=OFFERED,

@@ -22,7 +22,7 @@ from mpt.cli.flags import (
 from mpt.cli.simulate import add_simulation, simulate_search
 from mpt.config import StudyConfig, known_methods
 from mpt.errors import UsageError
-from mpt.search.job import SCHEDULERS, SEARCHERS, SearchJob, Suggestions
+from mpt.search.job import ALLOCATIONS, SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
 from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
 from mpt.study.spaces import Space, load_space
@@ -81,6 +81,12 @@ def parser_of(method: str) -> Parser:
     add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
     add("--num-samples", type=whole(1), help="trials of random or optuna (default: 16)")
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
+    add(
+        "--allocation",
+        choices=ALLOCATIONS,
+        default="race",
+        help="who gets further upstream seeds: those that may be the best, or full: all",
+    )
     add("--racing", action="store_true", help="stop who cannot reach the leader any more")
     add_backbone(parser)
     add_common(parser, "results/search")
@@ -92,7 +98,9 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
     """Return what is asked for; with another number, the same search with another seed."""
     space = load_space(method, flags.space or default_space(flags.backbone))
     config = dataclasses.replace(
-        load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
+        load_study(
+            flags.backbone, smoke=flags.smoke, precision=flags.precision, preset=flags.preset
+        ),
         gym=flags.gym,
         partition=flags.partition,
         train_seed=flags.train_seed,
@@ -114,6 +122,7 @@ def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
         suggestions=suggestions,
         scheduler=flags.scheduler,
         racing=flags.racing,
+        allocation=flags.allocation,
         title=title if size is None else f"{title}, at smoke size",
         **places(flags, "results/search"),
     )

@@ -1,4 +1,4 @@
-"""The seven metrics of the few-shot gym, as the published ``metrics.py`` has them, and one of ours.
+"""The seven metrics of the few-shot gym, as the published ``metrics.py`` has them, and one more.
 
 Each metric takes stripped predictions [N] and the right answers of each example, and returns a
 fraction (Matthews and Pearson: in [−1, 1]), higher is better. scikit-learn, SciPy and the `rouge`

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mpt.metrics.relative_gain import Scores
     from mpt.search.leaderboard import Leaderboard, PointStatus
     from mpt.store.records import StudyRecord
+    from mpt.study.specs import TrialSpec
     from mpt.study.study import StudyPlan
 
 
@@ -84,9 +85,10 @@ def without_seed(config: UpstreamConfig) -> UpstreamConfig:
     return dataclasses.replace(config, seed=None)
 
 
-def seed_of(config: UpstreamConfig, plan: StudyPlan) -> int:
+def seed_of(trial: TrialSpec) -> int:
     """Return the upstream seed of a replicate."""
-    return plan.config.train_seed if config.seed is None else config.seed
+    own = getattr(trial.upstream.config, "seed", None)
+    return trial.plan.config.train_seed if own is None else int(own)
 
 
 def rankings(board: Leaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
@@ -129,9 +131,7 @@ def ranking_of(
     for entry in group:
         if entry.score is None:
             continue
-        config = entry.trial.upstream.config
-        assert isinstance(config, UpstreamConfig)
-        by_name.setdefault(name_of(entry), {})[seed_of(config, plan)] = entry
+        by_name.setdefault(name_of(entry), {})[seed_of(entry.trial)] = entry
     compared = {
         name: {seed: of_seed[seed] for seed in seeds if seed in of_seed}
         for name, of_seed in by_name.items()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mpt.study.spaces import Space
 
 SCHEDULERS = ("none", "asha")
+ALLOCATIONS = ("race", "full")
 SEARCHERS = ("grid", "random", "optuna")
 
 
@@ -81,7 +82,7 @@ class SearchJob:
             raise UsageError(
                 f"scheduler is {self.scheduler!r}, but must be one of {', '.join(SCHEDULERS)}"
             )
-        if self.allocation not in ("race", "full"):
+        if self.allocation not in ALLOCATIONS:
             raise UsageError(f"allocation is {self.allocation!r}, but must be race or full")
         if self.scheduler == "asha":
             for trial in self.trials:

@@ -27,7 +27,6 @@ BUDGET = 2.0
 """Points of a race, fresh ones included, for every point of the first round."""
 CHANCE = 0.01
 """Configurations that are the best with at least this probability go on."""
-ALLOCATIONS = ("race", "full")
 
 
 def survivors(comparison: Comparison, seeds: int, left: int) -> list[str]:

@@ -274,7 +274,7 @@ class _Driver:
         if not groups:
             return {}
         plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
-        seeds = dict.fromkeys(seed_of(one.upstream.config, one.plan) for one in more)
+        seeds = dict.fromkeys(seed_of(one) for one in more)
         self._show.replicating(len(more), list(seeds), board.job)
         return self._compute(board, groups, more, self._work(more), plain)
 
