@@ -33,6 +33,8 @@ class BestPoint:
     """Lower end of its 95 % interval."""
     high: float | None
     """Upper end."""
+    how: str = "one upstream seed"
+    """What upstream seeds ARG and interval are of."""
     study: str
     """Id of the study it was found in."""
     point: str

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mpt.api.study import Study
+    from mpt.metrics.replicates import Summary
     from mpt.search.job import Execution, SearchJob
     from mpt.study.spaces import Space
     from mpt.study.specs import UpstreamSpec
@@ -69,13 +70,41 @@ class SearchResult(Results):
             frame.insert(0, "rank", range(1, len(frame) + 1))
         return frame
 
+    def configurations(self) -> pd.DataFrame:
+        """Return one row a configuration, best first: its replicates over upstream seeds.
+
+        ``arg`` is the mean over upstream seeds; ``expected_*`` and ``new_run_*`` bound 95 %
+        intervals of the expected ARG and of one more upstream seed; ``tied`` marks what cannot be
+        told from the best.
+        """
+        import pandas as pd
+
+        from mpt.search.comparison import rankings
+
+        rows = []
+        with self._board() as look:
+            for ranking in rankings(look.board, look.entries):
+                for one in ranking.configurations:
+                    rows.append(
+                        {
+                            **_searched(self._job, one.first.trial.upstream),
+                            "steps": one.first.steps,
+                            **_summary_row(one.summary),
+                        }
+                    )
+        return pd.DataFrame(rows)
+
     @property
     def best(self) -> BestPoint:
-        """The best point.
+        """The best configuration; its ARG is that of upstream seeds it was not chosen on.
+
+        With one upstream seed there are none: then ARG and interval are those of its one run, and
+        nothing shows how far another seed would be.
 
         Raises:
             UsageError: no point has an ARG.
         """
+        from mpt.search.comparison import rankings
         from mpt.search.leaderboard import ranked
         from mpt.trial.score import BAD_SCORE
 
@@ -84,16 +113,27 @@ class SearchResult(Results):
             if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
                 raise UsageError(f"no point in {self.results} has an ARG: there is no best one")
             first, record = order[0], next(iter(look.board.studies.values()))
+            found = [one for one in rankings(look.board, look.entries) if len(one.seeds) > 1]
+            if found:
+                first = found[0].best.first
             key = look.board.point_key(first)
         gain = None if first.score is None else first.score.gain
+        arg, low, high, how = None, None, None, "one upstream seed"
+        if found:
+            arg, how = found[0].honest
+            fresh = found[0].fresh
+            low, high = (None, None) if fresh is None else fresh.expected or (None, None)
+        elif gain is not None:
+            arg, low, high = gain.arg_of_defined, gain.low, gain.high
         upstream = dataclasses.replace(first.trial.upstream, rungs=(first.steps,))
         return BestPoint(
             method=first.trial.method,
             settings=_searched(self._job, first.trial.upstream),
             steps=first.steps,
-            arg=None if gain is None else gain.arg_of_defined,
-            low=None if gain is None else gain.low,
-            high=None if gain is None else gain.high,
+            arg=arg,
+            low=low,
+            high=high,
+            how=how,
             study=record.id,
             point=key,
             config=self._study.config,
@@ -313,6 +353,22 @@ def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> l
     if fine_tuning:
         specs.append(load_replay_settings(plan.config.downstream).embedded[FINE_TUNING])
     return specs
+
+
+def _summary_row(summary: Summary) -> dict[str, Any]:
+    expected, new_run = summary.expected or (None, None), summary.new_run or (None, None)
+    return {
+        "seeds": summary.seeds,
+        "arg": summary.arg,
+        "expected_low": expected[0],
+        "expected_high": expected[1],
+        "new_run_low": new_run[0],
+        "new_run_high": new_run[1],
+        "spread": summary.spread,
+        "tied": summary.tied,
+        "p_best": summary.p_best,
+        "unstable": summary.unstable,
+    }
 
 
 def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:

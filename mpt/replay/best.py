@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mpt.config import PromptConfig
 from mpt.errors import UsageError
+from mpt.keys import digest
 from mpt.replay.epochs import epoch_steps, searched_epochs
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
@@ -56,6 +58,33 @@ class Best:
     """For people."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A configuration at a rung, with its scores under different upstream seeds."""
+
+    replicates: tuple[tuple[PointScore, Point], ...]
+
+    @property
+    def arg(self) -> float:
+        """Mean ARG over upstream seeds, in %."""
+        return sum(score.score for score, _ in self.replicates) / len(self.replicates)
+
+    @property
+    def point(self) -> Point:
+        """One of its points: it has the settings."""
+        return self.replicates[0][1]
+
+    @property
+    def text(self) -> str:
+        """ARG for people: its interval with one upstream seed, the number of seeds with more."""
+        if len(self.replicates) > 1:
+            return f"ARG {self.arg:+.2f} (mean of {len(self.replicates)} upstream seeds)"
+        gain = self.replicates[0][0].gain
+        if gain is None or gain.low is None or gain.high is None:
+            return f"ARG {self.arg:+.2f}"
+        return f"ARG {self.arg:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+
+
 @dataclass
 class _Search:
     """The scored points of one method in one study."""
@@ -66,9 +95,19 @@ class _Search:
     """Point → epochs (`searched_epochs`); None: not looked at yet."""
 
     @property
-    def best(self) -> tuple[PointScore, Point]:
-        """The argmax; of equal ones the one with the first key."""
-        return max(sorted(self.points, key=lambda one: one[1].key), key=lambda one: one[0].score)
+    def best(self) -> Choice:
+        """The configuration with the highest mean over upstream seeds, of those with the most.
+
+        A race gives more seeds to what may be the best, and fresh ones to the best alone, so this
+        is what the search has chosen. Of equal ones it is the one with the first key.
+        """
+        replicates: dict[str, list[tuple[PointScore, Point]]] = {}
+        for score, point in sorted(self.points, key=lambda one: one[1].key):
+            settings = {**point.settings, "seed": None}
+            replicates.setdefault(digest([settings, point.steps]), []).append((score, point))
+        most = max(map(len, replicates.values()))
+        choices = [Choice(tuple(of)) for of in replicates.values() if len(of) == most]
+        return max(choices, key=lambda one: one.arg)
 
 
 class BestPoints:
@@ -163,28 +202,26 @@ class BestPoints:
         return taken
 
     def _taken(self, search: _Search, plan: StudyPlan) -> Best:
-        score, point = search.best
-        config = point_config(point)
+        choice = search.best
+        point = choice.point
+        config = dataclasses.replace(point_config(point), seed=None)
         if search.epochs is None:
             search.epochs = searched_epochs(search.study, [one for _, one in search.points])
         epochs = search.epochs.get(point.key)
         steps = point.steps if epochs is None else epoch_steps(epochs, config.batch_size, plan)
         return Best(
             upstream=UpstreamSpec(config=config, rungs=(steps,)),
-            origin="; ".join(self._origin(search, score, epochs, plan)),
+            origin="; ".join(self._origin(search, choice, epochs, plan)),
         )
 
     def _origin(
-        self, search: _Search, score: PointScore, epochs: int | None, plan: StudyPlan
+        self, search: _Search, choice: Choice, epochs: int | None, plan: StudyPlan
     ) -> Iterable[str]:
-        study, gain = search.study, score.gain
-        text = (
+        study = search.study
+        yield (
             f"best of {len(search.points)} points on {study.partition} in "
-            f"{self.name}, study {study.id}, ARG {score.score:+.2f}"
+            f"{self.name}, study {study.id}, {choice.text}"
         )
-        if gain is not None and gain.low is not None and gain.high is not None:
-            text += f" [{gain.low:+.2f}, {gain.high:+.2f}]"
-        yield text
         if epochs is not None:
             yield f"searched in epochs, replayed for {epochs}"
         if study.partial is not None:

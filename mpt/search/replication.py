@@ -57,7 +57,8 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in board.entries():
         config = entry.trial.upstream.config
-        if isinstance(config, UpstreamConfig):
+        searched = entry.trial.plan.role == "validation"  # a replay has one upstream seed so far
+        if searched and isinstance(config, UpstreamConfig):
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
     found: list[TrialSpec] = []
     for (plan, _), entries in groups.items():

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from mpt.errors import DataError, UsageError
-from mpt.metrics.task_metrics import METRICS, normalise, score
+from mpt.metrics.task_metrics import GOLD_F1, METRICS, normalise, score
 
 EXACT = 1e-12  # float64 sums of at most 50 terms
 
 
-def test_the_seven_published_names_are_there_and_only_accuracies_are_decided_by_a_match() -> None:
+def test_the_published_names_and_ours_are_there_and_only_accuracies_need_a_match() -> None:
     assert set(METRICS) == {
         "ACC",
         "Classification-F1",
@@ -24,6 +24,7 @@ def test_the_seven_published_names_are_there_and_only_accuracies_are_decided_by_
         "EM",
         "QA-F1",
         "Rouge-L",
+        GOLD_F1,
     }
     assert {name for name, metric in METRICS.items() if metric.exact_match_decides} == {
         "ACC",
@@ -150,3 +151,10 @@ def test_wrong_calls_are_named() -> None:
         score("ACC", [], [])
     with pytest.raises(UsageError, match="no right answer"):
         score("EM", ["a"], [()])
+
+
+def test_a_stray_word_is_one_more_class_as_published_and_merely_wrong_over_gold_labels() -> None:
+    """By hand: 4 rows, one stray word. F1: a = 2/3 (p 1, r 1/2), b = 1, stray = 0."""
+    answers, said = [("a",), ("a",), ("b",), ("b",)], ["a", "stray", "b", "b"]
+    assert score("Classification-F1", said, answers) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert score(GOLD_F1, said, answers) == pytest.approx((2 / 3 + 1) / 2)

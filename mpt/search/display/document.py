@@ -40,8 +40,8 @@ def document_of(
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``;
         ``rankings``, one a study and method (see `document_of_ranking`); ``best``, that of the
         only ranking, or None if there are several or no point has an ARG; ``points``, best first,
-        then those without a score in the order of the search (see `_point`); ``studies``, ``failures``,
-        ``cost`` (of all downstream runs, each counted once) and ``next``.
+        then those without a score in the order of the search (see `_point`); ``studies``,
+        ``failures``, ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
     entries = board.entries()
     order = ranked(entries)

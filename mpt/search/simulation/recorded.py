@@ -144,7 +144,12 @@ def _stored(
     """Return the studies that fit, by key, with the scored points of the method."""
     found: dict[str, tuple[StudyRecord, list[Point]]] = {}
     for study in chosen([one for one in database.studies() if _fits(one, like)], wanted):
-        points = [one for one in database.points(study.key) if one.method == like.method]
+        first = getattr(like.upstream.config, "seed", None)  # replicates are not simulated
+        points = [
+            one
+            for one in database.points(study.key)
+            if one.method == like.method and one.settings.get("seed") == first
+        ]
         scored = scores.scores([one.key for one in points])
         if scored:
             found[study.key] = study, [one for one in points if one.key in scored]

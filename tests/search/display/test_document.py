@@ -66,6 +66,9 @@ def _diverged(found: Bench, board: Leaderboard, steps: int) -> Point:
     )
 
 
+REST = ("points", "cost", "rankings", "best")
+
+
 @pytest.fixture(scope="module")
 def document(found: Bench) -> dict[str, Any]:
     """The document, as a program reads it."""
@@ -81,18 +84,35 @@ def test_the_head_says_what_was_searched_and_how_it_ended(
     found: Bench, document: dict[str, Any]
 ) -> None:
     record = study_record(found.studies[0])
-    assert {name: document[name] for name in document if name not in ("points", "cost")} == {
-        "version": 2,
+    assert {name: document[name] for name in document if name not in REST} == {
+        "version": 3,
         "exit_code": 1,
         "results": str(found.job.results),
         "title": 'space "toy"',
         "partial": [],
         "stoppers": ["racing"],
-        "best": 0,
         "studies": [{"id": record.id, "key": record.key, "partition": record.partition}],
         "failures": [{"trial": "maml-x", "reason": "OSError: no space"}],
         "next": "mpt again",
     }
+
+
+def test_with_one_upstream_seed_the_best_has_no_honest_number_and_the_document_says_so(
+    document: dict[str, Any],
+) -> None:
+    (ranking,) = document["rankings"]
+    best, configurations = ranking["best"], ranking["configurations"]
+    assert document["best"] == best
+    assert (best["arg"], best["interval"]) == (None, None)
+    assert best["how"].startswith("one upstream seed: nothing shows what the choice has added")
+    args = [one["arg"] for one in configurations]
+    assert args == sorted(args, reverse=True)
+    assert best["selected_arg"] == args[best["place"]] == args[0]
+    assert ranking["levels"] == ["data seeds"]
+    assert all(one["expected"] is None and one["data_only"] for one in configurations)
+    assert ranking["ties"] == list(range(len(configurations)))
+    scored = [point for point in document["points"] if point["rank"] is not None]
+    assert len(configurations) == len(scored)
 
 
 def test_every_point_is_there_the_ranked_ones_first_and_the_others_in_the_jobs_order(
@@ -223,7 +243,7 @@ def test_the_plan_has_every_point_in_the_jobs_order_and_what_is_said_of_cost(
     entries = _board(found).entries()
     body = json.loads(json.dumps(plan_document(found.job, entries, ["work  1 h", "disk  2 MiB"])))
     assert body["plan"] == ["work  1 h", "disk  2 MiB"]
-    assert (body["version"], body["title"], body["trials"]) == (2, 'space "toy"', 4)
+    assert (body["version"], body["title"], body["trials"]) == (3, 'space "toy"', 4)
     assert body["results"] == str(found.job.results)
     places = [(trial.name, steps) for trial, steps in found.job.points]
     assert [(one["trial"], one["steps"]) for one in body["points"]] == places

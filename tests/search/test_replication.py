@@ -1,0 +1,142 @@
+"""Replicates over upstream seeds: who gets them, and a whole toy search with its document."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from search_toys import bits, toy_job
+
+from mpt.metrics.replicates import Comparison, Replicates, compare
+from mpt.search.display.display import Display
+from mpt.search.job import Execution, SearchJob
+from mpt.search.replication import of_first_seed, survivors, with_seed
+from mpt.search.run import DONE, peek, run_search
+
+
+def _compared(args: dict[str, list[float]]) -> Comparison:
+    """Return a comparison of configurations with these ARGs at upstream seeds 0, 1, …"""
+    baseline = np.full((3, 2), 0.5)
+    rows = [
+        Replicates(
+            name=name, scores={n: baseline * (1 + arg / 100) for n, arg in enumerate(values)}
+        )
+        for name, values in args.items()
+    ]
+    return compare(rows, baseline, rng=np.random.default_rng(1))
+
+
+def test_after_one_seed_the_better_half_goes_on_best_first() -> None:
+    found = _compared({"a": [1], "b": [5], "c": [3], "d": [2], "e": [-9]})
+    assert survivors(found, 1, 100) == ["b", "c", "d"]
+
+
+def test_later_what_is_clearly_worse_is_dropped_and_what_may_be_best_goes_on() -> None:
+    found = _compared({"a": [10, 11], "b": [10.5, 9.5], "c": [-40, -41], "d": [1]})
+    assert survivors(found, 2, 100) == ["a", "b"]
+
+
+def test_the_budget_takes_the_best_and_one_alone_needs_no_more() -> None:
+    found = _compared({"a": [1], "b": [5], "c": [3], "d": [2]})
+    assert survivors(found, 1, 2) == ["b", "c"]
+    assert survivors(found, 1, 1) == []
+    assert survivors(found, 1, -3) == []
+
+
+@pytest.fixture(scope="module")
+def searched(
+    one_worker: None, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: Any
+) -> tuple[SearchJob, dict[str, Any], str]:
+    """A toy search of four trials with three upstream seeds and two fresh ones."""
+    job = _job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("replicates") / "results")
+    return job, *_run(job)
+
+
+def _job(checkpoint: Path, gym: Path, results: Path, **changes: Any) -> SearchJob:
+    job = toy_job(checkpoint, gym, results, inner_lrs=(0.1, 1.0, 5.0, 7.0))
+    seeds = {"replicates": 3, "fresh_replicates": 2, **changes}
+    config = dataclasses.replace(job.plans[0].config, **seeds)
+    plan = dataclasses.replace(job.plans[0], config=config)
+    trials = tuple(dataclasses.replace(trial, plan=plan) for trial in job.trials)
+    return dataclasses.replace(job, trials=trials)
+
+
+def _run(job: SearchJob) -> tuple[dict[str, Any], str]:
+    file, bodies = io.StringIO(), []
+    console = Console(file=file, width=120, markup=False, soft_wrap=True)
+    show = Display(job, console, as_json=True, sink=bodies.append)
+    execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
+    assert run_search(job, execution, display=show) == DONE, file.getvalue()
+    return dict(bodies[-1]), file.getvalue()
+
+
+def test_the_better_points_get_more_seeds_and_the_best_one_is_reported_on_fresh_ones(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    job, body, text = searched
+    (ranking,) = body["rankings"]
+    seeds = [len(one["by_seed"]) for one in ranking["configurations"]]
+    points = len(job.points)
+    assert len(seeds) == points == 12
+    assert sum(count >= 2 for count in seeds) == points // 2
+    assert max(seeds) == 3 or len(ranking["ties"]) == 1
+    best = ranking["configurations"][ranking["best"]["place"]]
+    assert set(map(int, best["by_seed"])) <= {42, 1042, 2042}
+    assert ranking["best"]["how"] == "on fresh upstream seeds 3042, 4042"
+    assert body["best"] == ranking["best"]
+    assert best["settings"]["seed"] is None
+    computed = [point for point in body["points"] if point["status"] == "ok"]
+    assert len(computed) <= 2 * points  # the budget
+    assert "reported ARG" in text
+    assert "on fresh upstream seeds 3042, 4042" in text
+    assert "upstream seed 1042: " in text
+
+
+def test_the_same_again_computes_nothing_and_says_the_same(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    job, body, _ = searched
+    before = bits(job.results)
+    again, text = _run(job)
+    assert again["rankings"] == body["rankings"]
+    assert "done" not in text.split("upstream seed", maxsplit=1)[0].splitlines()[-1]
+    assert bits(job.results) == before
+    with peek(job) as look:
+        assert look.work.points_there == look.work.points
+
+
+def test_without_a_race_all_configurations_get_all_seeds_and_stored_ones_are_not_run_again(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    job, body, _ = searched
+    stored = {one["keys"]["point"] for one in body["points"]}
+    whole = dataclasses.replace(job, allocation="full", trials=job.trials[:2])
+    found, _ = _run(whole)
+    (ranking,) = found["rankings"]
+    assert {len(one["by_seed"]) for one in ranking["configurations"]} == {3}
+    shared = {one["keys"]["point"] for one in found["points"]} & stored
+    assert len(shared) >= 6  # those of the first seed at least
+
+
+def test_a_replicate_has_a_trajectory_of_its_own_and_the_study_stays_the_same(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    job, body, _ = searched
+    of_point: dict[str, set[str]] = {}
+    for one in body["points"]:
+        own = {name: value for name, value in one["settings"].items() if name != "seed"}
+        if one["status"] == "ok":
+            of_point.setdefault(f"{own} {one['steps']}", set()).add(one["keys"]["prompt"])
+    counts = sorted(map(len, of_point.values()))
+    assert counts[-1] >= 4  # three seeds or two, and two fresh ones: all end elsewhere
+    assert len({one["keys"]["study"] for one in body["points"]}) == 1
+    trial = job.trials[0]
+    assert of_first_seed(trial) == trial
+    assert with_seed(trial, 42) == trial
+    assert with_seed(trial, 7, (2,)).upstream.rungs == (2,)
+    assert with_seed(trial, 7).name != trial.name
