@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import math
 import shlex
 import signal
 import sys
@@ -14,8 +13,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpt.arguments import OneLineParser, number
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
@@ -47,8 +47,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line; no abbreviated flags.
+class Parser(OneLineParser):
+    """The parser of a command or job.
+
+    Flags that would have no effect are refused.
 
     Args:
         description: first paragraph of the help text.
@@ -61,7 +63,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=" ".join(self.command) or None,
             description=description,
-            allow_abbrev=False,
             formatter_class=_Formatter,
         )
 
@@ -81,10 +82,6 @@ class Parser(argparse.ArgumentParser):
                 idle, other = (f"--{word.replace('_', '-')}" for word in (name, needed))
                 raise UsageError(f"{idle} says something only with {other}; give both or neither")
 
-    def error(self, message: str) -> NoReturn:
-        """Raise one line instead of printing the usage."""
-        raise UsageError(f"{message} (see --help)")
-
 
 def whole(low: int) -> Callable[[str], int]:
     """Return a parser of whole numbers ≥ `low`."""
@@ -96,17 +93,6 @@ def whole(low: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
 
     return parse
-
-
-def number(text: str) -> float:
-    """Parse a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
-    return value
 
 
 def names(text: str) -> tuple[str, ...]:
