@@ -68,7 +68,7 @@ def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> No
     add = parser.add_argument
     add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
-    add("--study", metavar="ID", help="only this study or protocol, by its first digits")
+    add("--study", metavar="ID", help="only this study or protocol: its first 8 digits or more")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def export_optuna(
         results: results directory, only read.
         out: a new file: SQLite (.db, .sqlite) or a journal (.log, .journal).
         store: URL of the database; None: the one in `results`.
-        study: first digits of the only study or protocol; None: all.
+        study: first eight digits or more of the only study or protocol; None: all.
 
     Raises:
         UsageError: `results` is absent, or `out` exists or has another ending.

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mpt.keys import flat
 from mpt.store.records import Run
 
 from ..results.cells import Cell, Sample
 from ..results.names import method_label, partition_label
-from ..results.protocols import flat
 from ..tables.arg import DETAILS, INTERVALS, detail_cells
 from ..tables.lookup import Lookup, with_edition
 from ..tables.render import to_html

@@ -15,10 +15,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mpt.keys import flat
 from mpt.store.records import StudyRecord
+from mpt.study.choice import DIGITS
 
 from .cells import Cell, Place
-from .protocols import ID_DIGITS, data_differences, flat, shortened
+from .protocols import data_differences, shortened
 
 
 def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
@@ -57,7 +59,7 @@ def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
     for place, trajectories in groups.items():
         ordered = sorted(trajectories.values(), key=_age)
         for older in ordered[:-1]:
-            mark = max(older, key=lambda cell: cell.steps).key[:ID_DIGITS]
+            mark = max(older, key=lambda cell: cell.steps).key[:DIGITS]
             renamed |= {cell.key: f"{place.method} [{mark}]" for cell in older}
             notes.append(
                 f"{place}: point {mark} is older, its settings are others ("

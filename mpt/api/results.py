@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.errors import UsageError
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -91,16 +89,20 @@ class Results:
         """Return one row a point, ranked within each study and method.
 
         Args:
-            study: first digits of a study's key; None: all studies.
+            study: first eight digits or more of the key of a study or protocol; None: all studies.
+
+        Raises:
+            UsageError: there is no such study; those that there are are listed.
         """
         import pandas as pd
 
         from mpt.store.records import BASELINE
+        from mpt.study.choice import chosen
         from mpt.trial.store import TrialStore
 
         rows = []
         with self._open() as database:
-            for record in self._studies(database, study):
+            for record in chosen(database.studies(), study, "study"):
                 points = [p for p in database.points(record.key) if p.method != BASELINE]
                 scores = TrialStore(database).scores([point.key for point in points])
                 rows += [point_row(p, scores.get(p.key), record.id) for p in points]
@@ -114,13 +116,18 @@ class Results:
         """Return one row a downstream run of a point: settings of the point beside its scores.
 
         Args:
-            study: first digits of a study's key; None: all studies.
+            study: first eight digits or more of the key of a study or protocol; None: all studies.
+
+        Raises:
+            UsageError: there is no such study; those that there are are listed.
         """
         import pandas as pd
 
+        from mpt.study.choice import chosen
+
         rows = []
         with self._open() as database:
-            for record in self._studies(database, study):
+            for record in chosen(database.studies(), study, "study"):
                 points = {point.key: point for point in database.points(record.key)}
                 for row in database.score_rows(list(points)):
                     point = points[row.point]
@@ -129,13 +136,6 @@ class Results:
                     rest["tuning_steps"] = rest.pop("steps")
                     rows.append({**own, **rest})
         return pd.DataFrame(rows)
-
-    def _studies(self, database: Any, study: str | None) -> list[StudyRecord]:
-        found = [s for s in database.studies() if study is None or s.key.startswith(study)]
-        if not found:
-            known = ", ".join(s.id for s in database.studies()) or "none"
-            raise UsageError(f"study {study!r} is not in {self.results}; there are {known}")
-        return found
 
     def _repr_html_(self) -> str:
         return str(self.studies().to_html(index=False))
