@@ -190,6 +190,16 @@ def add_common(parser: Parser, results: str) -> None:
     add("--smoke", action="store_true", help="the whole path at a tiny size; numbers mean nothing")
 
 
+def add_database(parser: Parser) -> None:
+    """Add the database that a command reads: ``results``, and ``--store``."""
+    parser.add_argument("results", type=_absolute, help="results directory")
+    parser.add_argument("--store", metavar="URL", help="database, if it is not in there")
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
 def results_of(flags: argparse.Namespace, default: str) -> Path:
     """Return the absolute results directory; a smoke run has one of its own.
 
@@ -203,7 +213,7 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
             "server with --store"
         )
     name = flags.results or ("results/smoke" if flags.smoke else default)
-    return Path(name).expanduser().absolute()
+    return _absolute(name)
 
 
 def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
@@ -215,7 +225,7 @@ def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
     """
     storage = flags.storage
     if storage is not None and "://" not in storage:
-        storage = str(Path(storage).expanduser().absolute())
+        storage = str(_absolute(storage))
     return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
 
 
@@ -360,6 +370,26 @@ def check_gym(plans: Sequence[StudyPlan]) -> None:
                 "generated gym is made for the embedded models (--gym embedded takes it all the "
                 "same)"
             )
+
+
+def work_with(
+    parser_of: Callable[[], Parser],
+    work: Callable[[Parser, argparse.Namespace], int],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does.
+
+    Args:
+        parser_of: makes the parser.
+        work: the work, from parser and flags to an exit code.
+        argv: arguments without the program's name; None for those of the process.
+    """
+
+    def parse_and_work() -> int:
+        parser = parser_of()
+        return work(parser, parser.parse_args(argv))
+
+    return exit_code(parse_and_work)
 
 
 def exit_code(work: Callable[[], int]) -> int:
