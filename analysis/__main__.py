@@ -129,10 +129,10 @@ def _arg(flags: argparse.Namespace) -> int:
     if flags.scores is not None:
         tables = [arg_table(scored_methods(flags.scores, flags.partition))]
     else:
-        found = load_results(flags.results, store=flags.store, study=flags.study)
+        recorded = load_results(flags.results, store=flags.store, study=flags.study)
         tables = [
             arg_table(recorded_methods(section, flags.partition), section.label)
-            for section in found.sections
+            for section in recorded.sections
         ]
     sys.stdout.write("\n".join(map(RENDERERS[flags.format], tables)))
     sys.stdout.flush()

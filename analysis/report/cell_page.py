@@ -164,7 +164,7 @@ def _origin_table(cell: Cell, sources: Sources) -> Table:
     """Return study, configuration, commit, versions and machine."""
     study = dataclasses.asdict(cell.study)
     data = {name: study.pop(name) for name in ("source", "scored")}
-    found: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "study": cell.study.key,
         "protocol": cell.study.protocol,
         "point": cell.key,
@@ -190,7 +190,7 @@ def _origin_table(cell: Cell, sources: Sources) -> Table:
         columns=("what", "value"),
         rows=tuple(
             (text(name), text(_line(value), link if name == "point" else None))
-            for name, value in found.items()
+            for name, value in origin.items()
         ),
         notes=("The study is everything that its numbers may be compared within.",),
     )

@@ -78,9 +78,9 @@ def _age(rungs: Sequence[Cell]) -> tuple[str, str]:
 
 
 def _other_settings(older: Cell, newer: Cell) -> str:
-    left, right = flat(older.config), flat(newer.config)
-    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
-    return shortened(f"{n} {left.get(n)} instead of {right.get(n)}" for n in names) or "a rerun"
+    old, new = flat(older.config), flat(newer.config)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return shortened(f"{n} {old.get(n)} instead of {new.get(n)}" for n in names) or "a rerun"
 
 
 def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, ...]]]:
@@ -100,7 +100,7 @@ def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, .
 def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
     """Say where studies that stand in one table differ in a task's data or in the weights."""
     first: dict[tuple[object, ...], tuple[StudyRecord, str]] = {}
-    found: dict[tuple[str, str], set[str]] = {}
+    differences: dict[tuple[str, str], set[str]] = {}
     for study in (study for study in studies if study.role == "target"):
         facts: dict[tuple[object, ...], str] = {
             (study.target_shots, task, seed): sha for task, seed, sha in study.scored
@@ -111,8 +111,8 @@ def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
             if known != sha:
                 weights = len(fact) == 1
                 what = f"the weights of {fact[0]}" if weights else f"the data of {fact[1]}"
-                found.setdefault((other.id, study.id), set()).add(what)
+                differences.setdefault((other.id, study.id), set()).add(what)
     return [
         f"studies {one} and {other} differ in {shortened(what)}"
-        for (one, other), what in found.items()
+        for (one, other), what in differences.items()
     ]

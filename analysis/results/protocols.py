@@ -56,23 +56,23 @@ def _marks(study: StudyRecord) -> list[str]:
 
 def data_differences(one: StudyRecord, other: StudyRecord) -> str:
     """Say in words what tells two studies of one protocol and place apart; empty if nothing."""
-    found = []
+    differing = []
     if one.backbone_digest != other.backbone_digest:
-        found.append(f"the weights of {one.backbone}")
+        differing.append(f"the weights of {one.backbone}")
     for kind, mine, theirs in (
         ("source", one.source, other.source),
         ("scored", one.scored, other.scored),
     ):
-        left, right = (
+        ours, others = (
             {(task, seed): sha for task, seed, sha in items} for items in (mine, theirs)
         )
-        edited = {at[0] for at in left.keys() & right.keys() if left[at] != right[at]}
-        absent = {task for task, _ in left.keys() ^ right.keys()}
-        found += [f"the data of {kind} tasks {shortened(edited)}"] if edited else []
-        found += [f"which {kind} tasks there are: {shortened(absent)}"] if absent else []
+        edited = {at[0] for at in ours.keys() & others.keys() if ours[at] != others[at]}
+        absent = {task for task, _ in ours.keys() ^ others.keys()}
+        differing += [f"the data of {kind} tasks {shortened(edited)}"] if edited else []
+        differing += [f"which {kind} tasks there are: {shortened(absent)}"] if absent else []
     if one.partial != other.partial:
-        found.append(f"what was left out ({one.partial}; {other.partial})")
-    return " and ".join(found)
+        differing.append(f"what was left out ({one.partial}; {other.partial})")
+    return " and ".join(differing)
 
 
 def scored_alike(one: StudyRecord, other: StudyRecord) -> bool:

@@ -145,8 +145,8 @@ def _section(
             if any(stop.point == point_key(*trial, stop.steps) for trial in trials)
         ),
         documents={
-            kind: tuple(body for body in found if _fits(body, studies[0]))
-            for kind, found in records.documents.items()
+            kind: tuple(body for body in bodies if _fits(body, studies[0]))
+            for kind, bodies in records.documents.items()
         },
         runs=read,
     )
