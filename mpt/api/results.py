@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mpt.config import StudyConfig
+    from mpt.store.database import Database
     from mpt.store.records import Point, StudyRecord
     from mpt.trial.score import PointScore
 
@@ -97,12 +98,11 @@ class Results:
         import pandas as pd
 
         from mpt.store.records import BASELINE
-        from mpt.study.choice import chosen
         from mpt.trial.store import TrialStore
 
         rows = []
         with self._open() as database:
-            for record in chosen(database.studies(), study, "study"):
+            for record in _chosen(database, study):
                 points = [p for p in database.points(record.key) if p.method != BASELINE]
                 scores = TrialStore(database).scores([point.key for point in points])
                 rows += [point_row(p, scores.get(p.key), record.id) for p in points]
@@ -116,18 +116,13 @@ class Results:
         """Return one row a downstream run of a point: settings of the point beside its scores.
 
         Args:
-            study: first eight digits or more of the key of a study or protocol; None: all studies.
-
-        Raises:
-            UsageError: there is no such study; those that there are are listed.
+            study: as in `points`.
         """
         import pandas as pd
 
-        from mpt.study.choice import chosen
-
         rows = []
         with self._open() as database:
-            for record in chosen(database.studies(), study, "study"):
+            for record in _chosen(database, study):
                 points = {point.key: point for point in database.points(record.key)}
                 for row in database.score_rows(list(points)):
                     point = points[row.point]
@@ -139,6 +134,12 @@ class Results:
 
     def _repr_html_(self) -> str:
         return str(self.studies().to_html(index=False))
+
+
+def _chosen(database: Database, study: str | None) -> list[StudyRecord]:
+    from mpt.study.choice import chosen
+
+    return chosen(database.studies(), study, "study")
 
 
 def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, Any]:
