@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from mpt.arguments import OneLineParser, number
 from mpt.errors import MptError, UsageError
 
 from .export.file import Exported
 from .tables.render import RENDERERS
-
-
-class _Command(argparse.ArgumentParser):
-    """A parser whose errors are one line; no abbreviated flags."""
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Command("python -m analysis", "Tables, figures and exports of a database.")
-    commands = parser.add_subparsers(
-        required=True, metavar="report|arg|significance|export", parser_class=_Command
+    parser = OneLineParser(
+        prog="python -m analysis", description="Tables, figures and exports of a database."
     )
+    commands = parser.add_subparsers(required=True, metavar="report|arg|significance|export")
     _add_report(
         commands.add_parser(
             "report",
@@ -83,23 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str) -> float:
-    """Parse a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
-    return value
-
-
 def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the flags that say which results are read."""
     add = parser.add_argument
     add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
-    add("--study", metavar="ID", help="only this study or protocol, by its first digits")
+    add("--study", metavar="ID", help="only this study or protocol: its first 8 digits or more")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +88,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     for unit in ("steps", "samples"):
         add(
             f"--budget-{unit}",
-            type=_number,
+            type=number,
             metavar="N",
             help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
         )
@@ -160,10 +138,10 @@ def _arg(flags: argparse.Namespace) -> int:
     if flags.scores is not None:
         tables = [arg_table(scored_methods(flags.scores, flags.partition))]
     else:
-        found = load_results(flags.results, store=flags.store, study=flags.study)
+        recorded = load_results(flags.results, store=flags.store, study=flags.study)
         tables = [
             arg_table(recorded_methods(section, flags.partition), section.label)
-            for section in found.sections
+            for section in recorded.sections
         ]
     sys.stdout.write("\n".join(map(RENDERERS[flags.format], tables)))
     sys.stdout.flush()
@@ -194,9 +172,7 @@ def _significance(flags: argparse.Namespace) -> int:
 
 
 def _add_exports(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(
-        required=True, metavar="optuna|parquet|peft", parser_class=_Command
-    )
+    kinds = parser.add_subparsers(required=True, metavar="optuna|parquet|peft")
     for name, about in (
         ("optuna", "the points of every search as trials; FILE ends in .db or .log (journal)"),
         ("parquet", "every run as a row"),

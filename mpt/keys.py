@@ -65,6 +65,23 @@ def changed(settings: Any) -> dict[str, Any]:
     return found
 
 
+def flat(tree: Mapping[str, Any], joint: str = ".") -> dict[str, Any]:
+    """Return nested settings as one level: {"a": {"b": 1}} → {"a.b": 1}.
+
+    Args:
+        tree: tables of settings.
+        joint: between the names of two levels.
+    """
+    level: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            inner = flat(value, joint)
+            level |= {f"{name}{joint}{below}": entry for below, entry in inner.items()}
+        else:
+            level[name] = value
+    return level
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return changed(value)

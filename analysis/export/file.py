@@ -43,8 +43,8 @@ def new_file(out: Path) -> Iterator[Path]:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
     finally:
-        for left in out.parent.glob(f"{glob.escape(temporary.name)}*"):
-            left.unlink()
+        for remnant in out.parent.glob(f"{glob.escape(temporary.name)}*"):
+            remnant.unlink()
 
 
 def refuse_existing(out: Path) -> None:

@@ -41,7 +41,7 @@ def export_optuna(
         results: results directory, only read.
         out: a new file: SQLite (.db, .sqlite) or a journal (.log, .journal).
         store: URL of the database; None: the one in `results`.
-        study: first digits of the only study or protocol; None: all.
+        study: first eight digits or more of the only study or protocol; None: all.
 
     Raises:
         UsageError: `results` is absent, or `out` exists or has another ending.
@@ -52,8 +52,8 @@ def export_optuna(
             f"--out is {str(out)!r}, but must end in {', '.join(SQLITE)} (SQLite) or "
             f"{', '.join(JOURNAL)} (journal)"
         )
-    found = load_results(results, store=store, study=study)
-    looks = [Lookup(section) for section in found.sections]
+    recorded = load_results(results, store=store, study=study)
+    looks = [Lookup(section) for section in recorded.sections]
     groups = [(look, cells) for look in looks for cells in searches(look)]
     if not groups:
         raise DataError(f"{results}: holds no point of a search, so there is no trial to export")
@@ -61,7 +61,7 @@ def export_optuna(
         for look, cells in groups:
             _add_study(storage, look, cells)
     count = sum(len(cells) for _, cells in groups)
-    return Exported(path=out, count=count, what="trials", problems=found.problems)
+    return Exported(path=out, count=count, what="trials", problems=recorded.problems)
 
 
 @contextlib.contextmanager
@@ -110,20 +110,20 @@ def distributions_of(cells: Sequence[Cell]) -> dict[str, BaseDistribution]:
         IntDistribution,
     )
 
-    found: dict[str, BaseDistribution] = {}
+    spans: dict[str, BaseDistribution] = {}
     for name in [*searched_settings(cells), "steps"]:
         values = [_setting(cell, name) for cell in cells]
         numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(numbers) < len(values):
-            found[name] = CategoricalDistribution(sorted(set(values), key=repr))
+            spans[name] = CategoricalDistribution(sorted(set(values), key=repr))
             continue
         low, high = min(numbers), max(numbers)
         log = low > 0 and high / low >= _LOG_FROM
         if all(isinstance(value, int) for value in numbers):
-            found[name] = IntDistribution(int(low), int(high), log=log)
+            spans[name] = IntDistribution(int(low), int(high), log=log)
         else:
-            found[name] = FloatDistribution(float(low), float(high), log=log)
-    return found
+            spans[name] = FloatDistribution(float(low), float(high), log=log)
+    return spans
 
 
 def _setting(cell: Cell, name: str) -> Any:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mpt.errors import DataError
 from mpt.store.database import open_results
+from mpt.study.choice import chosen
 
-from ..results.protocols import chosen
 from .file import Exported, new_file
 
 
@@ -24,8 +24,8 @@ def export_parquet(
         results: results directory, only read.
         out: a new file.
         store: URL of the database; None: the one in `results`.
-        study: first digits of the only study or protocol whose points' runs are written; None:
-            every run.
+        study: first eight digits or more of the only study or protocol whose runs are written;
+            None: every run.
 
     Raises:
         UsageError: there is no such database or study, or `out` exists or cannot be written.

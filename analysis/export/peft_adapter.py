@@ -146,14 +146,14 @@ def origin_of(prompt_file: Path, model: Model) -> Origin | None:
         return None
     sha = hashlib.sha256(prompt_file.read_bytes()).hexdigest()
     with open_results(root or Path(), model.store, read_only=True) as database:
-        found = [one for one in database.artifacts() if one.digest == sha]
-        upstream = {one.owner for one in found if one.kind == "rung"}
+        records = [one for one in database.artifacts() if one.digest == sha]
+        upstream = {one.owner for one in records if one.kind == "rung"}
         studies = {study.key: study for study in database.studies()}
         for point in database.points() if upstream else ():
             if point.upstream in upstream:
                 study = studies[point.study]
                 return Origin(study.backbone, _position(study.settings))
-        tuned = [one.owner for one in found if one.kind == "prompt"]
+        tuned = [one.owner for one in records if one.kind == "prompt"]
         for run in database.runs(tuned).values():
             weights = run.identity.backbone
             names = (s.backbone for s in studies.values() if s.backbone_digest == weights)

@@ -94,8 +94,8 @@ def _home(cell: Cell) -> Home:
 
 def _homes(cells: Sequence[Cell]) -> list[Home]:
     """Return backbones with their editions, the one with most cells first."""
-    found = [_home(cell) for cell in cells]
-    return sorted(set(found), key=lambda home: (-found.count(home), home))
+    homes = [_home(cell) for cell in cells]
+    return sorted(set(homes), key=lambda home: (-homes.count(home), home))
 
 
 def _suffix(home: Home, homes: Sequence[Home]) -> str:

@@ -44,8 +44,8 @@ def lacks(what: Sequence[str]) -> str:
 
 def beside(notes: Iterable[str]) -> str:
     """Return the end of a caption that says what must be known beside its numbers, each once."""
-    found = list(dict.fromkeys(note for note in notes if note))
-    return f" Note: {'; '.join(found)}." if found else ""
+    distinct = list(dict.fromkeys(note for note in notes if note))
+    return f" Note: {'; '.join(distinct)}." if distinct else ""
 
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:

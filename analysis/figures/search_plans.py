@@ -58,8 +58,8 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
         note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""
         note += beside([*(p.score.note for p in search.scored), *partial_notes(own)])
         for plan in _search_plans(search, own[0].train_seed):
-            there = plan.caption + note if plan.draw else ""
-            yield replace(plan, name=f"search-{plan.name}-{ending}", caption=there)
+            caption = plan.caption + note if plan.draw else ""
+            yield replace(plan, name=f"search-{plan.name}-{ending}", caption=caption)
 
 
 def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
@@ -89,13 +89,13 @@ def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
 
 def _found_plan(name: str, title: str, search: Search, without: str) -> Plan:
     """Return the plan of rung correlations or of the ablation path."""
-    found = rung_agreement(search) if name == "rungs" else ablation_path(search)
-    if isinstance(found, str):
-        return Plan(name=name, title=title, missing=found)
+    result = rung_agreement(search) if name == "rungs" else ablation_path(search)
+    if isinstance(result, str):
+        return Plan(name=name, title=title, missing=result)
     draw = (
-        partial(draw_rungs, found, title)
-        if isinstance(found, RungAgreement)
-        else partial(draw_ablation, found, title)
+        partial(draw_rungs, result, title)
+        if isinstance(result, RungAgreement)
+        else partial(draw_ablation, result, title)
     )
     return Plan(name=name, title=title, caption=f"ARG on validation tasks.{without}", draw=draw)
 

@@ -25,7 +25,7 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
         ("target-shots", "target_shots", "examples per class of the target tasks", "Table 3"),
         ("source-tasks", "source_set", "source tasks", "Table 4"),
     )
-    for name, field, setting, place in kinds:
+    for name, field, setting, source in kinds:
         drawn = 0
         for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
             chosen = [
@@ -33,17 +33,17 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
                 for cell in cells
                 if cell.place.partition == partition and of_main_protocol(cell, field)
             ]
-            plan = _sweep_plan(chosen, field, f"ARG against {setting}", setting, place)
+            plan = _sweep_plan(chosen, field, f"ARG against {setting}", setting, source)
             if plan is not None:
                 drawn += 1
                 yield replace(plan, name=f"{name}-{slug(partition)}{suffix}")
         if not drawn and not suffix:
             why = f"no setting was run with two choices of {setting}"
-            yield Plan(name=name, title=f"ARG against {setting} ({place})", missing=why)
+            yield Plan(name=name, title=f"ARG against {setting} ({source})", missing=why)
 
 
 def _sweep_plan(
-    cells: Sequence[Cell], field: str, title: str, setting: str, place: str
+    cells: Sequence[Cell], field: str, title: str, setting: str, source: str
 ) -> Plan | None:
     if field == "source_set":  # named choices (of a pilot) are no numbers to be put in order
         cells = [c for c in cells if c.place.source_set.isdigit() or c.place.source_set == "all"]
@@ -55,8 +55,8 @@ def _sweep_plan(
     label = (
         f"{partition_label(cells[0].place.partition)}, {short_backbone(cells[0].place.backbone)}"
     )
-    full = f"{title} ({place}): {label}"
-    sweep = sweep_of(cells, values, title=full, setting=setting, place=place)
+    full = f"{title} ({source}): {label}"
+    sweep = sweep_of(cells, values, title=full, setting=setting, place=source)
     if sweep is None:
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mpt.keys import flat
 from mpt.store.records import Run
 
 from ..results.cells import Cell, Sample
 from ..results.names import method_label, partition_label
-from ..results.protocols import flat
 from ..tables.arg import DETAILS, INTERVALS, detail_cells
 from ..tables.lookup import Lookup, with_edition
 from ..tables.render import to_html
@@ -164,7 +164,7 @@ def _origin_table(cell: Cell, sources: Sources) -> Table:
     """Return study, configuration, commit, versions and machine."""
     study = dataclasses.asdict(cell.study)
     data = {name: study.pop(name) for name in ("source", "scored")}
-    found: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "study": cell.study.key,
         "protocol": cell.study.protocol,
         "point": cell.key,
@@ -190,7 +190,7 @@ def _origin_table(cell: Cell, sources: Sources) -> Table:
         columns=("what", "value"),
         rows=tuple(
             (text(name), text(_line(value), link if name == "point" else None))
-            for name, value in found.items()
+            for name, value in origin.items()
         ),
         notes=("The study is everything that its numbers may be compared within.",),
     )

@@ -54,17 +54,17 @@ def markdown_page(parts: Sequence[Part]) -> str:
     return "\n".join([f"# {TITLE}\n", *body, "### Caveats\n", *caveats]) + "\n"
 
 
-def index_page(found: Results, parts: Sequence[Part]) -> str:
+def index_page(recorded: Results, parts: Sequence[Part]) -> str:
     """Return all tables and figures as one page."""
-    counts = [cell.counts for cell in found.cells]
+    counts = [cell.counts for cell in recorded.cells]
     done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
     several = len(parts) > 1
     body = [
         paragraph(
-            f"{len(found.cells)} cells, {done} of the {of} runs that they ask for. A number "
+            f"{len(recorded.cells)} cells, {done} of the {of} runs that they ask for. A number "
             "links to the page that says where it comes from. – is missing, never 0."
         ),
-        *_said("Broken records that were ignored", found.problems),
+        *_said("Broken records that were ignored", recorded.problems),
     ]
     if several:
         body += [

@@ -80,8 +80,8 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
         UsageError: there is no such database, study or backbone, or `out` cannot be written.
         DataError: no point of a method is recorded.
     """
-    found = load_results(results, store=options.store, study=options.study)
-    backbones = sorted({cell.place.backbone for cell in found.cells})
+    recorded = load_results(results, store=options.store, study=options.study)
+    backbones = sorted({cell.place.backbone for cell in recorded.cells})
     if options.backbone and options.backbone not in backbones:
         raise UsageError(
             f"--backbone {options.backbone!r} is not in {results}; there are "
@@ -89,12 +89,12 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
         )
     try:
         _make_folders(results, out)
-        parts = _parts(found, out, options)
-        cells = [_write_cells(section, out, options) for section in found.sections]
+        parts = _parts(recorded, out, options)
+        cells = [_write_cells(section, out, options) for section in recorded.sections]
         for table in (table for part in parts for table in part.tables):
             _write_table(out / "tables", table)
         _write(out / "report.md", markdown_page(parts))
-        _write(out / "index.html", index_page(found, parts))
+        _write(out / "index.html", index_page(recorded, parts))
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
@@ -103,7 +103,7 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
         tables=sum(len(part.tables) for part in parts),
         figures=sum(figure.address is not None for part in parts for figure in part.figures),
         cells=sum(cells),
-        problems=found.problems,
+        problems=recorded.problems,
     )
 
 
@@ -117,10 +117,10 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
     ]
 
 
-def _parts(found: Results, out: Path, options: ReportOptions) -> list[Part]:
+def _parts(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
     """Return what stands in the report, a part a section; figures are drawn."""
     parts: list[Part] = []
-    for section in found.sections:
+    for section in recorded.sections:
         suffix = section.id if parts else ""
         known = {part.section.gym for part in parts}
         tables = all_tables(_look(section, options), options, gym=section.gym not in known)

@@ -15,10 +15,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from mpt.keys import flat
 from mpt.store.records import StudyRecord
+from mpt.study.choice import DIGITS
 
 from .cells import Cell, Place
-from .protocols import ID_DIGITS, data_differences, flat, shortened
+from .protocols import data_differences, shortened
 
 
 def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
@@ -57,7 +59,7 @@ def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
     for place, trajectories in groups.items():
         ordered = sorted(trajectories.values(), key=_age)
         for older in ordered[:-1]:
-            mark = max(older, key=lambda cell: cell.steps).key[:ID_DIGITS]
+            mark = max(older, key=lambda cell: cell.steps).key[:DIGITS]
             renamed |= {cell.key: f"{place.method} [{mark}]" for cell in older}
             notes.append(
                 f"{place}: point {mark} is older, its settings are others ("
@@ -76,9 +78,9 @@ def _age(rungs: Sequence[Cell]) -> tuple[str, str]:
 
 
 def _other_settings(older: Cell, newer: Cell) -> str:
-    left, right = flat(older.config), flat(newer.config)
-    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
-    return shortened(f"{n} {left.get(n)} instead of {right.get(n)}" for n in names) or "a rerun"
+    old, new = flat(older.config), flat(newer.config)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return shortened(f"{n} {old.get(n)} instead of {new.get(n)}" for n in names) or "a rerun"
 
 
 def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, ...]]]:
@@ -98,7 +100,7 @@ def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, .
 def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
     """Say where studies that stand in one table differ in a task's data or in the weights."""
     first: dict[tuple[object, ...], tuple[StudyRecord, str]] = {}
-    found: dict[tuple[str, str], set[str]] = {}
+    differences: dict[tuple[str, str], set[str]] = {}
     for study in (study for study in studies if study.role == "target"):
         facts: dict[tuple[object, ...], str] = {
             (study.target_shots, task, seed): sha for task, seed, sha in study.scored
@@ -109,8 +111,8 @@ def data_notes(studies: Sequence[StudyRecord]) -> list[str]:
             if known != sha:
                 weights = len(fact) == 1
                 what = f"the weights of {fact[0]}" if weights else f"the data of {fact[1]}"
-                found.setdefault((other.id, study.id), set()).add(what)
+                differences.setdefault((other.id, study.id), set()).add(what)
     return [
         f"studies {one} and {other} differ in {shortened(what)}"
-        for (one, other), what in found.items()
+        for (one, other), what in differences.items()
     ]

@@ -75,8 +75,8 @@ def paper_backbone(name: str) -> str | None:
     return next((label for label, names in BACKBONES.items() if last in names), None)
 
 
-def in_order(found: Iterable[str], order: Iterable[str]) -> list[str]:
+def in_order(recorded: Iterable[str], order: Iterable[str]) -> list[str]:
     """Return names without repeats: those of `order` first, in its order, then the others."""
-    names = set(found)
+    names = set(recorded)
     known = [name for name in order if name in names]
     return known + sorted(names - set(known))

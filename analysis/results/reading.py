@@ -21,10 +21,11 @@ from mpt.errors import DataError
 from mpt.store.database import Database, open_results
 from mpt.store.doctor import check
 from mpt.store.records import BASELINE, Point, Run, Stop, StudyRecord, point_key
+from mpt.study.choice import DIGITS, chosen
 
 from .cells import OWN, Cell, Place
 from .editions import data_notes, rungs_of, with_editions, with_settings
-from .protocols import ID_DIGITS, chosen, differences, group_id, group_of
+from .protocols import differences, group_id, group_of
 from .samples import RunTable
 from .sections import PAIRS, RANKING, Results, Section, gym_name
 
@@ -40,7 +41,7 @@ def load_results(results: Path, *, store: str | None = None, study: str | None =
     Args:
         results: results directory.
         store: URL of its database; None: the one inside it.
-        study: only this study or protocol, by its first digits.
+        study: only this study or protocol: its first eight digits or more.
 
     Raises:
         UsageError: there is no such database or study.
@@ -90,7 +91,7 @@ def _records(database: Database, study: str | None) -> _Records:
     recorded = [
         point
         for point in database.points()
-        if point.study in points and point.key[:ID_DIGITS] not in broken
+        if point.study in points and point.key[:DIGITS] not in broken
     ]
     rows = database.score_rows([point.key for point in recorded])
     known = {row.point for row in rows}
@@ -99,7 +100,7 @@ def _records(database: Database, study: str | None) -> _Records:
             points[point.study].append(point)
     return _Records(
         studies=tuple((one, points[one.key]) for one in studies),
-        runs=RunTable(row for row in rows if row.run[:ID_DIGITS] not in broken),
+        runs=RunTable(row for row in rows if row.run[:DIGITS] not in broken),
         stops={stop.point: stop for stop in database.stops()},
         documents={kind: _documents(database, kind) for kind in (PAIRS, RANKING)},
         problems=problems,
@@ -144,8 +145,8 @@ def _section(
             if any(stop.point == point_key(*trial, stop.steps) for trial in trials)
         ),
         documents={
-            kind: tuple(body for body in found if _fits(body, studies[0]))
-            for kind, found in records.documents.items()
+            kind: tuple(body for body in bodies if _fits(body, studies[0]))
+            for kind, bodies in records.documents.items()
         },
         runs=read,
     )

@@ -69,22 +69,22 @@ class RunTable:
         """
         rows = {} if point is None else self._rows.get(point.key, {})
         lrs = study.lrs if point is None else lr_order(point, study)
-        found: dict[str, dict[int, Sample]] = {}
+        samples_of: dict[str, dict[int, Sample]] = {}
         for task, seed, _ in study.scored:
             own = rows.get((task, seed), ())
-            found.setdefault(task, {})[seed] = _sample(own, lrs or [row.lr for row in own])
+            samples_of.setdefault(task, {})[seed] = _sample(own, lrs or [row.lr for row in own])
         if point is not None:
-            self._check(point, rows, found)
-        return found
+            self._check(point, rows, samples_of)
+        return samples_of
 
     def _check(
-        self, point: Point, rows: dict[tuple[str, int], list[ScoreRow]], found: Samples
+        self, point: Point, rows: dict[tuple[str, int], list[ScoreRow]], samples: Samples
     ) -> None:
         """Note runs that a point names but that its study does not ask for."""
         for (task, seed), own in rows.items():
             known = (
-                {key for _, key in found[task][seed].runs}
-                if seed in found.get(task, {})
+                {key for _, key in samples[task][seed].runs}
+                if seed in samples.get(task, {})
                 else set()
             )
             strange = [row for row in own if row.run not in known]
@@ -105,20 +105,20 @@ def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
 def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float]) -> Sample:
     by_lr = {row.lr: row for row in rows}
     runs = [(lr, by_lr.get(lr)) for lr in lrs]
-    there = [row for _, row in runs if row is not None]
+    present = [row for _, row in runs if row is not None]
     taken, reason = None, None
-    if len(there) < len(runs):
-        reason = f"{len(runs) - len(there)} of {len(runs)} runs are missing"
+    if len(present) < len(runs):
+        reason = f"{len(runs) - len(present)} of {len(runs)} runs are missing"
     elif not runs:
         reason = "no run is there"
     else:
-        taken = _taken(there)
+        taken = _taken(present)
         reason = None if taken else "every run diverged"
     return Sample(
         runs=tuple((lr, None if row is None else row.run) for lr, row in runs),
         taken=taken,
         reason=reason,
-        cost={n: math.fsum(float(getattr(row, n)) for row in there) for n in RUN_COSTS},
+        cost={n: math.fsum(float(getattr(row, n)) for row in present) for n in RUN_COSTS},
     )
 
 

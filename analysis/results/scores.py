@@ -76,9 +76,9 @@ def _rows(path: Path, reader: Iterator[list[str]]) -> Iterator[ScoreRow]:
     header = [name.strip() for name in next(reader, [])]
     for name in COLUMNS:
         if header.count(name) != 1:
-            found = "no" if name not in header else "more than one"
+            many = "no" if name not in header else "more than one"
             raise DataError(
-                f"{path}:1: {found} column {name!r}; needed are {','.join(COLUMNS)}, found are "
+                f"{path}:1: {many} column {name!r}; needed are {','.join(COLUMNS)}, found are "
                 f"{','.join(header) or 'none'}"
             )
     for fields in reader:

@@ -8,9 +8,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mpt.store.records import Run, Stop, StudyRecord
+from mpt.study.choice import DIGITS
 
 from .cells import Cell
-from .protocols import ID_DIGITS
 
 PAIRS, RANKING = "similarity_pairs", "similarity_ranking"
 """Kinds of the documents that Tables 7 and 8 are made of."""
@@ -53,7 +53,7 @@ class Section:
     def name(self) -> str:
         """Its only study or its protocol, by the id that ``--study`` takes."""
         only = len(self.studies) == 1
-        return f"study {self.studies[0].id}" if only else f"protocol {self.id[:ID_DIGITS]}"
+        return f"study {self.studies[0].id}" if only else f"protocol {self.id[:DIGITS]}"
 
     @property
     def label(self) -> str:

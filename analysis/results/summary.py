@@ -56,8 +56,8 @@ class Summary:
     @property
     def without_near_zero(self) -> float | None:
         """ARG in % without the tasks whose baseline is near zero; None if no task is left."""
-        left = [task.gain for task in self.gain.tasks if task.task not in self.gain.near_zero]
-        gains = [gain for gain in left if gain is not None]
+        kept = [task.gain for task in self.gain.tasks if task.task not in self.gain.near_zero]
+        gains = [gain for gain in kept if gain is not None]
         return 100 * sum(gains) / len(gains) if gains else None
 
 

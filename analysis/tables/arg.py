@@ -65,13 +65,13 @@ def scored_methods(path: Path, partition: str | None = None) -> list[ScoredMetho
         raise UsageError(
             f"--partition {partition!r} is not in {path}; there are {', '.join(names)}"
         )
-    found = []
+    methods = []
     for name in names if partition is None else [partition]:
         here = [row for row in rows if row.partition == name]
         for backbone in sorted({row.backbone for row in here}):
             group = [row for row in here if row.backbone == backbone]
-            found += _group(path, name, backbone, group)
-    return found
+            methods += _group(path, name, backbone, group)
+    return methods
 
 
 def _group(
@@ -84,11 +84,11 @@ def _group(
             f"{path}: has no score of the baseline (method pt) for {partition}, {backbone}; a "
             "relative gain needs it"
         )
-    found = []
+    methods = []
     for method in in_order({row.method for row in rows} - {BASELINE}, METHODS):
         scores = _scores(rows, method)
         tasks = sorted({*baseline, *scores})
-        found.append(
+        methods.append(
             ScoredMethod(
                 partition=partition,
                 backbone=backbone,
@@ -98,9 +98,9 @@ def _group(
                 of=len(tasks) * len(seeds),
             )
         )
-    if not found:
+    if not methods:
         raise DataError(f"{path}: has no method beside the baseline for {partition}, {backbone}")
-    return found
+    return methods
 
 
 def recorded_methods(section: Section, partition: str | None = None) -> list[ScoredMethod]:
@@ -120,8 +120,8 @@ def recorded_methods(section: Section, partition: str | None = None) -> list[Sco
         at = cell.place
         return parts.index(at.partition), at.backbone, at.edition, methods.index(at.method)
 
-    found = (_recorded(cell) for cell in sorted(cells, key=order))
-    return [one for one in found if one is not None]
+    scored = (_recorded(cell) for cell in sorted(cells, key=order))
+    return [one for one in scored if one is not None]
 
 
 def _recorded(cell: Cell) -> ScoredMethod | None:

@@ -71,12 +71,12 @@ def _cost_row(look: Lookup, column: str, cell: Cell) -> Row:
 
 
 def _machines(look: Lookup) -> str:
-    found = set()
+    machines = set()
     for cell in look.targets():
         machine = cell.point.provenance.get("machine") or {}
         where = machine.get("device") or f"{machine.get('cpus', '?')} CPUs, GPU not recorded"
-        found.add(f"{machine.get('system', 'unknown system')}, {where}")
-    return f"Recorded on: {'; '.join(sorted(found)) or 'nothing yet'}."
+        machines.add(f"{machine.get('system', 'unknown system')}, {where}")
+    return f"Recorded on: {'; '.join(sorted(machines)) or 'nothing yet'}."
 
 
 def downstream_cost(cell: Cell) -> dict[str, float]:
@@ -131,9 +131,9 @@ def budget_table(look: Lookup, unit: str, budget: float | None = None) -> Table:
         allowed = common_budget(list(groups.values()), unit) if budget is None else budget
         row = [text(column_label((partition, edition))), quantity(allowed)]
         for method in methods:
-            found = within_budget(groups.get(method, ()), unit, allowed or 0)
-            row.append(TableCell() if found is None else look.table_cell(found))
-            row.append(TableCell() if found is None else quantity(found.cost[unit]))
+            best = within_budget(groups.get(method, ()), unit, allowed or 0)
+            row.append(TableCell() if best is None else look.table_cell(best))
+            row.append(TableCell() if best is None else quantity(best.cost[unit]))
         rows.append(tuple(row))
     word = UNITS[unit]
     return Table(
@@ -176,9 +176,9 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
                 if (c.place.partition, c.place.edition, c.place.method) == (*column, method)
             ]
             if of_row:
-                found = (_best_within(look, of_row, unit, budget) for budget in budgets)
+                best_cells = (_best_within(look, of_row, unit, budget) for budget in budgets)
                 names = (column_label(column), method_label(method))
-                rows.append((*map(text, names), *found))
+                rows.append((*map(text, names), *best_cells))
     word = UNITS[unit]
     return Table(
         name=f"search-budget-{word}",

@@ -46,8 +46,8 @@ class Lookup:
     @property
     def methods(self) -> list[str]:
         """Methods: the known ones in the paper's order, then every other that was recorded."""
-        found = {cell.place.method for cell in self.section.cells}
-        return in_order({*METHODS, *found}, METHODS)
+        recorded = {cell.place.method for cell in self.section.cells}
+        return in_order({*METHODS, *recorded}, METHODS)
 
     @property
     def upstream_methods(self) -> list[str]:
@@ -192,8 +192,8 @@ def status_flags(cell: Cell) -> tuple[str, ...]:
 
 def pilot_choice(cell: Cell) -> str | None:
     """Return how a cell of Table 8 chose its sources, as in "highest5"; None of other cells."""
-    found = _PILOT.fullmatch(cell.place.source_set)
-    return None if found is None else f"{found[1]}{found[2]}"
+    match = _PILOT.fullmatch(cell.place.source_set)
+    return None if match is None else f"{match[1]}{match[2]}"
 
 
 def is_plain(cell: Cell) -> bool:

@@ -153,8 +153,8 @@ def backbone_table(look: Lookup) -> Table:
         known = paper_backbone(name)
         label = name if known is None else f"{known} ({name})"
         for edition in look.editions(COMPARED, backbone=name):
-            place = {"backbone": name, "edition": edition}
-            shown = (look.show(method, COMPARED, **place) for method in look.methods)
+            fields = {"backbone": name, "edition": edition}
+            shown = (look.show(method, COMPARED, **fields) for method in look.methods)
             rows.append((text(with_edition(label, edition)), *shown))
     return Table(
         name="table-5",

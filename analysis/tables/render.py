@@ -121,12 +121,14 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
         escape_csv(f"{column} {part}" if part else column)
-        for column, found in zip(table.columns, parts, strict=True)
-        for part in found
+        for column, column_parts in zip(table.columns, parts, strict=True)
+        for part in column_parts
     )
     for row in table.rows:
         writer.writerow(
-            _PARTS[part](cell) for cell, found in zip(row, parts, strict=True) for part in found
+            _PARTS[part](cell)
+            for cell, column_parts in zip(row, parts, strict=True)
+            for part in column_parts
         )
     return file.getvalue()
 

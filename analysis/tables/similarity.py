@@ -20,8 +20,8 @@ def pairs_of(look: Lookup) -> tuple[Pairs, str]:
     for body in look.section.documents.get(PAIRS, ()):
         if body["backbone"] == look.backbone:
             pairs = {
-                kind: [(str(left), str(right), float(value)) for left, right, value in found]
-                for kind, found in body["pairs"].items()
+                kind: [(str(left), str(right), float(value)) for left, right, value in entries]
+                for kind, entries in body["pairs"].items()
             }
             return pairs, str(body["about"])
     return {}, ""
@@ -32,12 +32,12 @@ def similarity_table(look: Lookup) -> Table:
     pairs, about = pairs_of(look)
     rows = [
         (text(kind), text(left), text(right), number(value, 3))
-        for kind, found in pairs.items()
-        for left, right, value in found
+        for kind, entries in pairs.items()
+        for left, right, value in entries
     ]
-    for kind, found in pairs.items():
-        if found:
-            mean = sum(value for *_, value in found) / len(found)
+    for kind, entries in pairs.items():
+        if entries:
+            mean = sum(value for *_, value in entries) / len(entries)
             rows.append((text(kind), text("mean"), text(""), number(mean, 3)))
     return Table(
         name="table-7",

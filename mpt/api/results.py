@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.errors import UsageError
-
 if TYPE_CHECKING:
     import pandas as pd
 
     from mpt.config import StudyConfig
+    from mpt.store.database import Database
     from mpt.store.records import Point, StudyRecord
     from mpt.trial.score import PointScore
 
@@ -93,7 +92,10 @@ class Results:
         """Return one row a point, ranked within each study and method.
 
         Args:
-            study: first digits of a study's key; None: all studies.
+            study: first eight digits or more of the key of a study or protocol; None: all studies.
+
+        Raises:
+            UsageError: there is no such study; those that there are are listed.
         """
         import pandas as pd
 
@@ -102,7 +104,7 @@ class Results:
 
         rows = []
         with self._open() as database:
-            for record in self._studies(database, study):
+            for record in _chosen(database, study):
                 points = [p for p in database.points(record.key) if p.method != BASELINE]
                 scores = TrialStore(database).scores([point.key for point in points])
                 rows += [point_row(p, scores.get(p.key), record.id) for p in points]
@@ -116,13 +118,13 @@ class Results:
         """Return one row a downstream run of a point: settings of the point beside its scores.
 
         Args:
-            study: first digits of a study's key; None: all studies.
+            study: as in `points`.
         """
         import pandas as pd
 
         rows = []
         with self._open() as database:
-            for record in self._studies(database, study):
+            for record in _chosen(database, study):
                 points = {point.key: point for point in database.points(record.key)}
                 for row in database.score_rows(list(points)):
                     point = points[row.point]
@@ -132,15 +134,14 @@ class Results:
                     rows.append({**own, **rest})
         return pd.DataFrame(rows)
 
-    def _studies(self, database: Any, study: str | None) -> list[StudyRecord]:
-        found = [s for s in database.studies() if study is None or s.key.startswith(study)]
-        if not found:
-            known = ", ".join(s.id for s in database.studies()) or "none"
-            raise UsageError(f"study {study!r} is not in {self.results}; there are {known}")
-        return found
-
     def _repr_html_(self) -> str:
         return str(self.studies().to_html(index=False))
+
+
+def _chosen(database: Database, study: str | None) -> list[StudyRecord]:
+    from mpt.study.choice import chosen
+
+    return chosen(database.studies(), study, "study")
 
 
 def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, Any]:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mpt.cli.flags import Parser, exit_code
+from mpt.cli.flags import Parser, work_with
 
 SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a completion script; return the exit code."""
-    return exit_code(lambda: _main(argv))
+    return work_with(parser_of, _work, argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    import shtab
-
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser('Print a completion script, e.g. for ~/.bashrc: eval "$(mpt completion bash)"')
     parser.add_argument("shell", choices=SHELLS)
-    flags = parser.parse_args(argv)
+    return parser
+
+
+def _work(parser: Parser, flags: argparse.Namespace) -> int:
+    import shtab
+
     print(shtab.complete(whole_parser(), shell=flags.shell))
     return 0
 
 
 def whole_parser() -> argparse.ArgumentParser:
     """Return one parser of all commands, as far as they have parsers of their own."""
-    from mpt.cli import paper, per_setting, replay, similarity
+    from mpt.cli import backbone, doctor, paper, per_setting, replay, search, similarity, studies
     from mpt.cli.main import COMMANDS
-    from mpt.cli.search import parser_of
     from mpt.config import known_methods
 
     own = {
@@ -37,6 +40,10 @@ def whole_parser() -> argparse.ArgumentParser:
         "per-setting": per_setting.parser_of,
         "paper": paper.parser_of,
         "similarity": similarity.parser_of,
+        "studies": studies.parser_of,
+        "doctor": doctor.parser_of,
+        "backbone": backbone.parser_of,
+        "completion": parser_of,
     }
     whole = argparse.ArgumentParser(prog="mpt")
     commands = whole.add_subparsers()
@@ -51,7 +58,7 @@ def whole_parser() -> argparse.ArgumentParser:
                 methods.add_parser(
                     method,
                     help=f"search the settings of {method}",
-                    parents=[parser_of(method)],
+                    parents=[search.parser_of(method)],
                     add_help=False,
                     conflict_handler="resolve",
                 )

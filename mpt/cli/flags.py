@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import math
 import shlex
 import signal
 import sys
@@ -14,8 +13,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpt.arguments import OneLineParser, number
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
@@ -47,8 +47,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line; no abbreviated flags.
+class Parser(OneLineParser):
+    """The parser of a command or job.
+
+    Flags that would have no effect are refused.
 
     Args:
         description: first paragraph of the help text.
@@ -61,7 +63,6 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=" ".join(self.command) or None,
             description=description,
-            allow_abbrev=False,
             formatter_class=_Formatter,
         )
 
@@ -81,10 +82,6 @@ class Parser(argparse.ArgumentParser):
                 idle, other = (f"--{word.replace('_', '-')}" for word in (name, needed))
                 raise UsageError(f"{idle} says something only with {other}; give both or neither")
 
-    def error(self, message: str) -> NoReturn:
-        """Raise one line instead of printing the usage."""
-        raise UsageError(f"{message} (see --help)")
-
 
 def whole(low: int) -> Callable[[str], int]:
     """Return a parser of whole numbers ≥ `low`."""
@@ -96,17 +93,6 @@ def whole(low: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
 
     return parse
-
-
-def number(text: str) -> float:
-    """Parse a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
-    return value
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -208,6 +194,16 @@ def add_common(parser: Parser, results: str) -> None:
     add("--smoke", action="store_true", help="the whole path at a tiny size; numbers mean nothing")
 
 
+def add_database(parser: Parser) -> None:
+    """Add the database that a command reads: ``results``, and ``--store``."""
+    parser.add_argument("results", type=_absolute, help="results directory")
+    parser.add_argument("--store", metavar="URL", help="database, if it is not in there")
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
 def results_of(flags: argparse.Namespace, default: str) -> Path:
     """Return the absolute results directory; a smoke run has one of its own.
 
@@ -221,7 +217,7 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
             "server with --store"
         )
     name = flags.results or ("results/smoke" if flags.smoke else default)
-    return Path(name).expanduser().absolute()
+    return _absolute(name)
 
 
 def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
@@ -233,7 +229,7 @@ def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
     """
     storage = flags.storage
     if storage is not None and "://" not in storage:
-        storage = str(Path(storage).expanduser().absolute())
+        storage = str(_absolute(storage))
     return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
 
 
@@ -378,6 +374,26 @@ def check_gym(plans: Sequence[StudyPlan]) -> None:
                 "generated gym is made for the embedded models (--gym embedded takes it all the "
                 "same)"
             )
+
+
+def work_with(
+    parser_of: Callable[[], Parser],
+    work: Callable[[Parser, argparse.Namespace], int],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does.
+
+    Args:
+        parser_of: makes the parser.
+        work: the work, from parser and flags to an exit code.
+        argv: arguments without the program's name; None for those of the process.
+    """
+
+    def parse_and_work() -> int:
+        parser = parser_of()
+        return work(parser, parser.parse_args(argv))
+
+    return exit_code(parse_and_work)
 
 
 def exit_code(work: Callable[[], int]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,10 @@ from mpt.cli.flags import (
     add_options,
     command_of,
     execution_of,
-    exit_code,
     names,
     options_of,
     places,
+    work_with,
 )
 from mpt.config import EMBEDDED_BACKBONES
 
@@ -33,12 +35,10 @@ def main(argv: Sequence[str] | None = None, *, report: ReportWriter) -> int:
         argv: arguments without the program's name; None for those of the process.
         report: writes the report at the end.
     """
-    return exit_code(lambda: _main(argv, report))
+    return work_with(parser_of, partial(_work, report), argv)
 
 
-def _main(argv: Sequence[str] | None, report_writer: ReportWriter) -> int:
-    parser = parser_of()
-    flags = parser.parse_args(argv)
+def _work(report_writer: ReportWriter, parser: Parser, flags: argparse.Namespace) -> int:
     place = places(flags, RESULTS)
     results = place["results"]
     report = Path(flags.report).expanduser().absolute() if flags.report else results / "report"

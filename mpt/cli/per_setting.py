@@ -14,11 +14,11 @@ from mpt.cli.flags import (
     carry_out,
     command_of,
     execution_of,
-    exit_code,
     names,
     options_of,
     places,
     whole,
+    work_with,
 )
 from mpt.config import known_methods
 from mpt.errors import UsageError
@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Search every method in every setting from command-line flags; return the exit code."""
-    return exit_code(lambda: _main(argv))
+    return work_with(parser_of, _work, argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = parser_of()
-    flags = parser.parse_args(argv)
+def _work(parser: Parser, flags: argparse.Namespace) -> int:
     job, notes = per_setting_job(flags)
     if flags.smoke:
         after = command_of(parser, flags, smoke=False, results=None)

@@ -15,11 +15,11 @@ from mpt.cli.flags import (
     carry_out,
     command_of,
     execution_of,
-    exit_code,
     names,
     options_of,
     places,
     results_of,
+    work_with,
 )
 from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES
@@ -32,12 +32,10 @@ SWEEPS = ("none", "target_shots", "source_shots", "sources")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a replay from command-line flags; return the exit code."""
-    return exit_code(lambda: _main(argv))
+    return work_with(parser_of, _work, argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = parser_of()
-    flags = parser.parse_args(argv)
+def _work(parser: Parser, flags: argparse.Namespace) -> int:
     from mpt.replay.replay import plan_replay
 
     request = request_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 
 from mpt.cli.flags import (
     Parser,
@@ -18,6 +19,7 @@ from mpt.cli.flags import (
     options_of,
     places,
     whole,
+    work_with,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
 from mpt.config import StudyConfig, known_methods
@@ -34,7 +36,7 @@ DEFAULT_SAMPLES = 16
 
 def main(method: str, argv: Sequence[str] | None = None) -> int:
     """Run a search of a method's settings from command-line flags; return the exit code."""
-    return exit_code(lambda: _main(method, argv))
+    return work_with(partial(parser_of, method), partial(_work, method), argv)
 
 
 def command(argv: Sequence[str]) -> int:
@@ -55,12 +57,10 @@ def _command(argv: Sequence[str]) -> int:
             "--plugin FILE registers (see mpt search --help)"
         )
     Parser.command = ("mpt", "search", method)
-    return _main(method, rest)
+    return main(method, rest)
 
 
-def _main(method: str, argv: Sequence[str] | None) -> int:
-    parser = parser_of(method)
-    flags = parser.parse_args(argv)
+def _work(method: str, parser: Parser, flags: argparse.Namespace) -> int:
     if flags.simulate is not None:
         return simulate_search(flags, lambda number: _job(method, flags, number))
     job = _job(method, flags)

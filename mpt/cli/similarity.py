@@ -12,8 +12,8 @@ from mpt.cli.flags import (
     add_common,
     carry_out,
     execution_of,
-    exit_code,
     names,
+    work_with,
 )
 from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare pairs and run the pilot from command-line flags; return the exit code."""
-    return exit_code(lambda: _main(argv))
+    return work_with(parser_of, _work, argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    parser = parser_of()
-    flags = parser.parse_args(argv)
+def _work(parser: Parser, flags: argparse.Namespace) -> int:
     _check(flags)
     request = request_of(
         flags,

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from mpt.cli.flags import Parser, exit_code
+from mpt.cli.flags import Parser, add_database, work_with
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List the studies of a database; return the exit code."""
-    return exit_code(lambda: _main(argv))
+    return work_with(parser_of, _work, argv)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def parser_of() -> Parser:
+    """Return the parser of this command."""
     parser = Parser(
         "List the studies of a database. Nothing is compared across studies; the first eight "
         "digits of an id are what --study takes."
     )
-    parser.add_argument("results", help="results directory")
-    parser.add_argument("--store", metavar="URL", help="database, if it is not in there")
-    flags = parser.parse_args(argv)
+    add_database(parser)
+    return parser
+
+
+def _work(parser: Parser, flags: argparse.Namespace) -> int:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -31,8 +34,7 @@ def _main(argv: Sequence[str] | None) -> int:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("study", "what", "partition", "backbone", "seed", "points", "note"):
         table.add_column(column, overflow="fold")
-    results = Path(flags.results).expanduser().absolute()
-    with open_results(results, flags.store, read_only=True) as database:
+    with open_results(flags.results, flags.store, read_only=True) as database:
         for study in database.studies():
             points = [p for p in database.points(study.key) if p.method != BASELINE]
             what = "search" if study.role == "validation" else "replay"

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mpt.arguments import OneLineParser
 from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, Interrupted, MptError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, load_catalogue
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None for those of the process.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mpt.gym", description=__doc__)
+    parser = OneLineParser(prog="python -m mpt.gym", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="build|verify|doctor")
     build = commands.add_parser("build", help="build few-shot files from raw rows; resumes")
     build.add_argument(

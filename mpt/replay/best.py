@@ -145,15 +145,15 @@ class BestPoints:
         for study in chosen(studies, self._searched.study):
             points = database.points(study.key)
             scores = store.scores([point.key for point in points])
-            found: dict[str, _Search] = {}
+            by_method: dict[str, _Search] = {}
             for point in points:
                 score = scores.get(point.key)
                 # fine-tuning is never searched: it has the settings of replay.toml or a recipe
                 own = point.method not in (BASELINE, FINE_TUNING)
                 if own and score is not None and score.score > BAD_SCORE:
-                    entry = found.setdefault(point.method, _Search(study))
+                    entry = by_method.setdefault(point.method, _Search(study))
                     entry.points.append((score, point))
-            self._searches += found.values()
+            self._searches += by_method.values()
 
     def best(self, method: str, plan: StudyPlan) -> Best | None:
         """Return the best point of a method for a study; None if there is none.
@@ -183,14 +183,16 @@ class BestPoints:
 
     def _fitting(self, method: str, backbone: str | None) -> list[_Search]:
         """Return the searches of a method on a backbone: the first kind of which there are any."""
-        found = [
+        searches = [
             one
             for one in self._searches
             if one.points[0][1].method == method and one.study.backbone == backbone
         ]
-        smoke = [one for one in found if one.study.smoke]
-        whole = [one for one in found if one.study.partial is None]
-        partial = [one for one in found if one.study.partial is not None and not one.study.smoke]
+        smoke = [one for one in searches if one.study.smoke]
+        whole = [one for one in searches if one.study.partial is None]
+        partial = [
+            one for one in searches if one.study.partial is not None and not one.study.smoke
+        ]
         kinds = [
             *([smoke] if self._searched.smoke else []),
             whole,
@@ -198,7 +200,7 @@ class BestPoints:
         ]
         taken = next((kind for kind in kinds if kind), [])
         if not taken:
-            self._left_out |= {one.study.key: one.study for one in found}
+            self._left_out |= {one.study.key: one.study for one in searches}
         return taken
 
     def _taken(self, search: _Search, plan: StudyPlan) -> Best:

@@ -43,12 +43,12 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
         DataError: few-shot files are missing; all are listed.
     """
     searched = searched_by(request)
-    found = None if searched is None else BestPoints(searched)
+    best_points = None if searched is None else BestPoints(searched)
     trials: list[TrialSpec] = []
     notes: dict[str, None] = {}
     lacking: dict[str, None] = {}
     for backbone in request.backbones or (default_backbone(request),):
-        source = SettingsSource(request, backbone, found)
+        source = SettingsSource(request, backbone, best_points)
         for setting in settings or settings_of(request, source.settings):
             plan = source.plan(setting)
             for method, needed in source.methods():
@@ -59,8 +59,8 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
                 elif needed:
                     lacking[f"{method} on {plan.config.backbone}"] = None
     if lacking:
-        raise UsageError(_lacking_text(list(lacking), found))
-    title = "best of a search" if found else "settings as listed above"
+        raise UsageError(_lacking_text(list(lacking), best_points))
+    title = "best of a search" if best_points else "settings as listed above"
     sweep = f", sweep over {request.sweep}" if request.sweep else ""
     smoke = ", at smoke size" if request.smoke else ""
     job = SearchJob(
@@ -73,18 +73,18 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
     return Replay(job=job, notes=tuple(notes))
 
 
-def _lacking_text(lacking: Sequence[str], found: BestPoints | None) -> str:
+def _lacking_text(lacking: Sequence[str], points: BestPoints | None) -> str:
     names = ", ".join(lacking)
-    if found is None:
+    if points is None:
         return (
             f"no settings are known of {names}; search them and give --from, or leave them out "
             "(--methods)"
         )
-    passed, why = found.left_out, ""
+    passed, why = points.left_out, ""
     if passed:
         why = f" (smoke runs and searches that left tasks out do not count: {passed})"
     return (
-        f"--from {found.name} holds no finished search of {names}{why}; search them first, leave "
+        f"--from {points.name} holds no finished search of {names}{why}; search them first, leave "
         "them out (--methods), or take the points of another backbone (--searched-on)"
     )
 

@@ -132,11 +132,11 @@ def searched_by(request: Request) -> Searched | None:
     """Return where a request's best points are; None if it asks for none."""
     if request.searched is None:
         return None
-    place, store = str(request.searched), None
-    if "://" in place or place.endswith(".db"):
-        results, store = request.results, place
+    address, store = str(request.searched), None
+    if "://" in address or address.endswith(".db"):
+        results, store = request.results, address
     else:
-        results = Path(place)
+        results = Path(address)
         same = results.absolute() == request.results.absolute()
         store = request.store if same else None
     return Searched(

@@ -23,14 +23,14 @@ class SettingsSource:
     Args:
         request: what is replayed.
         backbone: as the user named it.
-        found: best points of a search; None: there is none to look at.
+        points: best points of a search; None: there is none to look at.
 
     Raises:
         UsageError: a number format cannot be honoured.
     """
 
-    def __init__(self, request: Request, backbone: str, found: BestPoints | None = None) -> None:
-        self._request, self._found = request, found
+    def __init__(self, request: Request, backbone: str, points: BestPoints | None = None) -> None:
+        self._request, self._points = request, points
         own = backbone in EMBEDDED_BACKBONES and request.recipe is None
         self._recipe = None if own and not request.published else recipe(request.recipe or "paper")
         study = load_study(backbone, smoke=request.smoke)
@@ -77,8 +77,8 @@ class SettingsSource:
 
     def best(self, method: str, plan: StudyPlan) -> Best | None:
         """Return what is replayed of a method; None if there are no settings of it."""
-        if self._found is not None and method != FINE_TUNING:
-            best = self._found.best(method, plan)
+        if self._points is not None and method != FINE_TUNING:
+            best = self._points.best(method, plan)
         elif self._recipe is not None:
             best = published(self._recipe, method, plan)
         elif method in self.settings.embedded:
@@ -114,7 +114,7 @@ def study_of(
     wanted = {m: recipe.precision[m] for m in (*methods, "downstream") if m in recipe.precision}
     formats = set(wanted.values())
     if precision is None and (len(formats) > 1 or "float16" in formats):
-        listed = ", ".join(f"{name} {found}" for name, found in wanted.items())
+        listed = ", ".join(f"{name} {number_format}" for name, number_format in wanted.items())
         raise UsageError(
             f'recipe "{recipe.name}" has the number formats {listed}; float16 is refused (T5 '
             "overflows in it), and methods share one model with their baseline; give --precision "

@@ -92,8 +92,8 @@ def stage_rows(
         work: what is left of the job.
         rates: measured rates; None: nothing is left.
     """
-    left = dict(zip(job.trials, work.trials, strict=True))
-    rows = [_row(stage, left, rates) for stage in stages]
+    work_of = dict(zip(job.trials, work.trials, strict=True))
+    rows = [_row(stage, work_of, rates) for stage in stages]
     runs = sum(part.runs for part in work.shared_left)
     shared = sum(run_seconds(part, rates) for part in work.shared_left) if rates else 0.0
     return [
@@ -103,9 +103,9 @@ def stage_rows(
 
 
 def _row(
-    stage: Stage, left: Mapping[TrialSpec, TrialWork], rates: Rates | None
+    stage: Stage, work_of: Mapping[TrialSpec, TrialWork], rates: Rates | None
 ) -> tuple[str, ...]:
-    parts = [left[trial] for trial in stage.trials]
+    parts = [work_of[trial] for trial in stage.trials]
     seconds = 0.0
     if rates is not None:
         seconds = sum(step_seconds(part, rates) + run_seconds(part.runs, rates) for part in parts)

@@ -10,11 +10,12 @@ points     study (its id), method, every setting of the method, steps, number of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mpt.keys import flat
 from mpt.store.sql import queries, rows, schema
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _runs(database: Database) -> _Entries:
         entry = {name: value for name, value in row.items() if name not in _HIDDEN}
         del entry["recipe"], entry["provenance"]
         entry["curve"] = json.loads(row["curve"])
-        entries.append({**entry, **_flat(recipe), "commit": origin.get("commit")})
+        entries.append({**entry, **flat(recipe), "commit": origin.get("commit")})
     first = ("key", "task", "data_seed", "lr", "dev", "test", "status", "best_step", "metric")
     return entries, first
 
@@ -89,21 +90,10 @@ def _points(database: Database) -> _Entries:
         # a setting that is called like a column keeps out of its way
         named = {
             f"setting.{name}" if name in entry else name: value
-            for name, value in _flat(settings).items()
+            for name, value in flat(settings).items()
         }
         entries.append({**entry, **named})
     return entries, ("key", "study", "method", "steps", "runs", "status")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 _FRAMES: dict[str, Callable[[Database], _Entries]] = {

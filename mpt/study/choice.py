@@ -6,13 +6,12 @@ refuses and lists them with their ids; ``--study ID`` then says which.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
 
 from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
-from mpt.keys import digest
+from mpt.keys import digest, flat
 from mpt.store.records import Point, StudyRecord
 
 DIGITS = 8
@@ -21,27 +20,30 @@ NAMED = 3
 """Tasks that a text names; of more it says how many."""
 
 
-def chosen(studies: Sequence[StudyRecord], wanted: str | None) -> list[StudyRecord]:
+def chosen(
+    studies: Sequence[StudyRecord], wanted: str | None, name: str = "--study"
+) -> list[StudyRecord]:
     """Return the studies that ``--study`` means.
 
     Args:
         studies: what there is.
         wanted: the first eight digits or more of a study's key, or of its protocol (then all
             studies of that protocol are meant); None: all studies.
+        name: what the caller calls it, for the message.
 
     Raises:
         UsageError: there is none; those that there are are listed.
     """
     if wanted is None:
         return list(studies)
-    found = [one for one in studies if one.key.startswith(wanted)]
-    found = found or [one for one in studies if one.protocol.startswith(wanted)]
-    if len(wanted) < DIGITS or not found:
+    meant = [one for one in studies if one.key.startswith(wanted)]
+    meant = meant or [one for one in studies if one.protocol.startswith(wanted)]
+    if len(wanted) < DIGITS or not meant:
         raise UsageError(
-            f"--study is {wanted!r}, but must be the first {DIGITS} digits or more of a study or "
+            f"{name} is {wanted!r}, but must be the first {DIGITS} digits or more of a study or "
             f"protocol; there are {listed(studies) or 'none'}"
         )
-    return found
+    return meant
 
 
 def only_protocol(studies: Sequence[StudyRecord], where: str, what: str) -> None:
@@ -88,15 +90,39 @@ def differences(studies: Sequence[StudyRecord], *, places: bool) -> list[str]:
         places: tell partitions, backbones and the like too. What tasks hold is told only where
             nothing else tells two studies apart.
     """
-    facts = [{**(_place(one) if places else {}), **_facts(one)} for one in studies]
+    facts = [{**(_place(one) if places else {}), **facts_of(one)} for one in studies]
+    for one, study in zip(facts, studies, strict=True):
+        one["score code"] = str(study.code)
     if len({tuple(sorted(one.items())) for one in facts}) < len(facts):
         facts = [{**f, **_contents(one, studies)} for f, one in zip(facts, studies, strict=True)]
+    return told_apart(facts, [_marks(one) for one in studies])
+
+
+def told_apart(facts: Sequence[Mapping[str, str]], marks: Sequence[Sequence[str]]) -> list[str]:
+    """Return one text a study: its marks, then the facts in which not all studies are alike.
+
+    Args:
+        facts: name → value, of every study; a name that is absent is said to be "default".
+        marks: words that stand first, of every study.
+    """
     names = dict.fromkeys(name for one in facts for name in one)
     telling = [name for name in names if len({one.get(name, "default") for one in facts}) > 1]
     return [
-        "; ".join([*_marks(study), *(f"{name} {one.get(name, 'default')}" for name in telling)])
-        for study, one in zip(studies, facts, strict=True)
+        "; ".join([*own, *(f"{name} {one.get(name, 'default')}" for name in telling)])
+        for own, one in zip(marks, facts, strict=True)
     ]
+
+
+def facts_of(study: StudyRecord) -> dict[str, str]:
+    """Return in words what numbers of studies must share to be compared, but for the place."""
+    return {
+        "gym": PurePath(study.gym).name,
+        "data seeds": _words(study.data_seeds),
+        "train seed": str(study.train_seed),
+        "precision": study.precision,
+        "downstream learning rates": _words(study.lrs),
+        **{name: str(value) for name, value in flat(study.settings, " ").items()},
+    }
 
 
 def point_config(point: Point) -> UpstreamConfig:
@@ -114,18 +140,6 @@ def point_config(point: Point) -> UpstreamConfig:
             f"point {point.key}: its settings are not those of this program ({error}); read it "
             "with the version that made it"
         ) from None
-
-
-def _facts(study: StudyRecord) -> dict[str, str]:
-    return {
-        "gym": PurePath(study.gym).name,
-        "train seed": str(study.train_seed),
-        "data seeds": _words(study.data_seeds),
-        "precision": study.precision,
-        "learning rates": _words(study.lrs),
-        "score code": str(study.code),
-        **_flat(study.settings),
-    }
 
 
 def _place(study: StudyRecord) -> dict[str, str]:
@@ -146,27 +160,16 @@ def _marks(study: StudyRecord) -> list[str]:
 
 def _contents(study: StudyRecord, studies: Sequence[StudyRecord]) -> dict[str, str]:
     """Return which tasks are not the same in all studies, with a mark of this study's samples."""
-    found = {}
+    contents = {}
     for kind in ("source", "scored"):
         own, every = getattr(study, kind), [set(getattr(one, kind)) for one in studies]
         names = sorted({task for task, *_ in set.union(*every) - set.intersection(*every)})
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         mark = digest([list(item) for item in own])[:6]
         if names:
-            found[f"{kind} tasks"] = f"{', '.join(names[:NAMED])}{more} as of {mark}"
-    return {**found, "weights": study.backbone_digest[:6], "gym at": study.gym}
+            contents[f"{kind} tasks"] = f"{', '.join(names[:NAMED])}{more} as of {mark}"
+    return {**contents, "weights": study.backbone_digest[:6], "gym at": study.gym}
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as one level: {"prompt": {"length": 9}} → {"prompt length": "9"}."""
-    found: dict[str, str] = {}
-    for name, part in value.items():
-        if isinstance(part, Mapping):
-            found |= _flat(part, f"{prefix}{name} ")
-        else:
-            found[prefix + name] = str(part)
-    return found
-
-
-def _words(values: Sequence[float]) -> str:
+def _words(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)

@@ -37,7 +37,7 @@ def grid_trials(
     """
     courses: list[TrialSpec] = []
     for space in spaces:
-        here = on_study(space, plan)
-        found = here.grid() if samples is None else here.sample(samples, seed)
-        courses += trials_of(plan, found if size is None else size.cut(found))
+        own_space = on_study(space, plan)
+        trajectories = own_space.grid() if samples is None else own_space.sample(samples, seed)
+        courses += trials_of(plan, trajectories if size is None else size.cut(trajectories))
     return courses

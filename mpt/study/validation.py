@@ -67,8 +67,8 @@ def validation_of(catalogue: Catalogue, partition: str) -> Validation:
     families = Counter(catalogue.tasks[name].family for name in kept)
     drawn: list[str] = []
     while waiting and len(kept) + len(drawn) < SIZE:
-        left = {catalogue.tasks[name].family for name in waiting}
-        family = min(left, key=lambda name: (families[name], FAMILIES.index(name)))
+        waiting_families = {catalogue.tasks[name].family for name in waiting}
+        family = min(waiting_families, key=lambda name: (families[name], FAMILIES.index(name)))
         task = next(name for name in waiting if catalogue.tasks[name].family == family)
         waiting.remove(task)
         drawn.append(task)

@@ -157,7 +157,7 @@ def test_a_search_leaves_the_callers_process_as_it_was(
     assert again.points().equals(frame)
     runs = mpt.load_results(tmp_path / "r").runs()
     assert set(runs["method"]) == {"fomaml", "prompt_tuning"}
-    with pytest.raises(UsageError, match=r"study 'zz' is not in .*; there are [0-9a-f]{8}"):
+    with pytest.raises(UsageError, match=r"^study is 'zz', but .*; there are [0-9a-f]{8}"):
         mpt.load_results(tmp_path / "r").runs("zz")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mpt.arguments import number
 from mpt.cli import flags as flags_module
 from mpt.cli.flags import (
     OPTIONS,
@@ -20,7 +21,6 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     names,
-    number,
     options_of,
     places,
     rates,

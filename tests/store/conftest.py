@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,19 @@ from postgres_server import postgres_server
 from mpt.store.database import Database, database_url
 
 _numbers = itertools.count()
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+    "link to itself": lambda path: path.symlink_to(path),
+}
+"""What may lie at a file's path without being one → function that makes it."""
+
+
+@pytest.fixture(params=NO_FILES)
+def make_no_file(request: pytest.FixtureRequest) -> Callable[[Path], object]:
+    """Function that puts something that is no file at a path."""
+    return NO_FILES[request.param]
 
 
 @pytest.fixture(scope="session")

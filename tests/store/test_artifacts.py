@@ -8,7 +8,7 @@ import pickle
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,15 +183,10 @@ def test_a_failed_write_leaves_the_older_file_and_no_trace(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "link to itself"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "file"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to(path)
+def test_what_is_no_file_is_not_waited_for(
+    tmp_path: Path, make_no_file: Callable[[Path], object]
+) -> None:
+    make_no_file(tmp_path / "file")
     with pytest.raises(DataError, match="file: is not a file"):
         Artifacts(str(tmp_path)).read("file")
 

@@ -81,11 +81,9 @@ class Sweep:
     """Method → the numbers that the paper prints."""
 
     def __post_init__(self) -> None:
-        for method, found in (*self.series.items(), *self.published.items()):
-            if len(found) != len(self.values):
-                raise ValueError(
-                    f"{method} has {len(found)} numbers for {len(self.values)} values"
-                )
+        for method, row in (*self.series.items(), *self.published.items()):
+            if len(row) != len(self.values):
+                raise ValueError(f"{method} has {len(row)} numbers for {len(self.values)} values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +169,8 @@ class Search:
     @property
     def scored(self) -> tuple[SearchPoint, ...]:
         """Points that have a score, best first; equal ones keep their order."""
-        found = [point for point in self.points if point.score.value is not None]
-        return tuple(sorted(found, key=lambda point: -float(point.score.value or 0.0)))
+        points = [point for point in self.points if point.score.value is not None]
+        return tuple(sorted(points, key=lambda point: -float(point.score.value or 0.0)))
 
     @property
     def without(self) -> tuple[SearchPoint, ...]:

@@ -75,7 +75,7 @@ def gain_chart(group: Group) -> TaskChart:
 def _gain(cell: Cell, task: str) -> Estimate:
     if task not in cell.tasks:
         return missing(cell.note or "not run on this task")
-    found = average_relative_gain(
+    gain = average_relative_gain(
         scores_of(cell.tasks),
         scores_of(cell.baseline),
         [task],
@@ -83,9 +83,9 @@ def _gain(cell: Cell, task: str) -> Estimate:
         rng=numpy_generator(cell.train_seed, "bootstrap", task),
         resamples=RESAMPLES,
     )
-    if found.arg is None:
-        return missing(found.tasks[0].reason or "no relative gain")
-    return Estimate(value=found.arg, low=found.low, high=found.high)
+    if gain.arg is None:
+        return missing(gain.tasks[0].reason or "no relative gain")
+    return Estimate(value=gain.arg, low=gain.low, high=gain.high)
 
 
 def arg_of(cell: Cell) -> Estimate:
@@ -198,6 +198,6 @@ def sweep_of(
         setting=setting,
         axis="ARG, %",
         values=tuple(order),
-        series={method: tuple(found) for method, found in series.items()},
+        series={method: tuple(estimates) for method, estimates in series.items()},
         published=published,
     )

@@ -36,14 +36,14 @@ def curves_of(
     sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
     runs = read({sample.taken.key for sample in samples if sample.taken is not None})
-    found: dict[str, Curves] = {
+    curves: dict[str, Curves] = {
         cell.place.method: _curves(cell.tasks, runs) for cell in group.cells
     }
     baseline: dict[str, Mapping[int, Curve]] = {}
     for cell in group.cells:
         baseline = {**_curves(cell.baseline, runs), **baseline}
-    found[BASELINE] = {task: row for task, row in baseline.items() if task in group.tasks}
-    return found
+    curves[BASELINE] = {task: row for task, row in baseline.items() if task in group.tasks}
+    return curves
 
 
 def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
@@ -94,11 +94,11 @@ def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
         bands, lacking = {}, []
         for method, tasks in curves.items():
             row = tasks.get(task, {})
-            found = band(list(row.values())) if set(row) == set(_seeds(group)) else None
-            if found is None:
+            mean_and_range = band(list(row.values())) if set(row) == set(_seeds(group)) else None
+            if mean_and_range is None:
                 lacking.append(method_label(method))
             else:
-                bands[method] = found
+                bands[method] = mean_and_range
         panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
     return panels
 
@@ -116,11 +116,11 @@ def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
             _mean_curve([tasks[task][seed] for task in group.tasks])
             for seed in (_seeds(group) if whole else ())
         ]
-        found = band(means)
-        if found is None:
+        mean_and_range = band(means)
+        if mean_and_range is None:
             lacking.append(method_label(method))
         else:
-            bands[method] = found
+            bands[method] = mean_and_range
     return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))
 
 

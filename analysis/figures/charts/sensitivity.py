@@ -37,8 +37,8 @@ LOG_RATIO = 5.0
 
 def on_log_scale(values: object) -> bool:
     """Return whether a setting's values are to be shown and compared by their logarithms."""
-    found = sorted(float(value) for value in values)  # type: ignore[attr-defined]
-    return found[0] > 0 and found[-1] >= LOG_RATIO * found[0]
+    ordered = sorted(float(value) for value in values)  # type: ignore[attr-defined]
+    return ordered[0] > 0 and ordered[-1] >= LOG_RATIO * ordered[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ def importance(search: Search, root_seed: int) -> Importance | str:
     ]
     fanova = {
         name: Estimate(
-            value=math.fsum(found[name] for found in forests) / REPEATS,
-            low=min(found[name] for found in forests),
-            high=max(found[name] for found in forests),
+            value=math.fsum(shares[name] for shares in forests) / REPEATS,
+            low=min(shares[name] for shares in forests),
+            high=max(shares[name] for shares in forests),
         )
         for name in varied
     }
@@ -149,8 +149,8 @@ def rung_agreement(search: Search) -> RungAgreement | str:
             return f"trajectory {point.trajectory[:12]} has two points at {point.steps} steps"
         scores[point.steps][point.trajectory] = float(point.score.value or 0.0)
     spearman, kendall, counts = {}, {}, {}
-    for place, early in enumerate(rungs):
-        for late in rungs[place + 1 :]:
+    for number, early in enumerate(rungs):
+        for late in rungs[number + 1 :]:
             both = sorted(scores[early].keys() & scores[late].keys())
             x, y = ([scores[rung][name] for name in both] for rung in (early, late))
             counts[early, late] = len(both)
@@ -215,9 +215,9 @@ def ablation_path(search: Search) -> AblationPath | str:
         steps = []
         for name in open_:
             wanted = {**here.settings, name: best.settings[name]}
-            found = known.get(tuple(wanted[n] for n in names))
-            if found is not None:
-                steps.append((name, found))
+            neighbour = known.get(tuple(wanted[n] for n in names))
+            if neighbour is not None:
+                steps.append((name, neighbour))
         if not steps:
             lack = ", ".join(f"{name} = {write(best.settings[name])}" for name in open_)
             return AblationPath(
@@ -247,7 +247,7 @@ def marginal(search: Search, x: str, y: str) -> dict[tuple[float, float], tuple[
         cells.setdefault(at, []).append(point.score.value)
     means = {}
     for at, values in cells.items():
-        found = [value for value in values if value is not None]
-        mean = float(np.mean(found)) if found else math.nan
-        means[at] = (mean, len(found), len(values))
+        scores = [value for value in values if value is not None]
+        mean = float(np.mean(scores)) if scores else math.nan
+        means[at] = (mean, len(scores), len(values))
     return means

@@ -20,19 +20,19 @@ def draw_curves(title: str, panels: Sequence[CurvePanel], axis: str = "dev score
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = style.canvas(height_cm=6.5 if rows == 1 else 1.8 + 2.6 * rows)
-    places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=len(panels) > 1)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=len(panels) > 1)
     names = shorten([panel.title for panel in panels], 30)
-    for place, ax in enumerate(places.flat):
-        if place >= len(panels):
+    for number, ax in enumerate(grid.flat):
+        if number >= len(panels):
             ax.set_axis_off()
-            places.flat[place - columns].tick_params(labelbottom=True)  # the last of its column
+            grid.flat[number - columns].tick_params(labelbottom=True)  # the last of its column
             continue
-        _draw_panel(ax, panels[place])
+        _draw_panel(ax, panels[number])
         if len(panels) > 1:
-            ax.set_title(names[place], fontsize=style.SMALL + 0.5, pad=2)
+            ax.set_title(names[number], fontsize=style.SMALL + 0.5, pad=2)
     for column in range(columns):
         last = (len(panels) - 1 - column) // columns
-        places[last, column].set_xlabel("downstream steps")
+        grid[last, column].set_xlabel("downstream steps")
     figure.supylabel(axis)
     style.title(figure, title)
     methods = style.by_method({method for panel in panels for method in panel.bands})
@@ -70,9 +70,9 @@ def draw_steps_to(chart: StepsTo) -> Canvas:
     methods = style.by_method(chart.series)
     figure, ax = style.axes(height_cm=6.0)
     lacking = False
-    for place, method in enumerate(methods):
+    for number, method in enumerate(methods):
         shown = style.look(method)
-        offset = 0.4 * ((place + 0.5) / len(methods) - 0.5)
+        offset = 0.4 * ((number + 0.5) / len(methods) - 0.5)
         xs, ys = [], []
         for share, estimate in enumerate(chart.series[method]):
             x = share + offset

@@ -22,8 +22,8 @@ def draw_ranking(search: Search) -> Canvas:
     """
     varied = search.varied
     rows: list[tuple[str, Estimate]] = [
-        (f"{place}.  {point_label(point, varied)}", point.score)
-        for place, point in enumerate(search.scored, start=1)
+        (f"{rank}.  {point_label(point, varied)}", point.score)
+        for rank, point in enumerate(search.scored, start=1)
     ]
     if len(rows) > MOST:
         tail = MOST // 4
@@ -55,9 +55,9 @@ def _draw_rows(ax: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
             )  # fmt: skip
         elif estimate.low is not None and estimate.high is not None:
             ax.hlines(row, estimate.low, estimate.high, colors=style.BLUE, lw=0.8, gid="interval")
-    there = [(row, e.value) for row, (_, e) in enumerate(rows) if e.value is not None]
+    scored = [(row, e.value) for row, (_, e) in enumerate(rows) if e.value is not None]
     ax.plot(
-        [value for _, value in there], [row for row, _ in there], color=style.BLUE, marker="o",
+        [value for _, value in scored], [row for row, _ in scored], color=style.BLUE, marker="o",
         ms=2.6, lw=0, gid="value",
     )  # fmt: skip
 
@@ -93,23 +93,23 @@ def _change_label(change: Change) -> str:
 
 
 @style.drawn
-def draw_rungs(found: RungAgreement, title: str) -> Canvas:
+def draw_rungs(agreement: RungAgreement, title: str) -> Canvas:
     """Return Spearman's ρ (above the diagonal) and Kendall's τ (below) between rungs.
 
     Each field has the number, its interval, and the number of trajectories.
     """
-    rungs = found.rungs
+    rungs = agreement.rungs
     figure, ax = style.axes(height_cm=7.0)
     size = len(rungs)
-    for place in range(size):
-        ax.fill_between([place - 0.5, place + 0.5], place - 0.5, place + 0.5, color=style.PALE)
-        ax.text(place, place, f"{rungs[place]}\nsteps", ha="center", va="center")
+    for rung in range(size):
+        ax.fill_between([rung - 0.5, rung + 0.5], rung - 0.5, rung + 0.5, color=style.PALE)
+        ax.text(rung, rung, f"{rungs[rung]}\nsteps", ha="center", va="center")
     for early in range(size):
         for late in range(early + 1, size):
             key = (rungs[early], rungs[late])
-            n = found.trajectories[key]
-            _draw_field(ax, late, early, "ρ", found.spearman, key, n)
-            _draw_field(ax, early, late, "τ", found.kendall, key, n)
+            n = agreement.trajectories[key]
+            _draw_field(ax, late, early, "ρ", agreement.spearman, key, n)
+            _draw_field(ax, early, late, "τ", agreement.kendall, key, n)
     ax.set_xlim(-0.5, size - 0.5)
     ax.set_ylim(size - 0.5, -0.5)
     ax.set_xticks([])

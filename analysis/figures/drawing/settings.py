@@ -21,16 +21,16 @@ _SPREAD = 0.035
 
 
 @style.drawn
-def draw_importance(found: Importance, title: str) -> Canvas:
+def draw_importance(importance: Importance, title: str) -> Canvas:
     """Return a bar for each setting and evaluator; the thin line is fANOVA's range of forests."""
-    names = list(next(iter(found.evaluators.values())))
+    names = list(next(iter(importance.evaluators.values())))
     figure, ax = style.axes(height_cm=2.2 + 0.75 * len(names))
     colors = (style.BLUE, style.ORANGE)
     handles = []
-    for place, (evaluator, shares) in enumerate(found.evaluators.items()):
-        ys = [row + 0.36 * (place - 0.5) for row in range(len(names))]
+    for number, (evaluator, shares) in enumerate(importance.evaluators.items()):
+        ys = [row + 0.36 * (number - 0.5) for row in range(len(names))]
         bars = ax.barh(
-            ys, [shares[name].value or 0.0 for name in names], height=0.32, color=colors[place],
+            ys, [shares[name].value or 0.0 for name in names], height=0.32, color=colors[number],
             label=evaluator, gid=f"bars:{evaluator}",
         )  # fmt: skip
         handles.append(bars)
@@ -170,19 +170,21 @@ def _draw_landscape(ax: Axes, search: Search, x: str, y: str, span: tuple[float,
     xs, ys = (np.array([p.settings[name] for p in search.points]) for name in (x, y))
     log_x, log_y = on_log_scale(xs), on_log_scale(ys)
     means = {at: mean for at, (mean, _, _) in marginal(search, x, y).items()}
-    there = {at: mean for at, mean in means.items() if not math.isnan(mean)}
-    px, py = (np.array([at[axis] for at in there]) for axis in (0, 1))
+    scored = {at: mean for at, mean in means.items() if not math.isnan(mean)}
+    px, py = (np.array([at[axis] for at in scored]) for axis in (0, 1))
     levels = np.linspace(span[0], span[1] if span[1] > span[0] else span[0] + 1, 9)
     flat = np.column_stack([np.log(px) if log_x else px, np.log(py) if log_y else py])
-    if len(there) >= 4 and np.linalg.matrix_rank(flat - flat.mean(0)) == 2:
+    if len(scored) >= 4 and np.linalg.matrix_rank(flat - flat.mean(0)) == 2:
         mesh = Triangulation(*((flat - flat.min(0)) / np.ptp(flat, 0)).T)
         mesh = Triangulation(px, py, mesh.triangles)  # neighbours are those of the shown scale
-        ax.tricontourf(mesh, list(there.values()), levels=levels, cmap=style.SEQUENTIAL, alpha=0.7)
+        ax.tricontourf(
+            mesh, list(scored.values()), levels=levels, cmap=style.SEQUENTIAL, alpha=0.7
+        )
     dots = ax.scatter(
-        px, py, c=list(there.values()), cmap=style.SEQUENTIAL, vmin=levels[0], vmax=levels[-1],
+        px, py, c=list(scored.values()), cmap=style.SEQUENTIAL, vmin=levels[0], vmax=levels[-1],
         s=9, edgecolors="white", linewidths=0.4, gid="value",
     )  # fmt: skip
-    for at in means.keys() - there.keys():
+    for at in means.keys() - scored.keys():
         ax.plot(*at, marker="$?$", color=style.GREY, lw=0, gid="missing")
     if log_x:
         ax.set_xscale("log")

@@ -191,19 +191,19 @@ def published_handle() -> Line2D:
     return Line2D([], [], color=GREY, marker="o", mfc="white", lw=0.8, ls=":", label="published")
 
 
-def mark_missing(ax: Axes, place: float, color: str, *, along: str) -> None:
+def mark_missing(ax: Axes, position: float, color: str, *, along: str) -> None:
     """Put a question mark of the method's colour on the edge of the axes: there is no value.
 
     Args:
         ax: the axes.
-        place: position on the axis `along`.
+        position: on the axis `along`.
         color: the method's.
         along: "y" where values lie on x, "x" where they lie on y.
     """
     upright = along == "y"
     ax.annotate(
         "?",
-        (0.0, place) if upright else (place, 0.0),
+        (0.0, position) if upright else (position, 0.0),
         xycoords=ax.get_yaxis_transform() if upright else ax.get_xaxis_transform(),
         xytext=(4, 0) if upright else (0, 4),
         textcoords="offset points",

@@ -22,8 +22,8 @@ def draw_sweep(sweep: Sweep) -> Canvas:
     figure, ax = style.axes(height_cm=6.5)
     ax.axhline(0, color=style.GREY, lw=0.7, zorder=1)
     lacking = False
-    for place, method in enumerate(methods):
-        offset = _SPREAD * ((place + 0.5) / len(methods) - 0.5)
+    for number, method in enumerate(methods):
+        offset = _SPREAD * ((number + 0.5) / len(methods) - 0.5)
         if method in sweep.published:
             _draw_published(ax, method, sweep.published[method], offset)
         if method in sweep.series:
@@ -47,15 +47,15 @@ def draw_sweep(sweep: Sweep) -> Canvas:
 def _draw_series(ax: Axes, method: str, estimates: tuple[Estimate, ...], offset: float) -> bool:
     """Draw one method; return whether a value is missing."""
     shown = style.look(method)
-    places = [place + offset for place in range(len(estimates))]
+    xs = [x + offset for x in range(len(estimates))]
     values = [math.nan if e.value is None else e.value for e in estimates]  # NaN breaks a line
-    ax.plot(places, values, color=shown.color, marker=shown.marker, gid=f"value:{method}")
-    for place, estimate in zip(places, estimates, strict=True):
+    ax.plot(xs, values, color=shown.color, marker=shown.marker, gid=f"value:{method}")
+    for x, estimate in zip(xs, estimates, strict=True):
         if estimate.value is None:
-            style.mark_missing(ax, place, shown.color, along="x")
+            style.mark_missing(ax, x, shown.color, along="x")
         elif estimate.low is not None and estimate.high is not None:
             ax.vlines(
-                place, estimate.low, estimate.high, colors=shown.color, lw=0.7,
+                x, estimate.low, estimate.high, colors=shown.color, lw=0.7,
                 gid=f"interval:{method}",
             )  # fmt: skip
     return any(math.isnan(value) for value in values)
@@ -66,7 +66,7 @@ def _draw_published(
 ) -> None:
     shown = style.look(method)
     ax.plot(
-        [place + offset for place in range(len(values))],
+        [x + offset for x in range(len(values))],
         [math.nan if value is None else value for value in values],
         color=shown.color, marker=shown.marker, mfc="white", lw=0.8, ls=":", alpha=0.8,
         gid=f"published:{method}",

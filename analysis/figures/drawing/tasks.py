@@ -83,8 +83,8 @@ def draw_tasks(chart: TaskChart) -> Canvas:
         ax.axhline(0.5, color=style.GREY, lw=0.5)
     if chart.zero:
         ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
-    for place, method in enumerate(methods):
-        offset = (place - (len(methods) - 1) / 2) * _PITCH_CM / pitch
+    for number, method in enumerate(methods):
+        offset = (number - (len(methods) - 1) / 2) * _PITCH_CM / pitch
         _draw_method(ax, method, values[method], offset)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(axis="y", length=0, labelsize=style.SMALL + 0.3)

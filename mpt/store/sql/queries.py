@@ -14,26 +14,20 @@ from mpt.store.sql import rows, schema
 CHUNK = 1000
 """Keys that one statement names; databases limit the number."""
 
-RUNS = (
-    sa.select(
-        schema.run,
-        schema.recipe.c.body.label("recipe"),
-        schema.provenance.c.body.label("provenance"),
+
+def _whole(table: sa.Table, name: str, column: sa.Column[str]) -> sa.Select[Any]:
+    """Select a table's rows with a column of the row that they belong to, and their provenance."""
+    return (
+        sa.select(table, column.label(name), schema.provenance.c.body.label("provenance"))
+        .join_from(table, column.table)
+        .join(schema.provenance, table.c.provenance_id == schema.provenance.c.id)
     )
-    .join_from(schema.run, schema.recipe)
-    .join(schema.provenance, schema.run.c.provenance_id == schema.provenance.c.id)
-)
+
+
+RUNS = _whole(schema.run, "recipe", schema.recipe.c.body)
 """Runs with the JSON texts of their recipes and provenances."""
 
-POINTS = (
-    sa.select(
-        schema.point,
-        schema.study.c.key.label("study"),
-        schema.provenance.c.body.label("provenance"),
-    )
-    .join_from(schema.point, schema.study)
-    .join(schema.provenance, schema.point.c.provenance_id == schema.provenance.c.id)
-)
+POINTS = _whole(schema.point, "study", schema.study.c.key)
 """Points with the key of their study and the JSON text of their provenance."""
 
 SCORES = (

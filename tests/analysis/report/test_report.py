@@ -290,7 +290,7 @@ def test_a_study_of_edited_data_keeps_the_directory_reportable_and_is_named(
     ("more", "message"),
     [
         (["--backbone", "absent"], "--backbone 'absent' is not in"),
-        (["--study", "absent"], "--study 'absent' is no protocol or study here"),
+        (["--study", "absent"], "--study is 'absent', but must be the first 8 digits"),
         (["--budget-steps", "many"], "must be a number"),
         (["--speed", "1"], "unrecognized arguments"),
     ],

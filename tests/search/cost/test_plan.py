@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from mpt.search.cost.plan import (
@@ -95,6 +97,15 @@ def test_rates_of_two_probes_are_put_together() -> None:
     assert both.runs == RATES.runs
     assert both.start_s == 6.0
     assert both.sizes == Sizes(run=10, rung=1000, checkpoint=100_000, queue=10**8)
+
+
+@pytest.mark.parametrize("first", ["on the GPU", "on none"])
+def test_the_memory_of_a_gpu_is_kept_whichever_probe_measured_it(first: str) -> None:
+    measured = dataclasses.replace(RATES, gpu_need=3, gpu_bytes=80)
+    both = measured.with_more(RATES) if first == "on the GPU" else RATES.with_more(measured)
+    assert (both.gpu_need, both.gpu_bytes) == (3, 80)
+    neither = RATES.with_more(RATES)
+    assert (neither.gpu_need, neither.gpu_bytes) == (None, None)
 
 
 def test_an_estimate_counts_start_shared_work_and_the_trajectories() -> None:

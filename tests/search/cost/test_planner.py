@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
 from mpt.search.cost.planner import Planning, cluster_slots, plan_lines
+from mpt.search.cost.trial_memory import GIB, TrialMemory
 from mpt.search.job import SearchJob
 from mpt.study.specs import TrialSpec, UpstreamSpec
 from mpt.study.study import StudyPlan
@@ -21,8 +24,15 @@ def _trial() -> TrialSpec:
 
 
 def _lines(
-    work: RemainingWork, tmp_path: Path, *, gpus: float = 0.0, planning: Planning | None = None
+    work: RemainingWork,
+    tmp_path: Path,
+    *,
+    gpus: float = 0.0,
+    planning: Planning | None = None,
+    memory: Sequence[TrialMemory] = (),
+    measured: tuple[int, int] | None = None,
 ) -> str:
+    """Return the plan as one text; `measured` are a trial's bytes on a GPU, and the GPU's."""
     job = SearchJob(trials=(_trial(), _trial()), results=tmp_path, title="toy")
     rates = Rates(
         steps={"s": 3.6},
@@ -30,7 +40,10 @@ def _lines(
         start_s=10.0,
         sizes=Sizes(run=2**20, rung=2**20, checkpoint=2**20, queue=2**20),
     )
-    lines = plan_lines(job, work, rates, 2, gpus_per_trial=gpus, planning=planning or Planning())
+    if measured is not None:
+        rates = dataclasses.replace(rates, gpu_need=measured[0], gpu_bytes=measured[1])
+    told = planning or Planning()
+    lines = plan_lines(job, work, rates, 2, gpus_per_trial=gpus, planning=told, memory=memory)
     return "\n".join(lines)
 
 
@@ -79,6 +92,33 @@ def test_a_simulated_cluster_has_a_time_of_its_own(work: RemainingWork, tmp_path
     assert "4.0 h on a cluster of 1 GPUs (1 trials at once)" in text
     shared = _lines(work, tmp_path, gpus=0.5, planning=Planning(gpus=1))
     assert "2.0 h on a cluster of 1 GPUs (2 trials at once)" in shared
+
+
+def test_every_backbone_has_a_line_of_the_memory_of_its_largest_trial(
+    work: RemainingWork, tmp_path: Path
+) -> None:
+    large = TrialMemory(name="xl, maml", peak=9 * GIB, weights=6 * GIB, where="an upstream pass")
+    small = TrialMemory(name="base, maml", peak=GIB // 4, weights=GIB // 8, where="a pass")
+    lines = _lines(work, tmp_path, memory=(large, small)).splitlines()
+    assert [line for line in lines if line.startswith("memory")] == [
+        "memory     9.00 GiB a trial (xl, maml): 6.00 of weights, peak in an upstream pass",
+        "memory     0.25 GiB a trial (base, maml): 0.12 of weights, peak in a pass",
+    ]
+    assert "\nmemory" not in _lines(work, tmp_path)
+
+
+def test_a_plan_says_which_share_of_a_gpu_holds_what_the_probe_measured(
+    work: RemainingWork, tmp_path: Path
+) -> None:
+    # 3 GiB and 1 of its process, in nine tenths of 40 GiB: nine trials, 1/9 rounded down
+    need = (3 * GIB, 40 * GIB)
+    whole = _lines(work, tmp_path, gpus=1.0, measured=need)
+    held = "sharing    a trial held 3.0 of 40.0 GiB in the probe: "
+    assert f"{held}--gpus-per-trial 0.1111 lets 9 trials share a GPU" in whole
+    tenth = _lines(work, tmp_path, gpus=0.1, measured=need)
+    assert f"{held}with --gpus-per-trial 0.1 trials that share a GPU may run out" in tenth
+    assert "sharing" not in _lines(work, tmp_path, gpus=0.1111, measured=need)
+    assert "sharing" not in _lines(work, tmp_path, gpus=1.0)
 
 
 @pytest.mark.parametrize(
