@@ -144,7 +144,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def open_embedded(quick: bool, dtype: torch.dtype) -> Study:
     """Return the embedded study, at full or at quick sizes."""
-    config = load_study("embedded")
+    config = load_study("embedded", preset="embedded_v1")
     if quick:
         few = dataclasses.replace(config.downstream, steps=2, eval_every=1, max_dev=4, max_test=8)
         config = dataclasses.replace(config, data_seeds=(13, 21), downstream=few)
@@ -157,7 +157,7 @@ def open_embedded(quick: bool, dtype: torch.dtype) -> Study:
 
 def embedded_grid(quick: bool) -> list[UpstreamSpec]:
     """Return MAML's grid for the embedded model, at full or at quick sizes."""
-    grid = load_space("maml", "embedded").grid()
+    grid = load_space("maml", "embedded_v1").grid()
     return [dataclasses.replace(one, rungs=(1, 2, 4)) for one in grid] if quick else grid
 
 

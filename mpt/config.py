@@ -356,8 +356,8 @@ class StudyConfig:
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
     validation: tuple[str, ...] = ()
-    """Tasks that a search is scored on; they are learned from nowhere. None named: those of the
-    gym's catalogue."""
+    """Tasks of the embedded gym that a search is scored on and nothing is learned from. None named,
+    or another gym: those of its catalogue."""
     classification: str = "published"
     """How a search scores classification tasks whose metric is macro-F1: as "published" (a
     predicted word that is no label counts as a class of its own, so one stray word among 64

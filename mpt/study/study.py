@@ -83,12 +83,13 @@ def plan_study(
     """
     catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
-    validation = config.validation or catalogue.validation_tasks
+    named = config.validation if config.gym == "embedded" else ()  # of the preset's own gym
     if scored is None:
+        validation = named or catalogue.validation_tasks
         scored = partition.target if role == "target" else validation
     if source is None:
         source = source_tasks(catalogue, partition, source_set)
-        source = tuple(name for name in source if name not in config.validation)
+        source = tuple(name for name in source if name not in named)
     elif both := [name for name in source if name in scored]:
         raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
     learned = _available("source", source, config, source_shots)

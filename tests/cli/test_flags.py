@@ -121,6 +121,9 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "max_dev": "6",
         "max_test": "9",
         "data_seeds": "13,21",
+        "replicates": "4",
+        "upstream_seeds": "7,8",
+        "fresh_replicates": "0",
     }
     assert set(typed) == set(OPTIONS)
     words = [word for name, text in typed.items() for word in (_flag(name), text)]
@@ -132,6 +135,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     assert (down.max_dev, down.max_test) == (6, 9)
     assert (changed.text.max_input, changed.text.max_target) == (33, 5)
     assert changed.data_seeds == (13, 21)
+    assert (changed.replicates, changed.seeds, changed.fresh_seeds) == (4, (7, 8), ())
     assert options_of(_parsed()[1]).apply(preset) == preset
 
 

@@ -64,6 +64,7 @@ def test_the_flags_are_these_and_no_others() -> None:
     actions = cli.parser_of("maml")._actions
     assert sorted(name for action in actions for name in action.option_strings) == [
         "--address",
+        "--allocation",
         "--allow-missing",
         "--backbone",
         "--dashboard",
@@ -71,6 +72,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--dry-run",
         "--eval-every",
         "--fresh",
+        "--fresh-replicates",
         "--gpus-per-trial",
         "--gym",
         "--help",
@@ -86,9 +88,11 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--plan-gpus",
         "--plugin",
         "--precision",
+        "--preset",
         "--price",
         "--prompt-length",
         "--racing",
+        "--replicates",
         "--results",
         "--scheduler",
         "--searcher",
@@ -104,6 +108,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--tuning-batch",
         "--tuning-lrs",
         "--tuning-steps",
+        "--upstream-seeds",
         "--wandb",
         "-h",
     ]
