@@ -21,10 +21,16 @@ def pairs_of(look: Lookup) -> tuple[Pairs, str]:
         if body["backbone"] == look.backbone:
             pairs = {
                 kind: [(str(left), str(right), float(value)) for left, right, value in found]
-                for kind, found in body["pairs"].items()
+                for kind, found in sorted(body["pairs"].items(), key=_similar_first)
             }
             return pairs, str(body["about"])
     return {}, ""
+
+
+def _similar_first(row: tuple[str, object]) -> tuple[bool, bool]:
+    """Order kinds as the paper does; stored documents have them in the order of the letters."""
+    kind, _ = row
+    return "prompts" in kind, kind.startswith("dissimilar")
 
 
 def similarity_table(look: Lookup) -> Table:

@@ -43,14 +43,15 @@ def _main(argv: Sequence[str] | None) -> int:
     if flags.only == "pairs":
         if not flags.dry_run:
             _keep(request, pairs, about)
-        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(pair_lines(pairs)))
+        lines = [about, *pair_lines(pairs)]
+        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(lines))
         return 0
     from mpt.replay.similarity.pilot import plan_pilot
     from mpt.replay.similarity.ranking import save_rankings
     from mpt.search.run import set_results_aside
 
     pilot = plan_pilot(request, flags.targets, device=flags.device, reuse=not flags.fresh)
-    notes = (*pair_lines(pairs), *pilot.notes)
+    notes = (*([about] if pairs else []), *pair_lines(pairs), *pilot.notes)
     if flags.fresh and not flags.dry_run:  # before the new documents are written
         aside: list[str] = []
         set_results_aside(pilot.job, aside.append)

@@ -54,6 +54,8 @@ class TaskInfo:
     shots: int
     """k of the file names: examples per class, or in all where the task is not sampled per class;
     `ALL_SHOTS` for every row."""
+    group: str = ""
+    """A part of its family, such as "summarization"; empty where the catalogue names none."""
 
     def at_shots(self, shots: int) -> TaskInfo:
         """Return the task at another sample size, as ``python -m mpt.gym build --shots`` names it.
@@ -124,9 +126,9 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
         gym: directory of few-shot files; None for the published catalogue.
 
     Returns:
-        What ``gym/gym.toml`` says (tables ``[tasks.NAME]`` with family, metric and shots,
-        ``[partitions.NAME]`` with source and target, ``validation_tasks``, ``[source_subsets]``)
-        or, where there is no such file, the published catalogue.
+        What ``gym/gym.toml`` says (tables ``[tasks.NAME]`` with family, metric, shots and, if
+        wanted, group, ``[partitions.NAME]`` with source and target, ``validation_tasks``,
+        ``[source_subsets]``) or, where there is no such file, the published catalogue.
 
     Raises:
         UsageError: `gym` is not a directory.
@@ -189,7 +191,10 @@ def _published() -> Catalogue:
     rows = tomllib.loads((here / "tasks.toml").read_text(encoding="utf-8"))
     table = tomllib.loads((here / "partitions.toml").read_text(encoding="utf-8"))
     keys = ("family", "metric", "shots")
-    tasks = {name: {key: row[key] for key in keys} for name, row in rows.items()}
+    tasks = {
+        name: {**{key: row[key] for key in keys}, "group": row["group_of_family"]}
+        for name, row in rows.items()
+    }
     return _catalogue({"tasks": tasks, **table}, "partitions.toml")
 
 
@@ -226,7 +231,7 @@ def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
 
 def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
     where = f"{path}: [tasks.{name}]"
-    _only(row, ("family", "metric", "shots"), where)
+    _only(row, ("family", "metric", "shots", "group"), where)
     for key, known in (("family", FAMILIES), ("metric", tuple(METRICS))):
         if row.get(key) not in known:
             raise DataError(f"{where}: {key} is {row.get(key)!r}, but must be one of {known}")
@@ -235,7 +240,10 @@ def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
         shots = ALL_SHOTS
     elif not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
         raise DataError(f'{where}: shots is {shots!r}, but must be a whole number ≥ 1 or "all"')
-    return TaskInfo(name, row["family"], row["metric"], shots)
+    group = row.get("group", "")
+    if not isinstance(group, str):
+        raise DataError(f"{where}: group is {group!r}, but must be a name")
+    return TaskInfo(name, row["family"], row["metric"], shots, group)
 
 
 def _names(value: Any, tasks: Mapping[str, TaskInfo], where: str) -> tuple[str, ...]:

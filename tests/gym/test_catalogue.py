@@ -118,6 +118,17 @@ def test_a_gym_toml_replaces_the_published_catalogue(tmp_path: Path) -> None:
     assert catalogue.validation_tasks == ("c",)
 
 
+def test_a_task_may_name_the_part_of_its_family(tmp_path: Path) -> None:
+    path = own_gym(tmp_path) / "gym.toml"
+    path.write_text(path.read_text().replace("[tasks.b]", '[tasks.b]\ngroup = "summarization"'))
+    assert load_catalogue(tmp_path).tasks["b"].group == "summarization"
+    path.write_text(path.read_text().replace('"summarization"', "3"))
+    with pytest.raises(DataError, match=r"\[tasks.b\]: group is 3, but must be a name"):
+        load_catalogue(tmp_path)
+    published = load_catalogue().tasks
+    assert sum(info.group == "summarization" for info in published.values()) == 7
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig
-from mpt.errors import DataError, UsageError
+from mpt.errors import DataError
+from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.metrics.relative_gain import Candidate, select_by_dev
 from mpt.prompts import prompt_from_bytes
 from mpt.replay.request import Request
+from mpt.replay.similarity.families import DrawnPairs, Names, draw_pairs
 from mpt.replay.similarity.measure import Subspace, compare_pairs, subspace, task_subspaces
 from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, Pairs, save_pairs
-from mpt.replay.similarity.settings import Names, SimilaritySettings, load_similarity_settings
+from mpt.replay.similarity.settings import SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, open_results
 from mpt.store.records import ScoreRow, point_key
 from mpt.study.record import study_record
-from mpt.study.study import Study, StudyPlan, backbone_of
+from mpt.study.study import Study, StudyPlan, backbone_of, gym_folder
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
@@ -36,7 +39,7 @@ def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu
         device: where the backbone reads the tasks.
 
     Raises:
-        UsageError: a task is not one of the gym's, or every pair of a kind lacks a task.
+        UsageError: the gym has no pair of a kind.
         DataError: few-shot files are missing (all are listed), or no prompt was kept.
     """
     pairs, about = measure_pairs(request, prompts=prompts, device=device)
@@ -69,38 +72,47 @@ def measure_pairs(
     """
     settings = load_similarity_settings(request.gym, smoke=request.smoke)
     study = study_of_one(request)
-    both = (settings.similar, settings.dissimilar)
-    names = tuple(dict.fromkeys(name for pairs in both for pair in pairs for name in pair))
-    try:
-        samples, missing = read_samples(study, names)
-    except UsageError as error:
-        raise UsageError(
-            f"{settings.path}: the pairs of Table 7 are none of gym {request.gym}'s: {error}; "
-            "leave them out: --only pilot"
-        ) from None
-    refuse_missing(request, missing, "the pairs of Table 7")
+    drawn, samples = _drawn(request, study, settings)
     backbone = backbone_of(study, device)
     found = task_subspaces(backbone, samples.values(), settings.measure, study.text, settings.seed)
-    pairs = dict(zip(KINDS, _compared(settings, found, "few-shot files"), strict=True))
+    pairs = dict(zip(KINDS, _compared(drawn, found, "few-shot files"), strict=True))
     if prompts:
         kept = prompt_subspaces(request, study, backbone, samples, settings.measure.threshold)
         what = f"kept prompt of this study in {request.results}; replay with --keep-prompts"
-        pairs |= zip(PROMPT_KINDS, _compared(settings, kept, what), strict=True)
-    about = _about(study, settings, smoke=request.smoke)
+        pairs |= zip(PROMPT_KINDS, _compared(drawn, kept, what), strict=True)
+    return pairs, f"{_about(study, settings, smoke=request.smoke)}; {drawn.about}"
+
+
+def _drawn(
+    request: Request, study: StudyConfig, settings: SimilaritySettings
+) -> tuple[DrawnPairs, dict[str, FewShotTask]]:
+    """Return the pairs, and the samples of their tasks at the first data seed.
+
+    Tasks that are not built are refused, or passed over where the request goes on without them.
+    """
+    gym = gym_folder(study.gym)
+    catalogue = load_catalogue(gym)
+    drawn = draw_pairs(catalogue, settings.pairs, settings.seed)
+    samples, missing = read_samples(study, drawn.tasks)
+    refuse_missing(request, missing, "the pairs of Table 7")
     if missing:
-        about += f"; partial: pairs with {', '.join(missing)} are left out"
-    return pairs, about
+        absent = missing_tasks(gym, catalogue.tasks, study.data_seeds)
+        drawn = draw_pairs(catalogue, settings.pairs, settings.seed, without=absent)
+        about = f"{drawn.about}; partial: {', '.join(missing)} missing, others drawn instead"
+        drawn = dataclasses.replace(drawn, about=about)
+        samples, _ = read_samples(study, drawn.tasks)
+    return drawn, samples
 
 
 def _compared(
-    settings: SimilaritySettings, found: dict[str, Subspace], what: str
+    drawn: DrawnPairs, found: dict[str, Subspace], what: str
 ) -> tuple[tuple[tuple[str, str, float], ...], tuple[tuple[str, str, float], ...]]:
     """Return the pairs both of whose tasks have a subspace, with their similarity."""
 
     def whole(pairs: Names) -> Names:
         return tuple(pair for pair in pairs if all(name in found for name in pair))
 
-    similar, dissimilar = whole(settings.similar), whole(settings.dissimilar)
+    similar, dissimilar = whole(drawn.similar), whole(drawn.dissimilar)
     if not similar or not dissimilar:
         raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
     compared = compare_pairs(similar, dissimilar, found)

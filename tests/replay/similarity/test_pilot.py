@@ -239,9 +239,6 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
         catalogue, settings = load_catalogue(folder), load_similarity_settings(gym)
         partition = catalogue.partition(settings.pilot.partition)
         assert set(settings.pilot.targets) <= set(partition.target)
-        for pairs in (settings.similar, settings.dissimilar):
-            assert len(set(pairs)) == 5
-            assert {name for pair in pairs for name in pair} <= set(catalogue.tasks)
     published = load_similarity_settings("/published").pilot
     assert published.targets == ("quoref", "glue-qnli", "samsum")
     assert (published.candidates, published.count) == (30, 5)
@@ -254,10 +251,13 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
         (("layer = -1", "layers = -1"), r"\[measure\] has the unknown key 'layers'"),
         (("layer = -1\n", ""), r"\[measure\] lacks layer; give it"),
         (("\n[smoke]\n", "\n[smok]\n"), "unknown key 'smok'"),
-        (("[embedded.pairs]", "[embedded.pair]"), r"\[embedded\] has the unknown key 'pair'"),
+        (("[embedded.pilot]", "[embedded.pilots]"), r"\[embedded\] has the unknown key 'pilots'"),
         (("seed = 42", 'seed = "x"'), r"\[measure\] seed is 'x', but must be a whole number"),
-        (('["nli-owners", "nli-places"]', '["nli-owners"]'), "must be pairs of task names"),
-        (('["nli-owners", "nli-places"]', '["nli-owners", 3]'), "must have different task names"),
+        (('["classification", "classification"]', '["x"]'), r"\[pairs\] similar is \['x'\], but"),
+        (
+            ('= "conditional_generation"', "= 3"),
+            r"\[pairs.nearest\] is .*must name families",
+        ),
         (('"story-last"]\ncandidates = 30', "]\ncandidates = 9"), "candidates is 9, but must be"),
         (("targets = 1", "targets = 0"), r"\[smoke\] targets is 0"),
     ],
