@@ -78,6 +78,12 @@ CAVEATS = (
         "table lists them.",
     ),
     Caveat(
+        about="Table 8",
+        text="Sources are ranked by the similarity of tuned prompts (A.7) unless a column says by "
+        "inputs. Which data seed and learning rate the paper's prompts are of is not said: ours "
+        "are of the first data seed and the rate with the best dev score.",
+    ),
+    Caveat(
         about="more shots",
         text="A class with too few examples gives half of them to train and half to dev, as in "
         "the released code.",

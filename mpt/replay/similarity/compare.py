@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig
 from mpt.errors import DataError
 from mpt.gym.catalogue import load_catalogue, missing_tasks
-from mpt.metrics.relative_gain import Candidate, select_by_dev
-from mpt.prompts import prompt_from_bytes
 from mpt.replay.request import Request
 from mpt.replay.similarity.families import DrawnPairs, Names, draw_pairs
-from mpt.replay.similarity.measure import Subspace, compare_pairs, subspace, task_subspaces
+from mpt.replay.similarity.measure import Subspace, compare_pairs, task_subspaces
 from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, Pairs, save_pairs
+from mpt.replay.similarity.prompts import kept_subspaces, prompt_packs
 from mpt.replay.similarity.settings import SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
-from mpt.store.artifacts import Artifacts
-from mpt.store.database import FILE, open_results
-from mpt.store.records import ScoreRow, point_key
-from mpt.study.record import study_record
-from mpt.study.study import Study, StudyPlan, backbone_of, gym_folder
+from mpt.study.study import backbone_of, gym_folder
 
 if TYPE_CHECKING:
-    from mpt.backbones import Backbone
     from mpt.gym.fewshot import FewShotTask
-    from mpt.store.database import Database
 
 
 def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu") -> Pairs:
@@ -77,7 +68,8 @@ def measure_pairs(
     found = task_subspaces(backbone, samples.values(), settings.measure, study.text, settings.seed)
     pairs = dict(zip(KINDS, _compared(drawn, found, "few-shot files"), strict=True))
     if prompts:
-        kept = prompt_subspaces(request, study, backbone, samples, settings.measure.threshold)
+        packs = prompt_packs(study, backbone, samples)
+        kept = kept_subspaces(request, packs, settings.measure.threshold)
         what = f"kept prompt of this study in {request.results}; replay with --keep-prompts"
         pairs |= zip(PROMPT_KINDS, _compared(drawn, kept, what), strict=True)
     return pairs, f"{_about(study, settings, smoke=request.smoke)}; {drawn.about}"
@@ -117,71 +109,6 @@ def _compared(
         raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
     compared = compare_pairs(similar, dissimilar, found)
     return compared.similar, compared.dissimilar
-
-
-def prompt_subspaces(
-    request: Request,
-    study: StudyConfig,
-    backbone: Backbone,
-    samples: Mapping[str, FewShotTask],
-    threshold: float,
-) -> dict[str, Subspace]:
-    """Return the subspaces of the kept prompts that plain prompt tuning has learned.
-
-    Args:
-        request: says where results and prompts are.
-        study: prompts of its protocol count; nothing is mixed.
-        backbone: that they were tuned for.
-        samples: task → its few-shot sample at one data seed.
-        threshold: share of the energy, see `subspace`.
-
-    Returns:
-        Task → subspace, of the tasks whose prompt was kept.
-    """
-    if request.store is None and not (request.results / FILE).exists():
-        return {}
-    artifacts = Artifacts(request.storage or str(request.results))
-    found: dict[str, Subspace] = {}
-    with open_results(request.results, request.store, read_only=True) as database:
-        for name, run in _taken_runs(database, study, backbone, samples, smoke=request.smoke):
-            kept = None if name in found else database.artifact("prompt", run)
-            if kept is not None:
-                data = artifacts.read(kept.uri, kept.digest)
-                found[name] = subspace(prompt_from_bytes(data, kept.uri)[0], threshold)
-    return found
-
-
-def _taken_runs(
-    database: Database,
-    study: StudyConfig,
-    backbone: Backbone,
-    samples: Mapping[str, FewShotTask],
-    *,
-    smoke: bool,
-) -> Iterator[tuple[str, str]]:
-    """Yield task and key of the runs that the recipe takes, of studies like this one."""
-    plan = StudyPlan(config=study, source=(), scored=(), partial=None, smoke=smoke)
-    like = study_record(Study(plan=plan, backbone=backbone, items=(), scored={}))
-    wanted = {(name, sample.seed, sample.digest) for name, sample in samples.items()}
-    for record in database.studies():
-        same = (record.protocol, record.backbone_digest) == (like.protocol, like.backbone_digest)
-        tasks = {(task, seed) for task, seed, _ in wanted & set(record.scored)}
-        if not same or not tasks:
-            continue
-        rows: dict[str, dict[float, ScoreRow]] = {}
-        for row in database.score_rows([point_key(record.key, "", 0)]):
-            if (row.task, row.data_seed) in tasks:
-                rows.setdefault(row.task, {})[row.lr] = row
-        for task, by_lr in rows.items():
-            taken = [_candidate(row) for row in by_lr.values()]
-            best = select_by_dev(sorted(taken, key=lambda one: record.lrs.index(one.lr)))
-            if best is not None:
-                yield task, by_lr[best.lr].run
-
-
-def _candidate(row: ScoreRow) -> Candidate:
-    dev, test = (math.nan if value is None else value for value in (row.dev, row.test))
-    return Candidate(lr=row.lr, dev=dev, test=test)
 
 
 def _about(study: StudyConfig, settings: SimilaritySettings, *, smoke: bool) -> str:

@@ -16,10 +16,11 @@ from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import FewShotTask
 from mpt.prompts import prompt_bytes
 from mpt.replay.request import Request
-from mpt.replay.similarity.compare import compute_pairs, measure_pairs, prompt_subspaces
+from mpt.replay.similarity.compare import compute_pairs, measure_pairs
 from mpt.replay.similarity.families import draw_pairs
 from mpt.replay.similarity.measure import similarity
 from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, load_pairs, pair_lines
+from mpt.replay.similarity.prompts import kept_subspaces, prompt_packs
 from mpt.replay.similarity.settings import load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, study_of_one
 from mpt.store.artifacts import Artifacts
@@ -169,7 +170,8 @@ def test_kept_prompts_of_the_best_rate_of_plain_prompt_tuning_are_compared(
     _keep(smoke, study, KEPT)
 
     def found(request: Request, samples: dict[str, FewShotTask]) -> dict[str, float]:
-        spaces = prompt_subspaces(request, study_of_one(request), study.backbone, samples, 1.0)
+        packs = prompt_packs(study_of_one(request), study.backbone, samples)
+        spaces = kept_subspaces(request, packs, 1.0)
         first = spaces.get(ALIKE[0])
         return {} if first is None else {n: similarity(first, one) for n, one in spaces.items()}
 
