@@ -57,7 +57,7 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
                     notes[f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"] = None
                     trials.append(TrialSpec(plan=plan, upstream=best.upstream))
                 elif needed:
-                    lacking[f"{method} on {plan.config.backbone}"] = None
+                    lacking[f"{source.searched_as(method)} on {plan.config.backbone}"] = None
     if lacking:
         raise UsageError(_lacking_text(list(lacking), found))
     title = "best of a search" if found else "settings as listed above"

@@ -85,6 +85,47 @@ def test_a_local_backbone_is_known_by_its_absolute_path(
     assert BestPoints(Searched(results=searched.results)).best("maml", plan) is not None
 
 
+# --- MAML's settings for others ---
+
+
+def _adopting(stored: Stored, *methods: str, adopt: bool = True) -> Request:
+    return Request(
+        results=stored.results,
+        searched=stored.results,
+        adopt=adopt,
+        partitions=("random_to_random",),
+        methods=methods,
+    )
+
+
+def test_fomaml_and_reptile_adopt_the_three_settings_of_mamls_best_point(stored: Stored) -> None:
+    maml = UpstreamConfig(method="maml", inner_lr=7.0, outer_lr=0.3, batch_size=2)
+    own = UpstreamConfig(method="fomaml", inner_lr=0.5, outer_lr=0.7)
+    study = stored.study()
+    stored.point(study, maml, 30, 5.0)
+    stored.point(study, OTHER, 60, 4.0)
+    stored.point(study, own, 90, 9.0)
+    replay = plan_replay(_adopting(stored, "fomaml", "reptile"))
+    found = {trial.method: trial.upstream for trial in replay.job.trials}
+    for method, inner_steps in (("fomaml", 1), ("reptile", 4)):
+        config = found[method].config
+        assert isinstance(config, UpstreamConfig)
+        assert (config.inner_lr, config.outer_lr, found[method].rungs) == (7.0, 0.3, (30,))
+        # all else is the method's own
+        assert (config.inner_steps, config.batch_size) == (inner_steps, 4)
+    assert "rates and steps adopted from maml, best of 2 points on random" in replay.notes[0]
+    alone = plan_replay(_adopting(stored, "fomaml", adopt=False)).job.trials[0].upstream
+    assert (alone.config, alone.rungs) == (own, (90,))
+
+
+def test_adoption_needs_a_search_of_maml(stored: Stored) -> None:
+    stored.point(stored.study(), UpstreamConfig(method="fomaml"), 90, 9.0)
+    with pytest.raises(UsageError, match="holds no finished search of maml on embedded"):
+        plan_replay(_adopting(stored, "fomaml"))
+    with pytest.raises(UsageError, match="say with --from where they are"):
+        dataclasses.replace(_adopting(stored, "fomaml"), searched=None)
+
+
 # --- which points count ---
 
 

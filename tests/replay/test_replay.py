@@ -428,6 +428,7 @@ def _fine_tuning(trial: TrialSpec) -> FineTuningConfig | None:
         (["--from", "x", "--best", "published"], "--from and --best published contradict"),
         (["--searched-on", "embedded"], "--searched-on is for --from"),
         (["--study", "12345678"], "--study is for --from"),
+        (["--adopt"], "--adopt is for --from"),
         (["--sweep", "seeds"], "invalid choice: 'seeds'"),
         (["--tuning-steps", "0"], "--tuning-steps: is '0', but must be a whole number ≥ 1"),
         (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be the results"),
