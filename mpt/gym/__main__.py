@@ -196,6 +196,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
     _print_tasks(diagnosis)
     _print_partitions(diagnosis)
     _print_pairs(diagnosis)
+    broken = [state.task for state in diagnosis.tasks if state.broken]
+    if broken:
+        one = len(broken) == 1
+        raise DataError(
+            f"{gym}: {'1 task has' if one else f'{len(broken)} tasks have'} broken files: "
+            f"{', '.join(broken)}; build {'it' if one else 'them'} again"
+        )
     return 0
 
 

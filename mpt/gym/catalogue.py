@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -54,7 +55,7 @@ class TaskInfo:
     shots: int
     """k of the file names: examples per class, or in all where the task is not sampled per class;
     `ALL_SHOTS` for every row."""
-    group: str = ""
+    group: str = field(default="", compare=False)
     """A part of its family, such as "summarization"; empty where the catalogue names none."""
 
     def at_shots(self, shots: int) -> TaskInfo:
@@ -132,7 +133,8 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
 
     Raises:
         UsageError: `gym` is not a directory.
-        DataError: ``gym.toml`` is malformed, or names an unknown key, family, metric or task.
+        DataError: ``gym.toml`` is no file, is malformed, or names an unknown key, family, metric
+            or task, or a task that no directory can have the name of.
     """
     if gym is None:
         return _published()
@@ -141,12 +143,17 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
             f"gym {str(gym)!r} is not a directory; build one: python -m mpt.gym build"
         )
     path = gym / "gym.toml"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return _published()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a TOML file in UTF-8: {error}") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise DataError(
+            f"{path}: cannot be read ({reason}), but must be a TOML file; mend or remove it"
+        ) from None
     return _catalogue(table, str(path))
 
 
@@ -219,6 +226,10 @@ def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
             raise DataError(f"{path}: {where}: {both[0]!r} is both source and target")
         partitions[name] = Partition(name, source, target)
     subsets = table.get("source_subsets", {})
+    if not isinstance(subsets, dict):
+        raise DataError(
+            f"{path}: [source_subsets] is {subsets!r}, but must hold a list of task names a name"
+        )
     return Catalogue(
         tasks=MappingProxyType(tasks),
         partitions=MappingProxyType(partitions),
@@ -231,6 +242,11 @@ def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
 
 def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
     where = f"{path}: [tasks.{name}]"
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise DataError(
+            f"{path}: a task is named {name!r}, but must have the name of a directory in the gym; "
+            "rename it"
+        )
     _only(row, ("family", "metric", "shots", "group"), where)
     for key, known in (("family", FAMILIES), ("metric", tuple(METRICS))):
         if row.get(key) not in known:
