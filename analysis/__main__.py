@@ -74,14 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str) -> float:
-    """Parse a finite number."""
+def _budget(text: str) -> float:
+    """Parse a finite number > 0."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number > 0")
     return value
 
 
@@ -101,7 +101,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     for unit in ("steps", "samples"):
         add(
             f"--budget-{unit}",
-            type=_number,
+            type=_budget,
             metavar="N",
             help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
         )
