@@ -126,6 +126,31 @@ def test_adoption_needs_a_search_of_maml(stored: Stored) -> None:
         dataclasses.replace(_adopting(stored, "fomaml"), searched=None)
 
 
+# --- methods that were not searched ---
+
+
+def test_what_was_searched_is_replayed_and_the_rest_is_named(stored: Stored) -> None:
+    stored.point(stored.study(), MAML, 2, 5.0)
+    request = Request(
+        results=stored.results, searched=stored.results, partitions=("qa_to_qa", "cls_to_cls")
+    )
+    replay = plan_replay(request)
+    methods = {trial.method for trial in replay.job.trials}
+    assert methods == {"maml", "fine_tuning"}
+    assert len(replay.job.trials) == 4
+    (left,) = (note for note in replay.notes if note.startswith("left out"))
+    assert left == (
+        "left out, since no search of it is there: fomaml on embedded, reptile on embedded, "
+        "multitask on embedded"
+    )
+    # a method that was asked for is not left out
+    with pytest.raises(UsageError, match="holds no finished search of fomaml on embedded; search"):
+        plan_replay(dataclasses.replace(request, methods=("maml", "fomaml")))
+    # and neither is everything of a backbone that was
+    with pytest.raises(UsageError, match="search of maml on embedded-bart, fomaml on embedded-b"):
+        plan_replay(dataclasses.replace(request, backbones=("embedded", "embedded-bart")))
+
+
 # --- which points count ---
 
 
