@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mpt.errors import MptError, UsageError
+from mpt.words import counted
 
 from .export.file import Exported
 from .tables.render import RENDERERS
@@ -126,8 +127,8 @@ def _report(flags: argparse.Namespace) -> int:
     for problem in written.problems:
         print(f"ignored: {problem}", file=sys.stderr)
     print(
-        f"{written.tables} tables, {written.figures} figures, {written.cells} pages of cells → "
-        f"{written.index}"
+        f"{counted(written.tables, 'table')}, {counted(written.figures, 'figure')}, "
+        f"{counted(written.cells, 'page')} of cells → {written.index}"
     )
     return 0
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpt.words import counted
+
 from ..published.caveats import CAVEATS
 from ..results.sections import Results, Section
 from ..tables.render import escape_markdown, to_html, to_markdown
@@ -98,10 +100,9 @@ def _extent(found: Results) -> str:
     """Say how much there is, and how numbers are read."""
     counts = [cell.counts for cell in found.cells]
     done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
-    cells = "1 cell" if len(found.cells) == 1 else f"{len(found.cells)} cells"
     return (
-        f"{cells}, {done} of the {of} runs asked for. A number links to the page that says where "
-        "it comes from. – is missing, never 0."
+        f"{counted(len(found.cells), 'cell')}, {done} of the {of} runs asked for. A number links "
+        "to the page that says where it comes from. – is missing, never 0."
     )
 
 

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from mpt.errors import UsageError
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
+from mpt.words import counted
 
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table
@@ -116,8 +117,8 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
     written = write_report(results, out, ReportOptions(backbone=backbone, store=store))
     return [
         *(f"ignored: {problem}" for problem in written.problems),
-        f"report   {written.tables} tables, {written.figures} figures, {written.cells} pages of "
-        f"cells in {written.index}",
+        f"report   {counted(written.tables, 'table')}, {counted(written.figures, 'figure')}, "
+        f"{counted(written.cells, 'page')} of cells in {written.index}",
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpt.cli.flags import Parser, exit_code
+from mpt.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,5 +36,6 @@ def _main(argv: Sequence[str] | None) -> int:
     for fault in faults:
         print(fault)
     if not faults:
-        print(f"{results}: {studies} studies, {points} points: nothing is wrong")
+        there = f"{counted(studies, 'study', 'studies')}, {counted(points, 'point')}"
+        print(f"{results}: {there}: nothing is wrong")
     return 3 if faults else 0

@@ -16,6 +16,7 @@ from mpt.study.choice import chosen, listed, only_protocol, point_config
 from mpt.study.specs import FINE_TUNING, UpstreamSpec
 from mpt.trial.score import BAD_SCORE
 from mpt.trial.store import TrialStore
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.store.database import Database
@@ -179,7 +180,7 @@ class BestPoints:
     ) -> Iterable[str]:
         study, gain = search.study, score.gain
         text = (
-            f"best of {len(search.points)} points on {study.partition} in "
+            f"best of {counted(len(search.points), 'point')} on {study.partition} in "
             f"{self.name}, study {study.id}, ARG {score.score:+.2f}"
         )
         if gain is not None and gain.low is not None and gain.high is not None:

@@ -50,7 +50,7 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
     lacking: dict[str, None] = {}
     for backbone in request.backbones or (default_backbone(request),):
         source = SettingsSource(request, backbone, found)
-        left, searched = dict[str, None](), False
+        left, any_searched = dict[str, None](), False
         for setting in settings or settings_of(request, source.settings):
             plan = source.plan(setting)
             for method, needed in source.methods():
@@ -58,12 +58,12 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
                 if best is not None:
                     notes[f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"] = None
                     trials.append(TrialSpec(plan=plan, upstream=best.upstream))
-                    searched = searched or method != FINE_TUNING
+                    any_searched = any_searched or method != FINE_TUNING
                 elif needed:
                     where = f"{own} on {plan.config.backbone}"
                     named = request.methods or found is None
                     (lacking if named else left)[where] = None
-        if left and not searched:  # nothing that was asked for
+        if left and not any_searched:  # nothing that was asked for
             lacking |= left
         elif left:
             notes[f"left out, since no search of it is there: {', '.join(left)}"] = None

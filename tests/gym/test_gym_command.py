@@ -183,7 +183,9 @@ def test_doctor_prints_tasks_partitions_and_pairs(
     assert main(["doctor", str(tmp_path)]) == 3
     said = capsys.readouterr()
     assert "unavailable  ethos-race" in said.out
-    assert said.err.strip().endswith("has broken files: ethos-race; build it again")
+    assert said.err.strip().endswith(
+        "1 task has broken files: ethos-race; build again what is broken"
+    )
 
 
 def test_a_run_that_is_terminated_says_how_to_go_on_and_ends_with_75(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_the_best_point_of_a_registered_method_is_replayed_like_any_others(
     assert isinstance(spec.config, UpstreamConfig)
     assert (spec.config.extra, spec.rungs) == ((("mu", 0.3),), (4,))
     assert (
-        "mine, embedded: inner lr 3e-05, mu 0.3, outer lr 0.5, 4 steps (best of 1 points"
+        "mine, embedded: inner lr 3e-05, mu 0.3, outer lr 0.5, 4 steps (best of 1 point on"
         in (replay.notes[4])
     )
 

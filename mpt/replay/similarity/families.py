@@ -68,7 +68,8 @@ def draw_pairs(
                 "tasks; leave them out: --only pilot"
             )
         if len(pairs) < families.count:
-            notes.setdefault(f"only {len(pairs)} of {families.count} {kind} pairs are there")
+            there = "is" if len(pairs) == 1 else "are"
+            notes.setdefault(f"only {len(pairs)} of {families.count} {kind} pairs {there} there")
         return pairs[: families.count]
 
     similar = drawn("similar", families.similar)

@@ -25,6 +25,7 @@ from mpt.trial.files import keep_file
 from mpt.trial.run_queue import run_record
 from mpt.trial.runs import RunPack, baseline_packs
 from mpt.trial.store import TrialStore
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
@@ -132,7 +133,9 @@ def _tune_prompts(
     files = request.storage or str(request.results)
     with driver_lock(request.results), open_results(request.results, request.store) as database:
         store, artifacts, interrupts = TrialStore(database), Artifacts(files), Interrupts()
-        say(f"prompts of {len(packs)} tasks are tuned first; sources are ranked by them")
+        say(
+            f"prompts of {counted(len(packs), 'task')} are tuned first; sources are ranked by them"
+        )
         with (
             interrupts.watching(),
             ray_session(execution, len(packs), files=files, say=say) as slots,

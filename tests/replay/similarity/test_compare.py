@@ -159,7 +159,7 @@ def test_pairs_whose_files_are_missing_are_refused_and_never_left_out_in_silence
     pairs, about = measure_pairs(dataclasses.replace(whole, allow_missing=True))
     assert [{*pair[:2]} for pair in pairs["similar"]] == [{"glue-mrpc", "glue-qqp"}]
     assert [pair[:2] for pair in pairs["dissimilar"]] == [("squad-no_context", "samsum")]
-    assert "; only 1 of 5 similar pairs are there; only 1 of 5 dissimilar pairs" in about
+    assert "; only 1 of 5 similar pairs is there; only 1 of 5 dissimilar pairs" in about
     assert about.endswith("missing, others drawn instead")
 
 

@@ -70,7 +70,7 @@ def test_tasks_that_are_passed_over_leave_the_order_of_the_others() -> None:
     first = drawn.dissimilar[0]
     assert draw_pairs(gym, families, 42, without=first).dissimilar == drawn.dissimilar[1:]
     assert len(drawn.similar) == 1
-    assert "only 1 of 9 similar pairs are there" in drawn.about
+    assert "only 1 of 9 similar pairs is there" in drawn.about
     assert "only 3 of 9 dissimilar pairs are there" in drawn.about
 
 

@@ -226,7 +226,7 @@ def test_missing_candidates_are_refused_or_labelled(
         if path.name != "s07":
             (gym / path.name).symlink_to(path)
     request = dataclasses.replace(request_, gym=str(gym))
-    with pytest.raises(DataError, match=r"lack 1 tasks: s07 \(not built.*--allow-missing labels"):
+    with pytest.raises(DataError, match=r"lack 1 task: s07 \(not built.*--allow-missing labels"):
         plan_pilot(request, ("t-abc",))
     plan = plan_pilot(dataclasses.replace(request, allow_missing=True), ("t-abc",))
     assert "s07" not in dict(plan.rankings[0].ranked)
