@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpt.arguments import OneLineParser, number
+from mpt.arguments import OneLineParser
 from mpt.errors import MptError, UsageError
+from mpt.words import counted
 
 from .export.file import Exported
 from .tables.render import RENDERERS
@@ -72,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _budget(text: str) -> float:
+    """Parse a finite number > 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number > 0")
+    return value
+
+
 def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the flags that say which results are read."""
     add = parser.add_argument
@@ -88,7 +101,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     for unit in ("steps", "samples"):
         add(
             f"--budget-{unit}",
-            type=number,
+            type=_budget,
             metavar="N",
             help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
         )
@@ -113,8 +126,8 @@ def _report(flags: argparse.Namespace) -> int:
     for problem in written.problems:
         print(f"ignored: {problem}", file=sys.stderr)
     print(
-        f"{written.tables} tables, {written.figures} figures, {written.cells} pages of cells → "
-        f"{written.index}"
+        f"{counted(written.tables, 'table')}, {counted(written.figures, 'figure')}, "
+        f"{counted(written.cells, 'page')} of cells → {written.index}"
     )
     return 0
 

@@ -356,8 +356,8 @@ class StudyConfig:
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
     validation: tuple[str, ...] = ()
-    """Tasks of the embedded gym that a search is scored on and nothing is learned from. None named,
-    or another gym: those of its catalogue."""
+    """Tasks of the embedded gym that a search is scored on and nothing is learned from. With none
+    named, and on any other gym, they are those of the catalogue."""
     classification: str = "published"
     """How a search scores classification tasks whose metric is macro-F1: as "published" (a
     predicted word that is no label counts as a class of its own, so one stray word among 64

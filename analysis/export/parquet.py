@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mpt.errors import DataError
+from mpt.errors import DataError, UsageError
 from mpt.store.database import open_results
 from mpt.study.choice import chosen
 
@@ -28,9 +28,12 @@ def export_parquet(
             None: every run.
 
     Raises:
-        UsageError: there is no such database or study, or `out` exists or cannot be written.
+        UsageError: there is no such database or study, or `out` exists, cannot be written or ends
+            in something else than .parquet.
         DataError: no run is recorded.
     """
+    if out.suffix != ".parquet":
+        raise UsageError(f"--out is {str(out)!r}, but must end in .parquet")
     with open_results(results, store, read_only=True) as database:
         frame = database.table("runs")
         if study is not None:

@@ -127,6 +127,10 @@ def _write(out: Path, config: dict[str, Any], prompt: Tensor) -> None:
     from safetensors.torch import save_file
 
     refuse_existing(out)
+    if out.suffix == ".safetensors":
+        raise UsageError(
+            f"--out is {str(out)!r}, but must be a directory; an adapter is two files"
+        )
     temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
     try:
         temporary.mkdir(parents=True)

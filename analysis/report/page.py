@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from ..tables.render import escape_html
 
+MARK = '<meta name="generator" content="mpt report">'
+"""Stands in every page of a report, and so tells ours from others."""
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; padding: 0 1rem; }
@@ -37,6 +39,7 @@ def page(title: str, body: Sequence[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{MARK}\n"
         # a page that tries to fetch or run something is stopped by the browser
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "style-src 'unsafe-inline'; img-src 'self' file: data:\">\n"

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from mpt.errors import UsageError
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
+from mpt.words import counted
 
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table
@@ -39,6 +40,7 @@ from ..tables.searches import search_tables
 from ..tables.studies import study_table
 from ..tables.table import Table
 from .cell_page import cell_page
+from .folder import ReportFolder
 from .index import Figure, Part, index_page, markdown_page
 from .records import RecordFiles
 
@@ -77,7 +79,8 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
     """Read a database and write the report on it; the records are left as they are.
 
     Raises:
-        UsageError: there is no such database, study or backbone, or `out` cannot be written.
+        UsageError: there is no such database, study or backbone, or `out` cannot be written or
+            holds a page that no report wrote.
         DataError: no point of a method is recorded.
     """
     recorded = load_results(results, store=options.store, study=options.study)
@@ -88,13 +91,15 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
             f"{', '.join(backbones)}"
         )
     try:
-        _make_folders(results, out)
+        folder = ReportFolder(results, out)
+        folder.clear()
         parts = _parts(recorded, out, options)
         cells = [_write_cells(section, out, options) for section in recorded.sections]
         for table in (table for part in parts for table in part.tables):
             _write_table(out / "tables", table)
-        _write(out / "report.md", markdown_page(parts))
+        _write(out / "report.md", markdown_page(recorded, parts))
         _write(out / "index.html", index_page(recorded, parts))
+        folder.keep()
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
@@ -112,8 +117,8 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
     written = write_report(results, out, ReportOptions(backbone=backbone, store=store))
     return [
         *(f"ignored: {problem}" for problem in written.problems),
-        f"report   {written.tables} tables, {written.figures} figures, {written.cells} pages of "
-        f"cells in {written.index}",
+        f"report   {counted(written.tables, 'table')}, {counted(written.figures, 'figure')}, "
+        f"{counted(written.cells, 'page')} of cells in {written.index}",
     ]
 
 
@@ -126,7 +131,8 @@ def _parts(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
         tables = all_tables(_look(section, options), options, gym=section.gym not in known)
         drawn = _figures(section, out, suffix) if options.figures else []
         labelled = [table.of(section.label, suffix) for table in tables]
-        parts.append(Part(section=section, tables=labelled, figures=drawn))
+        notes = _notes(section)
+        parts.append(Part(section=section, tables=labelled, figures=drawn, notes=notes))
     return parts
 
 
@@ -147,16 +153,28 @@ def all_tables(look: Lookup, options: ReportOptions, *, gym: bool = True) -> lis
     search = [*search_tables(look), *(search_budget_table(look, unit) for unit in UNITS)]
     if not look.targets():  # a search alone: what there is stands first
         replay, search = search, replay
-    catalogue = gym_tables(catalogue_of(look.section.studies[0].gym)) if gym else []
+    known = catalogue_of(look.section.studies[0].gym) if gym else None
+    catalogue = [] if known is None else gym_tables(known)
     return [*replay, *search, study_table(look.section), *catalogue]
 
 
-def catalogue_of(gym: str) -> Catalogue:
-    """Return the catalogue of a recorded gym; the published one where its folder is not here."""
-    if gym == "embedded":
-        return load_catalogue(gym_folder(gym))
-    folder = Path(gym)
-    return load_catalogue(folder if gym and folder.is_dir() else None)
+def catalogue_of(gym: str) -> Catalogue | None:
+    """Return the catalogue of a recorded gym; None where its folder is not here.
+
+    Raises:
+        DataError: its ``gym.toml`` is malformed.
+    """
+    folder = gym_folder(gym)
+    return load_catalogue(folder) if gym and folder.is_dir() else None
+
+
+def _notes(section: Section) -> list[str]:
+    """Return what a reader must know of a section, its gym included."""
+    gym = section.studies[0].gym
+    if catalogue_of(gym) is not None:
+        return list(section.notes)
+    absent = f"gym {gym} is not here, so its tables of partitions and tasks are left out"
+    return [*section.notes, absent]
 
 
 def _figures(section: Section, out: Path, suffix: str) -> list[Figure]:
@@ -170,13 +188,6 @@ def _figures(section: Section, out: Path, suffix: str) -> list[Figure]:
         )
         for one in all_figures(section, out / "figures", suffix)
     ]
-
-
-def _make_folders(results: Path, out: Path) -> None:
-    if out.resolve() == results.resolve():
-        raise UsageError(f"--out {out} is the results directory; give another, or one inside it")
-    for name in ("cells", "tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
 
 
 def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:

@@ -18,6 +18,8 @@ from .table import TableCell
 
 _PILOT = re.compile(r"(highest|random|lowest)[-_]?(\d*)(\W.*)?")
 """Source sets of Table 8, as in "highest5" or "highest5-samsum"; the rest are sizes of Table 4."""
+_BY_INPUTS = "-by_inputs"
+"""End of the source sets that were ranked by inputs and not, as in the paper, by prompts."""
 PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
 """Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
@@ -191,9 +193,20 @@ def status_flags(cell: Cell) -> tuple[str, ...]:
 
 
 def pilot_choice(cell: Cell) -> str | None:
-    """Return how a cell of Table 8 chose its sources, as in "highest5"; None of other cells."""
-    match = _PILOT.fullmatch(cell.place.source_set)
-    return None if match is None else f"{match[1]}{match[2]}"
+    """Return how a cell of Table 8 chose its sources; None of other cells.
+
+    That is "highest5", or "highest5, by inputs" where they were not ranked by tuned prompts.
+    """
+    found = _PILOT.fullmatch(cell.place.source_set)
+    if found is None:
+        return None
+    by = ", by inputs" if cell.place.source_set.endswith(_BY_INPUTS) else ""
+    return f"{found[1]}{found[2]}{by}"
+
+
+def ranked_by(cell: Cell) -> str:
+    """Return what a cell of Table 8 ranked its sources by, "prompts" or "inputs"."""
+    return "inputs" if cell.place.source_set.endswith(_BY_INPUTS) else "prompts"
 
 
 def is_plain(cell: Cell) -> bool:

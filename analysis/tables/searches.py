@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpt.store.records import Stop
+from mpt.words import counted
 
 from ..results.cells import Cell
 from ..results.names import method_label, partition_label
@@ -56,7 +57,7 @@ def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
         f"validation tasks ({about(place.backbone, place.gym)}{which})",
         columns=("rank", *settings, "steps", *_RANK_COLUMNS),
         rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
-        notes=(f"{len(cells)} points; settings that all of them share are on their pages.",),
+        notes=(f"{counted(len(cells), 'point')}; shared settings stand on the cells' pages.",),
     )
 
 

@@ -8,11 +8,18 @@ from ..published.numbers import PILOT_CHOICES, PILOT_TARGETS
 from ..results.cells import Cell
 from ..results.names import in_order
 from ..results.sections import PAIRS, RANKING
-from .lookup import Lookup, pilot_choice, with_edition
+from .lookup import Lookup, pilot_choice, ranked_by, with_edition
 from .table import Table, TableCell, number, text
 
 Pairs = Mapping[str, list[tuple[str, str, float]]]
 """Kind ("similar", "dissimilar", of inputs or of prompts) → (task, task, similarity)."""
+
+
+_RANKED_BY = {
+    "prompts": "Sources are ranked by the similarity of tuned prompts, as in the paper (A.7).",
+    "inputs": "Sources in columns by inputs are ranked by the similarity of input states of the "
+    "frozen model. The paper ranks them by tuned prompts (A.7): these are not compared with it.",
+}
 
 
 def pairs_of(look: Lookup) -> tuple[Pairs, str]:
@@ -20,11 +27,17 @@ def pairs_of(look: Lookup) -> tuple[Pairs, str]:
     for body in look.section.documents.get(PAIRS, ()):
         if body["backbone"] == look.backbone:
             pairs = {
-                kind: [(str(left), str(right), float(value)) for left, right, value in entries]
-                for kind, entries in body["pairs"].items()
+                kind: [(str(one), str(other), float(value)) for one, other, value in entries]
+                for kind, entries in sorted(body["pairs"].items(), key=_similar_first)
             }
             return pairs, str(body["about"])
     return {}, ""
+
+
+def _similar_first(row: tuple[str, object]) -> tuple[bool, bool]:
+    """Order kinds as the paper does; stored documents have them in the order of the letters."""
+    kind, _ = row
+    return "prompts" in kind, kind.startswith("dissimilar")
 
 
 def similarity_table(look: Lookup) -> Table:
@@ -61,17 +74,22 @@ def pilot_values(look: Lookup) -> dict[str, dict[str, TableCell]]:
 
 
 def pilot_notes(look: Lookup) -> tuple[str, ...]:
-    """Return one line a cell of the pilot: its source tasks, with similarities where known."""
-    notes = []
+    """Return what sources were ranked by, and one line a cell of the pilot: its source tasks.
+
+    Similarities stand beside them where they are known.
+    """
+    notes, kinds = [], set()
     for cell in look.targets():
         choice = pilot_choice(cell)
         for task in cell.tasks if choice else ():
+            kinds.add(ranked_by(cell))
             values = _similarities(look, cell, task)
             names = sorted(cell.source_tasks, key=lambda name: (-values.get(name, 0.0), name))
             listed = (f"{n} {values[n]:.3f}" if n in values else n for n in names)
             label = with_edition(choice or "", cell.place.edition)
             notes.append((task, _choice_order(label), f"{label}: {', '.join(listed)}"))
-    return tuple(f"{task}, {line}" for task, _, line in sorted(notes))
+    about = (text for kind, text in _RANKED_BY.items() if kind in kinds)
+    return (*about, *(f"{task}, {line}" for task, _, line in sorted(notes)))
 
 
 def _similarities(look: Lookup, cell: Cell, task: str) -> dict[str, float]:
@@ -79,8 +97,8 @@ def _similarities(look: Lookup, cell: Cell, task: str) -> dict[str, float]:
     rankings = [
         {str(name): float(value) for name, value in body["ranked"]}
         for body in look.section.documents.get(RANKING, ())
-        if (body["backbone"], body["partition"], body["target"])
-        == (cell.place.backbone, cell.place.partition, task)
+        if (body["backbone"], body["partition"], body["target"], body.get("by", "inputs"))
+        == (cell.place.backbone, cell.place.partition, task, ranked_by(cell))
     ]
     return rankings[0] if len(rankings) == 1 else {}
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from mpt.cli.flags import Parser, add_database, work_with
+from mpt.words import counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,5 +38,6 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
     for fault in faults:
         print(fault)
     if not faults:
-        print(f"{flags.results}: {studies} studies, {points} points: nothing is wrong")
+        there = f"{counted(studies, 'study', 'studies')}, {counted(points, 'point')}"
+        print(f"{flags.results}: {there}: nothing is wrong")
     return 3 if faults else 0

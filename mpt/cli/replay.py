@@ -44,6 +44,7 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
         partitions=flags.partitions,
         methods=flags.methods,
         sweep=None if flags.sweep == "none" else flags.sweep,
+        adopt=flags.adopt,
     )
     replay = plan_replay(request)
     execution = execution_of(parser, flags, next_step(parser, flags))
@@ -62,6 +63,11 @@ def parser_of() -> Parser:
     add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
     add("--methods", type=names, default=(), help="comma-separated (default: all)")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
+    add(
+        "--adopt",
+        action="store_true",
+        help="with --from: FoMAML and Reptile take MAML's rates and steps, as in the paper (§5.3)",
+    )
     add_settings(parser)
     add_common(parser, "results/search")
     return parser
@@ -92,7 +98,12 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     searched = getattr(flags, "from")  # a word of Python's own
     if searched is not None and flags.best == "published":
         raise UsageError("--from and --best published contradict each other; give one of them")
-    for name, value in (("--searched-on", flags.searched_on), ("--study", flags.study)):
+    adopt = what.get("adopt") or None
+    for name, value in (
+        ("--searched-on", flags.searched_on),
+        ("--study", flags.study),
+        ("--adopt", adopt),
+    ):
         if value is not None and searched is None:
             raise UsageError(f"{name} is for --from; give both")
     from mpt.replay.request import Request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from mpt.cli.flags import (
     Parser,
     add_common,
     carry_out,
+    check_gym,
     execution_of,
     names,
     work_with,
@@ -18,6 +20,7 @@ from mpt.cli.flags import (
 from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
 from mpt.replay.similarity.pairs import pair_lines
+from mpt.replay.similarity.ranking import RANK_BY
 
 if TYPE_CHECKING:
     from mpt.replay.request import Request
@@ -41,18 +44,31 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
     if flags.only == "pairs":
         if not flags.dry_run:
             _keep(request, pairs, about)
-        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(pair_lines(pairs)))
+        lines = [about, *pair_lines(pairs)]
+        print(json.dumps(pairs, indent=2) if flags.json else "\n".join(lines))
         return 0
     from mpt.replay.similarity.pilot import plan_pilot
+    from mpt.replay.similarity.prompts import prompt_tuner
     from mpt.replay.similarity.ranking import save_rankings
+    from mpt.search.display.display import make_console
     from mpt.search.run import set_results_aside
 
-    pilot = plan_pilot(request, flags.targets, device=flags.device, reuse=not flags.fresh)
-    notes = (*pair_lines(pairs), *pilot.notes)
-    if flags.fresh and not flags.dry_run:  # before the new documents are written
+    say = make_console(stderr=flags.json).print
+    tuner = None if flags.dry_run else prompt_tuner(request, execution, say)
+    plan = functools.partial(
+        plan_pilot, request, flags.targets, device=flags.device, by=flags.rank_by
+    )
+    notes = (*([about] if pairs else []), *pair_lines(pairs))
+    if flags.fresh:  # before anything new is written, and after everything is checked
+        pilot = plan(reuse=False)
+        check_gym(pilot.job.plans)
         aside: list[str] = []
-        set_results_aside(pilot.job, aside.append)
-        notes, flags.fresh = (*aside, *notes), False
+        if not flags.dry_run:
+            set_results_aside(pilot.job, aside.append)
+            flags.fresh = False
+        notes = (*aside, *notes)
+    pilot = plan(reuse=not flags.fresh, tuner=tuner)
+    notes = (*notes, *pilot.notes)
     if not flags.dry_run:
         if pairs:
             _keep(request, pairs, about)
@@ -63,14 +79,16 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
 def parser_of() -> Parser:
     """Return the parser of this command."""
     parser = Parser(
-        "Compare tasks by the subspaces of their inputs: similarity of pairs (Table 7), and MAML "
-        "on the source tasks of highest, random and lowest similarity to a target (Table 8). The "
+        "Compare tasks by subspaces: similarity of pairs by their inputs (Table 7), and MAML on "
+        "the source tasks of highest, random and lowest similarity to a target, by prompts that "
+        "are tuned on each (Table 8). The "
         "same command again resumes; search_spaces/similarity.toml says what is compared."
     )
     add = parser.add_argument_group("similarity").add_argument
     add("--backbone", help='"embedded", a Hub id or a local checkpoint (default: the recipe\'s)')
     add("--partition", help="whose source tasks are chosen from (default: similarity.toml's)")
     add("--targets", type=names, default=(), help="comma-separated (default: similarity.toml's)")
+    add("--rank-by", choices=RANK_BY, default=RANK_BY[0], help="tuned prompts, or their inputs")
     add("--only", choices=("pairs", "pilot"), help="Table 7 or Table 8 alone")
     add("--prompts", action="store_true", help="Table 7 of prompts that --keep-prompts kept, too")
     add("--device", default="cpu", help="where the backbone reads the tasks that are compared")
@@ -83,8 +101,10 @@ def _check(flags: argparse.Namespace) -> None:
     """Refuse flags that would have no effect."""
     if flags.only == "pilot" and flags.prompts:
         raise UsageError("--prompts is of Table 7; leave out --only pilot")
-    if flags.only == "pairs" and (flags.targets or flags.partition):
-        raise UsageError("--targets and --partition are of Table 8; leave out --only pairs")
+    if flags.only == "pairs" and (flags.targets or flags.partition or flags.rank_by != RANK_BY[0]):
+        raise UsageError(
+            "--targets, --partition and --rank-by are of Table 8; leave out --only pairs"
+        )
 
 
 def _measured(request: Request, flags: argparse.Namespace) -> tuple[Pairs, str]:

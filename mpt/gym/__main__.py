@@ -21,6 +21,7 @@ from mpt.gym.crossfit.doctor import Diagnosis, examine
 from mpt.gym.crossfit.sources import Hub, Mirror, Source
 from mpt.gym.crossfit.tasks import load_rows
 from mpt.gym.crossfit.verify import compare, published_sums
+from mpt.words import counted
 
 SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
 SHOWN_PAIRS = 20
@@ -197,6 +198,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     _print_tasks(diagnosis)
     _print_partitions(diagnosis)
     _print_pairs(diagnosis)
+    broken = [state.task for state in diagnosis.tasks if state.broken]
+    if broken:
+        raise DataError(
+            f"{gym}: {counted(len(broken), 'task has', 'tasks have')} broken files: "
+            f"{', '.join(broken)}; build again what is broken"
+        )
     return 0
 
 
@@ -228,7 +235,7 @@ def _print_partitions(diagnosis: Diagnosis) -> None:
         missing = [*part.missing_source, *part.missing_target]
         if missing:
             shown = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
-            print(f"    {len(missing)} tasks are missing: {shown}")
+            print(f"    {counted(len(missing), 'task is', 'tasks are')} missing: {shown}")
 
 
 def _print_pairs(diagnosis: Diagnosis) -> None:

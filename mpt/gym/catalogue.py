@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +55,8 @@ class TaskInfo:
     shots: int
     """k of the file names: examples per class, or in all where the task is not sampled per class;
     `ALL_SHOTS` for every row."""
+    group: str = field(default="", compare=False)
+    """A part of its family, such as "summarization"; empty where the catalogue names none."""
 
     def at_shots(self, shots: int) -> TaskInfo:
         """Return the task at another sample size, as ``python -m mpt.gym build --shots`` names it.
@@ -124,13 +127,14 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
         gym: directory of few-shot files; None for the published catalogue.
 
     Returns:
-        What ``gym/gym.toml`` says (tables ``[tasks.NAME]`` with family, metric and shots,
-        ``[partitions.NAME]`` with source and target, ``validation_tasks``, ``[source_subsets]``)
-        or, where there is no such file, the published catalogue.
+        What ``gym/gym.toml`` says (tables ``[tasks.NAME]`` with family, metric, shots and, if
+        wanted, group, ``[partitions.NAME]`` with source and target, ``validation_tasks``,
+        ``[source_subsets]``) or, where there is no such file, the published catalogue.
 
     Raises:
         UsageError: `gym` is not a directory.
-        DataError: ``gym.toml`` is malformed, or names an unknown key, family, metric or task.
+        DataError: ``gym.toml`` is no file, is malformed, or names an unknown key, family, metric
+            or task, or a task that no directory can have the name of.
     """
     if gym is None:
         return _published()
@@ -139,12 +143,17 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
             f"gym {str(gym)!r} is not a directory; build one: python -m mpt.gym build"
         )
     path = gym / "gym.toml"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return _published()
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a TOML file in UTF-8: {error}") from error
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise DataError(
+            f"{path}: cannot be read ({reason}), but must be a TOML file; mend or remove it"
+        ) from None
     return _catalogue(table, str(path))
 
 
@@ -189,7 +198,10 @@ def _published() -> Catalogue:
     rows = tomllib.loads((here / "tasks.toml").read_text(encoding="utf-8"))
     table = tomllib.loads((here / "partitions.toml").read_text(encoding="utf-8"))
     keys = ("family", "metric", "shots")
-    tasks = {name: {key: row[key] for key in keys} for name, row in rows.items()}
+    tasks = {
+        name: {**{key: row[key] for key in keys}, "group": row["group_of_family"]}
+        for name, row in rows.items()
+    }
     return _catalogue({"tasks": tasks, **table}, "partitions.toml")
 
 
@@ -214,6 +226,10 @@ def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
             raise DataError(f"{path}: {where}: {both[0]!r} is both source and target")
         partitions[name] = Partition(name, source, target)
     subsets = table.get("source_subsets", {})
+    if not isinstance(subsets, dict):
+        raise DataError(
+            f"{path}: [source_subsets] is {subsets!r}, but must hold a list of task names a name"
+        )
     return Catalogue(
         tasks=MappingProxyType(tasks),
         partitions=MappingProxyType(partitions),
@@ -226,7 +242,12 @@ def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
 
 def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
     where = f"{path}: [tasks.{name}]"
-    _only(row, ("family", "metric", "shots"), where)
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise DataError(
+            f"{path}: a task is named {name!r}, but must have the name of a directory in the gym; "
+            "rename it"
+        )
+    _only(row, ("family", "metric", "shots", "group"), where)
     for key, known in (("family", FAMILIES), ("metric", tuple(METRICS))):
         if row.get(key) not in known:
             raise DataError(f"{where}: {key} is {row.get(key)!r}, but must be one of {known}")
@@ -235,7 +256,10 @@ def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
         shots = ALL_SHOTS
     elif not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
         raise DataError(f'{where}: shots is {shots!r}, but must be a whole number ≥ 1 or "all"')
-    return TaskInfo(name, row["family"], row["metric"], shots)
+    group = row.get("group", "")
+    if not isinstance(group, str):
+        raise DataError(f"{where}: group is {group!r}, but must be a name")
+    return TaskInfo(name, row["family"], row["metric"], shots, group)
 
 
 def _names(value: Any, tasks: Mapping[str, TaskInfo], where: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from mpt.study.choice import chosen, listed, only_protocol, point_config
 from mpt.study.specs import FINE_TUNING, UpstreamSpec
 from mpt.trial.score import BAD_SCORE
 from mpt.trial.store import TrialStore
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.store.database import Database
@@ -221,7 +222,7 @@ class BestPoints:
     ) -> Iterable[str]:
         study = search.study
         yield (
-            f"best of {len(search.points)} points on {study.partition} in "
+            f"best of {counted(len(search.points), 'point')} on {study.partition} in "
             f"{self.name}, study {study.id}, {choice.text}"
         )
         if epochs is not None:

@@ -18,7 +18,7 @@ from mpt.replay.best import BestPoints
 from mpt.replay.request import Request, Setting, default_backbone, searched_by, settings_of
 from mpt.replay.source import SettingsSource
 from mpt.search.job import SearchJob
-from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import FINE_TUNING, FineTuningConfig, TrialSpec, UpstreamSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,9 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
         settings: where, instead of what the request's partitions and sweep say.
 
     Raises:
-        UsageError: something named is unknown, no settings are known of some methods (all are
-            listed), several studies have best points, or a number format cannot be honoured.
+        UsageError: something named is unknown, no settings are known of some methods that were
+            asked for (all are listed) or of any, several studies have best points, or a number
+            format cannot be honoured.
         DataError: few-shot files are missing; all are listed.
     """
     searched = searched_by(request)
@@ -49,15 +50,23 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
     lacking: dict[str, None] = {}
     for backbone in request.backbones or (default_backbone(request),):
         source = SettingsSource(request, backbone, best_points)
+        left, any_searched = dict[str, None](), False
         for setting in settings or settings_of(request, source.settings):
             plan = source.plan(setting)
             for method, needed in source.methods():
-                best = source.best(method, plan)
+                best, own = source.best(method, plan), source.searched_as(method)
                 if best is not None:
                     notes[f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"] = None
                     trials.append(TrialSpec(plan=plan, upstream=best.upstream))
+                    any_searched = any_searched or method != FINE_TUNING
                 elif needed:
-                    lacking[f"{method} on {plan.config.backbone}"] = None
+                    where = f"{own} on {plan.config.backbone}"
+                    named = request.methods or best_points is None
+                    (lacking if named else left)[where] = None
+        if left and not any_searched:  # nothing that was asked for
+            lacking |= left
+        elif left:
+            notes[f"left out, since no search of it is there: {', '.join(left)}"] = None
     if lacking:
         raise UsageError(_lacking_text(list(lacking), best_points))
     title = "best of a search" if best_points else "settings as listed above"

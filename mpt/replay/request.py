@@ -46,6 +46,9 @@ class Request:
     """Backbone whose best points serve those that were not searched; None: they are refused."""
     study: str | None = None
     """First digits of the searched study or protocol, where there are several."""
+    adopt: bool = False
+    """FoMAML and Reptile take the inner rate, outer rate and steps that MAML's search found, as in
+    the paper (§5.3); their own searches do not count."""
     published: bool = False
     """Published settings, for the embedded backbone too."""
     options: StudyOptions = field(default_factory=StudyOptions)
@@ -57,6 +60,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.sweep is not None and self.sweep not in SWEEPS:
             raise UsageError(f"sweep is {self.sweep!r}, but must be one of {', '.join(SWEEPS)}")
+        if self.adopt and self.searched is None:
+            raise UsageError(
+                "adopt takes MAML's searched settings; say with --from where they are"
+            )
         known = (*replayable(), BASELINE)
         for method in self.methods:
             if method not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import EMBEDDED_BACKBONES, METHODS, StudyConfig
+from mpt.config import EMBEDDED_BACKBONES, METHODS, StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
@@ -15,6 +15,9 @@ from mpt.study.presets import load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.study import StudyPlan, plan_study
+
+ADOPTED, ADOPTERS = "maml", ("fomaml", "reptile")
+"""Whose three searched settings the others take in the paper (§5.3), see `Request.adopt`."""
 
 
 class SettingsSource:
@@ -77,18 +80,42 @@ class SettingsSource:
 
     def best(self, method: str, plan: StudyPlan) -> Best | None:
         """Return what is replayed of a method; None if there are no settings of it."""
-        if self._points is not None and method != FINE_TUNING:
-            best = self._points.best(method, plan)
-        elif self._recipe is not None:
-            best = published(self._recipe, method, plan)
-        elif method in self.settings.embedded:
-            upstream = self.settings.embedded[method]
-            best = Best(upstream=upstream, origin=self.settings.origins[method])
+        if self._points is None or method == FINE_TUNING:
+            best = self._unsearched(method, plan)
         else:
-            best = None
+            best = self._points.best(self.searched_as(method), plan)
+            if best is not None and self.searched_as(method) != method:
+                best = _adopted(best, self._unsearched(method, plan))
         if best is None or not self._request.smoke:
             return best
         return dataclasses.replace(best, upstream=_cut(best.upstream, self.settings, plan))
+
+    def searched_as(self, method: str) -> str:
+        """Return the method whose search a method's settings are from."""
+        return ADOPTED if self._request.adopt and method in ADOPTERS else method
+
+    def _unsearched(self, method: str, plan: StudyPlan) -> Best | None:
+        """Return a method's settings of the recipe or of the data file; None if there are none."""
+        if self._recipe is not None:
+            return published(self._recipe, method, plan)
+        if method not in self.settings.embedded:
+            return None
+        upstream = self.settings.embedded[method]
+        return Best(upstream=upstream, origin=self.settings.origins[method])
+
+
+def _adopted(best: Best, own: Best | None) -> Best | None:
+    """Return a method's own settings with the two rates and the steps of another's best point."""
+    if own is None:
+        return None
+    from_, to = best.upstream.config, own.upstream.config
+    assert isinstance(from_, UpstreamConfig)
+    assert isinstance(to, UpstreamConfig)
+    config = dataclasses.replace(to, inner_lr=from_.inner_lr, outer_lr=from_.outer_lr)
+    return Best(
+        upstream=UpstreamSpec(config=config, rungs=best.upstream.rungs),
+        origin=f"rates and steps adopted from {from_.method}, {best.origin}; others: {own.origin}",
+    )
 
 
 def study_for(request: Request, backbone: str) -> StudyConfig:

@@ -20,6 +20,7 @@ from mpt.replay.replay import Replay, plan_replay
 from mpt.replay.request import Request
 from mpt.replay.settings import studied
 from mpt.replay.similarity.pilot import Pilot, plan_pilot
+from mpt.replay.similarity.prompts import Tuner
 from mpt.replay.similarity.ranking import Ranking
 from mpt.search.job import SearchJob
 from mpt.search.run import open_plan
@@ -88,15 +89,16 @@ class Stage:
 @dataclass(frozen=True)
 class _Kind:
     about: str
-    plan: Callable[[Request, WholeRequest], Replay] | None
-    """Makes its part of the replay; None: it is a search."""
+    plan: Callable[[Request, WholeRequest, Tuner | None], Replay] | None
+    """Makes its part of the replay, with who tunes the prompts that sources are chosen by; None:
+    it is a search."""
 
 
-def _sweep(name: str) -> Callable[[Request, WholeRequest], Replay]:
-    return lambda request, _: plan_replay(dataclasses.replace(request, sweep=name))
+def _sweep(name: str) -> Callable[[Request, WholeRequest, Tuner | None], Replay]:
+    return lambda request, *_: plan_replay(dataclasses.replace(request, sweep=name))
 
 
-def _backbones(request: Request, whole: WholeRequest) -> Replay:
+def _backbones(request: Request, whole: WholeRequest, _: Tuner | None) -> Replay:
     return plan_replay(
         dataclasses.replace(request, backbones=whole.backbones, partitions=(COMPARED,))
     )
@@ -104,13 +106,14 @@ def _backbones(request: Request, whole: WholeRequest) -> Replay:
 
 STAGES: Mapping[str, _Kind] = {
     "search": _Kind("settings of every method on random_to_random", None),
-    "replay": _Kind("Tables 2 and 6: all partitions", lambda request, _: plan_replay(request)),
+    "replay": _Kind("Tables 2 and 6: all partitions", lambda request, *_: plan_replay(request)),
     "target_shots": _Kind("Table 3: examples of the target tasks", _sweep("target_shots")),
     "source_shots": _Kind("Figure 3: examples of the source tasks", _sweep("source_shots")),
     "sources": _Kind("Table 4: number of source tasks", _sweep("sources")),
     "backbones": _Kind("Table 5: other language models", _backbones),
     "similarity": _Kind(
-        "Tables 7 and 8: sources by similarity", lambda request, _: plan_pilot(request)
+        "Tables 7 and 8: sources by similarity",
+        lambda request, _, tuner: plan_pilot(request, tuner=tuner),
     ),
 }
 """Name → what it is, in the order of the run."""
@@ -189,8 +192,15 @@ def replay_request(request: WholeRequest, searched: str | None) -> Request:
     )
 
 
-def replay_stages(request: WholeRequest, searched: str | None) -> Replays:
-    """Return the stages after the search; arguments as of `replay_request`.
+def replay_stages(
+    request: WholeRequest, searched: str | None, tuner: Tuner | None = None
+) -> Replays:
+    """Return the stages after the search.
+
+    Args:
+        request: the study.
+        searched: as of `replay_request`.
+        tuner: as of `plan_pilot`.
 
     Raises:
         UsageError: something named is unknown, or the search knows no best point of some method.
@@ -203,7 +213,7 @@ def replay_stages(request: WholeRequest, searched: str | None) -> Replays:
     for name, kind in STAGES.items():
         if kind.plan is None or not request.has(name):
             continue
-        part = kind.plan(replay, request)
+        part = kind.plan(replay, request, tuner)
         notes |= dict.fromkeys(part.notes)
         rankings = part.rankings if isinstance(part, Pilot) else rankings
         new = [trial for trial in part.job.trials if trial not in seen]

@@ -11,6 +11,7 @@ from typing import Any
 
 from mpt.replay.similarity.compare import compute_pairs
 from mpt.replay.similarity.pairs import pair_lines
+from mpt.replay.similarity.prompts import prompt_tuner
 from mpt.replay.similarity.ranking import save_rankings
 from mpt.replay.whole_study import (
     Stage,
@@ -101,7 +102,9 @@ class WholeStudy:
             code = self._compute([search], "settings of every method", after, cost.rates)
         if code != DONE:  # the best points are not known
             return code
-        rest = replay_stages(self._request, None if search is None else searched_study(search))
+        searched = None if search is None else searched_study(search)
+        tuner = prompt_tuner(replay_request(self._request, searched), self._execution, self._say)
+        rest = replay_stages(self._request, searched, tuner)
         for note in rest.notes:
             self._say(note)
         if rest.rankings:

@@ -21,7 +21,7 @@ from mpt.errors import UsageError
 
 RECIPES = ("paper", "released", "released-exact")
 TUNING_LRS = (5e-4, 3e-4, 2e-4, 1e-4)
-"""Learning rates where all weights are tuned (§2)."""
+"""Learning rates where all weights are tuned (§5.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ def _methods(
     reptile: Mapping[str, Any] | None = None,
     multitask: Mapping[str, Any] | None = None,
 ) -> dict[str, UpstreamConfig]:
-    """Return the settings of every method (§2: batches 2, 4, 4, 4; inner steps 1, 1, 10).
+    """Return the settings of every method (§5.3: batches 2, 4, 4, 4; inner steps 1, 1, 10).
 
     Args:
         meta: what they share.

@@ -118,6 +118,17 @@ def test_a_gym_toml_replaces_the_published_catalogue(tmp_path: Path) -> None:
     assert catalogue.validation_tasks == ("c",)
 
 
+def test_a_task_may_name_the_part_of_its_family(tmp_path: Path) -> None:
+    path = own_gym(tmp_path) / "gym.toml"
+    path.write_text(path.read_text().replace("[tasks.b]", '[tasks.b]\ngroup = "summarization"'))
+    assert load_catalogue(tmp_path).tasks["b"].group == "summarization"
+    path.write_text(path.read_text().replace('"summarization"', "3"))
+    with pytest.raises(DataError, match=r"\[tasks.b\]: group is 3, but must be a name"):
+        load_catalogue(tmp_path)
+    published = load_catalogue().tasks
+    assert sum(info.group == "summarization" for info in published.values()) == 7
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -131,12 +142,29 @@ def test_a_gym_toml_replaces_the_published_catalogue(tmp_path: Path) -> None:
         ('target = ["b"]', "", "target is None, but must be a list"),
         ('["c"]', '["c"]\nvalidation = 1', "unknown key 'validation'"),
         ("[tasks.a]", "[tasks.a", "not a TOML file"),
+        ("[tasks.a]", '[tasks."../a"]', r"a task is named '\.\./a', but must have the name of a"),
+        ("[tasks.a]", '[tasks.".."]', r"a task is named '\.\.'"),
+        ("[tasks.a]", "source_subsets = 5\n[tasks.a]", r"\[source_subsets\] is 5, but must hold"),
+        ("shots = 8", "shots = [8]", r"shots is \[8\]"),
+        ('metric = "EM"', "metric = { x = 1 }", r"metric is \{'x': 1\}"),
     ],
 )
 def test_a_bad_gym_toml_is_named(tmp_path: Path, before: str, after: str, message: str) -> None:
     assert before in OWN
     with pytest.raises(DataError, match=message):
         load_catalogue(own_gym(tmp_path, OWN.replace(before, after)))
+
+
+def test_a_gym_toml_that_cannot_be_read_is_never_taken_for_the_published_catalogue(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "gym.toml").mkdir()
+    with pytest.raises(DataError, match=r"gym.toml: cannot be read \(Is a directory\)"):
+        load_catalogue(tmp_path)
+    (tmp_path / "gym.toml").rmdir()
+    (tmp_path / "gym.toml").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match="No such file"):
+        load_catalogue(tmp_path)
 
 
 def test_an_absent_gym_is_a_usage_error(tmp_path: Path) -> None:

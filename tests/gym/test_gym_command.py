@@ -180,6 +180,14 @@ def test_doctor_prints_tasks_partitions_and_pairs(
     assert "  158 unavailable" in shown
     assert "cls_to_cls" in shown
     assert "near-duplicates" in shown
+    # what is not built is no fault; what cannot be read is
+    (tmp_path / "ethos-race" / "ethos-race_16_13_dev.tsv").write_text("no tab\n")
+    assert main(["doctor", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert "unavailable  ethos-race" in said.out
+    assert said.err.strip().endswith(
+        "1 task has broken files: ethos-race; build again what is broken"
+    )
 
 
 def test_a_run_that_is_terminated_says_how_to_go_on_and_ends_with_75(tmp_path: Path) -> None:

@@ -85,6 +85,72 @@ def test_a_local_backbone_is_known_by_its_absolute_path(
     assert BestPoints(Searched(results=searched.results)).best("maml", plan) is not None
 
 
+# --- MAML's settings for others ---
+
+
+def _adopting(stored: Stored, *methods: str, adopt: bool = True) -> Request:
+    return Request(
+        results=stored.results,
+        searched=stored.results,
+        adopt=adopt,
+        partitions=("random_to_random",),
+        methods=methods,
+    )
+
+
+def test_fomaml_and_reptile_adopt_the_three_settings_of_mamls_best_point(stored: Stored) -> None:
+    maml = UpstreamConfig(method="maml", inner_lr=7.0, outer_lr=0.3, batch_size=2)
+    own = UpstreamConfig(method="fomaml", inner_lr=0.5, outer_lr=0.7)
+    study = stored.study()
+    stored.point(study, maml, 30, 5.0)
+    stored.point(study, OTHER, 60, 4.0)
+    stored.point(study, own, 90, 9.0)
+    replay = plan_replay(_adopting(stored, "fomaml", "reptile"))
+    found = {trial.method: trial.upstream for trial in replay.job.trials}
+    for method, inner_steps in (("fomaml", 1), ("reptile", 4)):
+        config = found[method].config
+        assert isinstance(config, UpstreamConfig)
+        assert (config.inner_lr, config.outer_lr, found[method].rungs) == (7.0, 0.3, (30,))
+        # all else is the method's own
+        assert (config.inner_steps, config.batch_size) == (inner_steps, 4)
+    assert "rates and steps adopted from maml, best of 2 points on random" in replay.notes[0]
+    alone = plan_replay(_adopting(stored, "fomaml", adopt=False)).job.trials[0].upstream
+    assert (alone.config, alone.rungs) == (own, (90,))
+
+
+def test_adoption_needs_a_search_of_maml(stored: Stored) -> None:
+    stored.point(stored.study(), UpstreamConfig(method="fomaml"), 90, 9.0)
+    with pytest.raises(UsageError, match="holds no finished search of maml on embedded"):
+        plan_replay(_adopting(stored, "fomaml"))
+    with pytest.raises(UsageError, match="say with --from where they are"):
+        dataclasses.replace(_adopting(stored, "fomaml"), searched=None)
+
+
+# --- methods that were not searched ---
+
+
+def test_what_was_searched_is_replayed_and_the_rest_is_named(stored: Stored) -> None:
+    stored.point(stored.study(), MAML, 2, 5.0)
+    request = Request(
+        results=stored.results, searched=stored.results, partitions=("qa_to_qa", "cls_to_cls")
+    )
+    replay = plan_replay(request)
+    methods = {trial.method for trial in replay.job.trials}
+    assert methods == {"maml", "fine_tuning"}
+    assert len(replay.job.trials) == 4
+    (left,) = (note for note in replay.notes if note.startswith("left out"))
+    assert left == (
+        "left out, since no search of it is there: fomaml on embedded, reptile on embedded, "
+        "multitask on embedded"
+    )
+    # a method that was asked for is not left out
+    with pytest.raises(UsageError, match="holds no finished search of fomaml on embedded; search"):
+        plan_replay(dataclasses.replace(request, methods=("maml", "fomaml")))
+    # and neither is everything of a backbone that was
+    with pytest.raises(UsageError, match="search of maml on embedded-bart, fomaml on embedded-b"):
+        plan_replay(dataclasses.replace(request, backbones=("embedded", "embedded-bart")))
+
+
 # --- which points count ---
 
 

@@ -235,7 +235,7 @@ def test_the_best_point_of_a_registered_method_is_replayed_like_any_others(
     assert isinstance(spec.config, UpstreamConfig)
     assert (spec.config.extra, spec.rungs) == ((("mu", 0.3),), (4,))
     assert (
-        "mine, embedded: inner lr 3e-05, mu 0.3, outer lr 0.5, 4 steps (best of 1 points"
+        "mine, embedded: inner lr 3e-05, mu 0.3, outer lr 0.5, 4 steps (best of 1 point on"
         in (replay.notes[4])
     )
 
@@ -429,6 +429,7 @@ def _fine_tuning(trial: TrialSpec) -> FineTuningConfig | None:
         (["--from", "x", "--best", "published"], "--from and --best published contradict"),
         (["--searched-on", "embedded"], "--searched-on is for --from"),
         (["--study", "12345678"], "--study is for --from"),
+        (["--adopt"], "--adopt is for --from"),
         (["--sweep", "seeds"], "invalid choice: 'seeds'"),
         (["--tuning-steps", "0"], "--tuning-steps: is '0', but must be a whole number ≥ 1"),
         (["--from", "/nonexistent/x"], "--from is '/nonexistent/x', but must be the results"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ import torch
 from mpt.backbones import load_backbone
 from mpt.config import METHODS
 from mpt.errors import UsageError
+from mpt.study import recipes
 from mpt.study.recipes import RECIPES, recipe, upstream_steps
+from mpt.study.spaces import SPACES
 
 # docs/recipe.md, row by row: (row, setting, what the paper says, what the released code does).
 ROWS: list[tuple[int, str, Any, Any]] = [
@@ -155,3 +159,19 @@ def test_the_exact_recipe_differs_from_the_released_one_in_the_place_of_the_prom
     released, exact = recipe("released"), recipe("released-exact")
     assert (released.prompt.position, exact.prompt.position) == ("append", "append_padded")
     assert dataclasses.replace(exact, name="released", prompt=released.prompt) == released
+
+
+CITED = r"(?:§|section |appendix )([A\d][.\d]*\d)"
+
+
+def test_spaces_and_recipes_cite_sections_that_the_paper_has() -> None:
+    """Hyperparameters stand in §5.3, the search in A.5, similarity in A.6 and A.7."""
+    files = [*SPACES.glob("*.toml"), Path(recipes.__file__)]
+    cited = {
+        found
+        for path in files
+        if path.name != "studies.toml"
+        for found in re.findall(CITED, path.read_text("utf-8"))
+    }
+    assert cited <= {"5.3", "A.5", "A.6", "A.7"}
+    assert {"5.3", "A.5"} <= cited

@@ -33,6 +33,8 @@ class TaskState:
     reason: str
     seeds: tuple[int, ...] = ()
     """Complete data seeds."""
+    broken: bool = False
+    """Whether its files are there but cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _task(gym: Path, info: TaskInfo, failure: str) -> tuple[TaskState, Texts | N
     try:
         texts = read_texts(gym, info, seeds)
     except (DataError, OSError) as error:
-        return unavailable(str(error))
+        return TaskState(info.name, "unavailable", str(error), broken=True), None
     record = read_record(folder)
     changed = changed_files(folder, record) if record is not None else []
     if changed:

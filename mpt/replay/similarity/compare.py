@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+import dataclasses
 from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig
-from mpt.errors import DataError, UsageError
-from mpt.metrics.relative_gain import Candidate, select_by_dev
-from mpt.prompts import prompt_from_bytes
+from mpt.errors import DataError
+from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.replay.request import Request
-from mpt.replay.similarity.measure import Subspace, compare_pairs, subspace, task_subspaces
+from mpt.replay.similarity.families import DrawnPairs, Names, draw_pairs
+from mpt.replay.similarity.measure import Subspace, compare_pairs, task_subspaces
 from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, Pairs, save_pairs
-from mpt.replay.similarity.settings import Names, SimilaritySettings, load_similarity_settings
+from mpt.replay.similarity.prompts import kept_subspaces, prompt_packs
+from mpt.replay.similarity.settings import SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
-from mpt.store.artifacts import Artifacts
-from mpt.store.database import FILE, open_results
-from mpt.store.records import ScoreRow, point_key
-from mpt.study.record import study_record
-from mpt.study.study import Study, StudyPlan, backbone_of
+from mpt.study.study import backbone_of, gym_folder
 
 if TYPE_CHECKING:
-    from mpt.backbones import Backbone
     from mpt.gym.fewshot import FewShotTask
-    from mpt.store.database import Database
 
 
 def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu") -> Pairs:
@@ -36,7 +30,7 @@ def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu
         device: where the backbone reads the tasks.
 
     Raises:
-        UsageError: a task is not one of the gym's, or every pair of a kind lacks a task.
+        UsageError: the gym has no pair of a kind.
         DataError: few-shot files are missing (all are listed), or no prompt was kept.
     """
     pairs, about = measure_pairs(request, prompts=prompts, device=device)
@@ -69,107 +63,52 @@ def measure_pairs(
     """
     settings = load_similarity_settings(request.gym, smoke=request.smoke)
     study = study_of_one(request)
-    both = (settings.similar, settings.dissimilar)
-    names = tuple(dict.fromkeys(name for pairs in both for pair in pairs for name in pair))
-    try:
-        samples, missing = read_samples(study, names)
-    except UsageError as error:
-        raise UsageError(
-            f"{settings.path}: the pairs of Table 7 are none of gym {request.gym}'s: {error}; "
-            "leave them out: --only pilot"
-        ) from None
-    refuse_missing(request, missing, "the pairs of Table 7")
+    drawn, samples = _drawn(request, study, settings)
     backbone = backbone_of(study, device)
     found = task_subspaces(backbone, samples.values(), settings.measure, study.text, settings.seed)
-    pairs = dict(zip(KINDS, _compared(settings, found, "few-shot files"), strict=True))
+    pairs = dict(zip(KINDS, _compared(drawn, found, "few-shot files"), strict=True))
     if prompts:
-        kept = prompt_subspaces(request, study, backbone, samples, settings.measure.threshold)
+        packs = prompt_packs(study, backbone, samples)
+        kept = kept_subspaces(request, packs, settings.measure.threshold)
         what = f"kept prompt of this study in {request.results}; replay with --keep-prompts"
-        pairs |= zip(PROMPT_KINDS, _compared(settings, kept, what), strict=True)
-    about = _about(study, settings, smoke=request.smoke)
+        pairs |= zip(PROMPT_KINDS, _compared(drawn, kept, what), strict=True)
+    return pairs, f"{_about(study, settings, smoke=request.smoke)}; {drawn.about}"
+
+
+def _drawn(
+    request: Request, study: StudyConfig, settings: SimilaritySettings
+) -> tuple[DrawnPairs, dict[str, FewShotTask]]:
+    """Return the pairs, and the samples of their tasks at the first data seed.
+
+    Tasks that are not built are refused, or passed over where the request goes on without them.
+    """
+    gym = gym_folder(study.gym)
+    catalogue = load_catalogue(gym)
+    drawn = draw_pairs(catalogue, settings.pairs, settings.seed)
+    samples, missing = read_samples(study, drawn.tasks)
+    refuse_missing(request, missing, "the pairs of Table 7")
     if missing:
-        about += f"; partial: pairs with {', '.join(missing)} are left out"
-    return pairs, about
+        absent = missing_tasks(gym, catalogue.tasks, study.data_seeds)
+        drawn = draw_pairs(catalogue, settings.pairs, settings.seed, without=absent)
+        about = f"{drawn.about}; partial: {', '.join(missing)} missing, others drawn instead"
+        drawn = dataclasses.replace(drawn, about=about)
+        samples, _ = read_samples(study, drawn.tasks)
+    return drawn, samples
 
 
 def _compared(
-    settings: SimilaritySettings, found: dict[str, Subspace], what: str
+    drawn: DrawnPairs, found: dict[str, Subspace], what: str
 ) -> tuple[tuple[tuple[str, str, float], ...], tuple[tuple[str, str, float], ...]]:
     """Return the pairs both of whose tasks have a subspace, with their similarity."""
 
     def whole(pairs: Names) -> Names:
         return tuple(pair for pair in pairs if all(name in found for name in pair))
 
-    similar, dissimilar = whole(settings.similar), whole(settings.dissimilar)
+    similar, dissimilar = whole(drawn.similar), whole(drawn.dissimilar)
     if not similar or not dissimilar:
         raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
     compared = compare_pairs(similar, dissimilar, found)
     return compared.similar, compared.dissimilar
-
-
-def prompt_subspaces(
-    request: Request,
-    study: StudyConfig,
-    backbone: Backbone,
-    samples: Mapping[str, FewShotTask],
-    threshold: float,
-) -> dict[str, Subspace]:
-    """Return the subspaces of the kept prompts that plain prompt tuning has learned.
-
-    Args:
-        request: says where results and prompts are.
-        study: prompts of its protocol count; nothing is mixed.
-        backbone: that they were tuned for.
-        samples: task → its few-shot sample at one data seed.
-        threshold: share of the energy, see `subspace`.
-
-    Returns:
-        Task → subspace, of the tasks whose prompt was kept.
-    """
-    if request.store is None and not (request.results / FILE).exists():
-        return {}
-    artifacts = Artifacts(request.storage or str(request.results))
-    found: dict[str, Subspace] = {}
-    with open_results(request.results, request.store, read_only=True) as database:
-        for name, run in _taken_runs(database, study, backbone, samples, smoke=request.smoke):
-            kept = None if name in found else database.artifact("prompt", run)
-            if kept is not None:
-                data = artifacts.read(kept.uri, kept.digest)
-                found[name] = subspace(prompt_from_bytes(data, kept.uri)[0], threshold)
-    return found
-
-
-def _taken_runs(
-    database: Database,
-    study: StudyConfig,
-    backbone: Backbone,
-    samples: Mapping[str, FewShotTask],
-    *,
-    smoke: bool,
-) -> Iterator[tuple[str, str]]:
-    """Yield task and key of the runs that the recipe takes, of studies like this one."""
-    plan = StudyPlan(config=study, source=(), scored=(), partial=None, smoke=smoke)
-    like = study_record(Study(plan=plan, backbone=backbone, items=(), scored={}))
-    wanted = {(name, sample.seed, sample.digest) for name, sample in samples.items()}
-    for record in database.studies():
-        same = (record.protocol, record.backbone_digest) == (like.protocol, like.backbone_digest)
-        tasks = {(task, seed) for task, seed, _ in wanted & set(record.scored)}
-        if not same or not tasks:
-            continue
-        rows: dict[str, dict[float, ScoreRow]] = {}
-        for row in database.score_rows([point_key(record.key, "", 0)]):
-            if (row.task, row.data_seed) in tasks:
-                rows.setdefault(row.task, {})[row.lr] = row
-        for task, by_lr in rows.items():
-            taken = [_candidate(row) for row in by_lr.values()]
-            best = select_by_dev(sorted(taken, key=lambda one: record.lrs.index(one.lr)))
-            if best is not None:
-                yield task, by_lr[best.lr].run
-
-
-def _candidate(row: ScoreRow) -> Candidate:
-    dev, test = (math.nan if value is None else value for value in (row.dev, row.test))
-    return Candidate(lr=row.lr, dev=dev, test=test)
 
 
 def _about(study: StudyConfig, settings: SimilaritySettings, *, smoke: bool) -> str:

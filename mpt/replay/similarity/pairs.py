@@ -14,6 +14,7 @@ KINDS = ("similar", "dissimilar")
 """Pairs of tasks, compared on their inputs."""
 PROMPT_KINDS = ("similar, prompts", "dissimilar, prompts")
 """The same pairs, compared on tuned prompts; they may be absent."""
+_ORDER = (*KINDS, *PROMPT_KINDS)
 
 Pairs = Mapping[str, Sequence[tuple[str, str, float]]]
 """Kind → (task, task, similarity), see `mpt.replay.similarity.measure.compare_pairs`."""
@@ -70,9 +71,10 @@ def load_pairs(results: Path, store: str | None = None) -> dict[str, tuple[Pairs
     found: dict[str, tuple[Pairs, str]] = {}
     for name, body in documents.items():
         try:
+            rows = body["pairs"]
             pairs = {
-                kind: tuple((str(one), str(other), float(value)) for one, other, value in rows)
-                for kind, rows in body["pairs"].items()
+                kind: tuple((str(one), str(other), float(value)) for one, other, value in found)
+                for kind, found in sorted(rows.items(), key=lambda row: _ORDER.index(row[0]))
             }
             found[name] = pairs, str(body["about"])
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,10 +1,11 @@
 """The pilot of Table 8 as a job: MAML on few source tasks, chosen by similarity to the target.
 
-For every target task the candidates are ranked by how similar their inputs are to the target's
-in the frozen backbone. MAML learns on the few of highest, random and lowest similarity; each
-prompt is tuned on that target alone and compared with plain prompt tuning. A choice of sources is
-a named part of the partition's, such as ``highest5-samsum``; everything else is a replay
-(`mpt.replay.replay`).
+For every target task the candidates are ranked by how similar the prompts are that plain prompt
+tuning learns on them (A.7), or else how similar their inputs are in the frozen backbone. Prompts
+that the ranking lacks are tuned first. MAML learns on the few of highest, random and lowest
+similarity; each prompt is tuned on that target alone and compared with plain prompt tuning. A
+choice of sources is a named part of the partition's, such as ``highest5-samsum``; everything else
+is a replay (`mpt.replay.replay`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpt.config import StudyConfig
 from mpt.errors import DataError, UsageError
@@ -20,15 +22,28 @@ from mpt.gym.fewshot import FewShotTask
 from mpt.keys import digest
 from mpt.replay.replay import Replay, plan_replay
 from mpt.replay.request import Request, Setting
-from mpt.replay.similarity.measure import CHOICES, rank_sources, select_sources, task_subspaces
-from mpt.replay.similarity.ranking import Ranking, load_rankings
+from mpt.replay.similarity.measure import (
+    CHOICES,
+    Subspace,
+    rank_sources,
+    select_sources,
+    task_subspaces,
+)
+from mpt.replay.similarity.prompts import Tuner, kept_subspaces, prompt_packs
+from mpt.replay.similarity.ranking import RANK_BY, Ranking, load_rankings
 from mpt.replay.similarity.settings import PilotSize, SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
 from mpt.search.job import SearchJob
 from mpt.seeds import numpy_generator
 from mpt.study.study import backbone_of, gym_folder
+from mpt.trial.runs import RunPack, keys_of
+
+if TYPE_CHECKING:
+    from mpt.backbones import Backbone
 
 METHOD = "maml"
+BY_INPUTS = "-by_inputs"
+"""End of a choice's name where sources were ranked by inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +51,29 @@ class Pilot(Replay):
     """A job, where its settings are from, and what its sources were chosen by."""
 
     rankings: tuple[Ranking, ...]
-    """One a target; see `mpt.replay.similarity.ranking.save_rankings`."""
+    """One a target; see `mpt.replay.similarity.ranking.save_rankings`. None where prompts are not
+    tuned yet: sources are those of a ranking by inputs then, to plan with."""
 
 
 def plan_pilot(
-    request: Request, targets: Sequence[str] = (), *, device: str = "cpu", reuse: bool = True
+    request: Request,
+    targets: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    reuse: bool = True,
+    by: str = RANK_BY[0],
+    tuner: Tuner | None = None,
 ) -> Pilot:
-    """Turn a request into the job of Table 8; nothing is written.
+    """Turn a request into the job of Table 8; nothing but what the tuner writes is written.
 
     Args:
         request: results, gym, MAML's settings; at most one backbone and one partition, no sweep.
         targets: scored tasks; none: those of ``similarity.toml``.
         device: where the backbone reads the tasks that are ranked.
         reuse: take rankings that are stored, where they still hold.
+        by: what is compared, one of `RANK_BY`.
+        tuner: tunes and keeps prompts that a ranking by prompts lacks (`prompt_tuner`); None: the
+            plan is made by inputs in their place.
 
     Raises:
         UsageError: the request asks for something else, names an unknown partition or task, or
@@ -64,7 +89,10 @@ def plan_pilot(
             f"targets are {', '.join(targets)}, but must be different; name each once"
         )
     pool = _pool(request, load_similarity_settings(request.gym, smoke=request.smoke), targets)
-    rankings = _rankings(pool, request, device, reuse)
+    if by not in RANK_BY:
+        raise UsageError(f"by is {by!r}, but must be one of {', '.join(RANK_BY)}")
+    rankings = _rankings(pool, request, device, reuse, by, tuner)
+    known = rankings[0].by == by
     count, seed = pool.size.count, pool.settings.seed
     settings, lines = [], []
     for ranking in rankings:
@@ -73,7 +101,7 @@ def plan_pilot(
             found = select_sources(ranking.ranked, how, count, target=target, root_seed=seed)
             setting = Setting(
                 partition=pool.size.partition,
-                source_set=f"{how}{count}-{target}",
+                source_set=f"{how}{count}-{target}{'' if by == RANK_BY[0] else BY_INPUTS}",
                 source=tuple(name for name in pool.candidates if name in found),
                 scored=(target,),
             )
@@ -84,8 +112,23 @@ def plan_pilot(
     title = f"pilot: {METHOD} on {count} of {len(pool.candidates)} source tasks{smoke}"
     return Pilot(
         job=dataclasses.replace(_labelled(replay.job, pool), title=title),
-        notes=(*replay.notes, *lines),
-        rankings=rankings,
+        notes=(*replay.notes, _ranked_by(by, known=known), *lines),
+        rankings=rankings if known else (),
+    )
+
+
+def _ranked_by(by: str, *, known: bool) -> str:
+    """Return what the sources were chosen by, one line for people."""
+    if not known:
+        return (
+            "sources are ranked by tuned prompts (A.7), which are tuned first; to plan with, the "
+            "ones below are ranked by inputs"
+        )
+    if by == "prompts":
+        return "sources are ranked by the similarity of tuned prompts, as in the paper (A.7)"
+    return (
+        "sources are ranked by the similarity of input states of the frozen model; the paper "
+        "ranks them by tuned prompts (A.7): --rank-by prompts"
     )
 
 
@@ -149,25 +192,28 @@ def candidates_of(study: StudyConfig, size: PilotSize, seed: int) -> tuple[str, 
     return tuple(names[at] for at in drawn)
 
 
-def _rankings(pool: _Pool, request: Request, device: str, reuse: bool) -> tuple[Ranking, ...]:
-    """Return a ranking of every target: the stored ones if they are all there and still hold."""
+def _rankings(
+    pool: _Pool, request: Request, device: str, reuse: bool, by: str, tuner: Tuner | None
+) -> tuple[Ranking, ...]:
+    """Return a ranking of every target: the stored ones if they are all there and still hold.
+
+    Without prompts, and nobody to tune them, it is one by inputs.
+    """
     study, settings = pool.study, pool.settings
     backbone = backbone_of(study, device)
-    names = (*pool.targets, *pool.candidates)
-    common = {
-        "backbone": backbone.digest,
-        "measure": dataclasses.asdict(settings.measure),
-        "seed": settings.seed,
-        "text": dataclasses.asdict(study.text),
-        "candidates": {name: pool.samples[name].digest for name in pool.candidates},
-    }
-    about = {t: digest({**common, "target": [t, pool.samples[t].digest]}) for t in pool.targets}
+    packs = prompt_packs(study, backbone, pool.samples) if by == "prompts" else {}
+    about = _digests(pool, backbone, packs)
     stored = load_rankings(request.results, request.store) if reuse else ()
     saved = {one.about: one for one in stored if one.smoke == request.smoke}
     if all(key in saved for key in about.values()):
         return tuple(saved[about[target]] for target in pool.targets)
-    tasks = [pool.samples[name] for name in names]
-    found = task_subspaces(backbone, tasks, settings.measure, study.text, settings.seed)
+    if packs:
+        found = _prompt_subspaces(pool, request, packs, tuner)
+        if found is None:
+            return _rankings(pool, request, device, reuse, "inputs", None)
+    else:
+        tasks = [pool.samples[name] for name in (*pool.targets, *pool.candidates)]
+        found = task_subspaces(backbone, tasks, settings.measure, study.text, settings.seed)
     return tuple(
         Ranking(
             backbone=study.backbone,
@@ -177,9 +223,51 @@ def _rankings(pool: _Pool, request: Request, device: str, reuse: bool) -> tuple[
             target=target,
             about=about[target],
             ranked=tuple(rank_sources(target, pool.candidates, found)),
+            by=by,
         )
         for target in pool.targets
     )
+
+
+def _digests(pool: _Pool, backbone: Backbone, packs: Mapping[str, RunPack]) -> dict[str, str]:
+    """Return target → digest of all that its similarities depend on.
+
+    Args:
+        pool: targets and candidates.
+        backbone: the frozen model.
+        packs: task → runs whose prompts are compared; none: inputs are.
+    """
+    settings, samples = pool.settings, pool.samples
+    if packs:
+        runs = {name: keys_of([pack]) for name, pack in packs.items()}
+        prompts = {
+            "threshold": settings.measure.threshold,
+            "candidates": {name: runs[name] for name in pool.candidates},
+        }
+        return {target: digest({**prompts, "target": runs[target]}) for target in pool.targets}
+    common = {
+        "backbone": backbone.digest,
+        "measure": dataclasses.asdict(settings.measure),
+        "seed": settings.seed,
+        "text": dataclasses.asdict(pool.study.text),
+        "candidates": {name: samples[name].digest for name in pool.candidates},
+    }
+    return {t: digest({**common, "target": [t, samples[t].digest]}) for t in pool.targets}
+
+
+def _prompt_subspaces(
+    pool: _Pool, request: Request, packs: Mapping[str, RunPack], tuner: Tuner | None
+) -> dict[str, Subspace] | None:
+    """Return the subspaces of tuned prompts; None if some are missing and nobody tunes them."""
+    threshold = pool.settings.measure.threshold
+    found = kept_subspaces(request, packs, threshold)
+    lacking = [pack for name, pack in packs.items() if name not in found]
+    if not lacking:
+        return found
+    if tuner is None:
+        return None
+    tuner(pool.study, lacking)
+    return kept_subspaces(request, packs, threshold)
 
 
 def _line(target: str, choice: str, sources: Sequence[str], values: Mapping[str, float]) -> str:

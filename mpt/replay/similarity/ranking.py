@@ -17,6 +17,8 @@ from mpt.store.database import FILE, open_results
 
 KIND = "similarity_ranking"
 """Of the documents; readers know them by it."""
+RANK_BY = ("prompts", "inputs")
+"""Tuned prompts, as in the paper's A.7, or input states of the frozen model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Ranking:
     """Digest of all that the similarities depend on."""
     ranked: tuple[tuple[str, float], ...]
     """(candidate, similarity), the most similar first."""
+    by: str = "inputs"
+    """What is compared: one of `RANK_BY`."""
 
     @property
     def name(self) -> str:

@@ -39,8 +39,18 @@ class PilotSize:
             )
 
 
-Names = tuple[tuple[str, str], ...]
-"""Pairs of tasks."""
+@dataclass(frozen=True, kw_only=True)
+class PairFamilies:
+    """Which pairs Table 7 compares: the families of their two tasks."""
+
+    similar: tuple[str, str]
+    """Families of the pairs that are expected to be alike."""
+    dissimilar: tuple[str, str]
+    """Families of those that are not."""
+    count: int
+    """Pairs of either kind."""
+    nearest: Mapping[str, str]
+    """Family → the one that stands for it in a gym without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +63,8 @@ class SimilaritySettings:
     """Root of all draws."""
     pilot: PilotSize
     """Table 8."""
-    similar: Names
-    """Pairs of Table 7 that a reader calls similar."""
-    dissimilar: Names
-    """Those that a reader calls dissimilar."""
+    pairs: PairFamilies
+    """Table 7."""
     path: Path
     """The file, for errors."""
 
@@ -77,7 +85,7 @@ def load_similarity_settings(
     """
     path = folder / FILE
     tables = read_toml(path)
-    only_keys(tables, ("measure", *GYMS, "smoke"), path, "")
+    only_keys(tables, ("measure", *GYMS, "pairs", "smoke"), path, "")
     measure = dict(_table(tables, path, "measure", (*_MEASURE, "seed")))
     small = _table(tables, path, "smoke", ("targets", "candidates", "count", "samples"))
     seed = _whole(measure.pop("seed", None), path, "measure", "seed", 0)
@@ -85,8 +93,7 @@ def load_similarity_settings(
         _whole(small[key], path, "smoke", key, 1)
     name = "embedded" if gym == "embedded" else "published"
     rows = table_of(tables.get(name), path, name)
-    only_keys(rows, ("pilot", "pairs"), path, name)
-    pairs = _table(rows, path, f"{name}.pairs", ("similar", "dissimilar"))
+    only_keys(rows, ("pilot",), path, name)
     try:
         pilot = _pilot(rows, path, f"{name}.pilot")
         if smoke:
@@ -104,8 +111,7 @@ def load_similarity_settings(
         measure=config,
         seed=seed,
         pilot=pilot,
-        similar=_pairs(pairs["similar"], path, f"{name}.pairs", "similar"),
-        dissimilar=_pairs(pairs["dissimilar"], path, f"{name}.pairs", "dissimilar"),
+        pairs=_families(tables, path),
         path=path,
     )
 
@@ -133,11 +139,24 @@ def _pilot(rows: Mapping[str, Any], path: Path, where: str) -> PilotSize:
     return PilotSize(**row)
 
 
-def _pairs(value: Any, path: Path, where: str, key: str) -> Names:
-    found = [_names(pair, path, where, key) for pair in value] if isinstance(value, list) else []
-    if not found or any(len(pair) != 2 for pair in found):
-        raise DataError(f"{path}: [{where}] {key} is {value!r}, but must be pairs of task names")
-    return tuple((pair[0], pair[1]) for pair in found)
+def _families(tables: Mapping[str, Any], path: Path) -> PairFamilies:
+    row = _table(tables, path, "pairs", ("similar", "dissimilar", "count", "nearest"))
+    nearest = table_of(row["nearest"], path, "pairs.nearest")
+    if not all(isinstance(name, str) for name in nearest.values()):
+        raise DataError(f"{path}: [pairs.nearest] is {dict(nearest)!r}, but must name families")
+    return PairFamilies(
+        similar=_two(row["similar"], path, "similar"),
+        dissimilar=_two(row["dissimilar"], path, "dissimilar"),
+        count=_whole(row["count"], path, "pairs", "count", 1),
+        nearest=dict(nearest),
+    )
+
+
+def _two(value: Any, path: Path, key: str) -> tuple[str, str]:
+    words = value if isinstance(value, list) else []
+    if len(words) != 2 or not all(isinstance(word, str) for word in words):
+        raise DataError(f"{path}: [pairs] {key} is {value!r}, but must be two families")
+    return words[0], words[1]
 
 
 def _names(value: Any, path: Path, where: str, key: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.replay.request import Request, default_backbone
 from mpt.replay.source import study_for
 from mpt.study.study import absolute, gym_folder
+from mpt.words import counted
 
 
 def study_of_one(request: Request) -> StudyConfig:
@@ -53,6 +54,7 @@ def refuse_missing(request: Request, missing: Mapping[str, str], what: str) -> N
     if missing and not (request.allow_missing or request.smoke):
         listed = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
         raise DataError(
-            f"{request.gym}: {what} lack {len(missing)} tasks: {listed}. Build them (python -m "
-            "mpt.gym build), or go on without them: --allow-missing labels every result as partial"
+            f"{request.gym}: {what} lack {counted(len(missing), 'task')}: {listed}. Build them "
+            "(python -m mpt.gym build), or go on without them: --allow-missing labels every "
+            "result as partial"
         )

@@ -183,7 +183,7 @@ def test_parquet_may_hold_the_runs_of_one_study_alone(tmp_path: Path) -> None:
 def test_an_export_overwrites_nothing_and_asks_for_records(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "there.db"
+    out = tmp_path / ("there.db" if kind == "optuna" else "there.parquet")
     out.write_text("precious")
     results = _search(tmp_path / "results")
     assert main(["export", kind, "--results", str(results.root), "--out", str(out)]) == 2
@@ -191,7 +191,7 @@ def test_an_export_overwrites_nothing_and_asks_for_records(
     assert out.read_text() == "precious"
     empty = tmp_path / "empty"
     Results(empty)
-    new = str(tmp_path / "new.db")
+    new = str(out.with_stem("new"))
     assert main(["export", kind, "--results", str(empty), "--out", new]) == 3
     assert main(["export", kind, "--results", str(empty / "absent"), "--out", new]) == 2
     assert not Path(new).exists()

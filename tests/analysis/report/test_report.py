@@ -292,6 +292,8 @@ def test_a_study_of_edited_data_keeps_the_directory_reportable_and_is_named(
         (["--backbone", "absent"], "--backbone 'absent' is not in"),
         (["--study", "absent"], "--study is 'absent', but must be the first 8 digits"),
         (["--budget-steps", "many"], "must be a number"),
+        (["--budget-steps", "0"], "--budget-steps: is '0', but must be a number > 0"),
+        (["--budget-samples", "-3"], "is '-3', but must be a number > 0"),
         (["--speed", "1"], "unrecognized arguments"),
     ],
 )

@@ -254,8 +254,10 @@ def test_notes_of_table_8_list_the_sources_with_their_similarities(tmp_path: Pat
     results.point(
         "maml", "cls_to_cls", {"a": PT["a"]}, {"a": PT["a"]}, source_set="lowest2-a", sources=2
     )
-    assert pilot_notes(_look(tmp_path)) == ("a, lowest2: s00, s01",)
+    about = "Sources are ranked by the similarity of tuned prompts, as in the paper (A.7)."
+    assert pilot_notes(_look(tmp_path)) == (about, "a, lowest2: s00, s01")
     body = {
+        "by": "prompts",
         "gym": "embedded",
         "smoke": False,
         "backbone": "embedded",
@@ -267,7 +269,31 @@ def test_notes_of_table_8_list_the_sources_with_their_similarities(tmp_path: Pat
         found = pilot_notes(_look(tmp_path))
         # of rankings that contradict each other none is told
         listed = "s01 0.500, s00 0.250" if name == "one" else "s00, s01"
-        assert found == (f"a, lowest2: {listed}",)
+        assert found == (about, f"a, lowest2: {listed}")
+
+
+def test_sources_ranked_by_inputs_have_a_column_and_a_caveat_of_their_own(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for gain, how in ((7, "highest5-a"), (3, "highest5-a-by_inputs")):
+        results.point(
+            "maml", "cls_to_cls", {"a": _scores(gain)["a"]}, {"a": PT["a"]}, source_set=how
+        )
+    body = {
+        "gym": "embedded",
+        "smoke": False,
+        "backbone": "embedded",
+        "partition": "cls_to_cls",
+        "target": "a",
+        "ranked": [["s00", 0.5]],
+    }
+    results.database.put_document(RANKING, "of inputs, as stored before prompts were", body)
+    look = _look(tmp_path)
+    table = pilot_table(pilot_values(look), pilot_notes(look))
+    assert table.columns == ("target task", "highest5", "highest5, by inputs")
+    assert [cell.value for cell in table.rows[0][1:]] == pytest.approx([7.0, 3.0], rel=1e-9)
+    assert "The paper ranks them by tuned prompts" in table.notes[1]
+    own, other = (note for note in table.notes if note.startswith("a, highest5"))
+    assert ("0.500" in own, "0.500" in other) == (False, True)
 
 
 def test_a_subset_named_like_a_random_partition_is_no_pilot(tmp_path: Path) -> None:

@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from mpt.config import DATA_SEEDS
+from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
+from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import FewShotTask
 from mpt.prompts import prompt_bytes
 from mpt.replay.request import Request
-from mpt.replay.similarity.compare import compute_pairs, measure_pairs, prompt_subspaces
+from mpt.replay.similarity.compare import compute_pairs, measure_pairs
+from mpt.replay.similarity.families import draw_pairs
 from mpt.replay.similarity.measure import similarity
 from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, load_pairs, pair_lines
+from mpt.replay.similarity.prompts import kept_subspaces, prompt_packs
 from mpt.replay.similarity.settings import load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, study_of_one
 from mpt.store.artifacts import Artifacts
@@ -29,7 +33,9 @@ from mpt.trial.runs import baseline_packs
 from mpt.trial.store import TrialStore
 
 SETTINGS = load_similarity_settings("embedded")
-TASKS = tuple(dict.fromkeys([*SETTINGS.similar[0], *SETTINGS.dissimilar[0], "find-number"]))
+DRAWN = draw_pairs(load_catalogue(ensure_embedded_gym()), SETTINGS.pairs, SETTINGS.seed)
+ALIKE, UNLIKE = DRAWN.similar[0], DRAWN.dissimilar[0]
+TASKS = (*ALIKE, *UNLIKE, "find-number")
 NAME = "embedded, embedded, smoke"
 """Of the document."""
 
@@ -98,22 +104,22 @@ def _prompt(value: float) -> torch.Tensor:
     return prompt
 
 
-KEPT = {"reviews-hotel": 0.0, "reviews-book": 1.0, "find-number": 2.0}
+KEPT = {ALIKE[0]: 0.0, ALIKE[1]: 1.0, UNLIKE[0]: 2.0, UNLIKE[1]: 3.0}
 """Task → v; the prompts of one similar and of one dissimilar pair are there."""
 
 
-def test_the_pairs_are_those_of_the_data_file_and_are_saved_with_what_they_are_of(
+def test_the_pairs_are_the_drawn_ones_and_are_saved_with_what_they_are_of(
     smoke: Request,
 ) -> None:
     pairs = compute_pairs(smoke)
     assert tuple(pairs) == KINDS
-    assert [pair[:2] for pair in pairs["similar"]] == list(SETTINGS.similar)
-    assert [pair[:2] for pair in pairs["dissimilar"]] == list(SETTINGS.dissimilar)
+    assert [pair[:2] for pair in pairs["similar"]] == list(DRAWN.similar)
+    assert [pair[:2] for pair in pairs["dissimilar"]] == list(DRAWN.dissimilar)
     assert all(0 < value <= 1 for found in pairs.values() for *_, value in found)
     stored, about = load_pairs(smoke.results)[NAME]
-    assert stored == pairs
+    assert list(stored.items()) == list(pairs.items())  # similar first, as in the paper
     assert about.startswith("backbone embedded, gym embedded: layer -1, energy 0.95, 4 inputs of")
-    assert about.endswith("at smoke size")
+    assert f"at smoke size; {DRAWN.about}" in about
     assert compute_pairs(smoke) == pairs
     assert list(load_pairs(smoke.results)) == [NAME]
 
@@ -130,7 +136,7 @@ def test_another_gym_without_these_tasks_is_told_how_to_go_on(
     (tmp_path / "gym.toml").write_text(
         "[tasks.mine]\nfamily = 'other'\nmetric = 'EM'\nshots = 16\n"
     )
-    with pytest.raises(UsageError, match=r"task 'glue-mrpc' is unknown.*--only pilot"):
+    with pytest.raises(UsageError, match=r"\(classification, classification\), but.*--only pilot"):
         compute_pairs(dataclasses.replace(smoke, gym=str(tmp_path)))
 
 
@@ -139,22 +145,22 @@ def test_pairs_whose_files_are_missing_are_refused_and_never_left_out_in_silence
 ) -> None:
     """A folder without ``gym.toml`` has the published tasks; none of them is built here."""
     whole = dataclasses.replace(smoke, gym=str(tmp_path), smoke=False, backbones=("embedded",))
-    with pytest.raises(DataError, match="the pairs of Table 7 lack 15 tasks: glue-mrpc"):
+    with pytest.raises(DataError, match="the pairs of Table 7 lack 20 tasks: "):
         compute_pairs(whole)
-    with pytest.raises(DataError, match="no pair of Table 7 of one of its two kinds has"):
+    with pytest.raises(UsageError, match="the gym has no two such tasks"):
         compute_pairs(dataclasses.replace(whole, allow_missing=True))
-    for name in ("glue-mrpc", "glue-qqp", "spider"):
+    built = {"glue-mrpc": 16, "glue-qqp": 16, "squad-no_context": 32, "samsum": 32}
+    for name, shots in built.items():
         (tmp_path / name).mkdir()
         for part in ("train", "dev", "test"):
             for seed in DATA_SEEDS:
-                path = (
-                    tmp_path / name / f"{name}_{32 if name == 'spider' else 16}_{seed}_{part}.tsv"
-                )
+                path = tmp_path / name / f"{name}_{shots}_{seed}_{part}.tsv"
                 path.write_text("".join(f"{name} {row}\tx\n" for row in range(8)))
     pairs, about = measure_pairs(dataclasses.replace(whole, allow_missing=True))
-    assert [pair[:2] for pair in pairs["similar"]] == [("glue-mrpc", "glue-qqp")]
-    assert [pair[:2] for pair in pairs["dissimilar"]] == [("glue-mrpc", "spider")]
-    assert "; partial: pairs with glue-mnli, scitail, " in about
+    assert [{*pair[:2]} for pair in pairs["similar"]] == [{"glue-mrpc", "glue-qqp"}]
+    assert [pair[:2] for pair in pairs["dissimilar"]] == [("squad-no_context", "samsum")]
+    assert "; only 1 of 5 similar pairs is there; only 1 of 5 dissimilar pairs" in about
+    assert about.endswith("missing, others drawn instead")
 
 
 def test_kept_prompts_of_the_best_rate_of_plain_prompt_tuning_are_compared(
@@ -164,8 +170,9 @@ def test_kept_prompts_of_the_best_rate_of_plain_prompt_tuning_are_compared(
     _keep(smoke, study, KEPT)
 
     def found(request: Request, samples: dict[str, FewShotTask]) -> dict[str, float]:
-        spaces = prompt_subspaces(request, study_of_one(request), study.backbone, samples, 1.0)
-        first = spaces.get("reviews-hotel")
+        packs = prompt_packs(study_of_one(request), study.backbone, samples)
+        spaces = kept_subspaces(request, packs, 1.0)
+        first = spaces.get(ALIKE[0])
         return {} if first is None else {n: similarity(first, one) for n, one in spaces.items()}
 
     samples, _ = read_samples(study.config, TASKS)
@@ -185,14 +192,12 @@ def test_prompts_stand_beside_the_inputs_as_kinds_of_their_own(smoke: Request) -
     _keep(smoke, _study(smoke), KEPT)
     pairs = compute_pairs(smoke, prompts=True)
     assert tuple(pairs) == (*KINDS, *PROMPT_KINDS)
-    assert [pair[:2] for pair in pairs["similar, prompts"]] == [("reviews-hotel", "reviews-book")]
-    assert [pair[:2] for pair in pairs["dissimilar, prompts"]] == [
-        ("reviews-hotel", "find-number")
-    ]
+    assert [pair[:2] for pair in pairs["similar, prompts"]] == [ALIKE]
+    assert [pair[:2] for pair in pairs["dissimilar, prompts"]] == [UNLIKE]
     assert load_pairs(smoke.results)[NAME][0] == pairs
     value = pairs["similar, prompts"][0][2]
     assert pair_lines(pairs)[-4:-2] == [
-        f"similar, prompts: reviews-hotel and reviews-book {value:.3f}",
+        f"similar, prompts: {ALIKE[0]} and {ALIKE[1]} {value:.3f}",
         f"similar, prompts: mean {value:.3f}",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -20,12 +21,14 @@ from mpt.gym.catalogue import load_catalogue
 from mpt.replay.request import Request
 from mpt.replay.similarity import pilot
 from mpt.replay.similarity.pairs import load_pairs
-from mpt.replay.similarity.pilot import Pilot, plan_pilot
+from mpt.replay.similarity.pilot import BY_INPUTS, Pilot
 from mpt.replay.similarity.ranking import KIND, load_rankings, save_rankings
 from mpt.replay.similarity.settings import PilotSize, load_similarity_settings
 from mpt.store.database import open_results
 from mpt.study.spaces import SPACES
 
+plan_pilot = functools.partial(pilot.plan_pilot, by="inputs")
+"""Rankings by prompts are those of `test_prompts.py`."""
 NOWHERE = Path("/nonexistent/results")
 SOURCES = tuple(f"s{n:02d}" for n in range(12))
 ALPHABETS = ("abc", "def", "ghi", "abd", "xyz", "mno")
@@ -62,7 +65,10 @@ def request_(letters: Path, toy_checkpoint: Path) -> Request:
 
 
 def _chosen(plan: Pilot) -> dict[str, tuple[str, ...]]:
-    return {trial.plan.source_set: trial.plan.source for trial in plan.job.trials}
+    """Return choice → sources; its name says that they were ranked by inputs."""
+    found = {trial.plan.source_set: trial.plan.source for trial in plan.job.trials}
+    assert all(name.endswith(BY_INPUTS) for name in found)
+    return {name.removesuffix(BY_INPUTS): sources for name, sources in found.items()}
 
 
 def _basis(checkpoint: Path, gym: Path, name: str, threshold: float) -> np.ndarray[Any, Any]:
@@ -115,7 +121,8 @@ def test_the_plan_has_three_trials_a_target_each_scored_on_it_alone(request_: Re
     ]
     assert list(_chosen(plan)) == names
     for trial in plan.job.trials:
-        assert trial.plan.scored == (trial.plan.source_set.partition("-")[2],)
+        choice = trial.plan.source_set.removesuffix(BY_INPUTS)
+        assert trial.plan.scored == (choice.partition("-")[2],)
         assert trial.plan.role == "target"
         assert trial.plan.source == tuple(n for n in SOURCES if n in trial.plan.source)
         assert len(trial.plan.source) == 5
@@ -123,8 +130,9 @@ def test_the_plan_has_three_trials_a_target_each_scored_on_it_alone(request_: Re
         assert isinstance(config, UpstreamConfig)
         assert config.method == "maml"
         assert config.inner_lr == 3e-5  # the published setting
-    assert plan.notes[1].startswith("t-abc, highest5: s")
-    assert len(plan.notes) == 1 + 6
+    assert plan.notes[1].startswith("sources are ranked by the similarity of input states")
+    assert plan.notes[2].startswith("t-abc, highest5: s")
+    assert len(plan.notes) == 2 + 6
     assert plan_pilot(request_, ("t-abc", "t-xyz")) == plan
 
 
@@ -218,7 +226,7 @@ def test_missing_candidates_are_refused_or_labelled(
         if path.name != "s07":
             (gym / path.name).symlink_to(path)
     request = dataclasses.replace(request_, gym=str(gym))
-    with pytest.raises(DataError, match=r"lack 1 tasks: s07 \(not built.*--allow-missing labels"):
+    with pytest.raises(DataError, match=r"lack 1 task: s07 \(not built.*--allow-missing labels"):
         plan_pilot(request, ("t-abc",))
     plan = plan_pilot(dataclasses.replace(request, allow_missing=True), ("t-abc",))
     assert "s07" not in dict(plan.rankings[0].ranked)
@@ -239,9 +247,6 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
         catalogue, settings = load_catalogue(folder), load_similarity_settings(gym)
         partition = catalogue.partition(settings.pilot.partition)
         assert set(settings.pilot.targets) <= set(partition.target)
-        for pairs in (settings.similar, settings.dissimilar):
-            assert len(set(pairs)) == 5
-            assert {name for pair in pairs for name in pair} <= set(catalogue.tasks)
     published = load_similarity_settings("/published").pilot
     assert published.targets == ("quoref", "glue-qnli", "samsum")
     assert (published.candidates, published.count) == (30, 5)
@@ -254,10 +259,13 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
         (("layer = -1", "layers = -1"), r"\[measure\] has the unknown key 'layers'"),
         (("layer = -1\n", ""), r"\[measure\] lacks layer; give it"),
         (("\n[smoke]\n", "\n[smok]\n"), "unknown key 'smok'"),
-        (("[embedded.pairs]", "[embedded.pair]"), r"\[embedded\] has the unknown key 'pair'"),
+        (("[embedded.pilot]", "[embedded.pilots]"), r"\[embedded\] has the unknown key 'pilots'"),
         (("seed = 42", 'seed = "x"'), r"\[measure\] seed is 'x', but must be a whole number"),
-        (('["nli-owners", "nli-places"]', '["nli-owners"]'), "must be pairs of task names"),
-        (('["nli-owners", "nli-places"]', '["nli-owners", 3]'), "must have different task names"),
+        (('["classification", "classification"]', '["x"]'), r"\[pairs\] similar is \['x'\], but"),
+        (
+            ('= "conditional_generation"', "= 3"),
+            r"\[pairs.nearest\] is .*must name families",
+        ),
         (('"story-last"]\ncandidates = 30', "]\ncandidates = 9"), "candidates is 9, but must be"),
         (("targets = 1", "targets = 0"), r"\[smoke\] targets is 0"),
     ],
@@ -308,7 +316,8 @@ def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
     [
         (["--targets", "story-lost"], "task 'story-lost' is unknown; near it are story-last"),
         (["--only", "pilot", "--prompts"], "--prompts is of Table 7"),
-        (["--only", "pairs", "--targets", "a"], "--targets and --partition are of Table 8"),
+        (["--only", "pairs", "--targets", "a"], "--targets, --partition and --rank-by are of"),
+        (["--only", "pairs", "--rank-by", "inputs"], "--rank-by are of Table 8"),
         (["--only", "pilot", "--from", "/nonexistent/x"], "--from is '/nonexistent/x'"),
     ],
 )

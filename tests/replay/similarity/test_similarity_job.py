@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import mpt
 from analysis.__main__ import main as analysis_main
@@ -19,9 +22,10 @@ from analysis.tables.lookup import Lookup
 from analysis.tables.main import result_tables
 from analysis.tables.table import Table
 from mpt.cli.similarity import main
+from mpt.config import DATA_SEEDS
 from mpt.replay.similarity.ranking import load_rankings
 from mpt.store.database import open_results
-from mpt.store.records import Point
+from mpt.store.records import BASELINE, Point
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 TARGET = "qa-who_is_where"
@@ -97,16 +101,48 @@ def test_table_8_has_three_columns_with_intervals_and_says_what_was_chosen(
         assert (cell.done, cell.of) == (2, 2)
     (ranking,) = load_rankings(run[0])
     first = ", ".join(f"{name} {value:.3f}" for name, value in ranking.ranked[:2])
-    assert table.notes[0] == f"{TARGET}, highest2: {first}"
-    assert len(table.notes) == 3
+    assert "ranked by the similarity of tuned prompts" in table.notes[0]
+    assert table.notes[1] == f"{TARGET}, highest2: {first}"
+    assert len(table.notes) == 4
+
+
+def test_the_ranking_is_that_of_the_prompts_that_were_tuned_first(run: tuple[Path, str]) -> None:
+    """NumPy on the kept files; at smoke size there is one learning rate."""
+    (ranking,) = load_rankings(run[0])
+    assert ranking.by == "prompts"
+    bases: dict[str, np.ndarray[Any, Any]] = {}
+    with open_results(run[0], read_only=True) as database:
+        points = [point for point in database.points() if point.method == BASELINE]
+        plain = {run for point in points for run in point.runs}
+        for one in database.artifacts("prompt"):
+            identity = database.runs([one.owner])[one.owner].identity
+            wanted = identity.task != TARGET or one.owner in plain
+            if wanted and identity.data_seed == DATA_SEEDS[0]:
+                prompt = load_file(run[0] / one.uri)["prompt"].astype(float)
+                _, sigma, right = np.linalg.svd(prompt, full_matrices=False)
+                k = int(np.argmax(np.cumsum(sigma**2) >= 0.95 * np.sum(sigma**2))) + 1
+                bases[identity.task] = right[:k].T
+    own = bases[TARGET]
+    expected = {
+        name: np.linalg.norm(own.T @ bases[name]) / min(own.shape[1], bases[name].shape[1]) ** 0.5
+        for name, _ in ranking.ranked
+    }
+    assert dict(ranking.ranked) == pytest.approx(expected, abs=1e-9)
+    assert len(expected) == 10
+    assert "prompts of 11 tasks are tuned first" in run[1]
 
 
 def test_table_7_has_five_pairs_of_either_kind(run: tuple[Path, str]) -> None:
     results, printed = run
     table = _table(results, "table-7")
     kinds = [str(row[0].text) for row in table.rows if row[1].text != "mean"]
-    assert sorted(kinds) == ["dissimilar"] * 5 + ["similar"] * 5
-    assert printed.startswith("similar: reviews-hotel and reviews-book 0.")
+    assert kinds == ["similar"] * 5 + ["dissimilar"] * 5
+    lines = printed.splitlines()
+    start = next(at for at, line in enumerate(lines) if "similar pairs are" in line)
+    about, first = lines[start : start + 2]
+    assert "similar pairs are (classification, classification)" in about
+    assert about in table.notes
+    assert first.startswith(f"similar: {table.rows[0][1].text} and {table.rows[0][2].text} 0.")
 
 
 def test_the_report_lists_the_sources_on_every_cells_page(

@@ -67,7 +67,8 @@ def _job(checkpoint: Path, gym: Path, results: Path, **changes: Any) -> SearchJo
 
 
 def _run(job: SearchJob) -> tuple[dict[str, Any], str]:
-    file, bodies = io.StringIO(), []
+    file = io.StringIO()
+    bodies: list[Any] = []
     console = Console(file=file, width=120, markup=False, soft_wrap=True)
     show = Display(job, console, as_json=True, sink=bodies.append)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
