@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpt.config import UpstreamConfig
+from mpt.errors import UsageError
 from mpt.metrics.replicates import Comparison, Replicates, Summary, compare, cross_fitted, estimate
 from mpt.seeds import numpy_generator
 
@@ -168,6 +169,22 @@ def ranking_of(
         else None,
         cross_fitted=cross_fitted({n: s.by_seed for n, s in comparison.summaries.items()}),
     )
+
+
+def tables_of(
+    board: Leaderboard, plan: StudyPlan, entries: Sequence[PointStatus]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return test scores [T, D] of plain prompt tuning and of some scored points of a study.
+
+    Raises:
+        UsageError: plain prompt tuning is not there as a whole, or gets nothing right on any task.
+    """
+    record, baseline = board.studies[plan], board.baseline_scores(plan)
+    tasks = [] if baseline is None else _tasks(record, baseline)
+    if baseline is None or not tasks:
+        raise UsageError(f"study {record.id} has no baseline to compare with; run the search on")
+    own = [_scores(entry, tasks, record) for entry in entries]
+    return _table(baseline, tasks, record), own
 
 
 def name_of(entry: PointStatus) -> str:

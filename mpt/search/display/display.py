@@ -215,6 +215,7 @@ class Display:
         wide = self._console.width >= WIDE or not self._console.is_terminal
         heads = (*HEADS, *WIDE_HEADS) if wide else HEADS
         table = self._table("rank", *columns.names, "steps", *heads)
+        table.padding = (0, 1, 0, 0)  # 80 columns hold two rates and both intervals
         for place, one in enumerate(ranking.configurations, start=1):
             cells = [*columns.of(one.first.trial), str(one.first.steps), *row_of(one, wide=wide)]
             table.add_row(rank_of(place, one), *cells)
