@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import mpt
 from mpt.config import METHODS, OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
 from mpt.errors import DataError, UsageError
+from mpt.keys import changed
 from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
-from mpt.study.recipes import paper, upstream_steps
+from mpt.study.recipes import RECIPES, paper, recipe, upstream_steps
 from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
@@ -187,7 +188,7 @@ def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
 
 
 def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Space:
-    only_keys(table, ("title", "source", "search", "fixed", "first"), path, name)
+    only_keys(table, ("title", "source", "recipe", "search", "fixed", "first"), path, name)
     for key in ("title", "source", "search"):
         if key not in table:
             raise DataError(f"{path}: [{name}] lacks {key!r}")
@@ -210,11 +211,30 @@ def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Spac
         domains=tuple(_domain(key, row, path, name) for key, row in search.items()),
         rungs=rungs if length == ["steps"] else (),
         epochs=rungs if length == ["epochs"] else (),
-        fixed=fixed,
+        fixed={**_of_recipe(table.get("recipe"), method, search, path, name), **fixed},
         first=table_of(table.get("first", {}), path, f"{name}.first"),
     )
     check_space(space, str(path))
     return space
+
+
+def _of_recipe(
+    name: Any, method: str, searched: Collection[str], path: Path, space: str
+) -> dict[str, Any]:
+    """Return what a recipe sets besides the defaults, as far as a space does not search it."""
+    if name is None:
+        return {}
+    if name not in RECIPES:
+        raise DataError(
+            f"{path}: [{space}] recipe is {name!r}, but must be one of {', '.join(RECIPES)}"
+        )
+    settings = recipe(name)
+    if method == PROMPT_TUNING:
+        found = changed(settings.downstream)
+    else:
+        found = changed(settings.upstream.get(method, settings.upstream[LIKE]))
+    left_out = {*searched, "method", "lrs", "steps"}
+    return {key: value for key, value in found.items() if key not in left_out}
 
 
 def _searchable(method: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from mpt.study.spaces import SPACES, load_space
 
 
 def test_the_paper_preset_is_the_papers_protocol() -> None:
-    # The paper, §4.1; recipe rows 6-8, 11-13, 23
+    # The paper, §5.3; recipe rows 6-8, 11-13, 23
     study = load_study("google/t5-large-lm-adapt")
     assert study.prompt.length == 100
     assert study.prompt.position == "prepend"
@@ -20,7 +20,7 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
     down = study.downstream
     assert down.lrs == (0.5, 0.4, 0.3, 0.2)
     assert (down.batch_size, down.steps, down.eval_every, down.select) == (8, 3000, 50, "best")
-    assert (down.max_dev, down.max_test, down.max_generated) == (None, 1000, 128)
+    assert (down.max_dev, down.max_test, down.max_generated) == (None, None, 128)
 
 
 def test_the_backbone_decides_space_and_preset() -> None:
@@ -52,8 +52,8 @@ def test_smoke_keeps_the_path_and_shrinks_the_size(backbone: str) -> None:
         ),
         ("length = 100", "length = 0", r"length is 0, but must be a whole number ≥ 1"),
         ("length = 100", 'length = "100"', r"length is '100', but must be a whole number ≥ 1"),
-        ("max_test = 1000", "lrs = [0.5, 0.5]", r"lrs is .*distinct finite numbers"),
-        ("max_test = 1000", "lrs = 0.5", r"lrs is 0.5, but must be"),
+        ("max_generated = 128", "lrs = [0.5, 0.5]", r"lrs is .*distinct finite numbers"),
+        ("max_generated = 128", "lrs = 0.5", r"lrs is 0.5, but must be"),
         ("13, 21, 42, 87, 100]", '13, "21"]', r"data_seeds is .*distinct whole numbers"),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_study_tunes_with_the_grid_of_prompt_tuning_and_may_lay_values_over_it
     grid.write_text(grid.read_text().replace("[0.5, 0.4, 0.3, 0.2]", "[0.7, 0.6]"))
     assert load_study("other", folder=tmp_path).downstream.lrs == (0.7, 0.6)
     study = tmp_path / "studies.toml"
-    study.write_text(study.read_text().replace("max_test = 1000", "lrs = [0.1]"))
+    study.write_text(study.read_text().replace("max_generated = 128", "lrs = [0.1]"))
     assert load_study("other", folder=tmp_path).downstream.lrs == (0.1,)
     assert load_study("embedded", folder=tmp_path).downstream.lrs == (0.1,)
 

@@ -12,6 +12,7 @@ from mpt.errors import DataError, MptError, UsageError
 from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
 from mpt.study.epochs import on_study, source_rows
+from mpt.study.recipes import recipe
 from mpt.study.spaces import SPACES, Space, load_space
 from mpt.study.specs import UpstreamSpec
 
@@ -42,7 +43,7 @@ def _upstream(trial: UpstreamSpec) -> UpstreamConfig:
 
 
 def test_the_paper_grid_is_the_papers() -> None:
-    # §4.1: inner lr {2e-5,3e-5,5e-5} × outer lr {2e-1,3e-1,5e-1} × steps {2500,5000,10000}
+    # §5.3, A.5: inner lr {2e-5,3e-5,5e-5} × outer lr {2e-1,3e-1,5e-1} × steps {2500,5000,10000}
     grid = load_space("maml", "paper").grid()
     configs = [_upstream(one) for one in grid]
     pairs = {(one.inner_lr, one.outer_lr) for one in configs}
@@ -50,8 +51,18 @@ def test_the_paper_grid_is_the_papers() -> None:
     assert {one.rungs for one in grid} == {(2500, 5000, 10000)}
     assert sum(len(one.rungs) for one in grid) == 27
     assert {(one.batch_size, one.inner_steps, one.items_per_step) for one in configs} == {
-        (2, 1, 2)
+        (2, 1, 1)
     }
+
+
+def test_what_a_space_neither_searches_nor_fixes_is_the_recipes() -> None:
+    for name in ("paper", "wide"):
+        for method, own in recipe("paper").upstream.items():
+            space = load_space(method, name).on_rows(7)
+            found = dataclasses.asdict(_upstream(space.sample(1, 0)[0]))
+            searched = {domain.name for domain in space.domains}
+            for key, value in dataclasses.asdict(own).items():
+                assert key in searched or found[key] == value, (name, method, key)
 
 
 def test_the_papers_best_point_is_tried_first_and_the_rest_keeps_its_order() -> None:
@@ -280,6 +291,11 @@ def test_the_good_example_of_this_file_is_good(tmp_path: Path) -> None:
     [
         ('title = "t"', 'titel = "t"', r"\[toy\] has the unknown key 'titel'"),
         ("inner_lr = { v", "inner_rl = { v", r"\[toy.search\] has the unknown key 'inner_rl'"),
+        (
+            'title = "t"',
+            'title = "t"\nrecipe = "papers"',
+            r"\[toy\] recipe is 'papers', but must be",
+        ),
         ("batch_size", "bach_size", r"\[toy.fixed\] has the unknown key 'bach_size'"),
         ("batch_size = 3", "inner_lr = 3", r"\[toy.fixed\] has the unknown key 'inner_lr'"),
         ('scale = "log"', 'scala = "log"', r"\[toy.search.outer_lr\] has the unknown key 'scala'"),
