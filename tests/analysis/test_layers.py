@@ -14,7 +14,18 @@ ORDER = (
     *("export", "report", "__main__"),
 )
 """Parts of the analysis in the order in which data flow."""
-ALLOWED = ("arguments", "config", "errors", "keys", "metrics", "seeds", "gym", "store", "study")
+ALLOWED = (
+    "arguments",
+    "config",
+    "errors",
+    "keys",
+    "metrics",
+    "seeds",
+    "words",
+    "gym",
+    "store",
+    "study",
+)
 """Parts of the library that the analysis may read."""
 EXTRA = {"export/peft_adapter.py": {"mpt.backbones.load", "mpt.prompts"}}
 """An adapter of PEFT names the folder of a packaged model, and holds a prompt of ours."""
