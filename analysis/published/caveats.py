@@ -17,6 +17,12 @@ class Caveat:
 
 CAVEATS = (
     Caveat(
+        about="all intervals",
+        text="They are over data seeds (or tasks, where it says so) of one upstream seed; another "
+        "upstream seed may lie outside. Replicates of a search stand in its table one by one; "
+        "the search itself compares their means.",
+    ),
+    Caveat(
         about="all ±",
         text="The printed ± cannot be the variance over data seeds: a bootstrap over seeds "
         "gives 8 to 17 points on NP→P and about 2 elsewhere. It is not used here.",

@@ -20,6 +20,7 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
+from mpt.config import UpstreamConfig
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import (
@@ -50,6 +51,9 @@ STATUS_S = 30.0
 """Seconds between two status lines where the output is no terminal."""
 
 SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "runs")
+
+ONE_SEED = "intervals are over data seeds alone; another upstream seed may lie outside"
+"""What is said under intervals that know nothing of upstream seeds."""
 
 STOPS_SHOWN = 20
 """Stops listed under a ranking; the rest is counted."""
@@ -256,6 +260,7 @@ class Display:
                 *score_words(score),
             )
         self._print(table)
+        self.one_seed(order)
         self._reasons(order)
         self._stops(entries)
         for label in self._job.partial:
@@ -271,6 +276,12 @@ class Display:
                 f"{title:<8} {settings}, steps {entry.steps}: "
                 f"ARG {_arg(entry.score)} {_interval(entry.score)}"
             )
+
+    def one_seed(self, entries: Sequence[PointStatus]) -> None:
+        """Say what intervals leave out where every configuration has one upstream seed."""
+        scores = [e.score for e in entries if isinstance(e.trial.upstream.config, UpstreamConfig)]
+        if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
+            self.say(ONE_SEED)
 
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""

@@ -58,6 +58,7 @@ class CellDisplay(SettingDisplay):
         """Print one line a cell, in the job's order."""
         there = [entry for entry in entries if entry.score is not None]
         self._list(f"{len(there)} of {len(entries)} cells", there)
+        self.one_seed(there)
         self._reasons(there)
         for label in self._job.partial:
             self.say(label)

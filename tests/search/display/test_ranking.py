@@ -9,6 +9,7 @@ import pytest
 from display_toys import (
     RUNGS,
     Shown,
+    console_of,
     maml_job,
     missing_of,
     point_of,
@@ -18,6 +19,8 @@ from display_toys import (
 )
 
 from mpt.metrics.relative_gain import Gain, TaskGain
+from mpt.search.display.display import ONE_SEED, Display
+from mpt.search.display.setting_display import CellDisplay
 from mpt.search.leaderboard import PointStatus
 from mpt.trial.score import BAD_SCORE
 
@@ -156,3 +159,14 @@ def test_exactly_twenty_stops_are_all_listed(show: Shown) -> None:
     show.display.ranking([_point(0, 2500, 3.0), *missing])
     assert show.text.count("stopped  maml-") == 20
     assert "more" not in show.text
+
+
+def test_an_interval_of_one_upstream_seed_is_said_to_be_one() -> None:
+    for kind in (Display, CellDisplay):
+        console, text = console_of()
+        kind(maml_job(), console=console).ranking([_point(0, 2500, 1.0)])
+        assert "[+0.00, +2.00]" in text()
+        assert ONE_SEED in text()
+    console, text = console_of()
+    Display(maml_job(), console).ranking([_point(0, 2500, 1.0, gain=None)])
+    assert ONE_SEED not in text()  # no interval, nothing to say of one
