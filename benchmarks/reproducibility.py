@@ -140,7 +140,7 @@ def measure(grid: Grid) -> dict[str, Any]:
     halves = [
         _rank_of_halves(grid, points, half, one)
         for half in itertools.combinations(range(grid.baseline.shape[1]), 2)
-        for one in [deals[0][:SIZE], deals[1][:SIZE]]
+        for one in [deal[:SIZE] for deal in deals]
     ]
     winners = [won for one in comparisons for won in one["winners"]]
     gaps = [race["reported"] - race["truth"] for race in races]
