@@ -73,7 +73,7 @@ def shown(page: Path) -> list[str]:
     """Return the commands of a page: of its shell blocks, and of blocks of no language."""
     found: list[str] = []
     for block in blocks(page):
-        if block.title or block.language not in ("", "sh", "text"):
+        if block.language not in ("", "sh", "bash", "text"):
             continue
         lines = [part.strip() for line in commands(block.text) for part in line.split(";  ")]
         if block.language == "sh":
@@ -89,9 +89,9 @@ def understand(line: str, page: Path) -> None:
     Raises:
         AssertionError: what it names is not there, or its flags are wrong; the text says which.
     """
-    words = shlex.split(line)
-    while words[0] == "exec" or "=" in words[0]:
-        words = words[1:]
+    words = shlex.split(re.sub(r"\$\w+", "1", line))
+    if words[0] == "srun" and "ray" in words:
+        words = words[words.index("ray") :]
     program, rest = words[0], words[1:]
     if program == "mpt":
         _parsed(lambda: cli._main(rest), line)
@@ -122,7 +122,9 @@ def _python(rest: Sequence[str], line: str, page: Path) -> None:
     if rest[0] == "-m":
         module = importlib.import_module(f"{rest[1]}.__main__")
         _parsed(lambda: module.main(rest[2:]), line)
-    elif rest[0].startswith("tune_jobs/"):
+        return
+    rest = [word for word in rest if word != "-u"]
+    if rest[0].startswith("tune_jobs/"):
         script = ROOT / rest[0]
         assert script.is_file(), line
         sys.argv[:] = [str(script), *rest[1:]]
@@ -135,6 +137,10 @@ def _python(rest: Sequence[str], line: str, page: Path) -> None:
 def _ray(rest: list[str], line: str) -> None:
     from ray.scripts.scripts import cli as ray_cli
 
+    if rest[0] in ("symmetric-run", "submit") and "--" in rest:  # a job stands behind it
+        at = rest.index("--")
+        job = rest[at + 1 :] if rest[0] == "symmetric-run" else ["python", rest[2], *rest[at + 1 :]]
+        understand(shlex.join(job), ROOT / "README.md")
     command: Any = ray_cli
     while isinstance(command, click.Group):
         assert rest, line
@@ -168,6 +174,8 @@ def test_the_commands_of_a_page_are_understood(
         ("python tune_jobs/maml_rr.py --addres auto", "unrecognized arguments: --addres"),
         ("ray up --no-restarts cluster.yaml", "No such option.*--no-restarts"),
         ("ray metrics launch-promotheus", "ray has no launch-promotheus"),
+        ("srun ray symmetric-run --min-nodes 2 -- python x.py", "no such file"),
+        ("srun ray symmetric-run --min-nodes 2 -- make test", "Missing option '--address'"),
         ("make serch", "make serch"),
         ("python tune_jobs/maml.py", "python tune_jobs/maml.py"),
     ],
