@@ -16,6 +16,10 @@ HANGS = 1800
 """Seconds after which a page counts as hanging; it takes one or two minutes on two cores."""
 WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
 
+SLOW = ("docs/python.md", "docs/add/method.md")
+"""Pages with a search of their own whose like `make test` runs elsewhere: the README's ten lines, and
+a method of one's own in tests/test_wheel.py."""
+
 # The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
 SMALL = """
 import dataclasses
@@ -45,6 +49,12 @@ def _typed(line):
     done = subprocess.run([*words, *rest], capture_output=True, text=True)
     assert done.returncode == 0, f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}"
 """
+
+
+PAGES = [
+    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
+    for page in WITH_PYTHON
+]
 
 
 def script_of(page: Path) -> str:
@@ -92,7 +102,7 @@ def _apply(block: Block, checkout: Path) -> None:
 
 
 @pytest.mark.timeout(HANGS)
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
     environment = lay_out(page, tmp_path)
     (tmp_path / "page.py").write_text(script_of(page), encoding="utf-8")
