@@ -17,8 +17,8 @@ HANGS = 1800
 WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
 
 SLOW = ("docs/python.md", "docs/add/method.md")
-"""Pages with a search of their own whose like `make test` runs elsewhere: the README's ten lines, and
-a method of one's own in tests/test_wheel.py."""
+"""Pages whose searches `make test` runs elsewhere: the README's lines, and a method of one's own
+in tests/test_wheel.py."""
 
 # The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
 SMALL = """
