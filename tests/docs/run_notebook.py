@@ -1,4 +1,4 @@
-"""Runs a notebook as Jupyter would: ``python run_notebook.py NOTEBOOK OUT`` writes it with outputs.
+"""Runs a notebook as Jupyter does: ``python run_notebook.py NOTEBOOK OUT`` writes its outputs.
 
 A process of its own, because the kernel's client leaves sockets to the garbage collector.
 """
