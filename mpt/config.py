@@ -46,6 +46,8 @@ def adapts(method: str) -> bool:
 
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
+SMOLLM2 = "smollm2"
+"""A backbone that a package of the ordinary index carries: SmolLM2-135M-Instruct."""
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -87,6 +89,11 @@ _OPTIONAL_COUNT = (
     "a whole number ≥ 1 or None",
 )
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
+_DIFFERENT_TASKS = ((lambda v: len(set(v)) == len(v)), "different tasks")
+_SEEDS = (
+    (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
+    "distinct whole numbers ≥ 0",
+)
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
 
@@ -356,8 +363,11 @@ class StudyConfig:
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
     validation: tuple[str, ...] = ()
-    """Tasks of the embedded gym that a search is scored on and nothing is learned from. With none
-    named, and on any other gym, they are those of the catalogue."""
+    """Tasks that a search is scored on and nothing is learned from. With none
+    named, and on a gym that has none of them, they are those of the catalogue."""
+    target: tuple[str, ...] = ()
+    """Target tasks of a partition that a replay is scored on. With none named, and on a partition
+    that has none of them, they are all of the partition's."""
     classification: str = "published"
     """How a search scores classification tasks whose metric is macro-F1: as "published" (a
     predicted word that is no label counts as a class of its own, so one stray word among 64
@@ -370,6 +380,9 @@ class StudyConfig:
     """Upstream seeds in place of those, the first for every configuration."""
     fresh_replicates: int = 0
     """Further upstream seeds that a winner is run with after it was chosen, to be reported on."""
+    target_seeds: tuple[int, ...] = ()
+    """Upstream seeds of a replay on target tasks: others than those that settings were chosen on.
+    None: the same ones."""
 
     def __post_init__(self) -> None:
         _check(
@@ -380,15 +393,14 @@ class StudyConfig:
             ),
             train_seed=_at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-            validation=((lambda v: len(set(v)) == len(v)), "different tasks"),
+            validation=_DIFFERENT_TASKS,
+            target=_DIFFERENT_TASKS,
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
                 '"published", "gold" or "exact"',
             ),
-            upstream_seeds=(
-                (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
-                "distinct whole numbers ≥ 0",
-            ),
+            upstream_seeds=_SEEDS,
+            target_seeds=_SEEDS,
             replicates=_at_least(1),
             fresh_replicates=_at_least(0),
         )

@@ -351,7 +351,7 @@ def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> l
 
     specs = [point.upstream for point in points]
     if fine_tuning:
-        specs.append(load_replay_settings(plan.config.downstream).embedded[FINE_TUNING])
+        specs.append(load_replay_settings(plan.config.downstream).own[FINE_TUNING])
     return specs
 
 

@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.check import require
-from mpt.backbones.convert import SMOLLM2, from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
+from mpt.backbones.convert import from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
 from mpt.backbones.encoder_decoder import EncoderDecoder
 from mpt.backbones.families import FAMILIES, family_of
-from mpt.config import EMBEDDED_BACKBONES, POSITIONS
+from mpt.config import EMBEDDED_BACKBONES, POSITIONS, SMOLLM2
 from mpt.errors import DataError, UsageError
 
 __all__ = [

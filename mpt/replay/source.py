@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import EMBEDDED_BACKBONES, METHODS, StudyConfig, UpstreamConfig
+from mpt.config import METHODS, StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
-from mpt.replay.settings import ReplaySettings, load_replay_settings, replayable
+from mpt.replay.settings import PRESETS, ReplaySettings, load_replay_settings, replayable
 from mpt.study.epochs import source_rows
-from mpt.study.presets import load_smoke_size, load_study
+from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.study import StudyPlan, plan_study
@@ -34,7 +34,8 @@ class SettingsSource:
 
     def __init__(self, request: Request, backbone: str, points: BestPoints | None = None) -> None:
         self._request, self._points = request, points
-        own = backbone in EMBEDDED_BACKBONES and request.recipe is None
+        preset = default_space(backbone)
+        own = preset in PRESETS and request.recipe is None
         self._recipe = None if own and not request.published else recipe(request.recipe or "paper")
         study = load_study(backbone, smoke=request.smoke)
         if not own and not request.smoke:
@@ -46,7 +47,9 @@ class SettingsSource:
         study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
         self.study = request.options.apply(study)
         """The study on the default partition."""
-        self.settings = load_replay_settings(self.study.downstream)
+        self.settings = load_replay_settings(
+            self.study.downstream, preset=preset if own else PRESETS[0]
+        )
         """The data file."""
 
     def methods(self) -> tuple[tuple[str, bool], ...]:
@@ -98,9 +101,9 @@ class SettingsSource:
         """Return a method's settings of the recipe or of the data file; None if there are none."""
         if self._recipe is not None:
             return published(self._recipe, method, plan)
-        if method not in self.settings.embedded:
+        if method not in self.settings.own:
             return None
-        upstream = self.settings.embedded[method]
+        upstream = self.settings.own[method]
         return Best(upstream=upstream, origin=self.settings.origins[method])
 
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import EMBEDDED_BACKBONES, DownstreamConfig, PromptConfig, StudyConfig, TextConfig
+from mpt.config import (
+    EMBEDDED_BACKBONES,
+    SMOLLM2,
+    DownstreamConfig,
+    PromptConfig,
+    StudyConfig,
+    TextConfig,
+)
 from mpt.errors import DataError, UsageError
 from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, load_space
 from mpt.study.specs import UpstreamSpec
@@ -29,6 +36,8 @@ _OWN = (
     "precision",
     "validation",
     "classification",
+    "target",
+    "target_seeds",
     "replicates",
     "fresh_replicates",
 )
@@ -57,8 +66,10 @@ class SmokeSize:
 
 
 def default_space(backbone: str) -> str:
-    """Return the space that suits a backbone: its embeddings' scale decides."""
-    return "embedded" if backbone in EMBEDDED_BACKBONES else "paper"
+    """Return the space that suits a backbone: its embeddings' scale and its size decide."""
+    if backbone in EMBEDDED_BACKBONES:
+        return "embedded"
+    return SMOLLM2 if backbone == SMOLLM2 else "paper"
 
 
 def load_study(

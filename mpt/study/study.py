@@ -83,10 +83,14 @@ def plan_study(
     """
     catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
-    named = config.validation if config.gym == "embedded" else ()  # of the preset's own gym
-    if scored is None:
-        validation = named or catalogue.validation_tasks
-        scored = partition.target if role == "target" else validation
+    named = _named(config.validation, catalogue)
+    chosen: str | None = None
+    if scored is None and role == "target":
+        scored = [name for name in config.target if name in partition.target] or partition.target
+        if len(scored) < len(partition.target):
+            chosen = f"{len(scored)} of {len(partition.target)} target tasks chosen"
+    elif scored is None:
+        scored = named or catalogue.validation_tasks
     if source is None:
         source = source_tasks(catalogue, partition, source_set)
         source = tuple(name for name in source if name not in named)
@@ -104,6 +108,7 @@ def plan_study(
     smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
     smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
     notes = [", ".join(smoke)] if smoke else []
+    notes += [] if chosen is None else [chosen]
     notes += learned.note() + tasks.note()
     return StudyPlan(
         config=absolute(config),
@@ -116,6 +121,18 @@ def plan_study(
         partial=f"partial: {'; '.join(notes)}" if notes else None,
         smoke=bool(smoke),
     )
+
+
+def _named(names: Sequence[str], catalogue: Catalogue) -> Sequence[str]:
+    """Return a preset's validation tasks; none if this is a gym that the preset is not made for.
+
+    Raises:
+        UsageError: the gym has some of them and others not.
+    """
+    unknown = [name for name in names if name not in catalogue.tasks]
+    if unknown and len(unknown) < len(names):
+        raise UsageError(f"validation task {unknown[0]!r} is unknown; name tasks of this gym only")
+    return () if unknown else names
 
 
 def source_tasks(catalogue: Catalogue, partition: Partition, source_set: str) -> tuple[str, ...]:

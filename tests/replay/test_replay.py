@@ -245,7 +245,7 @@ def test_a_registered_method_can_have_settings_in_the_data_file(
 ) -> None:
     table = "[embedded.mine]\ninner_lr = 2.0\nmu = 0.3\nsteps = 7\n"
     (tmp_path / "replay.toml").write_text((SPACES / "replay.toml").read_text() + table)
-    spec = load_replay_settings(load_study("embedded").downstream, tmp_path).embedded["mine"]
+    spec = load_replay_settings(load_study("embedded").downstream, tmp_path).own["mine"]
     assert (spec.config.method, spec.rungs) == ("mine", (7,))
     assert isinstance(spec.config, UpstreamConfig)
     assert (spec.config.inner_lr, spec.config.extra) == (2.0, (("mu", 0.3),))
@@ -342,7 +342,7 @@ def test_another_backbone_has_the_published_settings_and_the_papers_recipe(
     # 3 tasks × 5 seeds × (16 train + 16 dev) rows in batches of 4, 20 epochs
     assert second.upstream.rungs == (20 * 120,)
     assert third.plan.config.backbone == "embedded"
-    assert third.upstream.rungs == SETTINGS.embedded["maml"].rungs
+    assert third.upstream.rungs == SETTINGS.own["maml"].rungs
     forced = plan_replay(
         _request(gym=str(sized_gym), partitions=("cls_to_cls",), methods=("maml",), published=True)
     )
@@ -371,10 +371,10 @@ def test_a_smoke_replay_is_cut_and_labelled() -> None:
 
 
 def test_the_file_has_settings_for_every_method_and_sweep() -> None:
-    assert set(SETTINGS.embedded) == set(REPLAYED)
+    assert set(SETTINGS.own) == set(REPLAYED)
     assert set(SETTINGS.sweeps) == set(SWEEPS)
     for method in METHODS:
-        assert SETTINGS.embedded[method].config.method == method
+        assert SETTINGS.own[method].config.method == method
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_prompt_tuning_can_be_longer_and_evaluated_more_often_than_the_study_say
         own
     }
     tuned = {config.downstream for config in map(_fine_tuning, trials) if config is not None}
-    own_steps = SETTINGS.embedded["fine_tuning"].config
+    own_steps = SETTINGS.own["fine_tuning"].config
     assert isinstance(own_steps, FineTuningConfig)
     assert {(d.steps, d.eval_every) for d in tuned} == {(own_steps.downstream.steps, 5)}
 
