@@ -1,6 +1,6 @@
 """A real model on real tasks: search every method's settings, replay the best, write the report.
 
-    make real GYM=DIR                        DIR: few-shot files as CrossFit has them (mpt gym build)
+    make real GYM=DIR                    DIR: few-shot files as CrossFit has them (mpt gym build)
     python tune_jobs/real.py --gym DIR --dry-run
     python tune_jobs/real.py --help          all flags; exit codes as in maml_rr.py
 

@@ -124,7 +124,9 @@ def test_the_real_gym_is_refused_with_a_list_and_taken_by_a_smoke_run() -> None:
 
 def test_a_preset_may_choose_target_tasks_and_the_label_says_how_many(gym: Path) -> None:
     names = gym / "gym.toml"
-    names.write_text(names.read_text().replace('target = ["t-one"]', 'target = ["t-one", "v-one"]'))
+    names.write_text(
+        names.read_text().replace('target = ["t-one"]', 'target = ["t-one", "v-one"]')
+    )
     whole = plan_study(toy_study(HERE, gym), role="target")
     assert whole.scored == ("t-one", "v-one")
     chosen = dataclasses.replace(toy_study(HERE, gym), target=whole.scored[-1:])
