@@ -21,7 +21,7 @@ are corrected together (Holm 1979).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -173,6 +173,7 @@ def compare(
     *,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
+    prior: Prior | None = None,
 ) -> Comparison:
     """Compare configurations by their replicates.
 
@@ -181,6 +182,7 @@ def compare(
         baseline: [T, D] test scores of plain prompt tuning; every task's mean must be positive.
         rng: draws data seeds; the same generator gives the same comparison.
         resamples: draws.
+        prior: spread between upstream seeds; None: that of these configurations.
     """
     if not configurations or not all(one.scores for one in configurations):
         raise ValueError("compare needs configurations, each with an upstream seed")
@@ -195,18 +197,16 @@ def compare(
     args = {name: float(np.mean(list(values.values()))) for name, values in by_seed.items()}
     most = max(len(values) for values in by_seed.values())
     leader = max((n for n in args if len(by_seed[n]) == most), key=lambda n: args[n])
-    prior = _prior([list(values.values()) for values in by_seed.values()])
+    if prior is None:
+        prior = prior_of(by_seed.values())
     tasks, data_seeds = baseline.shape
-    kappa = math.sqrt(data_seeds / max(1, data_seeds - 1))
+    kappa = _kappa(data_seeds)
     data_df = max(1, tasks * (data_seeds - 1))
     differences = _to_leader(by_seed, leader, draws, kappa, data_df)
     samples, intervals = {}, {}
     for name, values in by_seed.items():
-        s2, df = prior.moderate(_variance(list(values.values())), len(values) - 1)
         data = kappa * draws.deviations(name, list(values))
-        intervals[name], samples[name] = _intervals(
-            args[name], data, s2, df, len(values), seed_rng, resamples
-        )
+        intervals[name], samples[name] = _intervals(values, data, prior, seed_rng, resamples)
     best = _shares_of_best(samples, args)
     tied = {n: n == leader or (d := differences[n]).p is None or d.p > 1 - LEVEL for n in args}
     return Comparison(
@@ -243,10 +243,8 @@ def estimate(
     whole, drawn = args_on_draws(stack, baseline, data_rng, resamples)
     values = {seed: float(arg) for seed, arg in zip(configuration.scores, whole, strict=True)}
     arg = float(whole.mean())
-    kappa = math.sqrt(baseline.shape[1] / max(1, baseline.shape[1] - 1))
-    s2, df = prior.moderate(_variance(list(values.values())), len(values) - 1)
-    data = kappa * (drawn.mean(1) - arg)
-    (expected, new_run, only), _ = _intervals(arg, data, s2, df, len(values), seed_rng, resamples)
+    data = _kappa(baseline.shape[1]) * (drawn.mean(1) - arg)
+    (expected, new_run, only), _ = _intervals(values, data, prior, seed_rng, resamples)
     return Summary(
         name=configuration.name,
         arg=arg,
@@ -265,6 +263,32 @@ def _variance(values: Sequence[float]) -> float:
     return float(np.var(values, ddof=1)) if len(values) > 1 else math.nan
 
 
+def _kappa(data_seeds: int) -> float:
+    """Return κ = √(D / (D − 1)), which makes up for how few data seeds there are to draw from."""
+    return math.sqrt(data_seeds / max(1, data_seeds - 1))
+
+
+def args_of(configuration: Replicates, baseline: np.ndarray) -> dict[int, float]:
+    """Return upstream seed → ARG in % over all data seeds.
+
+    Args:
+        configuration: its replicates.
+        baseline: see `compare`.
+    """
+    stack = np.stack(list(configuration.scores.values()))
+    whole = 100 * (stack.mean(2) / baseline.mean(1) - 1).mean(1)
+    return {seed: float(arg) for seed, arg in zip(configuration.scores, whole, strict=True)}
+
+
+def prior_of(by_seed: Iterable[Mapping[int, float]]) -> Prior:
+    """Return what the spread between upstream seeds is like.
+
+    Args:
+        by_seed: of each configuration, upstream seed → ARG; those with one say nothing.
+    """
+    return _prior([list(values.values()) for values in by_seed])
+
+
 def _prior(rows: Sequence[Sequence[float]]) -> Prior:
     several = [row for row in rows if len(row) > 1]
     return fit_prior([_variance(row) for row in several], [len(row) - 1 for row in several])
@@ -281,15 +305,24 @@ def _percentiles(values: np.ndarray) -> Interval:
 
 
 def _intervals(
-    arg: float,
+    by_seed: Mapping[int, float],
     data: np.ndarray,
-    variance: float,
-    df: float,
-    seeds: int,
+    prior: Prior,
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[tuple[Interval | None, Interval | None, Interval | None], np.ndarray]:
-    """Return (expected, new run, data only) and the draws of the expected ARG [B]."""
+    """Return (expected, new run, data only) and the draws of the expected ARG [B].
+
+    Args:
+        by_seed: upstream seed → ARG.
+        data: deviations of their mean over draws of data seeds, times κ [B].
+        prior: spread between upstream seeds.
+        rng: pairs both parts.
+        resamples: B where there are no draws of data seeds.
+    """
+    values, seeds = list(by_seed.values()), len(by_seed)
+    arg = float(np.mean(values))
+    variance, df = prior.moderate(_variance(values), seeds - 1)
     only = _percentiles(arg + data) if len(data) else None
     noise = data if len(data) else np.zeros(resamples)
     ranks = (rng.permutation(len(noise)) + 0.5) / len(noise)  # one of each: no noise of drawing

@@ -352,8 +352,14 @@ class _Driver:
 
 
 def with_first_seed(job: SearchJob) -> SearchJob:
-    """Return a job whose trials have the first upstream seed of their study."""
-    return dataclasses.replace(job, trials=tuple(map(of_first_seed, job.trials)))
+    """Return a job whose trials have the first upstream seed of their study.
+
+    A replay (of target tasks) has named its seeds before.
+    """
+    trials = (
+        trial if trial.plan.role == "target" else of_first_seed(trial) for trial in job.trials
+    )
+    return dataclasses.replace(job, trials=tuple(trials))
 
 
 def _missing(board: Leaderboard) -> int:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpt.config import UpstreamConfig
+from mpt.search.comparison import seed_of
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import (
@@ -139,8 +140,9 @@ class Display:
             f"  runs     {work.all_runs} downstream runs ({work.runs} + {work.shared} shared "
             f"baseline), {work.all_there} stored"
         )
-        if len(config.seeds) > 1:
-            self.say(f"  seeds    {seeds_text(config)}")
+        seeds = seeds_text(config) if what == "search" else listed_seeds(job)
+        if "," in seeds:
+            self.say(f"  seeds    {seeds}")
         if board is not None:
             self.say(f"  study    {studies_text(list(board.studies.values()))}")
         self.say(f"  results  {job.results}")
@@ -333,9 +335,17 @@ def studies_text(studies: Sequence[StudyRecord]) -> str:
 def seeds_text(config: StudyConfig) -> str:
     """Return which upstream seeds a study has, and what for."""
     first, *others = config.seeds
+    if not others:
+        return f"{first} for all"
     fresh = ", ".join(map(str, config.fresh_seeds))
     text = f"{first} for all, {', '.join(map(str, others))} for those that may be the best"
     return f"{text}; the best is reported on {fresh}" if fresh else text
+
+
+def listed_seeds(job: SearchJob) -> str:
+    """Return the upstream seeds of a replay, which every cell has."""
+    upstream = (one for one in job.trials if isinstance(one.upstream.config, UpstreamConfig))
+    return f"{', '.join(map(str, dict.fromkeys(seed_of(one) for one in upstream)))} for every cell"
 
 
 def score_words(score: PointScore) -> list[str]:
