@@ -36,8 +36,8 @@ class Replay:
 def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> Replay:
     """Turn a request into a job.
 
-    Where the request names upstream seeds (or how many), every cell is run with all of them,
-    fine-tuning once; else with the first one.
+    Where the request or the preset names upstream seeds (or how many), every cell is run with all
+    of them, fine-tuning once; else with the first one.
 
     Args:
         request: what is to be replayed.
@@ -70,13 +70,13 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
 
 
 def seeds_asked(request: Request, cell: TrialSpec) -> tuple[int, ...]:
-    """Return the upstream seeds that a request names for a cell; none if it names none.
+    """Return the upstream seeds of a cell: those that a request names, else its preset's.
 
-    The seeds of a study's preset are those of a search; a replay with no word on them has one.
+    A preset's seeds for replays are `StudyConfig.target_seeds`; without any a replay has one.
     """
     options = request.options
     named = options.replicates is not None or options.upstream_seeds is not None
-    return cell.plan.config.seeds if named else ()
+    return cell.plan.config.seeds if named else cell.plan.config.target_seeds
 
 
 def in_rounds(replicates: Iterable[Sequence[TrialSpec]]) -> tuple[TrialSpec, ...]:
