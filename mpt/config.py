@@ -50,7 +50,7 @@ SMOLLM2 = "smollm2"
 """A backbone that a package of the ordinary index carries: SmolLM2-135M-Instruct."""
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
