@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mpt.search.comparison import without_seed
 
 if TYPE_CHECKING:
-    from mpt.metrics.replicates import Interval, Summary
+    from mpt.metrics.differences import Interval
+    from mpt.metrics.replicates import Summary
     from mpt.search.comparison import Configuration, Ranking
     from mpt.search.leaderboard import PointStatus
 
