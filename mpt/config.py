@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import math
 from collections.abc import Callable
@@ -46,6 +47,25 @@ def adapts(method: str) -> bool:
 
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
+SMOLLM2 = "smollm2"
+"""The name of SmolLM2-135M-Instruct as a package brings it along (`mpt.backbones.convert`)."""
+PUBLISHED_BACKBONES = (
+    "google/t5-base-lm-adapt",
+    "google/t5-large-lm-adapt",
+    "google/t5-xl-lm-adapt",
+    "facebook/bart-large",
+    "openai-community/gpt2-large",
+)
+"""Hub ids of the paper's backbones (Table 5)."""
+
+
+def near_backbone(name: str) -> str | None:
+    """Return the known name that an unknown one was probably meant to be; None if none is near."""
+    known = (*EMBEDDED_BACKBONES, SMOLLM2, *PUBLISHED_BACKBONES)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return near[0] if near and near[0] != name else None
+
+
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -234,7 +254,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
-    """Prompt tuning on one target task (§4.1, appendix A); each learning rate is a run."""
+    """Prompt tuning on one target task (§5.3); each learning rate is a run."""
 
     lrs: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     """Adafactor learning rates; ties on dev keep the earlier one."""

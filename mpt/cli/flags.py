@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.arguments import OneLineParser, number
-from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
+from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions
@@ -369,6 +369,12 @@ def check_gym(plans: Sequence[StudyPlan]) -> None:
     for plan in plans:
         config = plan.config
         if config.gym == "embedded" and config.backbone not in EMBEDDED_BACKBONES and not asked:
+            near = near_backbone(config.backbone)
+            if near is not None and not Path(config.backbone).exists():
+                raise UsageError(
+                    f"backbone {config.backbone} is unknown; the nearest known name is {near} (a "
+                    "model of that name on the Hub or in a folder needs --gym DIR)"
+                )
             raise UsageError(
                 f"backbone {config.backbone} needs --gym DIR, a directory of few-shot files; the "
                 "generated gym is made for the embedded models (--gym embedded takes it all the "

@@ -117,7 +117,7 @@ def _build(arguments: argparse.Namespace) -> int:
     reports += wrong
     count = {word: sum(r.status == word for r in reports) for word in ("built", "kept", "failed")}
     print(
-        f"{count['built']} tasks built, {count['kept']} were there already, "
+        f"{counted(count['built'], 'task')} built, {count['kept']} were there already, "
         f"{count['failed']} failed → {arguments.out}"
     )
     return DataError.exit_code if count["failed"] else 0

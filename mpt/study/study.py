@@ -18,6 +18,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.metrics.task_metrics import GOLD_F1
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
@@ -201,9 +202,9 @@ def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -
     listed = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     return (
         f"{' and '.join(where)}: partition {config.partition} and its {role} tasks lack "
-        f"{len(lost)} tasks: {listed}. Build them (python -m mpt.gym build; other sample sizes "
-        "with --shots K --out GYM-K), or go on without them: --allow-missing labels every result "
-        "as partial"
+        f"{counted(len(lost), 'task')}: {listed}. Build them (python -m mpt.gym build; other "
+        "sample sizes with --shots K --out GYM-K), or go on without them: --allow-missing labels "
+        "every result as partial"
     )
 
 

@@ -69,7 +69,7 @@ def test_a_wrong_mirror_directory_is_named_the_others_are_built_and_the_code_is_
     shown = capsys.readouterr()
     assert "sickk" in shown.err
     assert "near it are sick" in shown.err
-    assert "1 tasks built, 0 were there already, 1 failed" in shown.out
+    assert "1 task built, 0 were there already, 1 failed" in shown.out
     assert not (tmp_path / "gym" / "sickk").exists()
 
 

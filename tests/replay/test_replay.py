@@ -124,7 +124,7 @@ def test_other_sample_sizes_are_read_from_the_folder_beside_the_gym(sized_gym: P
     )
     plan = plan_study(config, role="target", source_shots=32)
     assert (plan.source_shots, plan.target_shots) == (32, None)
-    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 tasks: t .*--shots K"):
+    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 task: t .*--shots K"):
         plan_study(config, role="target", target_shots=64)
     part = plan_study(config, role="target", source_set="2")
     assert (part.source, part.source_set) == (("a", "b"), "2")
@@ -166,7 +166,7 @@ def test_target_files_that_are_missing_are_refused_or_labelled(
     broken = Path(shutil.copytree(sized_gym, tmp_path / "broken"))
     shutil.rmtree(broken / "b")
     request = _request(gym=str(broken), partitions=("cls_to_cls",), methods=("maml",))
-    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 tasks: b "):
+    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 task: b "):
         plan_replay(request)
     lenient = plan_replay(dataclasses.replace(request, allow_missing=True))
     assert lenient.job.partial == ("partial: 1 of 3 source tasks missing",)

@@ -16,6 +16,7 @@ from mpt.search.cost.plan import (
     work_seconds,
 )
 from mpt.search.cost.time_left import clock_text
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates, RemainingWork
@@ -80,14 +81,14 @@ def plan_lines(
     lines += [] if share is None else [f"sharing    {share}"]
     lines.append(f"disk       {disk / MIB:.1f} MiB in {job.results}")
     lines.append(
-        f"estimate   {clock_text(estimate(work, rates, slots))} on {slots} workers "
+        f"estimate   {clock_text(estimate(work, rates, slots))} on {counted(slots, 'worker')} "
         "(rates measured just now; nothing was written)"
     )
     if planning.gpus is not None:
         there = cluster_slots(planning.gpus, gpus_per_trial)
         lines.append(
             f"           {clock_text(estimate(work, rates, there))} on a cluster of "
-            f"{planning.gpus} {device}s ({there} trials at once)"
+            f"{counted(planning.gpus, device)} ({counted(there, 'trial')} at once)"
         )
     return lines
 
@@ -110,10 +111,13 @@ def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
 def _upstream(work: RemainingWork, rates: Rates) -> list[str]:
     total = sum(part.steps for part in work.trials)
     trials = sum(part.steps > 0 for part in work.trials)
-    lines = [f"upstream   {total} steps left in {trials} trajectories"]
+    lines = [
+        f"upstream   {counted(total, 'step')} left in "
+        f"{counted(trials, 'trajectory', 'trajectories')}"
+    ]
     for kind in dict.fromkeys(part.kind for part in work.trials if part.steps):
         steps = sum(part.steps for part in work.trials if part.kind == kind)
-        lines.append(_row(steps, "steps", rates.step_seconds(kind), kind))
+        lines.append(_row(steps, "step", rates.step_seconds(kind), kind))
     return lines
 
 
@@ -123,18 +127,18 @@ def _runs(work: RemainingWork, rates: Rates) -> list[str]:
     shared = sum(part.runs for part in work.shared_left)
     lines = [
         f"runs       {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
-        f"them shared baselines, counted once), {steps} steps of tuning"
+        f"them shared baselines, counted once), {counted(steps, 'step')} of tuning"
     ]
     for kind in dict.fromkeys(part.kind for part in left):
         parts = [part for part in left if part.kind == kind]
         runs = sum(part.runs for part in parts)
         seconds = sum(run_seconds(part, rates) for part in parts)
-        lines.append(_row(runs, "runs", seconds / runs, kind))
+        lines.append(_row(runs, "run", seconds / runs, kind))
     return lines
 
 
 def _row(count: int, what: str, seconds: float, kind: str) -> str:
-    return f"           {count} {what}, {seconds:.3g} s each: {kind}"
+    return f"           {counted(count, what)}, {seconds:.3g} s each: {kind}"
 
 
 def _hours(hours: float) -> str:
