@@ -95,6 +95,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _exchanges(pairs: Any) -> bool:
+    names = [name for old, new in pairs for name in (old, new)]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
 def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: _is_int(value) and value >= low), f"a whole number ≥ {low}"
 
@@ -383,6 +388,8 @@ class StudyConfig:
     predicted word that is no label counts as a class of its own, so one stray word among 64
     outputs takes .98 to .79), over the "gold" labels alone, or by "exact" match. Target tasks are
     always scored as published."""
+    replaced: tuple[tuple[str, str], ...] = ()
+    """(task of the catalogue, task in its place): declared where tasks cannot be had any more."""
     replicates: int = 1
     """Upstream seeds of a configuration: the train seed, then `SEED_STEP` further each; one, as in
     the paper, cannot show how far they differ."""
@@ -401,6 +408,7 @@ class StudyConfig:
             train_seed=_at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
             validation=((lambda v: len(set(v)) == len(v)), "different tasks"),
+            replaced=(_exchanges, "pairs of tasks, in which no task stands twice"),
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
                 '"published", "gold" or "exact"',

@@ -20,6 +20,7 @@ from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone
 from mpt.errors import MptError, UsageError
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions
+from mpt.study.replaced import parse_replacements
 
 if TYPE_CHECKING:
     from mpt.study.study import StudyPlan
@@ -130,6 +131,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "max_target": ("whole", "tokens of a target, end mark included"),
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
+    "replace": ("tasks", "old=new,…: declared tasks in the place of some that cannot be had"),
     "data_seeds": ("seeds", "few-shot samples, comma-separated"),
     "replicates": ("whole", "upstream seeds that the better configurations get"),
     "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
@@ -141,6 +143,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
     kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds}
+    kinds["tasks"] = parse_replacements
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")
@@ -289,6 +292,8 @@ def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> 
 
 def _word(value: object) -> str:
     """Return a flag's value as it is typed: short, but never another number."""
+    if isinstance(value, tuple):
+        return "=".join(value)
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)

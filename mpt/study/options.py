@@ -41,6 +41,8 @@ class StudyOptions:
     """These upstream seeds in their place."""
     fresh_replicates: int | None = None
     """Further upstream seeds that a winner is reported on."""
+    replace: tuple[tuple[str, str], ...] | None = None
+    """(task, task in its place), where tasks of the catalogue cannot be had any more."""
     train_seed: int | None = None
     """Root of every generator."""
     precision: str | None = None
@@ -67,6 +69,7 @@ class StudyOptions:
             replicates=self.replicates,
             upstream_seeds=self.upstream_seeds,
             fresh_replicates=self.fresh_replicates,
+            replaced=self.replace,
             train_seed=self.train_seed,
             precision=self.precision,
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.keys import changed
 from mpt.store.records import StudyRecord
+from mpt.study.replaced import REPLACED
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
@@ -41,6 +42,7 @@ def study_record(study: Study) -> StudyRecord:
             "upstream_text": changed(config.upstream_text),
             "downstream": down,
             **_scoring(plan),
+            **({REPLACED: dict(config.replaced)} if config.replaced else {}),
         },
         lrs=tuple(float(lr) for lr in config.downstream.lrs),
         partial=plan.partial,

@@ -18,6 +18,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.metrics.task_metrics import GOLD_F1
+from mpt.study.replaced import replaced_tasks
 from mpt.words import counted
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def plan_study(
 
     Raises:
         UsageError: partition or source set is unknown (the known ones are listed), the gym is
-            absent, or a task is both learned from and scored.
+            absent, a task is both learned from and scored, or a replacement is refused (see
+            `replaced_tasks`).
         DataError: tasks are missing; all of them are listed.
     """
     catalogue = load_catalogue(gym_folder(config.gym))
@@ -93,6 +95,7 @@ def plan_study(
         source = tuple(name for name in source if name not in named)
     elif both := [name for name in source if name in scored]:
         raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
+    source, scored = replaced_tasks(catalogue, config.replaced, source, scored)
     learned = _available("source", source, config, source_shots)
     tasks = _available(role, scored, config, target_shots)
     if (learned.missing or tasks.missing) and not allow_missing and smoke_sources is None:

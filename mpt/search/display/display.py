@@ -32,6 +32,7 @@ from mpt.search.display.configurations import (
     row_of,
 )
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.study.replaced import replaced_text
 from mpt.trial.score import BAD_SCORE, PointScore
 from mpt.words import counted
 
@@ -149,6 +150,8 @@ class Display:
         self.say(f"  results  {job.results}")
         for label in job.partial:
             self.say(f"  {label}")
+        if config.replaced:
+            self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
             self.say("  a smoke run shows that the path works; its numbers mean nothing")
 
