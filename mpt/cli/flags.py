@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mpt.arguments import OneLineParser, number
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone
 from mpt.errors import MptError, UsageError
+from mpt.search.cost.stated import parse_throughput
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions
 from mpt.study.replaced import parse_replacements
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _NEEDS = {
     "price": "dry_run",
     "plan_gpus": "dry_run",
+    "throughput": "plan_gpus",
     "simulate_seeds": "simulate",
     "simulate_workers": "simulate",
 }
@@ -194,6 +196,12 @@ def add_common(parser: Parser, results: str) -> None:
     add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
     add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
     add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
+    add(
+        "--throughput",
+        type=parse_throughput,
+        metavar="TFLOPS",
+        help="with --plan-gpus: plan from what a GPU sustains (bfloat16[,float32]), without one",
+    )
     add("--smoke", action="store_true", help="the whole path at a tiny size; numbers mean nothing")
 
 
@@ -318,7 +326,7 @@ def carry_out(
         table: what is shown at the end: "points", ranked; "settings", points ranked within every
             setting and method; or "cells", one line each in the job's order.
     """
-    from mpt.search.cost.planner import Planning
+    from mpt.search.cost.planner import Planning, stated_lines
     from mpt.search.display.display import Display  # imports torch, which takes seconds
     from mpt.search.display.setting_display import CellDisplay, SettingDisplay
     from mpt.search.run import plan_search, run_search
@@ -330,7 +338,11 @@ def carry_out(
     for note in notes:
         show.say(note)
     if flags.dry_run:
-        planning = Planning(price=flags.price, gpus=flags.plan_gpus)
+        planning = Planning(price=flags.price, gpus=flags.plan_gpus, throughput=flags.throughput)
+        if flags.throughput is not None:
+            for line in stated_lines(job, execution.gpus_per_trial, planning):
+                show.say(line)
+            return 0
         return plan_search(job, execution, show, planning)
     return run_search(job, execution, fresh=flags.fresh, display=show)
 
