@@ -372,6 +372,10 @@ class StudyConfig:
     precision: str = "float32"
     """Number format of the backbone's weights and activations; `load_backbone` refuses "float16".
     Prompts and optimisers are float32 with any of them."""
+    upstream_precision: str | None = None
+    """Number format of the backbone in upstream learning with an inner loop; None: `precision`. In
+    bfloat16 the published inner rates do nothing: the model sees the prompt rounded, and a step of
+    3e-5 is lost in it (recipe row 10)."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     """The soft prompt."""
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -408,6 +412,10 @@ class StudyConfig:
             train_seed=_at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
             validation=((lambda v: len(set(v)) == len(v)), "different tasks"),
+            upstream_precision=(
+                (lambda p: p is None or p in PRECISIONS),
+                f"one of {', '.join(PRECISIONS)} or None",
+            ),
             replaced=(_exchanges, "pairs of tasks, in which no task stands twice"),
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
@@ -420,6 +428,14 @@ class StudyConfig:
             replicates=_at_least(1),
             fresh_replicates=_at_least(0),
         )
+
+    def upstream_format(self, method: str) -> str:
+        """Return the number format in which a method learns upstream.
+
+        A method without an inner loop has no inner rate to lose, and learns in `precision`.
+        """
+        own = self.upstream_precision if adapts(method) else None
+        return own or self.precision
 
     @property
     def seeds(self) -> tuple[int, ...]:

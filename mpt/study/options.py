@@ -46,7 +46,9 @@ class StudyOptions:
     train_seed: int | None = None
     """Root of every generator."""
     precision: str | None = None
-    """Number format of weights and activations."""
+    """Number format of weights and activations, upstream and downstream."""
+    upstream_precision: str | None = None
+    """Number format upstream, where it is to be another."""
 
     def apply(self, study: StudyConfig) -> StudyConfig:
         """Return a study with these values in place of its own.
@@ -73,6 +75,8 @@ class StudyOptions:
             train_seed=self.train_seed,
             precision=self.precision,
         )
+        if (self.precision, self.upstream_precision) != (None, None):
+            own["upstream_precision"] = self.upstream_precision
         return dataclasses.replace(
             study,
             prompt=dataclasses.replace(study.prompt, **prompt),

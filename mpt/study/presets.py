@@ -27,6 +27,7 @@ _LISTS = ("lrs",)
 _OWN = (
     "data_seeds",
     "precision",
+    "upstream_precision",
     "validation",
     "classification",
     "replicates",
@@ -74,7 +75,7 @@ def load_study(
     Args:
         backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
         smoke: lay the smoke size over it.
-        precision: number format in place of the preset's.
+        precision: number format in place of the preset's two, upstream and downstream.
         preset: table of studies.toml; None: the one that suits the backbone.
         folder: where studies.toml and the grid of prompt tuning lie.
 
@@ -96,6 +97,7 @@ def load_study(
             settings[part] = {**settings[part], **values} if part in _PARTS else values
     if precision is not None:
         settings["precision"] = precision
+        settings.pop("upstream_precision", None)
     try:
         parts = {part: kind(**settings.pop(part)) for part, kind in _PARTS.items()}
         return StudyConfig(backbone=backbone, **parts, **settings)

@@ -240,6 +240,14 @@ class Study:
         """The study's settings."""
         return self.plan.config
 
+    def upstream_backbone(self, method: str) -> Backbone:
+        """Return what a method learns upstream through, see `StudyConfig.upstream_precision`."""
+        number_format = self.config.upstream_format(method)
+        if number_format == self.config.precision:
+            return self.backbone
+        own = dataclasses.replace(self.config, precision=number_format)
+        return backbone_of(own, str(self.backbone.device))
+
 
 def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
     """Load the backbone and read the few-shot files.
@@ -290,7 +298,7 @@ def backbone_of(config: StudyConfig, device: str) -> Backbone:
     return _backbone(config.backbone, device, config.prompt.position, config.precision)
 
 
-@functools.lru_cache(maxsize=2)  # fine-tuning may start from another than prompts do
+@functools.lru_cache(maxsize=3)  # upstream learning and fine-tuning may have others
 def _backbone(name: str, device: str, position: str, precision: str) -> Backbone:
     import torch  # torch and transformers take seconds to import
 

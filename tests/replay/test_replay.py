@@ -282,7 +282,8 @@ def test_every_part_of_a_recipe_reaches_the_study(name: str) -> None:
 
 
 def test_a_recipes_number_format_is_honoured_or_refused() -> None:
-    assert study_of(recipe("paper"), "m", METHODS, None).precision == "bfloat16"
+    paper = study_of(recipe("paper"), "m", METHODS, None)
+    assert (paper.precision, paper.upstream_precision) == ("bfloat16", "float32")
     with pytest.raises(UsageError, match=r"multitask float16.*give --precision bfloat16"):
         study_of(recipe("released"), "m", METHODS, None)
     # float32 for MAML, but float16 for the tuning behind it

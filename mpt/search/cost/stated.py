@@ -2,7 +2,8 @@
 
 Steps and rows are counted as a search from nothing has them; the operations of each follow from
 the model's shape (`mpt.backbones.flops`), and seconds from the TFLOP/s that are stated. Not
-counted: generation of the outputs that a teacher-forced pass does not decide, and what a GPU waits.
+counted: generation of the outputs that a teacher-forced pass does not decide, and what a GPU
+waits.
 """
 
 from __future__ import annotations
@@ -215,6 +216,7 @@ def stated_rates(
         elif isinstance(own, UpstreamConfig):
             rows = own.batch_size * own.items_per_step
             passes = upstream_passes(own, config)
+            speed = throughput.of(config.upstream_format(own.method))
             steps[step_kind(config, own)] = passes * rows * row.tuning / speed
         prompt = max(prompt, 4 * config.prompt.length * _width(config))
         evaluations = max(evaluations, -(-config.downstream.steps // config.downstream.eval_every))
@@ -231,7 +233,7 @@ def upstream_passes(own: UpstreamConfig, study: StudyConfig) -> float:
     first = own.inner_steps + (0.0 if own.method == "reptile" else 1.0)
     if own.method != "maml":
         return first
-    coarse = study.precision != "float32" or own.second_order == "exact"
+    coarse = study.upstream_format(own.method) != "float32" or own.second_order == "exact"
     second = 2.0 * own.inner_steps
     return (first + second) * (EXACT if coarse else 1.0)
 
