@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import math
 from collections.abc import Callable
@@ -47,7 +48,24 @@ def adapts(method: str) -> bool:
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
 SMOLLM2 = "smollm2"
-"""A backbone that a package of the ordinary index carries: SmolLM2-135M-Instruct."""
+"""The name of SmolLM2-135M-Instruct as a package brings it along (`mpt.backbones.convert`)."""
+PUBLISHED_BACKBONES = (
+    "google/t5-base-lm-adapt",
+    "google/t5-large-lm-adapt",
+    "google/t5-xl-lm-adapt",
+    "facebook/bart-large",
+    "openai-community/gpt2-large",
+)
+"""Hub ids of the paper's backbones (Table 5)."""
+
+
+def near_backbone(name: str) -> str | None:
+    """Return the known name that an unknown one was probably meant to be; None if none is near."""
+    known = (*EMBEDDED_BACKBONES, SMOLLM2, *PUBLISHED_BACKBONES)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return near[0] if near and near[0] != name else None
+
+
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -75,6 +93,11 @@ def _is_int(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _exchanges(pairs: Any) -> bool:
+    names = [name for old, new in pairs for name in (old, new)]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
 def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
@@ -241,7 +264,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
-    """Prompt tuning on one target task (§4.1, appendix A); each learning rate is a run."""
+    """Prompt tuning on one target task (§5.3); each learning rate is a run."""
 
     lrs: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     """Adafactor learning rates; ties on dev keep the earlier one."""
@@ -354,6 +377,10 @@ class StudyConfig:
     precision: str = "float32"
     """Number format of the backbone's weights and activations; `load_backbone` refuses "float16".
     Prompts and optimisers are float32 with any of them."""
+    upstream_precision: str | None = None
+    """Number format of the backbone in upstream learning with an inner loop; None: `precision`. In
+    bfloat16 the published inner rates do nothing: the model sees the prompt rounded, and a step of
+    3e-5 is lost in it (recipe row 10)."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     """The soft prompt."""
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -373,6 +400,8 @@ class StudyConfig:
     predicted word that is no label counts as a class of its own, so one stray word among 64
     outputs takes .98 to .79), over the "gold" labels alone, or by "exact" match. Target tasks are
     always scored as published."""
+    replaced: tuple[tuple[str, str], ...] = ()
+    """(task of the catalogue, task in its place): declared where tasks cannot be had any more."""
     replicates: int = 1
     """Upstream seeds of a configuration: the train seed, then `SEED_STEP` further each; one, as in
     the paper, cannot show how far they differ."""
@@ -395,6 +424,11 @@ class StudyConfig:
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
             validation=_DIFFERENT_TASKS,
             target=_DIFFERENT_TASKS,
+            upstream_precision=(
+                (lambda p: p is None or p in PRECISIONS),
+                f"one of {', '.join(PRECISIONS)} or None",
+            ),
+            replaced=(_exchanges, "pairs of tasks, in which no task stands twice"),
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
                 '"published", "gold" or "exact"',
@@ -404,6 +438,14 @@ class StudyConfig:
             replicates=_at_least(1),
             fresh_replicates=_at_least(0),
         )
+
+    def upstream_format(self, method: str) -> str:
+        """Return the number format in which a method learns upstream.
+
+        A method without an inner loop has no inner rate to lose, and learns in `precision`.
+        """
+        own = self.upstream_precision if adapts(method) else None
+        return own or self.precision
 
     @property
     def seeds(self) -> tuple[int, ...]:

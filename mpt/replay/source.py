@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import METHODS, StudyConfig, UpstreamConfig
+from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
@@ -43,7 +43,8 @@ class SettingsSource:
             asked = methods_asked(request, None) or replayable()
             study = study_of(self._recipe, backbone, asked, request.precision)
         elif request.precision is not None:
-            study = dataclasses.replace(study, precision=request.precision)
+            own_format = {"precision": request.precision, "upstream_precision": None}
+            study = dataclasses.replace(study, **own_format)
         study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
         self.study = request.options.apply(study)
         """The study on the default partition."""
@@ -135,24 +136,25 @@ def study_of(
         recipe: the recipe.
         backbone: what is prompted.
         methods: whose number formats must be honoured.
-        precision: number format in place of the recipe's.
+        precision: number format in place of all of the recipe's.
 
     Raises:
-        UsageError: the recipe asks for float16, or for more than one format: methods and baseline
-            share one model.
+        UsageError: the recipe asks for float16, or for more than one format of what has no inner
+            loop: those methods and the baseline share one model.
     """
     wanted = {m: recipe.precision[m] for m in (*methods, "downstream") if m in recipe.precision}
-    formats = set(wanted.values())
-    if precision is None and (len(formats) > 1 or "float16" in formats):
+    formats = {form for m, form in wanted.items() if m == "downstream" or not adapts(m)}
+    if precision is None and (len(formats) > 1 or "float16" in wanted.values()):
         listed = ", ".join(f"{name} {number_format}" for name, number_format in wanted.items())
         raise UsageError(
             f'recipe "{recipe.name}" has the number formats {listed}; float16 is refused (T5 '
-            "overflows in it), and methods share one model with their baseline; give --precision "
-            "bfloat16 or float32"
+            "overflows in it), and methods without an inner loop share one model with their "
+            "baseline; give --precision bfloat16 or float32"
         )
     return StudyConfig(
         backbone=backbone,
         precision=precision or formats.pop(),
+        upstream_precision=recipe.upstream_precision if precision is None else None,
         prompt=recipe.prompt,
         text=recipe.downstream_text,
         upstream_lengths=recipe.upstream_text,

@@ -41,6 +41,7 @@ from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
 from mpt.trial.store import TrialStore
+from mpt.words import counted
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
 _OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
@@ -105,7 +106,8 @@ def plan_search(
         show.points_table(look.entries)
         more = len(look.expected) - len(look.job.known)
         if more > 0:
-            show.say(f"{more} more trials are chosen while the search runs")
+            verb = "is" if more == 1 else "are"
+            show.say(f"{counted(more, 'more trial')} {verb} chosen while the search runs")
         if look.work.points_there == look.work.points:
             show.say("nothing is left to do; the same command without --dry-run ranks the points")
             show.document(lambda: plan_document(job, look.entries, ()))

@@ -41,10 +41,14 @@ class StudyOptions:
     """These upstream seeds in their place."""
     fresh_replicates: int | None = None
     """Further upstream seeds that a winner is reported on."""
+    replace: tuple[tuple[str, str], ...] | None = None
+    """(task, task in its place), where tasks of the catalogue cannot be had any more."""
     train_seed: int | None = None
     """Root of every generator."""
     precision: str | None = None
-    """Number format of weights and activations."""
+    """Number format of weights and activations, upstream and downstream."""
+    upstream_precision: str | None = None
+    """Number format upstream, where it is to be another."""
 
     def apply(self, study: StudyConfig) -> StudyConfig:
         """Return a study with these values in place of its own.
@@ -67,9 +71,12 @@ class StudyOptions:
             replicates=self.replicates,
             upstream_seeds=self.upstream_seeds,
             fresh_replicates=self.fresh_replicates,
+            replaced=self.replace,
             train_seed=self.train_seed,
             precision=self.precision,
         )
+        if (self.precision, self.upstream_precision) != (None, None):
+            own["upstream_precision"] = self.upstream_precision
         return dataclasses.replace(
             study,
             prompt=dataclasses.replace(study.prompt, **prompt),

@@ -34,6 +34,7 @@ _LISTS = ("lrs",)
 _OWN = (
     "data_seeds",
     "precision",
+    "upstream_precision",
     "validation",
     "classification",
     "target",
@@ -85,7 +86,7 @@ def load_study(
     Args:
         backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
         smoke: lay the smoke size over it.
-        precision: number format in place of the preset's.
+        precision: number format in place of the preset's two, upstream and downstream.
         preset: table of studies.toml; None: the one that suits the backbone.
         folder: where studies.toml and the grid of prompt tuning lie.
 
@@ -107,6 +108,7 @@ def load_study(
             settings[part] = {**settings[part], **values} if part in _PARTS else values
     if precision is not None:
         settings["precision"] = precision
+        settings.pop("upstream_precision", None)
     try:
         parts = {part: kind(**settings.pop(part)) for part, kind in _PARTS.items()}
         return StudyConfig(backbone=backbone, **parts, **settings)

@@ -120,6 +120,7 @@ class TrialSpec:
             config.backbone,
             config.gym,
             config.precision,
+            config.upstream_precision,
             config.prompt,
             config.upstream_text,
             config.data_seeds,

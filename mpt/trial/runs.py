@@ -125,8 +125,9 @@ def upstream_key(study: Study, config: MethodConfig) -> str:
     if isinstance(config, FineTuningConfig):
         return _fine_tuning_key(study, config)
     own = study.config
+    backbone = study.upstream_backbone(config.method)
     return trajectory_key(
-        study.backbone, study.items, config, own.prompt, own.upstream_text, own.train_seed
+        backbone, study.items, config, own.prompt, own.upstream_text, own.train_seed
     )
 
 

@@ -112,7 +112,7 @@ class UpstreamTrial(Trial):
         method, config = cell.spec.upstream.config, cell.study.config
         assert isinstance(method, UpstreamConfig)
         self._run = UpstreamRun(
-            cell.study.backbone,
+            cell.study.upstream_backbone(cell.spec.method),
             cell.study.items,
             method,
             config.prompt,

@@ -120,6 +120,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "max_target": "5",
         "max_dev": "6",
         "max_test": "9",
+        "replace": "a=b,c=d",
         "data_seeds": "13,21",
         "replicates": "4",
         "upstream_seeds": "7,8",
@@ -135,6 +136,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     assert (down.max_dev, down.max_test) == (6, 9)
     assert (changed.text.max_input, changed.text.max_target) == (33, 5)
     assert changed.data_seeds == (13, 21)
+    assert changed.replaced == (("a", "b"), ("c", "d"))
     assert (changed.replicates, changed.seeds, changed.fresh_seeds) == (4, (7, 8), ())
     assert options_of(_parsed()[1]).apply(preset) == preset
 
@@ -146,6 +148,7 @@ def _flag(name: str) -> str:
 @pytest.mark.parametrize(
     "words",
     [
+        ["--replace", "a=b,c=d"],
         ["--tuning-lrs", "0.123456789,3e-05", "--gpus-per-trial", "0.333333333"],
         ["--results", "a b", "--storage", "s3://b/m?endpoint_override=h:1&scheme=http"],
         ["--searcher", "optuna", "--num-samples", "1", "--train-seed", "0"],

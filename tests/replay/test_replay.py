@@ -124,7 +124,7 @@ def test_other_sample_sizes_are_read_from_the_folder_beside_the_gym(sized_gym: P
     )
     plan = plan_study(config, role="target", source_shots=32)
     assert (plan.source_shots, plan.target_shots) == (32, None)
-    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 tasks: t .*--shots K"):
+    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 task: t .*--shots K"):
         plan_study(config, role="target", target_shots=64)
     part = plan_study(config, role="target", source_set="2")
     assert (part.source, part.source_set) == (("a", "b"), "2")
@@ -166,7 +166,7 @@ def test_target_files_that_are_missing_are_refused_or_labelled(
     broken = Path(shutil.copytree(sized_gym, tmp_path / "broken"))
     shutil.rmtree(broken / "b")
     request = _request(gym=str(broken), partitions=("cls_to_cls",), methods=("maml",))
-    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 tasks: b "):
+    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 task: b "):
         plan_replay(request)
     lenient = plan_replay(dataclasses.replace(request, allow_missing=True))
     assert lenient.job.partial == ("partial: 1 of 3 source tasks missing",)
@@ -282,7 +282,8 @@ def test_every_part_of_a_recipe_reaches_the_study(name: str) -> None:
 
 
 def test_a_recipes_number_format_is_honoured_or_refused() -> None:
-    assert study_of(recipe("paper"), "m", METHODS, None).precision == "bfloat16"
+    paper = study_of(recipe("paper"), "m", METHODS, None)
+    assert (paper.precision, paper.upstream_precision) == ("bfloat16", "float32")
     with pytest.raises(UsageError, match=r"multitask float16.*give --precision bfloat16"):
         study_of(recipe("released"), "m", METHODS, None)
     # float32 for MAML, but float16 for the tuning behind it

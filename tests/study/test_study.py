@@ -60,7 +60,7 @@ def test_source_tasks_of_ones_own_have_a_name_and_are_checked_like_the_partition
     assert plan.partial is None
     with pytest.raises(UsageError, match="v-one is learned from and scored"):
         plan_study(config, source=("s-one", "v-one"))
-    with pytest.raises(DataError, match=r"lack 1 tasks: nobody \(not in the catalogue\)"):
+    with pytest.raises(DataError, match=r"lack 1 task: nobody \(not in the catalogue\)"):
         plan_study(config, source=("s-one", "nobody"))
 
 

@@ -22,7 +22,8 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
     inner = "" if not adapts(trajectory.method) else f" {trajectory.inner_steps} inner,"
     return (
         f"{trajectory.method},{inner} batch {trajectory.batch_size} × {trajectory.items_per_step}"
-        f"{_engine(trajectory)}, {_model(study)}"
+        f"{_engine(trajectory)}, "
+        f"{_model(study, study.upstream_format(trajectory.method))}"
     )
 
 
@@ -38,9 +39,10 @@ def run_kind(study: StudyConfig, tuned: str) -> str:
     down = study.downstream
     search = f", {down.beams} beams" if down.beams > 1 else ""
     dropout = ", dropout" if down.dropout else ""
-    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {_model(study)}"
+    model = _model(study, study.precision)
+    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {model}"
 
 
-def _model(study: StudyConfig) -> str:
-    format_ = "" if study.precision == "float32" else f" {study.precision}"
+def _model(study: StudyConfig, precision: str) -> str:
+    format_ = "" if precision == "float32" else f" {precision}"
     return f"{study.backbone}{format_}, {study.prompt.length} prompt tokens"

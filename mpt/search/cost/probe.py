@@ -125,7 +125,7 @@ def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float
     config = study.config
     method: Any = upstream.config
     run = UpstreamRun(
-        study.backbone,
+        study.upstream_backbone(method.method),
         study.items,
         method,
         config.prompt,

@@ -33,7 +33,9 @@ from mpt.search.display.configurations import (
     row_of,
 )
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.study.replaced import replaced_text
 from mpt.trial.score import BAD_SCORE, PointScore
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
@@ -130,15 +132,17 @@ class Display:
             f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
             f"{', '.join(backbones)}"
         )
-        self.say(f"  points   {points} from {trials} trials (steps {rungs} are rungs of one run)")
+        steps = f"steps {rungs}{' are rungs of one run' if ',' in rungs else ''}"
+        self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
         self.say(f"  space    {job.title}")
         self.say(
-            f"  score    ARG (%) over prompt tuning on {len(first.plan.scored)} {first.plan.role} "
-            f"tasks × {len(config.data_seeds)} data seeds"
+            "  score    ARG (%) over prompt tuning on "
+            f"{counted(len(first.plan.scored), f'{first.plan.role} task')} × "
+            f"{counted(len(config.data_seeds), 'data seed')}"
         )
         self.say(
-            f"  runs     {work.all_runs} downstream runs ({work.runs} + {work.shared} shared "
-            f"baseline), {work.all_there} stored"
+            f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
+            f"shared baseline), {work.all_there} stored"
         )
         seeds = seeds_text(config) if what == "search" else listed_seeds(job)
         if "," in seeds:
@@ -148,6 +152,8 @@ class Display:
         self.say(f"  results  {job.results}")
         for label in job.partial:
             self.say(f"  {label}")
+        if config.replaced:
+            self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
             self.say("  a smoke run shows that the path works; its numbers mean nothing")
 
@@ -209,11 +215,13 @@ class Display:
     def replicating(self, trials: int, seeds: Sequence[int], job: SearchJob) -> None:
         """Say that trials are run again with other upstream seeds."""
         self._job, self._columns = job, Columns(job)
-        plural = "s" if len(seeds) > 1 else ""
         fresh = set(seeds) <= set(job.plans[0].config.fresh_seeds)
         why = "to report the best one on" if fresh else "for those that may be the best"
         self.say()
-        self.say(f"upstream seed{plural} {', '.join(map(str, seeds))}: {trials} trials, {why}")
+        self.say(
+            f"upstream seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: "
+            f"{counted(trials, 'trial')}, {why}"
+        )
 
     def configurations(self, ranking: Ranking) -> None:
         """Print the configurations of one method in one study, and what they show."""
@@ -305,7 +313,8 @@ class Display:
             self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more")
         if stopped:
             self.say(
-                f"{len(stopped)} points of {len(stops)} stopped trials were not computed; "
+                f"{counted(len(stopped), 'point')} of {counted(len(stops), 'stopped trial')} "
+                f"{'was' if len(stopped) == 1 else 'were'} not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
 
