@@ -96,9 +96,9 @@ class PeftTuner:
                     do_sample=False,
                     num_beams=1,
                 )
-            # Only an encoder-decoder gives its start token: a prompt of embeddings has no ids.
+            # First comes an encoder-decoder's start token, or a decoder-only model's input.
             for place, ids in zip(places, outputs.tolist(), strict=True):
-                found[place] = ids[1:] if self._seq2seq else ids
+                found[place] = ids[1 if self._seq2seq else len(sources[place]) :]
         return found
 
     def _batches(self, sources: Sequence[list[int]], batch_size: int) -> list[list[int]]:
