@@ -45,9 +45,8 @@ from mpt.backbones.memory import estimate_config
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.limits import measure_limits
 from mpt.downstream.out_of_memory import attempt
-from mpt.downstream.prompt_tuning import TuningRun
 from mpt.downstream.probe import Probe
-from mpt.optim import Adafactor
+from mpt.downstream.prompt_tuning import TuningRun
 from mpt.provenance import provenance
 
 JOB = Path(__file__).resolve().parents[1] / "tune_jobs" / "maml_rr.py"
@@ -216,9 +215,7 @@ def packing_section(plan: Plan) -> dict[str, list[dict[str, Any]]]:
         setting = plan.setting(length)
         counts = {runs: packing_cells.counted(backbone, setting, runs) for runs in plan.runs}
         rates, matrix = packing.measured(backbone, setting, plan.runs, plan.rounds)
-        bytes_of = {
-            runs: packing_cells.memory(setting, runs, backbone) for runs in plan.runs
-        }
+        bytes_of = {runs: packing_cells.memory(setting, runs, backbone) for runs in plan.runs}
         cells = packing.cells_of(setting, rates, counts, matrix, bytes_of)
         found[str(length)] = [dataclasses.asdict(cell) for cell in cells]
     return found
@@ -322,7 +319,9 @@ def search_section(plan: Plan) -> dict[str, float]:
         started = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode:
-            raise RuntimeError(f"exit code {done.returncode}: {(done.stdout + done.stderr)[-400:]}")
+            raise RuntimeError(
+                f"exit code {done.returncode}: {(done.stdout + done.stderr)[-400:]}"
+            )
         return {"seconds": time.perf_counter() - started}
 
 

@@ -19,7 +19,9 @@ from mpt.study.specs import UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan
 
 
-def search(plan: StudyPlan, trajectories: Sequence[UpstreamSpec], results: Path, workers: int) -> int:
+def search(
+    plan: StudyPlan, trajectories: Sequence[UpstreamSpec], results: Path, workers: int
+) -> int:
     """Search the points of some trajectories; return the exit code."""
     job = SearchJob(
         trials=trials_of(plan, trajectories), results=results, title="peers", allocation="full"

@@ -126,7 +126,9 @@ def work_of(
         length=config.prompt.length,
         points=tuple(points),
         lessons=lessons,
-        samples=tuple(_sample(study, task) for by in study.scored.values() for task in by.values()),
+        samples=tuple(
+            _sample(study, task) for by in study.scored.values() for task in by.values()
+        ),
         lrs=down.lrs,
         steps=down.steps,
         eval_every=down.eval_every,

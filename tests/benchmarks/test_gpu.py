@@ -7,7 +7,7 @@ from typing import Any
 import gpu
 import pytest
 import torch
-from gpu import TOY, SECTIONS, Plan, section, tf32
+from gpu import SECTIONS, TOY, Plan, section, tf32
 
 ENGINES = {"finite difference", "exact", "unrolled", "higher"}
 
@@ -89,7 +89,10 @@ def test_a_section_that_fails_is_written_down_and_the_others_go_on(
 
 
 def test_no_section_is_begun_after_the_time() -> None:
-    assert section(SECTIONS["search"], TOY, 0.0) == {"seconds": 0.0, "skipped": "the time was over"}
+    assert section(SECTIONS["search"], TOY, 0.0) == {
+        "seconds": 0.0,
+        "skipped": "the time was over",
+    }
 
 
 def test_without_a_gpu_the_full_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

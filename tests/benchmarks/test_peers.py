@@ -126,7 +126,9 @@ def test_a_commands_whole_tree_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_command_that_fails_says_so(tmp_path: Path) -> None:
-    found = run_watched([sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path / "l")
+    found = run_watched(
+        [sys.executable, "-c", "print('why'); raise SystemExit(3)"], tmp_path / "l"
+    )
     assert found.code == 3
     assert (tmp_path / "l").read_text() == "why\n"
 
@@ -137,8 +139,8 @@ def test_ratios_are_formed_round_by_round() -> None:
         "ours": [Taken(2.0, {"command": 1.0, "workers": 1.0}, 0), Taken(3.0, {"command": 3.0}, 0)],
     }
     clock, cpu = ratios(taken).splitlines()
-    assert clock.split() == "ray / ours, clock 3.50 (4.00 3.00)".split()
-    assert cpu.split() == "ray / ours, CPU 3.50 (3.00 4.00)".split()
+    assert clock.split() == ["ray", "/", "ours,", "clock", "3.50", "(4.00", "3.00)"]
+    assert cpu.split() == ["ray", "/", "ours,", "CPU", "3.50", "(3.00", "4.00)"]
 
 
 def test_sides_take_turns_in_another_order_every_round() -> None:
