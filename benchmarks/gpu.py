@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import statistics
 import subprocess
@@ -297,12 +298,14 @@ def tf32_section(plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, on in (("warm-up", True), ("float32", False), ("tf32", True)):
         ends: list[float] = []
+
+        def note(*_: int, ends: list[float] = ends) -> None:
+            ends.append(now(plan.device))
+
         with tf32(on):
-            (result,) = fine_tune(
-                backbone, [run], config, text, 0, lambda *_: ends.append(now(plan.device))
-            )
+            (result,) = fine_tune(backbone, [run], config, text, 0, note)
         # The last step has the evaluation in it, the first one whatever starts up.
-        seconds = statistics.median(b - a for a, b in zip(ends[:-2], ends[1:-1], strict=True))
+        seconds = statistics.median(b - a for a, b in itertools.pairwise(ends[:-1]))
         found[name] = {"seconds": seconds, "loss": result.curve[-1][2]}
     return {
         "float32": found["float32"],

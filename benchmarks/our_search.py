@@ -1,4 +1,4 @@
-"""Our side of `peers.py`: the search as `mpt search` runs it, and its runs read from the database."""
+"""Our side of `peers.py`: the search as `mpt search` runs it, and its runs from the database."""
 
 from __future__ import annotations
 

@@ -178,6 +178,7 @@ def cells_of(
     matrix: Sequence[float],
     bytes_of: Mapping[int, int | str],
 ) -> list[Cell]:
+    """Return the lines of the table from what was measured of every pack (None: plain)."""
     cells = []
     for runs, own in rates.items():
         ratio = spread([a / b for a, b in zip(own, rates[None], strict=True)])

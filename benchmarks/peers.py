@@ -12,14 +12,14 @@ process, from start to exit:
     ours     `mpt search`: steps are rungs of one trajectory, runs are packed, scores come from one
              teacher-forced pass where they can, and every run is stored
 
-Points, upstream seeds, episodes, few-shot samples, data order, starting prompts and rows scored are
-the same. Plain prompt tuning is done once on every side. The peers are given their tokens, and tune
-without a database of runs; ours opens the study, tokenises, probes memory and stores. Sides take
-turns, in another order every round, since the load by others changes.
+Points, upstream seeds, episodes, few-shot samples, data order, starting prompts and rows scored
+are the same. Plain prompt tuning is done once on every side. The peers are given their tokens, and
+tune without a database of runs; ours opens the study, tokenises and stores. Sides take turns, in
+another order every round, since the load by others changes.
 
 Scores of plain prompt tuning are compared run by run: start and order are equal, so that only
-rounding is left, which may flip an arg-max now and then (in float64 it does not; the tests use it).
-Learned prompts have gone through many outer steps, each of which enlarges rounding: there the mean
+rounding is left, which may flip an arg-max now and then (in float64, which the tests use, it does
+not). Learned prompts have gone through many outer steps, each of which enlarges rounding: there the mean
 scores of a point are compared, and how many runs are equal all the same.
 """
 

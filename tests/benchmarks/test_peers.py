@@ -93,7 +93,7 @@ def test_a_run_that_differs_is_counted(theirs: Runs, ours: Runs) -> None:
 
 def test_sides_that_did_other_runs_are_not_compared(theirs: Runs) -> None:
     fewer = dict(list(theirs.items())[1:])
-    with pytest.raises(RuntimeError, match="the sides did not do the same runs: .*prompt tuning"):
+    with pytest.raises(RuntimeError, match=r"the sides did not do the same runs: .*prompt tuning"):
         agreement(theirs, fewer)
 
 
