@@ -19,8 +19,8 @@ another order every round, since the load by others changes.
 
 Scores of plain prompt tuning are compared run by run: start and order are equal, so that only
 rounding is left, which may flip an arg-max now and then (in float64, which the tests use, it does
-not). Learned prompts have gone through many outer steps, each of which enlarges rounding: there the mean
-scores of a point are compared, and how many runs are equal all the same.
+not). Learned prompts have gone through many outer steps, each of which enlarges rounding: there
+the mean scores of a point are compared, and how many runs are equal all the same.
 """
 
 from __future__ import annotations
