@@ -16,6 +16,7 @@ from pathlib import Path
 
 EVERY_S = 0.1
 """Between two readings of /proc."""
+OTHER = "workers"
 _SERVICES = ("raylet", "gcs_server", "dashboard", "runtime_env", "log_monitor", "monitor.py")
 
 
@@ -47,7 +48,9 @@ def run_watched(command: Sequence[str], log: Path) -> Taken:
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            seen.update(_tree(process.pid))
+            for one, (role, seconds) in _tree(process.pid).items():
+                known = seen.get(one, (OTHER, 0.0))[0]
+                seen[one] = (role or known, seconds)  # one that has ended has no command line
             time.sleep(EVERY_S)
     clock = time.perf_counter() - started
     cpu: dict[str, float] = {}
@@ -56,13 +59,14 @@ def run_watched(command: Sequence[str], log: Path) -> Taken:
     return Taken(clock, cpu, process.returncode)
 
 
-def _tree(root: int) -> dict[tuple[int, int], tuple[str, float]]:
-    """Return (pid, start) → (role, CPU seconds) of a process and all below it."""
+def _tree(root: int) -> dict[tuple[int, int], tuple[str | None, float]]:
+    """Return (pid, start) → (role if it is known, CPU seconds) of a process and all below it."""
     found = {pid: one for pid in _pids() if (one := _stat(pid)) is not None}
     children: dict[int, list[int]] = {}
     for pid, (parent, _, _) in found.items():
         children.setdefault(parent, []).append(pid)
-    todo, tree = [root], {}
+    todo = [root]
+    tree: dict[tuple[int, int], tuple[str | None, float]] = {}
     while todo:
         pid = todo.pop()
         if pid in found:
@@ -87,9 +91,12 @@ def _stat(pid: int) -> tuple[int, int, float] | None:
     return int(fields[1]), int(fields[19]), (int(fields[11]) + int(fields[12])) / ticks
 
 
-def _role(pid: int) -> str:
+def _role(pid: int) -> str | None:
+    """Return what a process does, None where nothing says so any more."""
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
-        return "workers"
-    return "services of Ray" if any(word in line for word in _SERVICES) else "workers"
+        return None
+    if not line:
+        return None
+    return "services of Ray" if any(word in line for word in _SERVICES) else OTHER
