@@ -112,7 +112,8 @@ def work_of(
 ) -> Work:
     """Return what the points of some trajectories of MAML are made of."""
     config, down = study.config, study.config.downstream
-    points, lessons = [], {}
+    points: list[Point] = []
+    lessons: dict[int, Lessons] = {}
     for one in trajectories:
         assert isinstance(one.config, UpstreamConfig)
         seed = config.train_seed if one.config.seed is None else one.config.seed

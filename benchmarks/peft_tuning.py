@@ -49,7 +49,8 @@ class PeftTuner:
         with warnings.catch_warnings():  # PEFT reads a name that transformers has renamed
             warnings.simplefilter("ignore", FutureWarning)
             self.model: Any = get_peft_model(model, config).eval()
-        self.prompt: torch.nn.Parameter = self.model.prompt_encoder["default"].embedding.weight
+        encoder: Any = self.model.prompt_encoder
+        self.prompt: torch.nn.Parameter = encoder["default"].embedding.weight
         if model.dtype == torch.float64:
             self.prompt.data = self.prompt.data.double()
         self.optimiser: Any = None
