@@ -51,13 +51,13 @@ class Probe:
         if attempt(self.run, 1) is None:  # also fills caches that stay
             return 0
         free = _free_bytes(self._backbone) * MEMORY_SHARE
-        one, two = (attempt(self._bytes, rows) for rows in (1, 2))
+        one, two = (attempt(self.bytes_of, rows) for rows in (1, 2))
         if one is None or two is None:
             return int(one is not None)
         per_row = max(two - one, 1)
         return min(MOST_ROWS, int((free - (one - per_row)) // per_row))
 
-    def _bytes(self, rows: int) -> int:
+    def bytes_of(self, rows: int) -> int:
         """Return what a pass holds at its peak (CUDA) or keeps for its backward pass (CPU)."""
         device = self._backbone.device
         if device.type == "cuda":

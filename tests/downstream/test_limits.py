@@ -79,7 +79,7 @@ def test_saved_bytes_are_linear_in_the_rows(
 ) -> None:
     """What fits is predicted from passes of 1 and 2 rows: check it on larger ones."""
     measured = Probe(toy_backbone, ([5] * 20 + [1], [7, 1]), P)
-    bytes_of = {rows: measured._bytes(rows) for rows in (1, 2, 16, 64)}
+    bytes_of = {rows: measured.bytes_of(rows) for rows in (1, 2, 16, 64)}
     each = bytes_of[2] - bytes_of[1]
     for rows in (16, 64):
         assert bytes_of[rows] == pytest.approx(bytes_of[1] + (rows - 1) * each, rel=0.05)
