@@ -11,7 +11,7 @@ miniature: .venv/installed
 	$(BIN)/python tune_jobs/paper.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -24,6 +24,31 @@ torch.set_num_threads(1)
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 
+LONGEST = (
+    "replay/test_whole_study.py",
+    "search/test_run.py",
+    "search/test_kills.py",
+    "cluster/test_nodes.py",
+    "test_wheel.py",
+    "api/test_interface.py",
+    "search/replication/test_replication.py",
+    "replay/similarity/test_similarity_job.py",
+    "search/ray/test_own_parts.py",
+    "replay/similarity/test_pilot.py",
+)
+"""The files that take longest, first: of several processes none is left alone with one of them."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the files that take longest first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    missing = [path for path in places if not path.is_file()]
+    if missing:
+        raise pytest.UsageError(f"{missing[0]} is in LONGEST of {__file__}, but there is no such")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def no_ray_is_left() -> Iterator[None]:
     """Refuse a Ray that a test file leaves running: it would be that of the next file too."""

@@ -1,7 +1,7 @@
 """Builds toy searches and runs them, in a test or in a process that a test kills.
 
-As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [FRESH] [JSON]`` runs the
-toy search with Ray on two workers (TPE: one after the other) and exits with its code.
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [ONE] [FRESH] [JSON]`` runs
+the toy search with Ray on two workers (ONE, TPE: one after the other) and exits with its code.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ if __name__ == "__main__":
     words = sys.argv[4:]
     make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
     execution = Execution(
-        workers=1 if "TPE" in words else 2,
+        workers=1 if {"TPE", "ONE"} & {*words} else 2,
         max_failures=1,
         resume="the same command",
         next_step="rest",
