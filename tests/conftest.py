@@ -19,6 +19,9 @@ from mpt.upstream.registry import UPSTREAM_METHODS
 # nothing from a second thread, which spins whenever the machine is busy.
 torch.set_num_threads(1)
 
+# Tests start a hundred processes: they need not compile again what others have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Ray starts itself behind calls as harmless as the making of a `Trainable`, and would then stay
 # for the test files that follow. It reads this at its import, which comes later than this line.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
