@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def test_more_rungs_cost_only_what_is_missing_without_checkpoints_too_and_fresh_
     assert f"note: {state}: its checksum does not fit (cut short or changed); the trial" in text
     assert f"note: {gone}: there is no such folder; the trial starts anew" in text
     assert "6/6" in text
-    assert "4/6" not in text  # four points are not printed as news
+    assert not re.search(r"\b[1-4]/6\b", text)  # four points are not printed as news
     assert bits(job.results) == undisturbed
     assert first.items() <= run_rows(job.results).items()
 
