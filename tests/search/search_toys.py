@@ -16,6 +16,7 @@ import numpy as np
 
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
 from mpt.errors import MptError
+from mpt.search.cost.plan import Rates, RunRate
 from mpt.search.job import Execution, SearchJob, Suggestions
 from mpt.store.database import open_results
 from mpt.study.domains import Domain
@@ -26,6 +27,10 @@ from mpt.study.study import plan_study
 SOURCES = ("s-one", "s_two", "s-three")
 VALIDATION = ("v-one", "v_two")
 SEEDS = (13, 21)
+KNOWN_RATES = Rates(
+    steps={"any": 0.01}, runs={"any": RunRate(step_s=0.002, row_s=0.002)}, start_s=8.0
+)
+"""For searches whose estimate nobody reads: to measure it takes seconds at every start."""
 
 
 def write_toy_gym(folder: Path) -> Path:
@@ -159,7 +164,8 @@ if __name__ == "__main__":
     try:
         job = make(*paths)
         show = Display(job, as_json="JSON" in words)
-        sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show))
+        rates = KNOWN_RATES if "SLOW" in words else None
+        sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show, rates=rates))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

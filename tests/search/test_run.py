@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from drivers import PATIENCE_S, ROOT, Driver, run_rows
 from rich.console import Console
-from search_toys import bits, toy_job, tpe_job, with_rungs
+from search_toys import KNOWN_RATES, bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
 
 from mpt.search.display.display import Display
@@ -117,7 +117,8 @@ def searched(job: SearchJob, **options: Any) -> tuple[int, str]:
     file = io.StringIO()
     console = Console(file=file, width=100, markup=False, soft_wrap=True)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
-    return run_search(job, execution, display=Display(job, console), **options), file.getvalue()
+    code = run_search(job, execution, display=Display(job, console), rates=KNOWN_RATES, **options)
+    return code, file.getvalue()
 
 
 @pytest.mark.usefixtures("one_worker")
@@ -193,7 +194,7 @@ def test_a_search_that_chooses_and_halves_says_so_in_one_document_and_can_be_ext
     job = tpe_job(toy_checkpoint, toy_gym, results)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
     show = Display(job, Console(file=(said := io.StringIO()), width=100), as_json=True)
-    assert run_search(job, execution, display=show) == DONE, said.getvalue()
+    assert run_search(job, execution, display=show, rates=KNOWN_RATES) == DONE, said.getvalue()
     found = json.loads(capsys.readouterr().out)  # and nothing else on stdout
     assert found["exit_code"] == 0
     assert found["stoppers"] == ["asha"]

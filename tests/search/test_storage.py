@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, KEY, SECRET, s3_server
 from search_fixtures import local_ray
-from search_toys import bits, toy_job, with_rungs
+from search_toys import KNOWN_RATES, bits, toy_job, with_rungs
 from trial_toys import bench
 
 from mpt.search.job import Execution
@@ -38,9 +38,13 @@ def test_a_search_whose_files_lie_in_a_bucket_gives_the_same_numbers(
     with s3_server() as query, local_ray(1):  # its workers take over the environment
         files = f"s3://{BUCKET}/toy?{query}"
         short = with_rungs(toy_job(toy_checkpoint, toy_gym, tmp_path / "bucket"), (2, 4))
-        assert run_search(dataclasses.replace(short, storage=files), where) == DONE
+        assert (
+            run_search(dataclasses.replace(short, storage=files), where, rates=KNOWN_RATES) == DONE
+        )
         long = toy_job(toy_checkpoint, toy_gym, tmp_path / "bucket")
-        assert run_search(dataclasses.replace(long, storage=files), where) == DONE
+        assert (
+            run_search(dataclasses.replace(long, storage=files), where, rates=KNOWN_RATES) == DONE
+        )
         with open_results(tmp_path / "bucket", read_only=True) as database:
             kept = database.artifacts()
         assert {artifact.kind for artifact in kept} == {"checkpoint", "rung"}

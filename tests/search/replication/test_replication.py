@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from drivers import run_rows
 from rich.console import Console
-from search_toys import bits, toy_job
+from search_toys import KNOWN_RATES, bits, toy_job
 from stored import compute
 
 from mpt.metrics.replicates import Comparison, Replicates, compare
@@ -75,7 +75,7 @@ def _run(job: SearchJob) -> tuple[dict[str, Any], str]:
     console = Console(file=file, width=120, markup=False, soft_wrap=True)
     show = Display(job, console, as_json=True, sink=bodies.append)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
-    assert run_search(job, execution, display=show) == DONE, file.getvalue()
+    assert run_search(job, execution, display=show, rates=KNOWN_RATES) == DONE, file.getvalue()
     return dict(bodies[-1]), file.getvalue()
 
 
