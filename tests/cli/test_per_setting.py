@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+from search_fixtures import local_ray
 from search_toys import SEEDS, write_toy_gym
 from stored import compute
 
@@ -105,8 +106,8 @@ def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
 
     replay = ["--backbones", str(toy_checkpoint), "--methods", "maml,fine_tuning", *common]
     replay += ["--from", str(results), "--json"]
-    monkeypatch.setattr("sys.argv", ["replay.py", *replay, "--workers", "1"])
-    with pytest.raises(SystemExit, match=r"^0$"):
+    monkeypatch.setattr("sys.argv", ["replay.py", *replay])
+    with local_ray(1), pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(ROOT / "tune_jobs" / "replay.py"), run_name="__main__")
     first = capsys.readouterr()
     methods = [point["method"] for point in json.loads(first.out)["points"]]

@@ -89,7 +89,6 @@ def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
     toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(ROOT / "tune_jobs" / "maml_rr.py"), "--smoke"]
-    command += ["--workers", "1"]
     done = subprocess.run(
         [*command, "--backbone", str(toy_checkpoint), "--gym", str(toy_gym)],
         cwd=tmp_path,
