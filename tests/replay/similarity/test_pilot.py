@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from search_fixtures import local_ray
 
 from mpt.backbones import load_backbone
 from mpt.cli.similarity import main
