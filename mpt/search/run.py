@@ -31,7 +31,7 @@ from mpt.search.display.document import document_of, plan_document
 from mpt.search.job import Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
-from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
+from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
 from mpt.search.replication import next_replicates, of_first_seed
 from mpt.store.artifacts import Artifacts
@@ -244,23 +244,34 @@ class _Driver:
         work = self._work(expected)
         self._show.header(work, board)
         self._rates = rates
-        failures: dict[str, str] = {}
-        if groups or _suggestions_left(job, board):
-            failures = self._compute(board, groups, expected, work)
+        with one_ray():
+            board, failures = self._rounds(board, groups, expected, work)
         missing = _missing(board)
-        while not (missing or failures or self._open or self._interrupts.name):
-            more = next_replicates(board, job.allocation)
-            if not more:
-                break
-            board = self._board(dataclasses.replace(board.job, trials=(*board.trials, *more)))
-            failures = self._replicate(board, more)
-            missing = _missing(board)
         code = DONE
         if missing or self._open:
             code = INTERRUPTED if self._interrupts.name else FAILED
         seconds = time.perf_counter() - began
         self._finish(board, board.entries(), failures, code, missing, seconds)
         return code
+
+    def _rounds(
+        self,
+        board: Leaderboard,
+        groups: Sequence[TrialGroup],
+        expected: Sequence[TrialSpec],
+        work: RemainingWork,
+    ) -> tuple[Leaderboard, dict[str, str]]:
+        """Run the trials, and replicates as long as some follow; return what failed, and why."""
+        failures: dict[str, str] = {}
+        if groups or _suggestions_left(self._job, board):
+            failures = self._compute(board, groups, expected, work)
+        while not (_missing(board) or failures or self._open or self._interrupts.name):
+            more = next_replicates(board, self._job.allocation)
+            if not more:
+                break
+            board = self._board(dataclasses.replace(board.job, trials=(*board.trials, *more)))
+            failures = self._replicate(board, more)
+        return board, failures
 
     def _board(self, job: SearchJob) -> Leaderboard:
         self._job = job
