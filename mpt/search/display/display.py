@@ -158,7 +158,9 @@ class Display:
             self.say("  a smoke run shows that the path works; its numbers mean nothing")
 
     def points_table(self, entries: Sequence[PointStatus]) -> None:
-        """List every point of the plan (`--dry-run`)."""
+        """List every point of the plan (`--dry-run`); none is known of a searcher of one's own."""
+        if not entries:
+            return
         table = self._table("", *self._columns.names, "steps", "stored")
         for number, entry in enumerate(entries, start=1):
             there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
@@ -256,7 +258,7 @@ class Display:
                 self.configurations(one)
             self._reasons(order)
             self._stops(entries)
-            for label in self._job.partial:
+            for label in _labels(entries):
                 self.say(label)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
@@ -273,7 +275,7 @@ class Display:
         self.one_seed(order)
         self._reasons(order)
         self._stops(entries)
-        for label in self._job.partial:
+        for label in _labels(entries):
             self.say(label)
         if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
@@ -330,6 +332,12 @@ class Display:
         for column in columns:
             table.add_column(column, justify="right")
         return table
+
+
+def _labels(entries: Sequence[PointStatus]) -> list[str]:
+    """Return what the studies of these points left out, each once."""
+    plans = (entry.trial.plan.partial for entry in entries)
+    return [label for label in dict.fromkeys(plans) if label]
 
 
 def studies_text(studies: Sequence[StudyRecord]) -> str:

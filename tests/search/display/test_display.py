@@ -272,3 +272,9 @@ def test_words_in_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture
     assert console.width == 100  # in a pipe
     console.print("[bold] 3.5 [/x]" + 200 * "y")
     assert capsys.readouterr().out == "[bold] 3.5 [/x]" + 200 * "y" + "\n"
+
+
+def test_a_plan_without_known_points_prints_no_empty_table() -> None:
+    show = Shown(maml_job())
+    show.display.points_table([])
+    assert show.text == ""
