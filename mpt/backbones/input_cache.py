@@ -17,8 +17,8 @@ from mpt.backbones.rows import Batch
 from mpt.errors import UsageError
 
 CPU_BYTES = 2**29
-"""Least room of the cache on a CPU. The usual one is half of the free memory for the workers of all
-cores together, and on a GPU a quarter of what is free at the start. Runs take turns with their
+"""Least room of the cache on a CPU. The usual one is half of the free memory for the workers of
+all cores together, and on a GPU a quarter of what is free at the start. Runs take turns with their
 rows, so a room for some of them serves next to none: twelve runs of SmolLM2 on four real tasks
 read 1152 rows, 518 different ones of 822 MB; from a room of 512 MB 197 came, from 1 GB 634."""
 ROOM = "MPT_INPUT_CACHE_MB"
