@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpt.config import METHODS, UpstreamConfig
+from mpt.config import METHODS, OWN_METHODS, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
@@ -81,7 +81,9 @@ def _shipped(methods: tuple[str, ...]) -> list[Space]:
     ]
 
 
-@pytest.mark.parametrize("space", _shipped(METHODS), ids=lambda s: f"{s.method}-{s.name}")
+@pytest.mark.parametrize(
+    "space", _shipped((*METHODS, *OWN_METHODS)), ids=lambda s: f"{s.method}-{s.name}"
+)
 def test_every_shipped_space_names_its_source_and_can_be_used(space: Space) -> None:
     assert space.source
     trajectories = space.on_rows(100).sample(3, seed=0)
@@ -90,7 +92,7 @@ def test_every_shipped_space_names_its_source_and_can_be_used(space: Space) -> N
         assert space.on_rows(100).trajectory(space.settings(one)) == one
 
 
-@pytest.mark.parametrize("method", [*METHODS, "prompt_tuning"])
+@pytest.mark.parametrize("method", [*METHODS, *OWN_METHODS, "prompt_tuning"])
 def test_every_method_has_the_papers_grid_an_embedded_one_and_wide_ranges(method: str) -> None:
     spaces = {space.name: space for space in _shipped((method,))}
     assert {"paper", "embedded", "wide"} <= set(spaces)
