@@ -86,6 +86,10 @@ _OPTIONAL_COUNT = (
     (lambda n: n is None or (_is_int(n) and n >= 1)),
     "a whole number ≥ 1 or None",
 )
+_OPTIONAL_SEED = (
+    (lambda n: n is None or (_is_int(n) and n >= 0)),
+    "a whole number ≥ 0 or None",
+)
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
@@ -185,6 +189,11 @@ class UpstreamConfig:
     start: str = "names"
     """Which names the starting prompt is made of: those of the first source "names" (paper), where
     many sources give every seed the same start, or names "drawn" by the seed."""
+    start_seed: int | None = None
+    """Seed of the start alone. None: the upstream seed's; the members of a soup share one."""
+    soup: int = 1
+    """M, runs of this configuration whose mean is φ*, each from the same start with an upstream
+    seed of its own and of the given steps (see `mpt.upstream.soup`): M times the cost."""
     extra: tuple[tuple[str, float], ...] = ()
     """Settings of the method's own, (name, value): a registered method reads them as attributes,
     `config.mu`."""
@@ -215,8 +224,10 @@ class UpstreamConfig:
                 '"accumulated" or "subtracted"',
             ),
             activation_checkpointing=_SWITCH,
-            seed=((lambda n: n is None or (_is_int(n) and n >= 0)), "a whole number ≥ 0 or None"),
+            seed=_OPTIONAL_SEED,
             start=((lambda s: s in ("names", "drawn")), '"names" or "drawn"'),
+            start_seed=_OPTIONAL_SEED,
+            soup=_at_least(1),
             extra=(
                 (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
                 "pairs of a name and a finite number",

@@ -21,6 +21,7 @@ from mpt.study.study import Study, backbone_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mpt.config import UpstreamConfig
     from mpt.gym.fewshot import FewShotTask
 
 
@@ -115,19 +116,32 @@ def tuned_study(study: Study, config: FineTuningConfig) -> Study:
 def upstream_key(study: Study, config: MethodConfig) -> str:
     """Return the key of what a point's runs start from, the number of steps excepted.
 
-    That is an upstream trajectory on the study's source items; fine-tuning has a key of its
-    settings in its place, and plain prompt tuning none ("").
+    That is an upstream trajectory on the study's source items, or a soup of some; fine-tuning has
+    a key of its settings in its place, and plain prompt tuning none ("").
     """
-    from mpt.upstream.engine import trajectory_key
+    from mpt.upstream.soup import soup_key
 
     if isinstance(config, PromptTuningConfig):
         return ""
     if isinstance(config, FineTuningConfig):
         return _fine_tuning_key(study, config)
+    return soup_key(member_keys(study, config))
+
+
+def member_keys(study: Study, config: UpstreamConfig) -> list[str]:
+    """Return the keys of the trajectories that a configuration learns on a study's items.
+
+    Several where it is a soup.
+    """
+    from mpt.upstream.engine import trajectory_key
+    from mpt.upstream.soup import members_of
+
     own = study.config
-    return trajectory_key(
-        study.backbone, study.items, config, own.prompt, own.upstream_text, own.train_seed
-    )
+    settings = (own.prompt, own.upstream_text, own.train_seed)
+    return [
+        trajectory_key(study.backbone, study.items, member, *settings)
+        for member in members_of(config, own.train_seed)
+    ]
 
 
 def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
