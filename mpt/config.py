@@ -258,6 +258,9 @@ class DownstreamConfig:
     cap."""
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
+    start: str = "learned"
+    """Which prompt a target is tuned from: the "learned" one (paper), or the one "chosen" by the
+    target's own train and dev rows among those at hand (see `mpt.trial.starts`)."""
     select: str = "best"
     """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
     the run still chooses the learning rate (released code)."""
@@ -319,6 +322,7 @@ class DownstreamConfig:
                 "a finite number ≥ 0 or None",
             ),
             catch_up_after=_at_least(1),
+            start=((lambda s: s in ("learned", "chosen")), '"learned" or "chosen"'),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
             epoch_order=_EPOCH_ORDER,

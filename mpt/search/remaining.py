@@ -21,6 +21,7 @@ from mpt.trial.runs import (
     fine_tuning_packs,
     keys_of,
     learned_packs,
+    marked_packs,
     member_keys,
     tuned_study,
     upstream_key,
@@ -99,7 +100,7 @@ class _Count:
         packs, rungs = baseline_packs(study), trial.upstream.rungs
         members = _members(study, trial)
         key = soup_key(members)
-        stored = self._stored(study, key, rungs)
+        record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
         steps, points = 0.0, 0
         reached = {member: self._reached.get(member, 0) for member in members}
@@ -110,7 +111,7 @@ class _Count:
             missing: Sequence[PlannedRun] = ()
             if rung not in stored:
                 points += 1
-                own = self._rung_packs(study, key, rung)
+                own = self._rung_packs(study, key, rung, point_key(record, key, rung))
                 steps += 0 if own else self._steps_to(rung, reached)
                 there = self._store.present(keys_of(own))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
@@ -162,13 +163,21 @@ class _Count:
         ]
         return sum(left) / len(left)
 
-    def _rung_packs(self, study: Study, key: str, steps: int) -> list[RunPack]:
-        """Return the packs of a rung whose prompt is stored, else none."""
+    def _rung_packs(self, study: Study, key: str, steps: int, point: str) -> list[RunPack]:
+        """Return the packs of a rung whose prompt is stored, else none.
+
+        Where targets choose their starts, they must have chosen.
+        """
         try:
             rung = load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
         except MptError:
             return []
-        return [] if rung is None else learned_packs(study, rung.prompt)
+        if rung is None:
+            return []
+        if study.config.downstream.start == "learned":
+            return learned_packs(study, rung.prompt)
+        choice = self._store.start_choice(point)
+        return [] if choice is None else marked_packs(study, rung.prompt, choice)
 
 
 def _members(study: Study, trial: TrialSpec) -> list[str]:

@@ -18,9 +18,12 @@ from mpt.errors import DataError
 from mpt.store.records import Cost
 from mpt.trial.files import Rung, load_rung, save_rung
 from mpt.trial.runs import member_keys
+from mpt.trial.starts import LEARNED
 from mpt.upstream.soup import mean_prompt, members_of, soup_key
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mpt.config import UpstreamConfig
     from mpt.store.artifacts import Artifacts
     from mpt.study.study import Study
@@ -179,6 +182,18 @@ class Learning:
             return
         for member in self.members:
             member.load_state((state or {}).get(member.key))
+
+    def starts(self, steps: int) -> dict[str, Tensor] | None:
+        """Return the prompts [P, d] at a rung by their names: the one learned, and members.
+
+        None if a member's is lost.
+        """
+        found = {LEARNED: self.rung(steps)}
+        if len(self.members) > 1:
+            numbered = enumerate(self.members, start=1)
+            found |= {f"member {number}": member.rung(steps) for number, member in numbered}
+        prompts = {name: rung.prompt for name, rung in found.items() if rung is not None}
+        return prompts if len(prompts) == len(found) else None
 
     def rung(self, steps: int) -> Rung | None:
         """Return the prompt at a rung, if it has been learned."""

@@ -9,13 +9,15 @@ from mpt.config import UpstreamConfig
 from mpt.trial.learning import Learning, Place
 from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
-from mpt.trial.runs import RunPack, keys_of, learned_packs
+from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
+from mpt.trial.starts import StartChoice, summary, words
 from mpt.trial.trial import Cell, Stopped, Trial, TrialOptions
 
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
     from mpt.study.specs import TrialSpec
     from mpt.study.study import Study
+    from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
 
@@ -24,6 +26,7 @@ class UpstreamTrial(Trial):
 
     _queue: RunQueue | None = None
     _saved_queue: dict[str, Any] | None = None
+    _choosing: tuple[str, StartChoice] | None = None
 
     def __init__(
         self,
@@ -51,19 +54,15 @@ class UpstreamTrial(Trial):
         self._saved_queue = state.get("queue")
 
     def _work(self, cell: Cell, rung: int) -> None:
-        from mpt.upstream.engine import Diverged
-
         start = self._learning.rung(rung)
         if start is None:
-            try:
-                start = self._learning.learn(rung, self._options.chunk_s)
-            except Diverged as error:
-                self._record_divergence(rung, str(error))
-            self.progress.steps = self._learning.steps
+            start = self._learn(rung)
         if start is None:
             return
         self.progress.steps = max(self.progress.steps, rung)
-        packs = learned_packs(cell.study, start.prompt)
+        packs = self._packs(cell, start)
+        if packs is None:
+            return
         if self._queue is None:
             if self._given_up(cell, rung, packs):
                 return
@@ -79,7 +78,50 @@ class UpstreamTrial(Trial):
         self._queue = None
         runs = keys_of(packs)
         if not set(runs) - self._store.present(runs):
-            self._put(cell, rung, prompt=start.digest, runs=tuple(runs), cost=start.cost)
+            told = self._told(cell, start)
+            self._put(cell, rung, runs=tuple(runs), cost=start.cost, **told)
+
+    def _learn(self, rung: int) -> Rung | None:
+        """Learn for a while towards a rung; return it if it is reached."""
+        from mpt.upstream.engine import Diverged
+
+        found = None
+        try:
+            found = self._learning.learn(rung, self._options.chunk_s)
+        except Diverged as error:
+            self._record_divergence(rung, str(error))
+        self.progress.steps = self._learning.steps
+        return found
+
+    def _packs(self, cell: Cell, rung: Rung) -> list[RunPack] | None:
+        """Return the packs of a rung; None while its targets are choosing their starts."""
+        if cell.study.config.downstream.start == "learned":
+            return learned_packs(cell.study, rung.prompt)
+        choice = self._choice(cell, rung.steps)
+        if choice is None or not choice.advance(self._options.chunk_s):
+            return None
+        return chosen_packs(cell.study, choice)
+
+    def _choice(self, cell: Cell, steps: int) -> StartChoice | None:
+        """Return the choice among the starts at a rung; None while a lost one is learned again."""
+        point = self._point(cell, steps)
+        if self._choosing is None or self._choosing[0] != point:
+            starts = self._learning.starts(steps)
+            if starts is None:
+                self._learn(steps)
+                return None
+            self._choosing = point, StartChoice(cell.study, starts, self._store, point)
+        return self._choosing[1]
+
+    def _told(self, cell: Cell, rung: Rung) -> dict[str, Any]:
+        """Return what a point says of its starts."""
+        if cell.study.config.downstream.start == "learned":
+            return {"prompt": rung.digest}
+        choice = self._choice(cell, rung.steps)
+        assert choice is not None
+        assert choice.record is not None
+        note, origin = words(choice.record), {"starts": summary(choice.record)}
+        return {"prompt": None, "note": note, "origin": origin}
 
     def _stage(self, cell: Cell, packs: list[RunPack]) -> list[RunPack]:
         """Return what is tuned side by side: everything, or in a race the next data seed."""
