@@ -166,6 +166,17 @@ def test_grids_have_the_papers_shape(name: str) -> None:
     assert all(len(one.rungs) == 3 for one in grid)
 
 
+@pytest.mark.parametrize("method", ["multitask", "path"])
+def test_the_size_of_a_soup_is_searched_like_any_setting(method: str) -> None:
+    space = load_space(method, "embedded_soup")
+    grid = space.grid()
+    assert [space.settings(one)["soup"] for one in grid[:2]] == [4, 1]
+    assert {_upstream(one).soup for one in grid} == {1, 2, 4}
+    assert len({one.name for one in grid}) == 9
+    drawn = {_upstream(one).soup for one in space.sample(9, 0)}
+    assert all(type(count) is int for count in drawn)
+
+
 def test_a_range_is_reached_at_both_ends_and_never_left() -> None:
     for domain in (
         Domain(name="inner_lr", low=1e-6, high=1e2, scale="log"),
