@@ -111,6 +111,10 @@ _OPTIONAL_COUNT = (
     (lambda n: n is None or (_is_int(n) and n >= 1)),
     "a whole number ≥ 1 or None",
 )
+_OPTIONAL_SEED = (
+    (lambda n: n is None or (_is_int(n) and n >= 0)),
+    "a whole number ≥ 0 or None",
+)
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
 _DIFFERENT_TASKS = ((lambda v: len(set(v)) == len(v)), "different tasks")
 _SEEDS = (
@@ -215,6 +219,11 @@ class UpstreamConfig:
     start: str = "names"
     """Which names the starting prompt is made of: those of the first source "names" (paper), where
     many sources give every seed the same start, or names "drawn" by the seed."""
+    start_seed: int | None = None
+    """Seed of the start alone. None: the upstream seed's; the members of a soup share one."""
+    soup: int = 1
+    """M, runs of this configuration whose mean is φ*, each from the same start with an upstream
+    seed of its own and of the given steps (see `mpt.upstream.soup`): M times the cost."""
     extra: tuple[tuple[str, float], ...] = ()
     """Settings of the method's own, (name, value): a registered method reads them as attributes,
     `config.mu`."""
@@ -245,8 +254,10 @@ class UpstreamConfig:
                 '"accumulated" or "subtracted"',
             ),
             activation_checkpointing=_SWITCH,
-            seed=((lambda n: n is None or (_is_int(n) and n >= 0)), "a whole number ≥ 0 or None"),
+            seed=_OPTIONAL_SEED,
             start=((lambda s: s in ("names", "drawn")), '"names" or "drawn"'),
+            start_seed=_OPTIONAL_SEED,
+            soup=_at_least(1),
             extra=(
                 (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
                 "pairs of a name and a finite number",
@@ -277,6 +288,9 @@ class DownstreamConfig:
     cap."""
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
+    start: str = "learned"
+    """Which prompt a target is tuned from: the "learned" one (paper), or the one "chosen" by the
+    target's own train and dev rows among those at hand (see `mpt.trial.starts`)."""
     select: str = "best"
     """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
     the run still chooses the learning rate (released code)."""
@@ -338,6 +352,7 @@ class DownstreamConfig:
                 "a finite number ≥ 0 or None",
             ),
             catch_up_after=_at_least(1),
+            start=((lambda s: s in ("learned", "chosen")), '"learned" or "chosen"'),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
             epoch_order=_EPOCH_ORDER,

@@ -165,7 +165,7 @@ def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, A
         "mean_test": None if score is None else score.mean_test,
         "runs": len(point.runs),
         "status": point.status,
-        "note": point.note if score is None else score.note,
+        "note": point.note if score is None else score.note or point.note,
         "point": point.key,
     }
 

@@ -127,6 +127,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "prompt_length": ("whole", "virtual tokens of the prompt"),
     "tuning_steps": ("whole", "steps of a downstream run"),
     "tuning_lrs": ("rates", "downstream learning rates, comma-separated"),
+    "tuning_start": ("start", '"learned", or "chosen" by the target\'s own train and dev rows'),
     "tuning_batch": ("whole", "examples of a downstream step"),
     "eval_every": ("whole", "downstream steps between two dev evaluations"),
     "max_input": ("whole", "tokens of an input, end mark included"),
@@ -144,7 +145,8 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
 
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
-    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds}
+    kinds: dict[str, Callable[[str], Any]]
+    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds, "start": str}
     kinds["tasks"] = parse_replacements
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():

@@ -156,4 +156,5 @@ def _text(upstream: UpstreamSpec) -> str:
     assert isinstance(config, UpstreamConfig)
     inner = f"inner lr {config.inner_lr:g}, " if adapts(config.method) else ""
     own = "".join(f"{name} {value:g}, " for name, value in config.extra)
-    return f"{inner}{own}outer lr {config.outer_lr:g}, {upstream.rungs[-1]} steps"
+    soup = "" if config.soup == 1 else f", soup of {config.soup}"
+    return f"{inner}{own}outer lr {config.outer_lr:g}, {upstream.rungs[-1]} steps{soup}"

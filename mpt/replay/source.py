@@ -9,7 +9,13 @@ from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
-from mpt.replay.settings import PRESETS, ReplaySettings, load_replay_settings, replayable
+from mpt.replay.settings import (
+    PRESETS,
+    ReplaySettings,
+    load_replay_settings,
+    replayable,
+    studied,
+)
 from mpt.study.epochs import source_rows
 from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
@@ -57,13 +63,14 @@ class SettingsSource:
     def methods(self) -> tuple[tuple[str, bool], ...]:
         """Return the methods to be replayed, and whether each must have settings.
 
-        Without a choice of the user's those that come with the program must; a registered one is
-        replayed where there are some.
+        Without a choice of the user's those of the paper must; a registered one is replayed where
+        there are some, and one of ours where a search found them.
         """
         asked = methods_asked(self._request, self.settings)
         if asked:
             return tuple((method, True) for method in asked)
-        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in replayable())
+        open_ = replayable() if self._points is not None else (*studied(), FINE_TUNING)
+        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in open_)
 
     def plan(self, setting: Setting) -> StudyPlan:
         """Return the study of a setting, with its files checked."""

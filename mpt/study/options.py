@@ -25,6 +25,8 @@ class StudyOptions:
     """Steps of a downstream run."""
     tuning_lrs: tuple[float, ...] | None = None
     """Downstream learning rates; ties on dev keep the earlier one."""
+    tuning_start: str | None = None
+    """"learned", or "chosen" by the target itself."""
     tuning_batch: int | None = None
     """Examples of a downstream step."""
     eval_every: int | None = None
@@ -61,6 +63,7 @@ class StudyOptions:
         downstream = _given(
             steps=self.tuning_steps,
             lrs=self.tuning_lrs,
+            start=self.tuning_start,
             batch_size=self.tuning_batch,
             eval_every=self.eval_every,
             max_dev=self.max_dev,

@@ -66,6 +66,7 @@ def _scoring(plan: StudyPlan) -> dict[str, str]:
 def run_recipe(config: StudyConfig) -> dict[str, Any]:
     """Return the settings of a downstream run that differ from their defaults."""
     down = changed(config.downstream)
+    down.pop("start", None)  # the digest of the start itself is in the run's key
     if config.downstream.catch_up is None:
         down.pop("lrs", None)  # the run's own rate stands beside it, and it raced with no other
     return {

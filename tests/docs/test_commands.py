@@ -139,7 +139,9 @@ def _ray(rest: list[str], line: str) -> None:
 
     if rest[0] in ("symmetric-run", "submit") and "--" in rest:  # a job stands behind it
         at = rest.index("--")
-        job = rest[at + 1 :] if rest[0] == "symmetric-run" else ["python", rest[2], *rest[at + 1 :]]
+        job = (
+            rest[at + 1 :] if rest[0] == "symmetric-run" else ["python", rest[2], *rest[at + 1 :]]
+        )
         understand(shlex.join(job), ROOT / "README.md")
     command: Any = ray_cli
     while isinstance(command, click.Group):

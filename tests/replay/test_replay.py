@@ -13,7 +13,7 @@ from stored import Stored
 from mpt.cli import replay as replay_cli
 from mpt.cli.flags import command_of
 from mpt.cli.replay import main
-from mpt.config import DATA_SEEDS, METHODS, StudyConfig, UpstreamConfig
+from mpt.config import DATA_SEEDS, METHODS, OWN_METHODS, StudyConfig, UpstreamConfig
 from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, load_catalogue
@@ -372,9 +372,9 @@ def test_a_smoke_replay_is_cut_and_labelled() -> None:
 
 
 def test_the_file_has_settings_for_every_method_and_sweep() -> None:
-    assert set(SETTINGS.own) == set(REPLAYED)
+    assert set(SETTINGS.own) == {*REPLAYED, *OWN_METHODS}
     assert set(SETTINGS.sweeps) == set(SWEEPS)
-    for method in METHODS:
+    for method in (*METHODS, *OWN_METHODS):
         assert SETTINGS.own[method].config.method == method
 
 
@@ -465,3 +465,9 @@ def test_resume_commands_repeat_lists_and_from(monkeypatch: pytest.MonkeyPatch) 
         command_of(parser, flags)
         == "python tune_jobs/replay.py --methods maml,fomaml --from results/x"
     )
+
+
+def test_path_is_replayed_where_it_is_named() -> None:
+    (trial,) = plan_replay(_request(methods=("path",), partitions=("qa_to_qa",))).job.trials
+    assert trial.upstream == SETTINGS.own["path"]
+    assert (trial.method, trial.upstream.rungs) == ("path", (48,))

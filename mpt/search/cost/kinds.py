@@ -15,7 +15,8 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
 
     Args:
         study: backbone, lengths and number format.
-        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps.
+        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps. A step of a soup
+            is one of each of its members.
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"
@@ -31,7 +32,8 @@ def _engine(trajectory: Any) -> str:
     engine = "" if trajectory.second_order == "auto" else f", {trajectory.second_order}"
     checkpoints = ", activation checkpoints" if trajectory.activation_checkpointing else ""
     dropout = ", dropout" if trajectory.dropout else ""
-    return engine + checkpoints + dropout
+    soup = "" if trajectory.soup == 1 else f", soup of {trajectory.soup}"
+    return engine + checkpoints + dropout + soup
 
 
 def run_kind(study: StudyConfig, tuned: str) -> str:

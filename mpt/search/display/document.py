@@ -89,6 +89,7 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
     plan, score, record = entry.trial.plan, entry.score, entry.record
     gain = None if score is None else score.gain
     note = "" if entry.stopped is None else entry.stopped.text
+    own = "" if record is None else record.note
     return {
         "rank": rank,
         "trial": entry.trial.name,
@@ -99,7 +100,7 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
         "settings": dataclasses.asdict(entry.trial.upstream.config),
         "steps": entry.steps,
         "status": _status(entry),
-        "note": note if score is None else score.note,
+        "note": note if score is None else score.note or own,
         "arg": None if gain is None else gain.arg_of_defined,
         "interval": None if gain is None or gain.low is None else [gain.low, gain.high],
         "tasks": None if gain is None else {"defined": gain.defined, "of": gain.of},
