@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.store.artifacts import Artifacts
     from mpt.study.study import Study, StudyPlan
+    from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
 
@@ -112,7 +113,7 @@ class _Count:
             if rung not in stored:
                 points += 1
                 own = self._rung_packs(study, key, rung, point_key(record, key, rung))
-                steps += 0 if own else self._steps_to(rung, reached)
+                steps += 0 if own else self._steps_to(study, rung, reached)
                 there = self._store.present(keys_of(own))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
             reached = {member: max(at, rung) for member, at in reached.items()}
@@ -155,23 +156,27 @@ class _Count:
         keys = {point_key(record, upstream, rung): rung for rung in rungs}
         return {keys[key] for key in self._store.points(list(keys))}
 
-    def _steps_to(self, rung: int, reached: Mapping[str, int]) -> float:
+    def _steps_to(self, study: Study, rung: int, reached: Mapping[str, int]) -> float:
         """Return the steps to a rung, the mean over members; those that are there have none."""
         left = [
-            0 if self._store.rung(member, rung) is not None else max(0, rung - at)
+            0 if self._rung(study, member, rung) is not None else max(0, rung - at)
             for member, at in reached.items()
         ]
         return sum(left) / len(left)
+
+    def _rung(self, study: Study, key: str, steps: int) -> Rung | None:
+        """Return a rung whose prompt is stored and whole."""
+        try:
+            return load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
+        except MptError:
+            return None
 
     def _rung_packs(self, study: Study, key: str, steps: int, point: str) -> list[RunPack]:
         """Return the packs of a rung whose prompt is stored, else none.
 
         Where targets choose their starts, they must have chosen.
         """
-        try:
-            rung = load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
-        except MptError:
-            return []
+        rung = self._rung(study, key, steps)
         if rung is None:
             return []
         if study.config.downstream.start == "learned":
