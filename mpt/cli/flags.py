@@ -131,7 +131,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
     "data_seeds": ("seeds", "few-shot samples, comma-separated"),
-    "replicates": ("whole", "upstream seeds that the better configurations get"),
+    "replicates": ("whole", "upstream seeds of the better configurations, or of a replay's cells"),
     "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
     "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
 }
