@@ -7,11 +7,11 @@ import dataclasses
 import io
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.api.results import BestPoint, Results
+from mpt.api.results import BestPoint, Results, cell_row, summary_row
 from mpt.errors import MptError, UsageError
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mpt.api.study import Study
-    from mpt.metrics.replicates import Summary
-    from mpt.search.cells import Cell
     from mpt.search.job import Execution, SearchJob
-    from mpt.store.records import StudyRecord
     from mpt.study.spaces import Space
     from mpt.study.specs import UpstreamSpec
     from mpt.study.study import StudyPlan
@@ -91,7 +88,7 @@ class SearchResult(Results):
                         {
                             **_searched(self._job, one.first.trial.upstream),
                             "steps": one.first.steps,
-                            **_summary_row(one.summary),
+                            **summary_row(one.summary),
                         }
                     )
         return pd.DataFrame(rows)
@@ -186,7 +183,7 @@ class ReplayResult(Results):
 
         with _callers_process(), peek(self._job) as look:
             cells = cells_of(look.entries, rankings(look.board, look.entries))
-            rows = [_cell_row(cell, look.board.studies) for cell in cells]
+            rows = [cell_row(cell, look.board.studies) for cell in cells]
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
@@ -359,46 +356,6 @@ def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> l
     if fine_tuning:
         specs.append(load_replay_settings(plan.config.downstream).own[FINE_TUNING])
     return specs
-
-
-def _cell_row(cell: Cell, studies: Mapping[StudyPlan, StudyRecord]) -> dict[str, Any]:
-    trial, score, summary = cell.first.trial, cell.first.score, cell.summary
-    gain = None if score is None else score.gain
-    row = {
-        "method": trial.method,
-        "partition": trial.plan.config.partition,
-        "steps": cell.first.steps,
-        "seeds": len(cell.seeds),
-        "arg": None if gain is None else gain.arg_of_defined,
-        "low": None if gain is None else gain.low,
-        "high": None if gain is None else gain.high,
-        "new_run_low": None,
-        "new_run_high": None,
-        "tasks": None if gain is None else f"{gain.defined} of {gain.of}",
-        "mean_test": cell.mean_test,
-        "study": studies[trial.plan].id,
-    }
-    if summary is not None:
-        row["arg"] = summary.arg
-        row["low"], row["high"] = summary.expected or (None, None)
-        row["new_run_low"], row["new_run_high"] = summary.new_run or (None, None)
-    return row
-
-
-def _summary_row(summary: Summary) -> dict[str, Any]:
-    expected, new_run = summary.expected or (None, None), summary.new_run or (None, None)
-    return {
-        "seeds": summary.seeds,
-        "arg": summary.arg,
-        "expected_low": expected[0],
-        "expected_high": expected[1],
-        "new_run_low": new_run[0],
-        "new_run_high": new_run[1],
-        "spread": summary.spread,
-        "tied": summary.tied,
-        "p_best": summary.p_best,
-        "unstable": summary.unstable,
-    }
 
 
 def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "max_test": ("whole", "test rows used"),
     "replace": ("tasks", "old=new,…: declared tasks in the place of some that cannot be had"),
     "data_seeds": ("seeds", "few-shot samples, comma-separated"),
-    "replicates": ("whole", "upstream seeds that the better configurations get"),
+    "replicates": ("whole", "upstream seeds of the better configurations, or of a replay's cells"),
     "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
     "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
 }

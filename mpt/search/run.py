@@ -33,7 +33,14 @@ from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
 from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
-from mpt.search.replication import next_replicates, of_first_seed
+from mpt.search.rounds import (
+    groups_of_round,
+    plain_job,
+    points_missing,
+    run_rounds,
+    with_first_seed,
+    with_replicates,
+)
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
@@ -154,22 +161,11 @@ def peek(job: SearchJob) -> Iterator[Look]:
             database = open_results(Path(nothing))
         stack.enter_context(database)
         job = with_known_trials(with_first_seed(job), database)
-        board = with_replicates(Leaderboard(job, open_plan, database), database)
+        board = with_replicates(Leaderboard(job, open_plan, database), open_plan, database)
         job = board.job
         entries, expected = board.entries(), expected_trials(job, board)
         work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
         yield Look(job, board, entries, expected, work)
-
-
-def with_replicates(board: Leaderboard, database: Database) -> Leaderboard:
-    """Return a leaderboard with the replicates that are there, and those that come next."""
-    while not _missing(board):
-        more = next_replicates(board, board.job.allocation)
-        if not more:
-            break
-        job = dataclasses.replace(board.job, trials=(*board.trials, *more))
-        board = Leaderboard(job, open_plan, database)
-    return board
 
 
 def measured(
@@ -246,7 +242,7 @@ class _Driver:
         self._rates = rates
         with one_ray():
             board, failures = self._rounds(board, groups, expected, work)
-        missing = _missing(board)
+        missing = points_missing(board)
         code = DONE
         if missing or self._open:
             code = INTERRUPTED if self._interrupts.name else FAILED
@@ -265,31 +261,27 @@ class _Driver:
         failures: dict[str, str] = {}
         if groups or _suggestions_left(self._job, board):
             failures = self._compute(board, groups, expected, work)
-        while not (_missing(board) or failures or self._open or self._interrupts.name):
-            more = next_replicates(board, self._job.allocation)
-            if not more:
-                break
-            board = self._board(dataclasses.replace(board.job, trials=(*board.trials, *more)))
-            failures = self._replicate(board, more)
-        return board, failures
+        if failures:
+            return board, failures
+        return run_rounds(
+            board,
+            self._board,
+            self._replicate,
+            lambda: not (self._open or self._interrupts.name),
+        )
 
     def _board(self, job: SearchJob) -> Leaderboard:
         self._job = job
         return Leaderboard(job, open_plan, self._database)
 
     def _replicate(self, board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
-        """Run further replicates; whoever chose or stopped trials has done so before."""
-        groups = [
-            group
-            for group in open_groups(board, open_plan, self._database)
-            if not set(group.specs).isdisjoint(more)
-        ]
+        """Run further replicates."""
+        groups = groups_of_round(board, open_plan, self._database, more)
         if not groups:
             return {}
-        plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
         seeds = dict.fromkeys(seed_of(one) for one in more)
         self._show.replicating(len(more), list(seeds), board.job)
-        return self._compute(board, groups, more, self._work(more), plain)
+        return self._compute(board, groups, more, self._work(more), plain_job(board.job))
 
     def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
@@ -362,22 +354,6 @@ class _Driver:
             )
         else:
             _closing(job, execution, show, board, seconds)
-
-
-def with_first_seed(job: SearchJob) -> SearchJob:
-    """Return a job whose trials have the first upstream seed of their study.
-
-    A replay (of target tasks) has named its seeds before.
-    """
-    trials = (
-        trial if trial.plan.role == "target" else of_first_seed(trial) for trial in job.trials
-    )
-    return dataclasses.replace(job, trials=tuple(trials))
-
-
-def _missing(board: Leaderboard) -> int:
-    """Return how many points are missing, apart from those of stopped trials."""
-    return sum(entry.score is None and entry.stopped is None for entry in board.entries())
 
 
 def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:

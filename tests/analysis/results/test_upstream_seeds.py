@@ -73,13 +73,13 @@ def test_two_seeds_are_one_entry_with_their_mean_and_the_interval_of_t_with_one_
     assert cell.flags == ("several_seeds",)
     assert (cell.done, cell.of) == (16, 16)
     assert cell.link == f"cells/{keys[0]}.html"
-    (arg,) = arg_table(recorded_methods(look.section)).rows
-    assert arg[3] == next(iter([arg[3]]))
-    assert arg[3].value == pytest.approx(12.0, rel=1e-12)
+    arg = arg_table(recorded_methods(look.section))
+    assert [row[3].value for row in arg.rows] == pytest.approx([12.0], rel=1e-12)
+    assert any("mean over 2 upstream seeds: 42 (10.00), 1042 (14.00)" in n for n in arg.notes)
 
 
 def test_the_spread_is_moderated_by_the_other_cells_of_the_replay(tmp_path: Path) -> None:
-    """Two variances are pooled: 8 and 2 make 5, with 1 + 2 degrees of freedom."""
+    """Variances 8 and 2 make a prior of 5 with two degrees of freedom; with 8 of its own it is 6."""
     results = Results(tmp_path)
     for gain, seed in ((10.0, None), (14.0, 1042)):
         _put(results, "maml", gain, seed)
@@ -88,9 +88,9 @@ def test_the_spread_is_moderated_by_the_other_cells_of_the_replay(tmp_path: Path
     summary = Lookup(_section(tmp_path)).summary(_cell(_section(tmp_path), "maml"))
     assert summary is not None
     assert summary.upstream is not None
-    half = float(stats.t.ppf(0.975, 3)) * math.sqrt(5.0 / 2)
+    half = float(stats.t.ppf(0.975, 3)) * math.sqrt(6.0 / 2)
     assert summary.interval == pytest.approx((12 - half, 12 + half), rel=0.01)
-    one = float(stats.t.ppf(0.975, 3)) * math.sqrt(5.0 * 1.5)
+    one = float(stats.t.ppf(0.975, 3)) * math.sqrt(6.0 * 1.5)
     assert summary.upstream.new_run == pytest.approx((12 - one, 12 + one), rel=0.01)
 
 
@@ -206,7 +206,7 @@ def test_a_paired_difference_is_over_the_seeds_that_both_have(tmp_path: Path) ->
 
 
 def test_pairs_of_one_question_share_what_they_know_of_the_spread(tmp_path: Path) -> None:
-    """Variances 2 and 8 of the differences are pooled to 5 with 1 + 2 degrees of freedom."""
+    """A prior of 5 with two degrees of freedom, and one degree of 2 or 8, make 4 and 6."""
     results = Results(tmp_path)
     for partition, gains in (("cls_to_cls", (4.0, 2.0)), ("qa_to_qa", (1.0, 5.0))):
         for gain, seed in zip(gains, (None, 1042), strict=True):
@@ -215,9 +215,9 @@ def test_pairs_of_one_question_share_what_they_know_of_the_spread(tmp_path: Path
     section = _section(tmp_path)
     names = ("cls_to_cls", "qa_to_qa")
     pairs = [(_cell(section, "maml", n), _cell(section, "multitask", n)) for n in names]
-    half = float(stats.t.ppf(0.975, 3)) * math.sqrt(5.0 / 2)
-    for found in paired_cells(pairs):
+    for found, variance in zip(paired_cells(pairs), (4.0, 6.0), strict=True):
         assert found is not None
+        half = float(stats.t.ppf(0.975, 3)) * math.sqrt(variance / 2)
         assert found.difference.mean == pytest.approx(3.0, rel=1e-9)
         assert found.difference.interval == pytest.approx((3 - half, 3 + half), rel=1e-6)
     assert paired_cells([pairs[0], (pairs[0][0], pairs[1][1])])[1] is None  # of two studies
