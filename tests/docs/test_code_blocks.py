@@ -14,6 +14,8 @@ from pages import DOCS, ROOT, Block, blocks, commands, name_of, pages, patched
 from mpt.testing import save_toy_t5
 
 ADD = DOCS / "add"
+HANGS = 1800
+"""Seconds after which a page counts as hanging; it takes one or two minutes on two cores."""
 WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
 
 # The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
@@ -93,6 +95,7 @@ def _apply(block: Block, checkout: Path) -> None:
     path.write_text(patched(path.read_text(encoding="utf-8"), block.text), encoding="utf-8")
 
 
+@pytest.mark.timeout(HANGS)
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
     environment = lay_out(page, tmp_path)
@@ -103,7 +106,7 @@ def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=HANGS - 20,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
