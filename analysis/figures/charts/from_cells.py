@@ -69,6 +69,7 @@ def gain_chart(group: Group) -> TaskChart:
         summary={cell.place.method: arg_of(cell) for cell in group.cells},
         summary_label="ARG",
         zero=True,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 
@@ -134,6 +135,7 @@ def score_chart(group: Group) -> TaskChart:
         axis="test score, %",
         tasks=group.tasks,
         series=series,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 
