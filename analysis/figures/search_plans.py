@@ -54,7 +54,8 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
                 cells=by_method(chosen),
                 scored=f"{tasks} validation tasks, best point of each search",
             )
-            yield from group_plans(section, group, f"validation-{slug(partition)}{suffix}")
+            for plan in group_plans(section, group, f"validation-{slug(partition)}{suffix}"):
+                yield replace(plan, place=chosen[0].place)
     for place, search in searches(cells).items():
         own = [cell for cell in cells if cell.place == place]
         extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"

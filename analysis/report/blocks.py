@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mpt.words import counted
+
 from ..figures.interactive.frame import Plot
 from ..results.cells import Place
 from ..results.names import METHODS, method_label
@@ -13,7 +15,7 @@ from ..tables.table import Table
 from ..tables.trim import trimmed
 from .pictures import pictures_of
 
-WIDE = 6
+WIDE = 7
 """Columns above which a table takes the whole width, and its pictures stand below it."""
 FOLDED = ("studies", "table-1", "table-9", "table-10", "table-11", "paper")
 """Tables that are looked up rather than read."""
@@ -25,6 +27,8 @@ _BESIDE = (
     ("duels", "duels"),
 )
 """Beginning of a figure's name → table that it stands beside."""
+_SWEEPS = {"table-3": (2, 0), "figure-3": (2, 0), "table-4": (2, 0), "table-5": (0, 1)}
+"""Table → most columns and rows with which it repeats another one."""
 _MORE = ("score-", "curves-tasks-", "steps-", "search-rungs-", "search-ablation-", "search-maps-")
 """Figures that are shown on request."""
 
@@ -61,6 +65,7 @@ class Block:
 
     anchor: str
     title: str
+    """What it is of; the section's own name is not repeated in it."""
     table: Table | None = None
     pictures: list[Picture] = field(default_factory=list)
     more: list[Picture] = field(default_factory=list)
@@ -76,9 +81,19 @@ class Block:
         return self.table is not None and base_name(self.table.name) in FOLDED
 
     @property
+    def rows(self) -> str:
+        """How much is behind it where it is opened on request."""
+        return "" if self.table is None else counted(len(self.table.rows), "row")
+
+    @property
     def short(self) -> str:
         """Its title for a list of links."""
-        return re.split(r"[.(:–]", self.title)[0].strip()
+        return short_title(self.title)
+
+
+def short_title(title: str) -> str:
+    """Return the beginning of a table's title: its number, or what it is about."""
+    return re.split(r"[.(:–]", title)[0].strip()
 
 
 def base_name(name: str) -> str:
@@ -111,7 +126,10 @@ def blocks_of(
             for name, title, caption, plot in pictures_of(kept, methods)
         ]
         blocks[table.name] = Block(
-            anchor=table.name, title=table.title, table=kept, pictures=own if figures else []
+            anchor=table.name,
+            title=_unlabelled(table.title),
+            table=kept,
+            pictures=own if figures else [],
         )
     for figure in figures:
         if figure.drawn:
@@ -119,8 +137,25 @@ def blocks_of(
     return list(blocks.values())
 
 
+def _unlabelled(title: str) -> str:
+    return title.rpartition(" – ")[0] or title
+
+
 def shown_table(table: Table) -> Table:
-    """Return a table as a page shows it; of the paper's numbers those that were attempted."""
+    """Return a table as a page shows it.
+
+    Of the paper's numbers those that were attempted, and a sweep only if something was swept.
+    """
+    kept = _recorded(table)
+    columns, rows = _SWEEPS.get(base_name(table.name), (0, 0))
+    return kept if len(kept.columns) > columns and len(kept.rows) > rows else _empty(kept)
+
+
+def _empty(table: Table) -> Table:
+    return replace(table, rows=())
+
+
+def _recorded(table: Table) -> Table:
     if base_name(table.name) == "paper":
         at = table.columns.index("status")
         rows = tuple(row for row in table.rows if row[at].text != "not attempted")

@@ -14,7 +14,7 @@ from ..published.caveats import CAVEATS
 from ..results.sections import Results, Section
 from ..tables.render import escape_markdown, to_markdown
 from ..tables.table import Table
-from .blocks import Block, Picture
+from .blocks import Block, Picture, short_title
 from .page import render
 
 TITLE = "Learning to initialise prompts: results"
@@ -67,7 +67,8 @@ class Part:
     def left_out(self) -> list[str]:
         """Titles of tables that hold nothing."""
         shown = {block.anchor for block in self.blocks}
-        return [table.title.split(" – ")[0] for table in self.tables if table.name not in shown]
+        absent = [table.title for table in self.tables if table.name not in shown]
+        return list(dict.fromkeys(map(short_title, absent)))
 
     @property
     def anchor(self) -> str:

@@ -1,4 +1,4 @@
-"""The frame of a report's pages: one file each, nothing fetched, nothing run but what is hashed."""
+"""The frame of a report's pages: one file, nothing fetched, nothing run but what is hashed."""
 
 from __future__ import annotations
 

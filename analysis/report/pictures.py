@@ -27,13 +27,13 @@ def pictures_of(table: Table, methods: Mapping[str, str]) -> Iterator[Made]:
     if name.startswith(_HEATED) and not name.startswith("table-2-details"):
         plot = heat_map(table)
         if plot is not None:
-            yield "heat", f"{table.title}, as colours", _HEAT, plot
+            yield "heat", "The same as colours.", _HEAT, plot
     if name.startswith("costs"):
         for cost in ("upstream device-hours", "downstream device-hours"):
             plot = cost_score(table, cost, "ARG %", "method", methods)
             if plot is not None:
-                yield f"cost-{cost.partition(' ')[0]}", f"Score against {cost}", _COST, plot
+                yield f"cost-{cost.partition(' ')[0]}", f"Score against {cost}.", _COST, plot
     if name.startswith("search-") and "upstream samples" in table.columns:
         plot = cost_score(table, "upstream samples", "ARG %", None, methods)
         if plot is not None:
-            yield "cost", f"Score against cost: {table.title}", _COST, plot
+            yield "cost", "Score against cost.", _COST, plot

@@ -222,7 +222,7 @@ def _figures(section: Section, out: Path, suffix: str) -> list[Picture]:
             place=one.place,
             plot=one.plot,
             address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
-            title=one.title,
+            title=one.title.removesuffix(f" – {section.label}"),
             caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
         )
         for one in all_figures(section, out / "figures", suffix)

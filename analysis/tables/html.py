@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from .table import MISSING, Table
 
@@ -26,5 +26,10 @@ def environment(*folders: Path) -> Environment:
 
 def to_html(table: Table) -> str:
     """Return a ``section`` with the table in it, named by its id."""
-    macros = environment().get_template("table.html.j2").module
-    return cast(Markup, macros.section(table)).strip()  # type: ignore[attr-defined]
+    macros: Any = _macros()
+    return cast(str, macros.section(table).strip())
+
+
+@functools.cache
+def _macros() -> object:
+    return environment().get_template("table.html.j2").module

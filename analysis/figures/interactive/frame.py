@@ -1,7 +1,7 @@
 """What all interactive figures share: looks of methods, hover texts, plain JSON.
 
-Colours of text, axes and grid are the page's (light or dark) and are set there; `INK` stands for
-the colour of its text.
+Colours of text, axes and grid are the page's (light or dark) and are set there; `INK` and `PAPER`
+stand for its text and background.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ..drawing.style import BLACK, look
 
 INK = BLACK
 """Stands for the page's colour of text."""
+PAPER = "#ffffff"
+"""Stands for the page's background."""
 _SYMBOLS = {
     "o": "circle",
     "s": "square",

@@ -10,7 +10,7 @@ import numpy as np
 from ..charts.data import Search, SearchPoint, name_of, point_label, write
 from ..charts.sensitivity import Importance, marginal, on_log_scale
 from ..drawing.style import BLUE, GREY, ORANGE, shade
-from .frame import INK, SCALE, Plot, escaped, hover, page, plot, whiskers
+from .frame import INK, PAPER, SCALE, Plot, escaped, hover, page, plot, whiskers
 
 
 def _said(search: Search, point: SearchPoint) -> list[str]:
@@ -66,7 +66,7 @@ def ranking_plot(search: Search) -> Plot:
         }
     return plot(
         [trace],
-        height=120 + (17 if few else 6) * len(points),
+        height=120 + (17 * len(points) if few else min(6 * len(points), 700)),
         shapes=strip,
         showlegend=False,
         xaxis={"title": {"text": "ARG, %"}, "zeroline": True},
@@ -168,6 +168,7 @@ def _tick(x: float, y: float, text: str) -> dict[str, Any]:
         "xanchor": "right",
         "xshift": -6,
         "font": {"size": 10},
+        "bgcolor": PAPER,
     }
 
 

@@ -11,16 +11,18 @@
   document.head.append(library);
 
   const plots = JSON.parse(held.textContent);
-  const INK = /^#000000$/i;
+  const stand = { "#000000": "ink", "#ffffff": "paper" }; // colours that stand for the page's
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  let paper = null; // colours of a print, which is on white whatever the screen shows
+  let print = null; // colours of a print, which is on white whatever the screen shows
   const colors = () =>
-    paper ?? { ink: color("--ink"), line: color("--line"), soft: color("--soft") };
+    print ?? {
+      ink: color("--ink"), paper: color("--paper"), line: color("--line"), soft: color("--soft"),
+    };
 
   const themed = (name) => {
     const { ink, line, soft } = colors();
     const { data, layout } = JSON.parse(JSON.stringify(plots[name]), (_, value) =>
-      typeof value === "string" && INK.test(value) ? ink : value,
+      typeof value === "string" && value in stand ? colors()[stand[value]] : value,
     );
     const small = innerWidth < 600;
     const axis = { gridcolor: line, zerolinecolor: soft, linecolor: line, automargin: true };
@@ -33,6 +35,7 @@
       font: { color: ink, size: small ? 10 : 12, family: "system-ui, sans-serif" },
       margin: { l: 10, r: 10, t: 40, b: 40 },
       hovermode: "closest",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     };
     return [data, { ...base, ...layout, margin: { ...base.margin, ...layout.margin } }];
@@ -67,11 +70,11 @@
   const again = () => drawn.forEach(draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   addEventListener("beforeprint", () => {
-    paper = { ink: "#000", line: "#bbb", soft: "#444" };
+    print = { ink: "#000", paper: "#fff", line: "#bbb", soft: "#444" };
     every.filter((div) => div.offsetParent).forEach(draw);
   });
   addEventListener("afterprint", () => {
-    paper = null;
+    print = null;
     again();
   });
 })();
