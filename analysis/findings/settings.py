@@ -60,6 +60,12 @@ def upstream_seed(cell: Cell) -> int:
     return cell.train_seed if own is None else int(own)
 
 
+def shared_seeds(one: Replicates, other: Replicates) -> tuple[Replicates, Replicates]:
+    """Return two configurations at the upstream seeds that both have."""
+    both = [seed for seed in one if seed in other]
+    return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
+
+
 def without_seed(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return settings but for the upstream seed, fit for a key."""
     return tuple(sorted((name, repr(v)) for name, v in config.items() if name != "seed"))

@@ -12,7 +12,7 @@ from ..results.names import BASELINE, method_label
 from .finding import Finding, extent, listed, signed
 from .matrix import pairs_of
 from .paired import Paired, paired
-from .settings import Setting
+from .settings import Setting, shared_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +116,9 @@ def _ends(group: Sequence[tuple[float, Setting]], sweep: Sweep) -> Finding | Non
     for name in many.learned:
         if name not in few.methods:
             continue
-        change = paired(many.methods[name], few.methods[name])
-        before, after = paired(few.methods[name], None), paired(many.methods[name], None)
+        start, end = shared_seeds(few.methods[name], many.methods[name])
+        change = paired(end, start) if start else None
+        before, after = (paired(one, None) if one else None for one in (start, end))
         if change is not None:
             changes[name] = change
             parts.append(
