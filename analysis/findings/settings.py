@@ -97,7 +97,7 @@ def _bare(place: Place) -> Place:
 def _shared(place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
     """Return cells without upstream learning of other places that were scored on this data."""
     known = {cell.place.method for cell in own}
-    found = {}
+    found: dict[str, Cell] = {}
     for cell in scored:
         same = cell.place.backbone == place.backbone and scored_alike(cell.study, own[0].study)
         if cell.steps == 0 and same and cell.place.method not in known:

@@ -36,7 +36,7 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     below = [name for name, duel in gains.items() if duel.mean.sign < 0]
     numbers = [f"{method_label(n)} {signed(d.mean)}" for n, d in gains.items()]
     sides = [(above, "above"), (below, "below")]
-    told = [f"{len(names)} {where}" for names, where in sides if names]
+    told = [f"{len(n)} {'lies' if len(n) == 1 else 'lie'} {where}" for n, where in sides if n]
     verdict = (
         f"Of {counted(len(gains), 'learned start')}, {listed(told)} plain prompt tuning"
         if told

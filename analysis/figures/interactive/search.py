@@ -89,7 +89,7 @@ def importance_plot(importance: Importance) -> Plot:
                 "name": evaluator,
                 "y": [escaped(name_of(name)) for name in names],
                 "x": [one.value for one in estimates],
-                "error_x": {**whiskers(estimates), "color": INK},
+                "error_x": whiskers(estimates) | {"color": INK},
                 "marker": {"color": color},
                 "hovertext": [
                     hover(one, name_of(name), evaluator, unit=" of the variation")
