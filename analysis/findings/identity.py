@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpt.study.choice import facts_of
 from mpt.words import counted
 
-from ..results.names import METHODS, in_order, method_label, partition_label
+from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label, partition_label
 from ..results.sections import Section
 from .finding import listed
 from .settings import upstream_seed
@@ -21,7 +21,8 @@ def identity(section: Section) -> list[str]:
     roles = []
     for role, words in (("target", "target tasks"), ("validation", "validation tasks (search)")):
         own = section.select(role=role)
-        parts = list(dict.fromkeys(partition_label(cell.place.partition) for cell in own))
+        names = in_order((cell.place.partition for cell in own), PARTITION_LABELS)
+        parts = [partition_label(name) for name in names]
         if own:
             roles.append(f"{counted(len(own), 'point')} on {words} of {listed(parts)}")
     facts = facts_of(section.studies[0])

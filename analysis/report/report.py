@@ -1,8 +1,9 @@
 """The report: everything that a database says, as one static site.
 
     out/
-      index.html            all tables and figures; nothing in it is fetched or run
-      report.md             the same tables as Markdown
+      index.html            findings, then tables with their pictures; one file, nothing is
+                            fetched, and only scripts run whose hashes its policy names
+      report.md             the same findings and tables as Markdown
       cells/<key>.html      one page a point: scores, every run, settings, study, commit, versions
       tables/<name>.md .csv .tex
       figures/<name>.svg .png
