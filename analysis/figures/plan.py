@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..results.cells import OWN, Cell
+from ..results.cells import OWN, Cell, Place
 from ..results.names import method_label
 from .drawing.style import METHODS, Canvas
+from .interactive.frame import Plot
 
 DOT = "Dot: mean over data seeds; line: 95 % bootstrap interval over data seeds."
 NAMED = 12
@@ -25,6 +26,10 @@ class Plan:
     caption: str = ""
     draw: Callable[[], Canvas] | None = None
     """Draws it; None if it cannot be drawn."""
+    plot: Callable[[], Plot] | None = None
+    """Makes the interactive figure of the same data; None if there is none."""
+    place: Place | None = None
+    """Of a search's figures: where its points stand."""
     missing: str = ""
     """Why it cannot."""
 

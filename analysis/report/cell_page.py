@@ -15,9 +15,9 @@ from ..results.summary import summary_of
 from ..results.upstream_seeds import upstream_seed
 from ..tables.arg import DETAILS, INTERVALS, arg_cell, detail_cells, seeds_note
 from ..tables.lookup import Lookup, with_edition
-from ..tables.render import to_html
 from ..tables.table import MISSING, Row, Table, TableCell, number, text
-from .page import navigation, page, paragraph
+from ..tables.trim import trimmed
+from .page import render
 
 _LONGEST = 2000
 """Letters of a value that are shown."""
@@ -53,17 +53,18 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
         f"{with_edition(partition_label(place.partition), place.edition)}, {place.role} – study "
         f"{study.id}{marks}"
     )
-    parts = [navigation([("../index.html", "report")]), paragraph(str(place))]
+    lines = [str(place)]
     if cell.status != "ok" or cell.note:
-        parts.append(paragraph(f"Status: {cell.status}. {cell.note}"))
+        lines.append(f"Status: {cell.status}. {cell.note}")
     if study.smoke:
-        parts.append(paragraph("Of a smoke run: the numbers mean nothing."))
+        lines.append("Of a smoke run: the numbers mean nothing.")
     if cell.partial:
-        parts.append(paragraph(f"Partial: {cell.partial}"))
+        lines.append(f"Partial: {cell.partial}")
     tables = [_score_table(look, cell), _task_table(look, cell), _run_table(cell, sources)]
     if cell.replicates:
         tables.insert(1, _seeds_table(look, cell, sources))
-    return page(title, [*parts, *map(to_html, [*tables, _origin_table(cell, sources)])])
+    shown = [*map(trimmed, tables), _origin_table(cell, sources)]
+    return render("cell.html.j2", title, lines=lines, shown=shown)
 
 
 def _score_table(look: Lookup, cell: Cell) -> Table:

@@ -1,8 +1,9 @@
 """The report: everything that a database says, as one static site.
 
     out/
-      index.html            all tables and figures; nothing in it is fetched or run
-      report.md             the same tables as Markdown
+      index.html            findings, then tables with their pictures; one file, nothing is
+                            fetched, and only scripts run whose hashes its policy names
+      report.md             the same findings and tables as Markdown
       cells/<key>.html      one page a point: scores, every run, settings, study, commit, versions
       tables/<name>.md .csv .tex
       figures/<name>.svg .png
@@ -26,6 +27,9 @@ from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
 from mpt.words import counted
 
+from ..findings.duels import duel_plot, duel_table
+from ..findings.matrix import Matrix
+from ..findings.records import findings_of
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table
 from ..results.cells import Cell
@@ -36,12 +40,13 @@ from ..tables.gym import gym_tables
 from ..tables.lookup import Lookup
 from ..tables.main import result_tables
 from ..tables.render import to_csv, to_latex, to_markdown
-from ..tables.searches import search_tables
+from ..tables.searches import search_tables, searches
 from ..tables.studies import study_table
 from ..tables.table import Table
+from .blocks import Picture, blocks_of
 from .cell_page import cell_page
 from .folder import ReportFolder
-from .index import Figure, Part, index_page, markdown_page
+from .index import Part, index_page, markdown_page
 from .records import RecordFiles
 
 
@@ -128,12 +133,44 @@ def _parts(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
     for section in recorded.sections:
         suffix = section.id if parts else ""
         known = {part.section.gym for part in parts}
-        tables = all_tables(_look(section, options), options, gym=section.gym not in known)
-        drawn = _figures(section, out, suffix) if options.figures else []
-        labelled = [table.of(section.label, suffix) for table in tables]
-        notes = _notes(section)
-        parts.append(Part(section=section, tables=labelled, figures=drawn, notes=notes))
+        parts.append(_part(section, out, options, suffix, gym=section.gym not in known))
     return parts
+
+
+def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, gym: bool) -> Part:
+    """Return what stands in the report of one section; `gym`: with the tables of its gym."""
+    look = _look(section, options)
+    found = findings_of(section, look.backbone)
+    duels = [] if found.matrix is None else [duel_table(found.matrix, look.about)]
+    named = {table.name: table for table in (*duels, *all_tables(look, options, gym=gym))}
+    tables = [table.of(section.label, suffix) for table in named.values()]
+    aliases = [(name, table.name) for name, table in zip(named, tables, strict=True)]
+    places = {
+        dict(aliases)[f"search-{n}"]: cells[0].place
+        for n, cells in enumerate(searches(look), start=1)
+    }
+    figures = _figures(section, out, suffix) if options.figures else []
+    if found.matrix is not None and options.figures:
+        figures.insert(0, _duel_picture(found.matrix, look, suffix))
+    return Part(
+        section=section,
+        found=found,
+        tables=tables,
+        figures=figures,
+        blocks=blocks_of(tables, figures, places, suffix),
+        notes=_notes(section),
+        aliases=[*aliases, *((f"search:{place}", name) for name, place in places.items())],
+    )
+
+
+def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Picture:
+    return Picture(
+        name=f"duels-{suffix}" if suffix else "duels",
+        title=f"Wins–ties–losses of the row against the column ({look.about})",
+        caption="Settings in which the interval of the paired difference lies above, around and "
+        "below 0; PT is plain prompt tuning.",
+        plot=duel_plot(matrix),
+    )
 
 
 def _look(section: Section, options: ReportOptions) -> Lookup:
@@ -177,13 +214,16 @@ def _notes(section: Section) -> list[str]:
     return [*section.notes, absent]
 
 
-def _figures(section: Section, out: Path, suffix: str) -> list[Figure]:
+def _figures(section: Section, out: Path, suffix: str) -> list[Picture]:
     from ..figures import all_figures  # matplotlib takes a second to import
 
     return [
-        Figure(
+        Picture(
+            name=one.name,
+            place=one.place,
+            plot=one.plot,
             address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
-            title=one.title,
+            title=one.title.removesuffix(f" – {section.label}"),
             caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
         )
         for one in all_figures(section, out / "figures", suffix)

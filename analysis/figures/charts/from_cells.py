@@ -71,6 +71,7 @@ def gain_chart(group: Group) -> TaskChart:
         summary={cell.place.method: arg_of(cell) for cell in group.cells},
         summary_label="ARG",
         zero=True,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 
@@ -141,6 +142,7 @@ def score_chart(group: Group) -> TaskChart:
         axis="test score, %",
         tasks=group.tasks,
         series=series,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 

@@ -31,6 +31,7 @@ def _search(place: Place, cells: Sequence[Cell]) -> Search:
             settings={**{n: float(cell.config[n]) for n in names}, "steps": float(cell.steps)},
             score=arg_of(cell),
             trajectory=cell.line,
+            key=cell.key,
         )
         for cell in cells
     )
