@@ -42,7 +42,7 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
 def configurations_of(cells: Sequence[Cell]) -> list[Configuration]:
     """Return the configurations of a search at their rungs, each with its upstream seeds."""
     groups: dict[object, Configuration] = {}
-    for cell in cells:
+    for cell in (point for entry in cells for point in entry.points):
         if cell.status == "ok" and cell.tasks:
             key = without_seed(cell.config), cell.steps
             groups.setdefault(key, {}).setdefault(upstream_seed(cell), cell)
