@@ -1,4 +1,4 @@
-"""The fenced blocks of the documentation: what is run, what is written to a file, what is typed."""
+"""The fenced blocks of the documentation: what is run, written to a file, or typed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Poison(tuple[Example, ...]):
     def _read(self, *_: object) -> Any:
         raise AssertionError("test rows were read")
 
-    __iter__ = __len__ = __getitem__ = __bool__ = __contains__ = _read  # type: ignore[assignment]
+    __iter__ = __len__ = __getitem__ = __bool__ = __contains__ = _read
 
 
 def choosing(study: Study, **changes: Any) -> Study:
