@@ -43,7 +43,8 @@ TYPED = """
 import shlex, subprocess, sys
 def _typed(line):
     words = shlex.split(line)
-    words = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[words[0]] + words[1:]
+    start = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[words[0]]
+    words = start + words[1:]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}"
 """

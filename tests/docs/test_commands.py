@@ -38,7 +38,7 @@ OTHERS = (
     "sbatch",
     "srun",
 )
-_PROGRAM = re.compile(r"^(?:mpt|python|make|ray|%s)(?= )" % "|".join(OTHERS))
+_PROGRAM = re.compile(rf"^(?:mpt|python|make|ray|{'|'.join(OTHERS)})(?= )")
 METHOD = '"""A method of one\'s own."""\nimport mpt\n\n\n@mpt.upstream_method\n{}'
 FUNCTION = "def mine(loss, prompt, episode, config):\n    return prompt, 0.0\n"
 
