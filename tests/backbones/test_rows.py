@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -148,5 +149,5 @@ def test_a_full_cache_is_emptied_and_goes_on() -> None:
         return [1, 2], [3]
 
     for source in ("a", "a", "b", "b", "a"):  # three tokens each: only one has room
-        assert cache.row(source, lambda source=source: tokens(source)) == ([1, 2], [3])
+        assert cache.row(source, functools.partial(tokens, source)) == ([1, 2], [3])
     assert asked == ["a", "b", "a"]
