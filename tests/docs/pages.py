@@ -62,10 +62,14 @@ def patched(text: str, diff: str) -> str:
     """Apply the hunks of a unified diff by their lines, wherever in the file they stand.
 
     Raises:
-        AssertionError: the old lines of a hunk are not there exactly once.
+        AssertionError: the old lines of a hunk are not there exactly once, or the hunk's head does
+            not count them right (`patch` refuses it then).
     """
-    for hunk in re.split(r"^@@.*@@\n", diff, flags=re.MULTILINE)[1:]:
+    parts = re.split(r"^@@ -\d+,(\d+) \+\d+,(\d+) @@\n", diff, flags=re.MULTILINE)[1:]
+    for was, now, hunk in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         rows = [(line[:1] or " ", line[1:]) for line in hunk.splitlines()]
+        counts = [sum(sign in signs for sign, _ in rows) for signs in (" -", " +")]
+        assert counts == [int(was), int(now)], f"{counts} lines before and after in\n{hunk}"
         old = "".join(f"{rest}\n" for sign, rest in rows if sign in " -")
         new = "".join(f"{rest}\n" for sign, rest in rows if sign in " +")
         assert text.count(old) == 1, f"{text.count(old)} places fit the hunk\n{old}"

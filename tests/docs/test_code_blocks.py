@@ -42,10 +42,9 @@ _smaller()
 TYPED = """
 import shlex, subprocess, sys
 def _typed(line):
-    words = shlex.split(line)
-    start = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[words[0]]
-    words = start + words[1:]
-    done = subprocess.run(words, capture_output=True, text=True)
+    program, *rest = shlex.split(line)
+    words = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[program]
+    done = subprocess.run([*words, *rest], capture_output=True, text=True)
     assert done.returncode == 0, f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}"
 """
 
@@ -117,3 +116,5 @@ def test_a_hunk_that_does_not_fit_is_an_error() -> None:
     assert patched("one\ntwo\nthree\n", diff) == "one\nnew\ntwo\nthree\n"
     with pytest.raises(AssertionError, match="0 places fit"):
         patched("one\nthree\n", diff)
+    with pytest.raises(AssertionError, match=r"\[2, 3\] lines"):
+        patched("one\ntwo\n", diff.replace("1,2", "1,3"))

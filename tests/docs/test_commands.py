@@ -39,8 +39,12 @@ OTHERS = (
     "srun",
 )
 _PROGRAM = re.compile(rf"^(?:mpt|python|make|ray|{'|'.join(OTHERS)})(?= )")
-METHOD = '"""A method of one\'s own."""\nimport mpt\n\n\n@mpt.upstream_method\n{}'
-FUNCTION = "def mine(loss, prompt, episode, config):\n    return prompt, 0.0\n"
+METHOD = """import mpt
+
+@mpt.upstream_method
+def mine(loss, prompt, episode, config):
+    return prompt, 0.0
+"""
 
 
 class Understood(BaseException):
@@ -66,7 +70,7 @@ def parses_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Parser, "parse_args", inner)
     monkeypatch.setattr("mpt.cli.flags._LOADED", set())
     monkeypatch.chdir(tmp_path)
-    Path("my_method.py").write_text(METHOD.format(FUNCTION))
+    Path("my_method.py").write_text(METHOD)
 
 
 def shown(page: Path) -> list[str]:
@@ -139,10 +143,8 @@ def _ray(rest: list[str], line: str) -> None:
 
     if rest[0] in ("symmetric-run", "submit") and "--" in rest:  # a job stands behind it
         at = rest.index("--")
-        job = (
-            rest[at + 1 :] if rest[0] == "symmetric-run" else ["python", rest[2], *rest[at + 1 :]]
-        )
-        understand(shlex.join(job), ROOT / "README.md")
+        head = [] if rest[0] == "symmetric-run" else ["python", rest[2]]
+        understand(shlex.join([*head, *rest[at + 1 :]]), ROOT / "README.md")
     command: Any = ray_cli
     while isinstance(command, click.Group):
         assert rest, line
