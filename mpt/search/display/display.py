@@ -258,7 +258,7 @@ class Display:
                 self.configurations(one)
             self._reasons(order)
             self._stops(entries)
-            for label in _labels(entries):
+            for label in self._labels(entries):
                 self.say(label)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
@@ -275,7 +275,7 @@ class Display:
         self.one_seed(order)
         self._reasons(order)
         self._stops(entries)
-        for label in _labels(entries):
+        for label in self._labels(entries):
             self.say(label)
         if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
@@ -294,6 +294,10 @@ class Display:
         scores = [e.score for e in entries if isinstance(e.trial.upstream.config, UpstreamConfig)]
         if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
             self.say(ONE_SEED)
+
+    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
+        """Return what is said under a ranking of points of what their studies left out."""
+        return self._job.partial
 
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
@@ -332,12 +336,6 @@ class Display:
         for column in columns:
             table.add_column(column, justify="right")
         return table
-
-
-def _labels(entries: Sequence[PointStatus]) -> list[str]:
-    """Return what the studies of these points left out, each once."""
-    plans = (entry.trial.plan.partial for entry in entries)
-    return [label for label in dict.fromkeys(plans) if label]
 
 
 def studies_text(studies: Sequence[StudyRecord]) -> str:

@@ -38,6 +38,11 @@ class SettingDisplay(Display):
                 self.say("no point so far")
         self._list("best point of every setting and method", best)
 
+    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
+        """Return what the studies of these points left out, each once."""
+        labels = (entry.trial.plan.partial for entry in entries)
+        return [label for label in dict.fromkeys(labels) if label]
+
     def _list(self, title: str, entries: Sequence[PointStatus]) -> None:
         """Print one line an entry, in their order."""
         self.say()
