@@ -82,3 +82,10 @@ def commands(text: str) -> list[str]:
     joined = re.sub(r" *\\\n *", " ", text)
     lines = [re.sub(r"(^| {2,})#.*$", "", line).strip() for line in joined.splitlines()]
     return [line for line in lines if line]
+
+
+def inline_commands(page: Path) -> list[str]:
+    """Return what a page says in running text to type, as far as it is whole: a flag and value."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = re.findall(r"`((?:mpt|python|ray) [^`]+)`", text)
+    return [" ".join(words.split()) for words in found if re.search(r"--[\w-]+ [^-]", words)]

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from pages import DOCS, ROOT, Block, blocks, commands, name_of, pages, patched
 
-from mpt.testing import save_toy_t5
-
 ADD = DOCS / "add"
 HANGS = 1800
 """Seconds after which a page counts as hanging; it takes one or two minutes on two cores."""
@@ -76,8 +74,6 @@ def lay_out(page: Path, folder: Path) -> dict[str, str]:
             path = folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
-    if page.name == "python.md":
-        save_toy_t5(folder / "my" / "checkpoint")
     return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
 
 

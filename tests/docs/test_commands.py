@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import pytest
-from pages import ROOT, blocks, commands, name_of, pages
+from pages import ROOT, blocks, commands, inline_commands, name_of, pages
 
 from mpt.cli import main as cli
 from mpt.cli.flags import Parser
@@ -74,8 +74,8 @@ def parses_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def shown(page: Path) -> list[str]:
-    """Return the commands of a page: of its shell blocks, and of blocks of no language."""
-    found: list[str] = []
+    """Return the commands of a page: of its blocks that are no program, and of its text."""
+    found = inline_commands(page)
     for block in blocks(page):
         if block.language not in ("", "sh", "bash", "text"):
             continue
