@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.nudged import VERSIONS, Answer, compared, job_of, lines_of, main, measure
+from benchmarks.nudged import (
+    NUDGED,
+    VERSIONS,
+    Answer,
+    compared,
+    job_of,
+    lines_of,
+    main,
+    measure,
+    nudged_maml,
+)
+from mpt.api.methods import upstream_method
+from mpt.config import known_methods
 
 POINTS = [(inner, outer, 12) for inner in (0.1, 1.0, 10.0) for outer in (0.03, 0.1, 0.3)]
 
@@ -45,11 +57,16 @@ def test_answers_of_chance_are_found_to_differ() -> None:
 
 
 def test_the_three_searches_differ_in_method_and_precision_alone(tmp_path: Path) -> None:
+    upstream_method(nudged_maml, name=NUDGED)
     jobs = [job_of(name, tmp_path, 3) for name in VERSIONS]
     assert len({job.trials[0].plan for job in jobs[:2]}) == 1  # one baseline
     assert [job.trials[0].method for job in jobs] == ["maml", "nudged_maml", "maml"]
     assert [job.trials[0].plan.config.precision for job in jobs] == ["float32"] * 2 + ["float64"]
     assert {len(job.trials) for job in jobs} == {9}
+
+
+def test_its_import_registers_no_method() -> None:
+    assert NUDGED not in known_methods()
 
 
 @pytest.mark.slow
