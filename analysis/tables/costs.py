@@ -64,7 +64,7 @@ def _cost_row(look: Lookup, column: str, cell: Cell) -> Row:
         look.table_cell(cell),
         *map(quantity, (cell.cost["steps"], cell.cost["examples"])),
         quantity(device_hours(cell.cost["seconds"], cell.devices)),
-        quantity(cell.counts[0] / len(cell.points)),
+        text(f"{cell.counts[0] / len(cell.points):g}"),
         *map(quantity, (spent["steps"], spent["tokens"])),
         quantity(device_hours(spent["seconds"], cell.devices)),
     )

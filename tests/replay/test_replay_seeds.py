@@ -50,8 +50,13 @@ def test_all_cells_are_run_with_the_first_seed_and_then_with_the_next_fine_tunin
     first = [*((method, SEEDS[0]) for method in METHODS), ("fine_tuning", 42)]
     assert found == [*first, *((method, SEEDS[1]) for method in METHODS)]
     assert _own_seeds(job) == [1042, 1042, 1042, 1042, None, 7, 7, 7, 7]
-    assert with_first_seed(job).trials == job.trials  # the driver takes them as they are
     assert "2 upstream seeds a cell" in job.title
+
+
+def test_the_driver_takes_a_replays_seeds_as_they_are_the_train_seed_among_them() -> None:
+    job = _job(upstream_seeds=(1042, 42))
+    assert _own_seeds(job) == [1042] * 4 + [None] * 5
+    assert with_first_seed(job).trials == job.trials
 
 
 def test_replicates_are_the_train_seed_and_its_successors() -> None:

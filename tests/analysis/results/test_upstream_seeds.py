@@ -79,7 +79,7 @@ def test_two_seeds_are_one_entry_with_their_mean_and_the_interval_of_t_with_one_
 
 
 def test_the_spread_is_moderated_by_the_other_cells_of_the_replay(tmp_path: Path) -> None:
-    """Variances 8, 2 make a prior of 5 with two degrees of freedom; with 8 of its own it is 6."""
+    """Variances 8 and 2 make a prior of 5 with two degrees of freedom; with its own 8 it is 6."""
     results = Results(tmp_path)
     for gain, seed in ((10.0, None), (14.0, 1042)):
         _put(results, "maml", gain, seed)
