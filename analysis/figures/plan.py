@@ -54,8 +54,16 @@ def beside(notes: Iterable[str]) -> str:
 
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:
-    """Return what cells that left something out say about it."""
-    return [f"{method_label(c.place.method)} is partial ({c.partial})" for c in cells if c.partial]
+    """Return what cells say that left something out, or are means over upstream seeds."""
+    found = []
+    for cell in cells:
+        label, points = method_label(cell.place.method), len(cell.points)
+        found += [f"{label} is partial ({cell.partial})"] if cell.partial else []
+        if points > 1:
+            found.append(
+                f"{label} is the mean over {points} upstream seeds (a learning curve is of one)"
+            )
+    return found
 
 
 def of_main_protocol(cell: Cell, but: str = "") -> bool:

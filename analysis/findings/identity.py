@@ -15,12 +15,12 @@ _SAID = ("gym", "data seeds", "train seed", "precision", "downstream learning ra
 
 def identity(section: Section) -> list[str]:
     """Return sentences: what was compared on what, with which seeds and recipe."""
-    cells = section.cells
+    cells = [point for cell in section.cells for point in cell.points]
     backbones = sorted({cell.place.backbone.rstrip("/").rsplit("/", 1)[-1] for cell in cells})
     methods = [*in_order({c.place.method.partition(" ")[0] for c in cells}, METHODS)]
     roles = []
     for role, words in (("target", "target tasks"), ("validation", "validation tasks (search)")):
-        own = section.select(role=role)
+        own = [point for cell in section.select(role=role) for point in cell.points]
         names = in_order((cell.place.partition for cell in own), PARTITION_LABELS)
         parts = [partition_label(name) for name in names]
         if own:

@@ -42,7 +42,7 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
 def configurations_of(cells: Sequence[Cell]) -> list[Configuration]:
     """Return the configurations of a search at their rungs, each with its upstream seeds."""
     groups: dict[object, Configuration] = {}
-    for cell in cells:
+    for cell in (point for entry in cells for point in entry.points):
         if cell.status == "ok" and cell.tasks:
             key = without_seed(cell.config), cell.steps
             groups.setdefault(key, {}).setdefault(upstream_seed(cell), cell)
@@ -93,9 +93,11 @@ def _leader(
     leader = comparison.summaries[comparison.leader]
     ties, count = len(comparison.ties), len(comparison.summaries)
     interval, levels = leader.expected, "upstream and data seeds"
-    if interval is None:
-        interval, levels = leader.data_only, "data seeds alone"
-    settings = _setting_words(configurations, configurations[int(comparison.leader)])
+    own = configurations[int(comparison.leader)]
+    if interval is None:  # the one of its table
+        alone = summary_of(next(iter(own.values())))
+        interval, levels = alone.interval if alone else None, "data seeds alone"
+    settings = _setting_words(configurations, own)
     many = counted(leader.seeds, "upstream seed")
     tied = (
         f"{ties - 1} of the other {count - 1} cannot be told from it"

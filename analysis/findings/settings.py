@@ -78,7 +78,8 @@ def target_settings(section: Section) -> list[Setting]:
     seeds are replicates. A method that learns nothing upstream counts at every place with the
     same scored data.
     """
-    scored = [cell for cell in section.select(role="target") if cell.status == "ok"]
+    entries = section.select(role="target")
+    scored = [cell for entry in entries for cell in entry.points if cell.status == "ok"]
     places: dict[Place, list[Cell]] = {}
     for cell in scored:
         places.setdefault(_bare(cell.place), []).append(cell)

@@ -34,6 +34,7 @@ def test_a_job_is_short_and_works_from_any_directory(job: Path, tmp_path: Path) 
         "replay": "Replay best settings",
         "per_setting": "settings of every method",
         "paper": "The whole study",
+        "real": "The whole study",
         "similarity": "Compare tasks by subspaces",
     }
     named = f"settings of {job.stem.removesuffix('_rr').upper()}"

@@ -14,6 +14,7 @@ from scipy import stats
 from analysis.findings.finding import Finding
 from analysis.findings.records import Findings, findings_of
 from analysis.results.reading import load_results
+from analysis.results.summary import summary_of
 
 PARTITIONS = ("cls_to_cls", "qa_to_qa")
 
@@ -157,6 +158,24 @@ def test_the_leader_of_a_search_is_the_best_mean_over_upstream_seeds(found: Find
     assert f"(inner lr {best[0]:g}, outer lr {best[1]:g})" in finding.sentence
     assert f"+{statistics.mean(means[best]):.1f} %" in finding.sentence
     assert "2 upstream seeds, 2 data seeds, 1 task" in finding.sentence
+
+
+def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    baseline = {"v": {13: 0.5, 21: 0.5}}
+    for rate, scores in ((0.1, (0.6, 0.8)), (0.3, (0.5, 0.4))):
+        fields = seeded(42, f"search {rate}")
+        fields["settings"] |= {"outer_lr": rate}
+        row = {"v": dict(zip((13, 21), scores, strict=True))}
+        results.point("maml", "random_to_random", row, baseline, point=fields, role="validation")
+    section = load_results(tmp_path).main
+    sentence = _one(findings_of(section), "is best?").sentence
+    # Two data seeds: a draw has the mean of both, or of one of them twice; + 20, 40 or 60 %.
+    assert "+40.0 % [20.0, 60.0] on the validation tasks (data seeds alone;" in sentence
+    shown = [summary_of(cell) for cell in section.select(role="validation")]
+    assert [one.interval for one in shown if one and (one.value or 0) > 0] == [
+        pytest.approx((20.0, 60.0))
+    ]
 
 
 def test_the_setting_that_makes_the_scores_is_said_to_matter_most(found: Findings) -> None:

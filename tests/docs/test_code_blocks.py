@@ -1,0 +1,116 @@
+"""Every Python block of the documentation is run, page by page, as a reader would type it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import DOCS, ROOT, Block, blocks, commands, name_of, pages, patched
+
+ADD = DOCS / "add"
+HANGS = 1800
+"""Seconds after which a page counts as hanging; it takes one or two minutes on two cores."""
+WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
+
+# The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
+SMALL = """
+import dataclasses
+import mpt
+import mpt.api.running as running
+
+def _smaller():
+    study, search, replay = mpt.Study, running.search, running.replay
+    def small_study(**options):
+        options.pop("tuning_steps", None)
+        return study(**{**options, "smoke": True})
+    def small_search(study, space, **options):
+        if "num_samples" in options:
+            options["num_samples"] = 1
+        return search(study, dataclasses.replace(space, rungs=(1, 2)), **options)
+    def small_replay(best, **options):
+        return replay(best, **{**options, "partitions": "nonpara_to_para", "smoke": True})
+    mpt.Study, running.search, running.replay = small_study, small_search, small_replay
+_smaller()
+"""
+# What a page may say to another program of this project: the script runs it where it stands.
+TYPED = """
+import shlex, subprocess, sys
+def _typed(line):
+    program, *rest = shlex.split(line)
+    words = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[program]
+    done = subprocess.run([*words, *rest], capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}"
+"""
+
+
+def script_of(page: Path) -> str:
+    """Return one script that does what a page shows; commands only on the pages of docs/add."""
+    parts = [TYPED] if page.parent == ADD else [SMALL]
+    for block in blocks(page):
+        if block.language == "python" and not block.title:
+            parts.append(f"# {name_of(page)}:{block.line}\n{block.text}")
+        elif block.language == "sh" and page.parent == ADD:
+            parts += [f"_typed({line!r})\n" for line in commands(block.text)]
+    return "\n".join(parts)
+
+
+def lay_out(page: Path, folder: Path) -> dict[str, str]:
+    """Write the files that a page names; return the environment of its script.
+
+    A page that changes the package gets a copy of it.
+    """
+    source = ROOT
+    named = [block for block in blocks(page) if block.title]
+    for block in named:
+        if block.language == "diff":
+            source = folder / "checkout"
+            _copied(source)
+            _apply(block, source)
+        else:
+            path = folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+
+
+def _copied(folder: Path) -> None:
+    for part in ("mpt", "search_spaces"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored, dirs_exist_ok=True)
+
+
+def _apply(block: Block, checkout: Path) -> None:
+    (name,) = (
+        line.removeprefix("+++ b/") for line in block.text.splitlines() if line.startswith("+++ ")
+    )
+    path = checkout / name
+    path.write_text(patched(path.read_text(encoding="utf-8"), block.text), encoding="utf-8")
+
+
+@pytest.mark.timeout(HANGS)
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
+    environment = lay_out(page, tmp_path)
+    (tmp_path / "page.py").write_text(script_of(page), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "page.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANGS - 20,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_a_hunk_that_does_not_fit_is_an_error() -> None:
+    diff = "--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n one\n+new\n two\n"
+    assert patched("one\ntwo\nthree\n", diff) == "one\nnew\ntwo\nthree\n"
+    with pytest.raises(AssertionError, match="0 places fit"):
+        patched("one\nthree\n", diff)
+    with pytest.raises(AssertionError, match=r"\[2, 3\] lines"):
+        patched("one\ntwo\n", diff.replace("1,2", "1,3"))
