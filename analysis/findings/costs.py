@@ -15,7 +15,8 @@ from .finding import Finding, listed
 
 def cost_finding(section: Section) -> Finding:
     """Return what everything in a section cost, and what a method's upstream step costs."""
-    cells = list({rung.key: rung for row in section.rungs.values() for rung in row}.values())
+    rungs = (rung for row in section.rungs.values() for rung in row)
+    cells = list({point.key: point for rung in rungs for point in rung.points}.values())
     upstream = sum(cell.cost["seconds"] * cell.devices for cell in longest(cells))
     samples = distinct_samples(cells)
     downstream = sum(sample.cost["seconds"] for sample in samples)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpt.words import counted
+
 from ..figures.charts.data import Estimate
 from ..figures.charts.from_cells import Group
 from ..figures.charts.from_curves import curves_of, evaluations, median_steps, reaches
@@ -57,7 +59,8 @@ def _finding(
         question="How fast does tuning converge?",
         sentence=f"{verdict} (intervals that do not touch). Median downstream steps to "
         f"{100 * SHARE:.0f} % of prompt tuning's best dev score, over "
-        f"{len(settings)} settings' (task, data seed) pairs: {listed(parts)}.",
+        f"{counted(len(settings), 'setting')}, first upstream seed, every (task, data seed): "
+        f"{listed(parts)}.",
         tables=("costs",),
         told=bool(faster),
     )

@@ -15,9 +15,8 @@ from ..results.sections import Results, Section
 from ..tables.render import escape_markdown, to_markdown
 from ..tables.table import Table
 from .blocks import Block, Picture, short_title
-from .page import render
+from .page import TITLE, render
 
-TITLE = "Learning to initialise prompts: results"
 _WORDS = SimpleNamespace(
     broken="Broken records that were ignored",
     apart="These studies may not be compared; each is a section of its own",

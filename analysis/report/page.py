@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ..tables.html import environment
 
+TITLE = "Learning to initialise prompts: results"
 MARK = '<meta name="generator" content="mpt report">'
 """Stands in every page of a report, and so tells ours from others."""
 _FOLDER = Path(__file__).parent / "templates"

@@ -199,6 +199,13 @@ def test_costs_count_every_trajectory_and_every_run_once(tmp_path: Path) -> None
     assert f"an upstream step takes MAML {36 / 100:.3f} s" in sentence
 
 
+def test_every_upstream_seed_is_paid_for(replayed: Findings) -> None:
+    sentence = _one(replayed, "cost").sentence
+    runs = (len(SCORES) * 2 + sum(len(PT[p]) for p in PARTITIONS)) * len(SEEDS) * 2
+    assert f"{36 * len(SCORES) / 60:.0f} min upstream (8 trajectories)" in sentence
+    assert f"({runs} runs)" in sentence
+
+
 def _tuned(results: Results, init: str, devs: tuple[float, ...]) -> list[str]:
     curve = tuple((10 * n, dev, None) for n, dev in enumerate(devs, start=1))
     return [
