@@ -231,7 +231,7 @@ def test_a_search_that_chooses_and_halves_says_so_in_one_document_and_can_be_ext
     assert [row[-1:] for row in rows].count(["no"]) == len(by_status["stopped"])
     longer = tpe_job(toy_checkpoint, toy_gym, results, count=4)
     assert plan_search(longer, Execution(workers=1)) == DONE
-    assert "1 more trials are chosen while the search runs" in capsys.readouterr().out
+    assert "1 more trial is chosen while the search runs" in capsys.readouterr().out
     code, text = searched(longer)
     assert code == DONE, text
     with peek(longer) as look:
