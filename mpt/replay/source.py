@@ -42,8 +42,8 @@ class SettingsSource:
             asked = methods_asked(request, None) or replayable()
             study = study_of(self._recipe, backbone, asked, request.precision)
         elif request.precision is not None:
-            own_format = {"precision": request.precision, "upstream_precision": None}
-            study = dataclasses.replace(study, **own_format)
+            number_format = request.precision
+            study = dataclasses.replace(study, precision=number_format, upstream_precision=None)
         study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
         self.study = request.options.apply(study)
         """The study on the default partition."""

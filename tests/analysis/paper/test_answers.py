@@ -83,7 +83,7 @@ def test_what_asks_another_question_is_shown_but_not_compared(
 def test_with_replaced_tasks_the_cells_that_do_not_depend_on_them_are_judged(
     results: Results,
 ) -> None:
-    study = {"settings": {"replaced": {"eli5-asks": "ai2_arc"}}}
+    study: dict[str, Any] = {"settings": {"replaced": {"eli5-asks": "ai2_arc"}}}
     for partition in ("cls_to_cls", "noncls_to_cls"):
         for method in ("maml", "fine_tuning"):
             _point(results, method, 16.02, partition=partition, **study)
