@@ -78,10 +78,9 @@ def test_methods_with_an_inner_loop_have_a_model_of_their_own(
 def test_the_trajectory_and_the_study_are_others_and_the_baseline_is_the_same(
     toy_checkpoint: Path, toy_gym: Path
 ) -> None:
-    mixed, half, whole = (
-        _study(toy_checkpoint, toy_gym, *formats)
-        for formats in (("bfloat16", "float32"), ("bfloat16", None), ("float32", "float32"))
-    )
+    mixed = _study(toy_checkpoint, toy_gym, "bfloat16", "float32")
+    half = _study(toy_checkpoint, toy_gym, "bfloat16", None)
+    whole = _study(toy_checkpoint, toy_gym, "float32", "float32")
     for method in METHODS:
         config = UpstreamConfig(method=method)
         same = upstream_key(mixed, config) == upstream_key(half, config)
