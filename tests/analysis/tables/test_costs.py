@@ -52,7 +52,7 @@ def test_costs_stand_beside_the_score(tmp_path: Path) -> None:
     assert (row["upstream steps"].value, row["upstream samples"].value) == (100, 400)
     assert row["upstream device-hours"].value == pytest.approx(1.0, rel=1e-12)
     # one task, two data seeds, two learning rates: four runs of 10 steps, 1000 tokens, 1.5 s
-    assert row["runs"].value == 4
+    assert row["runs"].text == "4"
     assert (row["downstream steps"].value, row["downstream tokens"].value) == (40, 4000)
     assert downstream_cost(look.section.cells[0])["seconds"] == pytest.approx(6.0, rel=1e-12)
     assert table.notes[0].startswith("Recorded on: Linux, a GPU.")
