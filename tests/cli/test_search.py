@@ -109,6 +109,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--train-seed",
         "--tuning-batch",
         "--tuning-lrs",
+        "--tuning-start",
         "--tuning-steps",
         "--upstream-seeds",
         "--wandb",

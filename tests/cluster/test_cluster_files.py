@@ -128,7 +128,7 @@ def submitted(name: str) -> list[list[str]]:
     """The flags of every job that a file's text shows; a line may go on after a backslash."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
     shown = re.findall(r"tune_jobs/maml_rr\.py (?:-- )?(--[^\n…]*)", text)
-    return [shlex.split(words.strip().removesuffix("'")) for words in shown]
+    return [shlex.split(words.strip().removesuffix("'"), comments=True) for words in shown]
 
 
 @pytest.mark.parametrize("name", [*FILES, "docs/cluster.md", "README.md"])
