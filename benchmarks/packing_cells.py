@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from flops import batch_flops
 from measuring import now, peak, reset_peak
-from peft_tuning import PeftTuner
 from random_models import open_backbone
+from sides.peft_tuning import PeftTuner
 from time_shares import Profile
 from torch import Tensor
 

@@ -38,13 +38,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import our_search
-import peer_search
 import torch
 from measuring import machine
-from peer_search import BASELINE
-from peer_work import Work, trajectories_of, work_of
-from process_tree import Taken, run_watched
+from sides import our_search, peer_search
+from sides.peer_search import BASELINE
+from sides.peer_work import Work, trajectories_of, work_of
+from sides.process_tree import Taken, run_watched
 
 from mpt.backbones.load import PACKAGED_WEIGHTS
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev

@@ -9,11 +9,11 @@ from pathlib import Path
 import peers
 import pytest
 import torch
-from peer_search import BASELINE, PARTS, Scorer, by_optuna
-from peer_work import Work, trajectories_of, work_of
 from peers import Runs, agreement, agreement_table, gains, ratios
-from process_tree import Taken, run_watched
 from search_toys import toy_study, write_toy_gym
+from sides.peer_search import BASELINE, PARTS, Scorer, by_optuna
+from sides.peer_work import Work, trajectories_of, work_of
+from sides.process_tree import Taken, run_watched
 
 from mpt.backbones import load_backbone
 from mpt.config import UpstreamConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft_tuning import PeftTuner
+from sides.peft_tuning import PeftTuner
 from toy_backbones import FAMILIES
 from toys import toy_task
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM

@@ -20,8 +20,6 @@ from typing import Any
 
 import higher
 import torch
-from peer_work import Lessons, Point, Sample, Split, Work
-from peft_tuning import ADAFACTOR, PeftTuner
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -29,6 +27,8 @@ from transformers.optimization import Adafactor
 from transformers.utils import logging
 
 from mpt.metrics import task_metrics
+from sides.peer_work import Lessons, Point, Sample, Split, Work
+from sides.peft_tuning import ADAFACTOR, PeftTuner
 
 BASELINE = "prompt tuning"
 PARTS = ("upstream", "training", "dev", "test")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_tuning import Row
 from torch import Tensor
 
 from mpt.backbones import Backbone
@@ -24,6 +23,7 @@ from mpt.study.specs import UpstreamSpec
 from mpt.study.study import Study
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.registry import UPSTREAM_METHODS
+from sides.peft_tuning import Row
 
 
 @dataclass(frozen=True)

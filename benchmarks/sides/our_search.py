@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peer_search import BASELINE
-from peer_work import Point
-
 from mpt.config import UpstreamConfig
 from mpt.search.job import Execution, SearchJob
 from mpt.search.run import run_search
@@ -17,6 +14,8 @@ from mpt.store.database import open_results
 from mpt.store.records import Point as StoredPoint
 from mpt.study.specs import UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan
+from sides.peer_search import BASELINE
+from sides.peer_work import Point
 
 
 def search(
