@@ -81,6 +81,18 @@ class RandomRows:
         return [self._rows[place] for place in places]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all cells share."""
+
+    device: str
+    prompt: int
+    target_length: int
+    inner_lr: float
+    repeats: int
+    """Timed steps."""
+
+
 def main() -> None:
     """Measure and print."""
     flags = _flags()
@@ -112,7 +124,7 @@ def _tables(flags: argparse.Namespace) -> None:
                 print(f"  {engine.name:{width}}  {found}", flush=True)
                 continue
             base = base or (found if engine.name == "fomaml" else None)
-            error = "" if engine.method == "reptile" else _error(found["gradient"], reference)
+            error = "" if engine.method == "reptile" else _words(found["gradient"], reference)
             print(
                 f"  {engine.name:{width}}  {1e3 * found['seconds']:6.0f} ms  "
                 f"{_ratio(found, base, 'seconds')}  {found['bytes'] / 2**20:6.1f} MB  "
@@ -143,55 +155,70 @@ def _flags() -> argparse.Namespace:
 
 
 def _step(
-    flags: argparse.Namespace, size: Size, engine: Engine, backbone: Backbone
+    setting: Setting, size: Size, engine: Engine, backbone: Backbone
 ) -> Callable[[], Tensor]:
     """Return a function that computes the outer gradient once."""
-    data: Any = RandomRows(backbone, size, flags.target_length)
+    data: Any = RandomRows(backbone, size, setting.target_length)
     loss = ItemLoss(backbone, data, 0, checkpointing=engine.checkpointing)
     batches = [
         tuple(range(n * size.batch, (n + 1) * size.batch)) for n in range(size.inner_steps + 1)
     ]
     episode = Episode(0, 0, "random", 0, tuple(batches[:-1]), batches[-1])
     config = UpstreamConfig(
-        method=engine.method, inner_lr=flags.inner_lr, second_order=engine.second_order
+        method=engine.method, inner_lr=setting.inner_lr, second_order=engine.second_order
     )
-    ids = backbone.frequent_ids(flags.prompt)
+    ids = backbone.frequent_ids(setting.prompt)
     wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
     prompt = backbone.embeddings()[ids].to(wide)
     outer_gradient = UPSTREAM_METHODS[engine.method].outer_gradient
     return lambda: outer_gradient(loss, prompt, episode, config)[0]
 
 
-def _cell(flags: argparse.Namespace, size: Size, engine: Engine) -> dict[str, Any]:
-    backbone = load_backbone(flags.backbone, device=flags.device)
+def measured(backbone: Backbone, setting: Setting, size: Size, engine: Engine) -> dict[str, Any]:
+    """Return the best seconds of a step, the bytes it needs and its gradient as numbers."""
     # A small step first, so that libraries and their buffers are in place.
-    _step(flags, Size(1, 8, 1), engine, backbone)()
-    step = _step(flags, size, engine, backbone)
-    before = reset_peak(flags.device)
+    _step(setting, Size(1, 8, 1), engine, backbone)()
+    step = _step(setting, size, engine, backbone)
+    before = reset_peak(setting.device)
     times = []
-    for _ in range(flags.repeats):
+    for _ in range(setting.repeats):
         started = time.perf_counter()
         gradient = step().cpu()
         times.append(time.perf_counter() - started)
-    bytes_held = peak(flags.device) - before
+    bytes_held = peak(setting.device) - before
     numbers = gradient.double().flatten().tolist()
     return {"seconds": min(times), "bytes": bytes_held, "gradient": numbers}
+
+
+def _cell(flags: argparse.Namespace, size: Size, engine: Engine) -> dict[str, Any]:
+    backbone = load_backbone(flags.backbone, device=flags.device)
+    return measured(backbone, _setting(flags), size, engine)
+
+
+def _setting(flags: argparse.Namespace) -> Setting:
+    names = [field.name for field in dataclasses.fields(Setting)]
+    return Setting(**{name: getattr(flags, name) for name in names})
 
 
 def _reference(flags: argparse.Namespace, size: Size) -> list[float] | str:
     backbone = load_backbone(flags.backbone, device=flags.device, dtype=torch.float64)
     engine = Engine("reference", "maml", "unrolled")
-    return _step(flags, size, engine, backbone)().cpu().flatten().tolist()
+    return _step(_setting(flags), size, engine, backbone)().cpu().flatten().tolist()
 
 
 def _ratio(found: dict[str, float], base: dict[str, float] | None, key: str) -> str:
     return f"{found[key] / base[key]:5.2f}" if base and base[key] > 0 else " " * 5
 
 
-def _error(gradient: list[float], reference: list[float] | str) -> str:
+def _words(gradient: list[float], reference: list[float] | str) -> str:
     if isinstance(reference, str):
         return f"no reference: {reference}"
-    return f"{math.dist(gradient, reference) / math.hypot(*reference):.1e}"
+    return f"{relative_error(gradient, reference):.1e}"
+
+
+def relative_error(gradient: Sequence[float], reference: Sequence[float]) -> float:
+    """Return |g − r| / |r|."""
+    return math.dist(gradient, reference) / math.hypot(*reference)
 
 
 if __name__ == "__main__":

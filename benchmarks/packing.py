@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found, matrix = measured(backbone, setting, flags.runs, flags.rounds)
     if flags.memory and setting.device != "cpu":
         bytes_of = {runs: memory(setting, runs, backbone) for runs in flags.runs}
-    cells = _cells(setting, found, counts, matrix, bytes_of)
+    cells = cells_of(setting, found, counts, matrix, bytes_of)
     print(f"matrix products {spread([rate / 1e9 for rate in matrix])} GFLOP/s\n\n{_table(cells)}")
     profiles = {runs: shares(backbone, setting, runs) for runs in flags.profile or ()}
     print(_shares_table(profiles), end="")
@@ -171,13 +171,14 @@ def measured(
     return found, matrix
 
 
-def _cells(
+def cells_of(
     setting: Setting,
     rates: Mapping[int | None, Sequence[float]],
     counts: Mapping[int, Count],
     matrix: Sequence[float],
     bytes_of: Mapping[int, int | str],
 ) -> list[Cell]:
+    """Return the lines of the table from what was measured of every pack (None: plain)."""
     cells = []
     for runs, own in rates.items():
         ratio = spread([a / b for a, b in zip(own, rates[None], strict=True)])
@@ -243,26 +244,44 @@ def _compile_gains(
     """Measure and print every pack with and without torch.compile, in turns."""
     print(f"torch.compile ({flags.compile}): training passes only, shapes dynamic")
     gains = []
-    with compiled(backbone, flags.compile) as turn:
-        for runs in flags.runs:
+    for found in compile_gains(backbone, setting, flags.compile, flags.runs, flags.rounds):
+        after = found["pays_after"]
+        pays = "never pays" if after is None else f"pays after {after:.0f} run-steps"
+        print(
+            f"{found['runs']:>5}  gain {Spread(**found['gain'])}, compiling took "
+            f"{found['compile_seconds']:.1f} s: {pays}",
+            flush=True,
+        )
+        gains.append(found)
+    return gains
+
+
+def compile_gains(
+    backbone: Backbone, setting: Setting, mode: str, runs: Sequence[int], rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Yield for every pack what compiling gains and takes, measured in turns without it."""
+    with compiled(backbone, mode) as turn:
+        for count in runs:
             turn(True)
             started = time.perf_counter()
-            packed_rate(backbone, setting, runs)
+            packed_rate(backbone, setting, count)
             first = time.perf_counter() - started
             rates: dict[bool, list[float]] = {True: [], False: []}
             again = []
-            for on in [True, False] * flags.rounds:
+            for on in [True, False] * rounds:
                 turn(on)
                 started = time.perf_counter()
-                rates[on].append(packed_rate(backbone, setting, runs))
+                rates[on].append(packed_rate(backbone, setting, count))
                 again += [time.perf_counter() - started] if on else []
             gain = spread([a / b for a, b in zip(rates[True], rates[False], strict=True)])
             seconds = max(0.0, first - min(again))
             saved = 1 / spread(rates[False]).median - 1 / spread(rates[True]).median
-            pays = f"pays after {seconds / saved:.0f} run-steps" if saved > 0 else "never pays"
-            print(f"{runs:>5}  gain {gain}, compiling took {seconds:.1f} s: {pays}", flush=True)
-            gains.append({"runs": runs, "gain": gain.median, "compile_seconds": seconds})
-    return gains
+            yield {
+                "runs": count,
+                "gain": dataclasses.asdict(gain),
+                "compile_seconds": seconds,
+                "pays_after": seconds / saved if saved > 0 else None,
+            }
 
 
 if __name__ == "__main__":

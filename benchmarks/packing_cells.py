@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from flops import batch_flops
 from measuring import now, peak, reset_peak
-from plain_tuning import PlainRun, batch_rows
 from random_models import open_backbone
+from sides.peft_tuning import PeftTuner
 from time_shares import Profile
 from torch import Tensor
 
 from mpt.backbones import Backbone, Batch
 from mpt.config import DownstreamConfig, TextConfig
+from mpt.downstream.data import BatchOrder
 from mpt.downstream.limits import default_limits
 from mpt.downstream.prompt_tuning import TuningRun, tune
 from mpt.gym.fewshot import Example, FewShotTask
@@ -145,15 +146,17 @@ def packed_rate(backbone: Backbone, setting: Setting, runs: int) -> float:
 
 
 def plain_rate(backbone: Backbone, setting: Setting) -> float:
-    """Return steps a second of one run in the usual loop, the first step left out."""
+    """Return steps a second of one run as PEFT and transformers do it, the first step left out."""
     run = make_runs(backbone, setting, 1)[0]
-    _, text = recipe(setting, 1)
+    config, text = recipe(setting, 1)
     model: Any = backbone.model
     pad = model.config.pad_token_id or 0
     rows = backbone.encode_rows(run.task.name, run.task.train, text)
-    plain, ends = PlainRun(model, run.prompt, run.lr, pad), []
+    order, ends = BatchOrder(ROOT, config.batch_size), []
+    plain = PeftTuner(model, setting.prompt, pad)
+    plain.start(run.prompt, run.lr)
     for step in range(1, setting.run_steps + 2):
-        plain.step(batch_rows(rows, setting.batch, step, ROOT, run.task.name, run.task.seed))
+        plain.step([rows[n] for n in order.rows(run.task, step)])
         ends.append(now(setting.device))
     return setting.run_steps / (ends[-1] - ends[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import math
 from collections.abc import Callable
@@ -46,9 +47,28 @@ def adapts(method: str) -> bool:
 
 EMBEDDED_BACKBONES = ("embedded", "embedded-bart", "embedded-gpt2")
 """The packaged backbones: a T5, a BART and a GPT-2; they share studies, spaces and settings."""
+SMOLLM2 = "smollm2"
+"""The name of SmolLM2-135M-Instruct as a package brings it along (`mpt.backbones.convert`)."""
+PUBLISHED_BACKBONES = (
+    "google/t5-base-lm-adapt",
+    "google/t5-large-lm-adapt",
+    "google/t5-xl-lm-adapt",
+    "facebook/bart-large",
+    "openai-community/gpt2-large",
+)
+"""Hub ids of the paper's backbones (Table 5)."""
+
+
+def near_backbone(name: str) -> str | None:
+    """Return the known name that an unknown one was probably meant to be; None if none is near."""
+    known = (*EMBEDDED_BACKBONES, SMOLLM2, *PUBLISHED_BACKBONES)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return near[0] if near and near[0] != name else None
+
+
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
@@ -75,6 +95,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _exchanges(pairs: Any) -> bool:
+    names = [name for old, new in pairs for name in (old, new)]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
 def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: _is_int(value) and value >= low), f"a whole number ≥ {low}"
 
@@ -86,7 +111,16 @@ _OPTIONAL_COUNT = (
     (lambda n: n is None or (_is_int(n) and n >= 1)),
     "a whole number ≥ 1 or None",
 )
+_OPTIONAL_SEED = (
+    (lambda n: n is None or (_is_int(n) and n >= 0)),
+    "a whole number ≥ 0 or None",
+)
 _SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
+_DIFFERENT_TASKS = ((lambda v: len(set(v)) == len(v)), "different tasks")
+_SEEDS = (
+    (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
+    "distinct whole numbers ≥ 0",
+)
 _RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
 
 
@@ -185,6 +219,11 @@ class UpstreamConfig:
     start: str = "names"
     """Which names the starting prompt is made of: those of the first source "names" (paper), where
     many sources give every seed the same start, or names "drawn" by the seed."""
+    start_seed: int | None = None
+    """Seed of the start alone. None: the upstream seed's; the members of a soup share one."""
+    soup: int = 1
+    """M, runs of this configuration whose mean is φ*, each from the same start with an upstream
+    seed of its own and of the given steps (see `mpt.upstream.soup`): M times the cost."""
     extra: tuple[tuple[str, float], ...] = ()
     """Settings of the method's own, (name, value): a registered method reads them as attributes,
     `config.mu`."""
@@ -215,8 +254,10 @@ class UpstreamConfig:
                 '"accumulated" or "subtracted"',
             ),
             activation_checkpointing=_SWITCH,
-            seed=((lambda n: n is None or (_is_int(n) and n >= 0)), "a whole number ≥ 0 or None"),
+            seed=_OPTIONAL_SEED,
             start=((lambda s: s in ("names", "drawn")), '"names" or "drawn"'),
+            start_seed=_OPTIONAL_SEED,
+            soup=_at_least(1),
             extra=(
                 (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
                 "pairs of a name and a finite number",
@@ -234,7 +275,7 @@ class UpstreamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamConfig:
-    """Prompt tuning on one target task (§4.1, appendix A); each learning rate is a run."""
+    """Prompt tuning on one target task (§5.3); each learning rate is a run."""
 
     lrs: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2)
     """Adafactor learning rates; ties on dev keep the earlier one."""
@@ -247,6 +288,9 @@ class DownstreamConfig:
     cap."""
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
+    start: str = "learned"
+    """Which prompt a target is tuned from: the "learned" one (paper), or the one "chosen" by the
+    target's own train and dev rows among those at hand (see `mpt.trial.starts`)."""
     select: str = "best"
     """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
     the run still chooses the learning rate (released code)."""
@@ -308,6 +352,7 @@ class DownstreamConfig:
                 "a finite number ≥ 0 or None",
             ),
             catch_up_after=_at_least(1),
+            start=((lambda s: s in ("learned", "chosen")), '"learned" or "chosen"'),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=_RATE,
             epoch_order=_EPOCH_ORDER,
@@ -347,6 +392,10 @@ class StudyConfig:
     precision: str = "float32"
     """Number format of the backbone's weights and activations; `load_backbone` refuses "float16".
     Prompts and optimisers are float32 with any of them."""
+    upstream_precision: str | None = None
+    """Number format of the backbone in upstream learning with an inner loop; None: `precision`. In
+    bfloat16 the published inner rates do nothing: the model sees the prompt rounded, and a step of
+    3e-5 is lost in it (recipe row 10)."""
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     """The soft prompt."""
     text: TextConfig = dataclasses.field(default_factory=TextConfig)
@@ -356,13 +405,18 @@ class StudyConfig:
     downstream: DownstreamConfig = dataclasses.field(default_factory=DownstreamConfig)
     """Prompt tuning on the validation tasks."""
     validation: tuple[str, ...] = ()
-    """Tasks of the embedded gym that a search is scored on and nothing is learned from. With none
-    named, and on any other gym, they are those of the catalogue."""
+    """Tasks that a search is scored on and nothing is learned from. With none
+    named, and on a gym that has none of them, they are those of the catalogue."""
+    target: tuple[str, ...] = ()
+    """Target tasks of a partition that a replay is scored on. With none named, and on a partition
+    that has none of them, they are all of the partition's."""
     classification: str = "published"
     """How a search scores classification tasks whose metric is macro-F1: as "published" (a
     predicted word that is no label counts as a class of its own, so one stray word among 64
     outputs takes .98 to .79), over the "gold" labels alone, or by "exact" match. Target tasks are
     always scored as published."""
+    replaced: tuple[tuple[str, str], ...] = ()
+    """(task of the catalogue, task in its place): declared where tasks cannot be had any more."""
     replicates: int = 1
     """Upstream seeds of a configuration: the train seed, then `SEED_STEP` further each; one, as in
     the paper, cannot show how far they differ."""
@@ -370,6 +424,9 @@ class StudyConfig:
     """Upstream seeds in place of those, the first for every configuration."""
     fresh_replicates: int = 0
     """Further upstream seeds that a winner is run with after it was chosen, to be reported on."""
+    target_seeds: tuple[int, ...] = ()
+    """Upstream seeds of a replay on target tasks: others than those that settings were chosen on.
+    None: the same ones."""
 
     def __post_init__(self) -> None:
         _check(
@@ -380,18 +437,30 @@ class StudyConfig:
             ),
             train_seed=_at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-            validation=((lambda v: len(set(v)) == len(v)), "different tasks"),
+            validation=_DIFFERENT_TASKS,
+            target=_DIFFERENT_TASKS,
+            upstream_precision=(
+                (lambda p: p is None or p in PRECISIONS),
+                f"one of {', '.join(PRECISIONS)} or None",
+            ),
+            replaced=(_exchanges, "pairs of tasks, in which no task stands twice"),
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
                 '"published", "gold" or "exact"',
             ),
-            upstream_seeds=(
-                (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
-                "distinct whole numbers ≥ 0",
-            ),
+            upstream_seeds=_SEEDS,
+            target_seeds=_SEEDS,
             replicates=_at_least(1),
             fresh_replicates=_at_least(0),
         )
+
+    def upstream_format(self, method: str) -> str:
+        """Return the number format in which a method learns upstream.
+
+        A method without an inner loop has no inner rate to lose, and learns in `precision`.
+        """
+        own = self.upstream_precision if adapts(method) else None
+        return own or self.precision
 
     @property
     def seeds(self) -> tuple[int, ...]:

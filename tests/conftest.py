@@ -19,9 +19,37 @@ from mpt.upstream.registry import UPSTREAM_METHODS
 # nothing from a second thread, which spins whenever the machine is busy.
 torch.set_num_threads(1)
 
+# Tests start a hundred processes: they need not compile again what others have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Ray starts itself behind calls as harmless as the making of a `Trainable`, and would then stay
 # for the test files that follow. It reads this at its import, which comes later than this line.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
+
+LONGEST = (
+    "replay/test_whole_study.py",
+    "search/test_run.py",
+    "search/test_kills.py",
+    "cluster/test_nodes.py",
+    "test_wheel.py",
+    "api/test_interface.py",
+    "search/replication/test_replication.py",
+    "replay/similarity/test_similarity_job.py",
+    "search/ray/test_own_parts.py",
+    "replay/similarity/test_pilot.py",
+)
+"""The files that take longest, first: of several processes none is left alone with one of them."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the files that take longest first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    missing = [path for path in places if not path.is_file()]
+    if missing:
+        raise pytest.UsageError(f"{missing[0]} is in LONGEST of {__file__}, but there is no such")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True, scope="module")

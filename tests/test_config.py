@@ -12,6 +12,7 @@ from mpt.config import (
     StudyConfig,
     TextConfig,
     UpstreamConfig,
+    near_backbone,
 )
 from mpt.errors import UsageError
 
@@ -54,6 +55,9 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (UpstreamConfig, "inner_optimiser", "adam", '"sgd" or "adafactor"'),
     (UpstreamConfig, "average", "mean", '"last" or "polynomial"'),
     (UpstreamConfig, "decay_horizon", 0, "a whole number ≥ 1 or None"),
+    (UpstreamConfig, "soup", 0, "a whole number ≥ 1"),
+    (UpstreamConfig, "start_seed", -1, "a whole number ≥ 0 or None"),
+    (DownstreamConfig, "start", "best", '"learned" or "chosen"'),
     (UpstreamConfig, "max_target", 1, "a whole number ≥ 2 or None"),
     (DownstreamConfig, "bias_decay", 0.0, "true or false"),
     (DownstreamConfig, "max_test", 0, "a whole number ≥ 1 or None"),
@@ -91,7 +95,7 @@ def test_a_config_is_frozen_and_takes_keywords_only(config: Any) -> None:
 
 
 def test_the_defaults_are_the_papers() -> None:
-    # The paper, §4.1 and appendix A: MAML as selected on R→R, prompt tuning, lengths.
+    # The paper, §5.3 and A.5: MAML as selected on R→R, prompt tuning, lengths.
     upstream, downstream = UpstreamConfig(), DownstreamConfig()
     assert (upstream.inner_lr, upstream.outer_lr, upstream.batch_size) == (3e-5, 0.5, 2)
     assert (upstream.inner_steps, upstream.items_per_step) == (1, 2)
@@ -107,3 +111,18 @@ def test_the_cap_on_epochs_bites_on_few_rows_only(rows: int, steps: int) -> None
     # Ten epochs of rows / 4 batches, the last of them not full.
     assert DownstreamConfig(steps=100, batch_size=4, max_epochs=10).steps_on(rows) == steps
     assert DownstreamConfig(steps=100, batch_size=4).steps_on(rows) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("embeded", "embedded"),
+        ("embedded-gpt", "embedded-gpt2"),
+        ("smolm2", "smollm2"),
+        ("embedded", None),  # known itself
+        ("gpt2", None),  # a model of the Hub that is no slip of the pen
+        ("Qwen/Qwen2.5-0.5B", None),
+    ],
+)
+def test_a_slip_of_the_pen_finds_the_known_backbone(name: str, near: str | None) -> None:
+    assert near_backbone(name) == near

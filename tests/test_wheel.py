@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from killed import run_after_a_kill
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("mpt", "analysis", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
@@ -50,24 +51,38 @@ def test_a_wheel_installs_one_package_and_its_spaces(installed: Path) -> None:
     assert (installed / "mpt" / "analysis" / "report" / "report.py").is_file()
 
 
+COMMANDS = """
+import sys
+from mpt.cli.main import main
+for words in sys.argv[1:]:
+    code = main(words.split())
+    assert code == 0, (words, code)
+"""
+"""Several commands in one process: each process takes seconds to import what it needs."""
+
+
 def test_it_searches_replays_and_reports_a_method_of_ones_own_in_an_empty_directory(
     installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
-    """Also: the method stands in Table 2, and a plan of another search finds its spaces."""
+    """After a kill; and the method stands in Table 2, and a plan finds its spaces."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     where = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
     found = _run([sys.executable, "-c", where], tmp_path, environment).split()
     assert all(path.startswith(str(installed)) for path in found), found
-    mpt = [sys.executable, "-m", "mpt"]
     method = shutil.copy(API / "own_method.py", tmp_path / "my_method.py")
     assert len(Path(method).read_text().splitlines()) <= 40
     lines = [str(API / "ten_lines.py"), str(method), str(toy_checkpoint), str(toy_gym), "results"]
-    out = _run([sys.executable, *lines], tmp_path, environment)
+    out = run_after_a_kill([sys.executable, *lines], tmp_path, environment)
     assert "points 4 runs 40" in out
-    report = ["report", "--results", "results", "--out", "report"]
-    _run([*mpt, *report], tmp_path, environment)
+    assert "'method': 'pulled', 'partition': 'random_to_random'" in out
+    assert "nothing is wrong" in _run(
+        [sys.executable, "-m", "mpt", "doctor", "results"], tmp_path, environment
+    )
+    commands = [
+        "report --results results --out report",
+        "search pulled --plugin my_method.py --smoke --dry-run",
+    ]
+    out = _run([sys.executable, "-c", COMMANDS, *commands], tmp_path, environment)
+    assert "2 trials" in out
     tables = [path.read_text() for path in (tmp_path / "report").rglob("table-2*.md")]
     assert any("pulled" in table for table in tables), tables
-    assert "nothing is wrong" in _run([*mpt, "doctor", "results"], tmp_path, environment)
-    plan = ["search", "pulled", "--plugin", "my_method.py", "--smoke", "--dry-run"]
-    assert "2 trials" in _run([*mpt, *plan], tmp_path, environment)

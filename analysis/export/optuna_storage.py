@@ -52,7 +52,7 @@ def export_optuna(
             f"--out is {str(out)!r}, but must end in {', '.join(SQLITE)} (SQLite) or "
             f"{', '.join(JOURNAL)} (journal)"
         )
-    recorded = load_results(results, store=store, study=study)
+    recorded = load_results(results, store=store, study=study, averaged=False)
     looks = [Lookup(section) for section in recorded.sections]
     groups = [(look, cells) for look in looks for cells in searches(look)]
     if not groups:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..results.cells import Cell
+from ..results.cells import Cell, Place
 from ..results.names import PARTITION_LABELS, in_order
 from ..results.sections import Section
 from .charts.from_cells import short_backbone
 from .drawing import style
+from .interactive.frame import Plot
 from .plan import Plan, slug
 from .search_plans import validation_plans
 from .setting_plans import setting_plans
@@ -32,6 +33,10 @@ class Figure:
     """The same."""
     missing: str = ""
     """Why the figure is missing; empty if it is there."""
+    plot: Plot | None = None
+    """The same as an interactive figure; None if there is none."""
+    place: Place | None = None
+    """Of a search's figures: where its points stand."""
 
 
 def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
@@ -53,12 +58,14 @@ def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
             title=f"{plan.title} – {section.label}",
             caption=plan.caption,
             missing=plan.missing,
+            place=plan.place,
         )
         if plan.draw is not None:
             drawn = plan.draw()
             style.title(drawn, figure.title)
             svg, png = style.save(drawn, out, figure.name)
-            figure = replace(figure, svg=svg, png=png)
+            made = None if plan.plot is None else plan.plot()
+            figure = replace(figure, svg=svg, png=png, plot=made)
         figures.append(figure)
     return figures
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..results.cells import OWN, Cell
+from ..results.cells import OWN, Cell, Place
 from ..results.names import method_label
 from .drawing.style import METHODS, Canvas
+from .interactive.frame import Plot
 
 DOT = "Dot: mean over data seeds; line: 95 % bootstrap interval over data seeds."
 NAMED = 12
@@ -25,6 +26,10 @@ class Plan:
     caption: str = ""
     draw: Callable[[], Canvas] | None = None
     """Draws it; None if it cannot be drawn."""
+    plot: Callable[[], Plot] | None = None
+    """Makes the interactive figure of the same data; None if there is none."""
+    place: Place | None = None
+    """Of a search's figures: where its points stand."""
     missing: str = ""
     """Why it cannot."""
 
@@ -49,8 +54,16 @@ def beside(notes: Iterable[str]) -> str:
 
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:
-    """Return what cells that left something out say about it."""
-    return [f"{method_label(c.place.method)} is partial ({c.partial})" for c in cells if c.partial]
+    """Return what cells say that left something out, or are means over upstream seeds."""
+    found = []
+    for cell in cells:
+        label, points = method_label(cell.place.method), len(cell.points)
+        found += [f"{label} is partial ({cell.partial})"] if cell.partial else []
+        if points > 1:
+            found.append(
+                f"{label} is the mean over {points} upstream seeds (a learning curve is of one)"
+            )
+    return found
 
 
 def of_main_protocol(cell: Cell, but: str = "") -> bool:

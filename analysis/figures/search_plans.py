@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,9 @@ from .charts.from_search import searches, unshown, winners
 from .charts.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
 from .drawing.ranking import draw_ablation, draw_ranking, draw_rungs
 from .drawing.settings import draw_importance, draw_maps, draw_parallel
+from .drawing.style import Canvas
+from .interactive.frame import Plot
+from .interactive.search import importance_plot, map_plot, parallel_plot, ranking_plot
 from .plan import (
     DOT,
     Plan,
@@ -28,6 +31,8 @@ from .plan import (
     slug,
 )
 from .setting_plans import group_plans
+
+_LINES = "One line a point, yellow: best."
 
 
 def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
@@ -49,7 +54,8 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
                 cells=by_method(chosen),
                 scored=f"{tasks} validation tasks, best point of each search",
             )
-            yield from group_plans(section, group, f"validation-{slug(partition)}{suffix}")
+            for plan in group_plans(section, group, f"validation-{slug(partition)}{suffix}"):
+                yield replace(plan, place=chosen[0].place)
     for place, search in searches(cells).items():
         own = [cell for cell in cells if cell.place == place]
         extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"
@@ -59,7 +65,8 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
         note += beside([*(p.score.note for p in search.scored), *partial_notes(own)])
         for plan in _search_plans(search, own[0].train_seed):
             caption = plan.caption + note if plan.draw else ""
-            yield replace(plan, name=f"search-{plan.name}-{ending}", caption=caption)
+            named = f"search-{plan.name}-{ending}"
+            yield replace(plan, name=named, caption=caption, place=place)
 
 
 def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
@@ -70,6 +77,7 @@ def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
         title=f"Ranking: {label}",
         caption=f"All points, best first. {DOT} Grey: the interval of the best point.{without}",
         draw=partial(draw_ranking, search),
+        plot=partial(ranking_plot, search) if search.scored else None,
     )
     title = f"Importance of settings: {label}"
     shares = importance(search, root_seed)
@@ -81,6 +89,7 @@ def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
             title=title,
             caption=f"From {shares.points} points; line: range of fANOVA's forests.{without}",
             draw=partial(draw_importance, shares, title),
+            plot=partial(importance_plot, shares),
         )
     yield from _setting_map_plans(search, without)
     yield _found_plan("rungs", f"Rank correlation between rungs: {label}", search, without)
@@ -102,10 +111,11 @@ def _found_plan(name: str, title: str, search: Search, without: str) -> Plan:
 
 def _setting_map_plans(search: Search, without: str) -> Iterator[Plan]:
     few = f"{len(search.varied)} of its settings vary, two are needed"
-    for name, title, caption, draw in (
-        ("parallel", "Settings and score", "One line a point, yellow: best.", draw_parallel),
-        ("maps", "Mean ARG of two settings", "Mean over the other settings.", draw_maps),
-    ):
+    kinds: tuple[tuple[str, str, str, Callable[..., Canvas], Callable[..., Plot]], ...] = (
+        ("parallel", "Settings and score", _LINES, draw_parallel, parallel_plot),
+        ("maps", "Mean ARG of two settings", "Mean over the other settings.", draw_maps, map_plot),
+    )
+    for name, title, caption, draw, plot in kinds:
         full = f"{title}: {search.title}"
         if len(search.varied) < 2 or not search.scored:
             why = few if len(search.varied) < 2 else "no point has a score"
@@ -116,6 +126,7 @@ def _setting_map_plans(search: Search, without: str) -> Iterator[Plan]:
                 title=full,
                 caption=caption + without,
                 draw=partial(draw, search),
+                plot=partial(plot, search),
             )
 
 

@@ -20,6 +20,7 @@ from .charts.from_curves import (
 )
 from .drawing.curves import draw_curves, draw_steps_to
 from .drawing.tasks import draw_tasks
+from .interactive.tasks import curve_plot, steps_plot, task_plot
 from .plan import (
     DOT,
     Plan,
@@ -87,6 +88,7 @@ def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
             title=chart.title,
             caption=f"{group.scored}. {DOT}{lacking}{beside([*notes, *partial_])}",
             draw=partial(draw_tasks, chart),
+            plot=partial(task_plot, chart),
         )
     yield from _curve_plans(section, group, ending)
 
@@ -119,6 +121,7 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
         title=titles["curves"],
         caption=f"{ribbon} {mean.note}".strip(),
         draw=partial(draw_curves, titles["curves"], [mean]),
+        plot=partial(curve_plot, [mean]),
     )
     panels = task_panels(group, curves)
     yield Plan(
@@ -126,6 +129,7 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
         title=titles["curves-tasks"],
         caption=ribbon,
         draw=partial(draw_curves, titles["curves-tasks"], panels),
+        plot=partial(curve_plot, panels),
     )
     chart = steps_to(group, curves)
     notes = [
@@ -139,4 +143,5 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
         title=titles["steps"],
         caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(notes)}",
         draw=partial(draw_steps_to, chart),
+        plot=partial(steps_plot, chart),
     )

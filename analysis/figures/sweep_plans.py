@@ -12,6 +12,7 @@ from ..results.cells import Cell
 from ..results.names import in_order, method_label, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
 from .drawing.sweeps import draw_sweep
+from .interactive.tasks import sweep_plot
 from .plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
 
 
@@ -74,4 +75,10 @@ def _sweep_plan(
     ]
     note += beside([*notes, *partial_notes(cells)])
     caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
-    return Plan(name="", title=full, caption=caption, draw=partial(draw_sweep, sweep))
+    return Plan(
+        name="",
+        title=full,
+        caption=caption,
+        draw=partial(draw_sweep, sweep),
+        plot=partial(sweep_plot, sweep),
+    )

@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from mpt.config import DATA_SEEDS
 from mpt.gym.catalogue import load_catalogue
+from mpt.study.replaced import REPLACED, replaced_text
+from mpt.study.study import source_sets
 
 from ..published.numbers import (
     BEST_SETTING,
@@ -112,10 +114,24 @@ def _ours(
     lacking = _lacking(look.summary(cell), cell.place.backbone, wanted, targets)
     if cell.status != "ok":
         lacking = incomplete(cell)
-    lacking = lacking or incomplete(cell)
+    lacking = lacking or incomplete(cell) or _replaced(cell)
     if not lacking and sources is not None and cell.sources != sources:
         lacking = f"{cell.sources} source tasks, not {sources}"
     return Ours(cell=shown, lacking=lacking)
+
+
+def _replaced(cell: Cell) -> str:
+    """Say which of the tasks that a cell depends on are replaced in its study; empty if none."""
+    place, catalogue = cell.place, load_catalogue()
+    replaced: Mapping[str, str] = cell.study.settings.get(REPLACED, {})
+    if not replaced or place.partition not in catalogue.partitions:
+        return replaced_text(replaced)
+    partition = catalogue.partition(place.partition)
+    tasks = set(partition.target if place.role == "target" else catalogue.validation_tasks)
+    if place.method != "fine_tuning":  # learns nothing upstream
+        parts = source_sets(catalogue, partition.name)
+        tasks |= set(parts.get(place.source_set, partition.source))
+    return replaced_text({old: new for old, new in replaced.items() if old in tasks})
 
 
 def _replayed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..results.names import method_label
-from ..tables.arg import DETAILS, INTERVALS, ScoredMethod, arg_cell, detail_cells
+from ..tables.arg import DETAILS, INTERVALS, ScoredMethod, arg_cell, detail_cells, seeds_note
 from ..tables.lookup import column_label
 from ..tables.table import Row, Table, number, text
 from .answers import scores_comparison
@@ -20,7 +20,8 @@ def arg_table(found: Sequence[ScoredMethod], label: str = "") -> Table:
         column = column_label((one.partition, one.edition))
         names = (column, one.backbone, method_label(one.method))
         rows.append((*map(text, names), *detail_cells(one.summary, cell), *_paper_cells(one)))
-        notes += [f"{', '.join(names)}: {why}" for why in one.summary.gain.reasons]
+        said = [*filter(None, [seeds_note(one.summary)]), *one.summary.gain.reasons]
+        notes += [f"{', '.join(names)}: {why}" for why in said]
     return Table(
         name="arg",
         title=f"ARG over prompt tuning{label and f' – {label}'}",

@@ -18,9 +18,9 @@ class Caveat:
 CAVEATS = (
     Caveat(
         about="all intervals",
-        text="They are over data seeds (or tasks, where it says so) of one upstream seed; another "
-        "upstream seed may lie outside. Replicates of a search stand in its table one by one; "
-        "the search itself compares their means.",
+        text="Cells of one upstream seed: over data seeds (or tasks, where it says so) alone; "
+        "another upstream seed may lie outside. Cells marked ⁿ are means over several upstream "
+        "seeds, and their intervals know of both.",
     ),
     Caveat(
         about="all ±",

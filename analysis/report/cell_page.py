@@ -11,11 +11,13 @@ from mpt.store.records import Run
 
 from ..results.cells import Cell, Sample
 from ..results.names import method_label, partition_label
-from ..tables.arg import DETAILS, INTERVALS, detail_cells
+from ..results.summary import summary_of
+from ..results.upstream_seeds import upstream_seed
+from ..tables.arg import DETAILS, INTERVALS, arg_cell, detail_cells, seeds_note
 from ..tables.lookup import Lookup, with_edition
-from ..tables.render import to_html
 from ..tables.table import MISSING, Row, Table, TableCell, number, text
-from .page import navigation, page, paragraph
+from ..tables.trim import trimmed
+from .page import render
 
 _LONGEST = 2000
 """Letters of a value that are shown."""
@@ -51,15 +53,18 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
         f"{with_edition(partition_label(place.partition), place.edition)}, {place.role} – study "
         f"{study.id}{marks}"
     )
-    parts = [navigation([("../index.html", "report")]), paragraph(str(place))]
+    lines = [str(place)]
     if cell.status != "ok" or cell.note:
-        parts.append(paragraph(f"Status: {cell.status}. {cell.note}"))
+        lines.append(f"Status: {cell.status}. {cell.note}")
     if study.smoke:
-        parts.append(paragraph("Of a smoke run: the numbers mean nothing."))
+        lines.append("Of a smoke run: the numbers mean nothing.")
     if cell.partial:
-        parts.append(paragraph(f"Partial: {cell.partial}"))
+        lines.append(f"Partial: {cell.partial}")
     tables = [_score_table(look, cell), _task_table(look, cell), _run_table(cell, sources)]
-    return page(title, [*parts, *map(to_html, [*tables, _origin_table(cell, sources)])])
+    if cell.replicates:
+        tables.insert(1, _seeds_table(look, cell, sources))
+    shown = [*map(trimmed, tables), _origin_table(cell, sources)]
+    return render("cell.html.j2", title, lines=lines, shown=shown)
 
 
 def _score_table(look: Lookup, cell: Cell) -> Table:
@@ -68,6 +73,31 @@ def _score_table(look: Lookup, cell: Cell) -> Table:
     rows = () if summary is None else (detail_cells(summary, shown),)
     notes = (INTERVALS,) if rows else ("There is no score.",)
     return Table(name="score", title="Score", columns=DETAILS, rows=rows, notes=notes)
+
+
+def _seeds_table(look: Lookup, cell: Cell, sources: Sources) -> Table:
+    """Return the points that the cell's numbers are means of, one an upstream seed."""
+    summary = look.summary(cell)
+    rows = []
+    for point in cell.points:
+        own = summary_of(dataclasses.replace(point, replicates=()))
+        done, of = point.counts
+        shown = TableCell() if own is None else arg_cell(own, done=done, of=of)
+        link = f"../{record_path(point.key)}" if sources.copies else None
+        about = (upstream_seed(point), point.status, point.trajectory[:12])
+        rows.append((*map(text, about), shown, text(point.key, link)))
+    note = "" if summary is None else seeds_note(summary)
+    return Table(
+        name="upstream-seeds",
+        title=f"{len(rows)} upstream seeds",
+        columns=("upstream seed", "status", "trajectory", "ARG %", "point"),
+        rows=tuple(rows),
+        notes=(
+            *([f"The score above is the {note}."] if note else []),
+            "Intervals of single seeds are over data seeds alone. A trajectory that diverged "
+            "counts as one that got nothing right; one that was stopped is not averaged.",
+        ),
+    )
 
 
 def _unlinked(cell: TableCell) -> TableCell:
@@ -100,7 +130,10 @@ def _task_table(look: Lookup, cell: Cell) -> Table:
 
 
 def _run_table(cell: Cell, sources: Sources) -> Table:
-    sides = [("method", cell.tasks, cell.key)]
+    sides = [
+        (f"method, upstream seed {upstream_seed(point)}", point.tasks, point.key)
+        for point in cell.replicates
+    ] or [("method", cell.tasks, cell.key)]
     if cell.tasks:
         sides.append(("prompt tuning", cell.baseline, cell.baseline_point or ""))
     rows = [

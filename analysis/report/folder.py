@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mpt.errors import UsageError
 
-from .index import TITLE
-from .page import MARK
+from .page import MARK, TITLE
 
 FOLDERS = ("cells", "tables", "figures", "records")
 LIST = ".report-files"

@@ -1,34 +1,37 @@
-"""The pages that hold everything: ``index.html`` and ``report.md``."""
+"""The pages that hold everything: ``index.html`` and ``report.md``; findings stand first."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from mpt.words import counted
 
+from ..findings.finding import Finding
+from ..findings.records import Findings
 from ..published.caveats import CAVEATS
 from ..results.sections import Results, Section
-from ..tables.render import escape_markdown, to_html, to_markdown
+from ..tables.render import escape_markdown, to_markdown
 from ..tables.table import Table
-from .page import bullets, heading, navigation, page, paragraph, picture
+from .blocks import Block, Picture, short_title
+from .page import TITLE, render
 
-TITLE = "Learning to initialise prompts: results"
-_BROKEN = "Broken records that were ignored"
-_APART = "These studies may not be compared; each is a section of its own"
-_CHOICE = "On the choice of records"
-_UNDRAWN = "Figures that are missing"
+_WORDS = SimpleNamespace(
+    broken="Broken records that were ignored",
+    apart="These studies may not be compared; each is a section of its own",
+    choice="On the choice of records",
+    undrawn="Figures that are missing",
+    left_out="Tables without a record",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure, or the reason why it is missing."""
+class Link:
+    """Where a finding's numbers stand."""
 
-    address: str | None
-    """From the index; None if the figure is missing."""
-    title: str
-    caption: str
+    anchor: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,17 @@ class Part:
     """What the report shows of one section."""
 
     section: Section
+    found: Findings | None
+    """What the records say; None where it is not asked for."""
     tables: Sequence[Table]
-    figures: Sequence[Figure]
+    """All, those without a record too."""
+    blocks: Sequence[Block]
+    """Tables that hold something, with their pictures."""
+    figures: Sequence[Picture]
     notes: Sequence[str] = ()
     """What a reader must know about what is shown."""
+    aliases: Sequence[tuple[str, str]] = ()
+    """(name that a finding uses, name of the table)."""
 
     @property
     def title(self) -> str:
@@ -50,50 +60,83 @@ class Part:
     @property
     def undrawn(self) -> list[str]:
         """The figures that are missing, and why."""
-        return [f"{one.title}: {one.caption}" for one in self.figures if one.address is None]
+        return [f"{one.title}: {one.caption}" for one in self.figures if not one.drawn]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Titles of tables that hold nothing."""
+        shown = {block.anchor for block in self.blocks}
+        absent = [table.title for table in self.tables if table.name not in shown]
+        return list(dict.fromkeys(map(short_title, absent)))
 
     @property
     def anchor(self) -> str:
         """Name of its place on the page."""
         return f"section-{self.section.id}"
 
+    def links(self, finding: Finding) -> list[Link]:
+        """Return the places of a finding's numbers that are on the page."""
+        names, blocks = dict(self.aliases), {block.anchor: block for block in self.blocks}
+        wanted = (names.get(name, name) for name in finding.tables)
+        return [Link(anchor=n, text=blocks[n].short) for n in wanted if n in blocks]
+
 
 def markdown_page(found: Results, parts: Sequence[Part]) -> str:
-    """Return all tables as Markdown, with all that the page warns of."""
+    """Return findings and tables as Markdown, with all that the page warns of."""
     caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
-    body = [
-        f"# {TITLE}\n",
-        f"{escape_markdown(_extent(found))}\n",
-        *_listed(_BROKEN, found.problems),
-    ]
-    if len(parts) > 1:
-        body += _listed(_APART, [part.title for part in parts])
-    for part in parts:
+    body = [f"# {TITLE}\n"]
+    for at, part in enumerate(parts):
+        body += [f"## {escape_markdown(part.title)}\n", *_findings(part)]
+        if at == 0:
+            body += [
+                f"{escape_markdown(_extent(found))}\n",
+                *_listed(_WORDS.broken, found.problems),
+            ]
+            if len(parts) > 1:
+                body += _listed(_WORDS.apart, [one.title for one in parts])
         body += [
-            f"## {escape_markdown(part.title)}\n",
-            *_listed(_CHOICE, part.notes),
-            *map(to_markdown, part.tables),
-            *_listed(_UNDRAWN, part.undrawn),
+            *_listed(_WORDS.choice, part.notes),
+            *(to_markdown(block.table) for block in part.blocks if block.table is not None),
+            *_listed(_WORDS.left_out, part.left_out),
+            *_listed(_WORDS.undrawn, part.undrawn),
         ]
     return "\n".join([*body, "### Caveats\n", *caveats]) + "\n"
 
 
+def _findings(part: Part) -> list[str]:
+    if part.found is None:
+        return []
+    studied = part.found.studied
+    lines = [escape_markdown(line) for line in (studied[0], *studied[2:])]
+    body = [f"{line}\n" for line in lines]
+    for one in part.found.findings:
+        links = "".join(
+            f" [{escape_markdown(link.text)}](tables/{link.anchor}.md)" for link in part.links(one)
+        )
+        body.append(
+            f"- **{escape_markdown(one.question)}** {escape_markdown(one.sentence)}{links}"
+        )
+    last = (part.found.not_run, studied[1])
+    return [*body, "", *(f"{escape_markdown(line)}\n" for line in last if line)]
+
+
 def index_page(recorded: Results, parts: Sequence[Part]) -> str:
-    """Return all tables and figures as one page."""
-    body = [paragraph(_extent(recorded)), *_said(_BROKEN, recorded.problems)]
-    if len(parts) > 1:
-        body += [
-            paragraph(f"{_APART}:"),
-            navigation([(f"#{part.anchor}", part.title) for part in parts]),
-        ]
-    for part in parts:
-        body += _section(part)
-    body += [
-        '<section id="caveats"><h2>Caveats of a comparison with the paper</h2>',
-        bullets([f"{caveat.about}: {caveat.text}" for caveat in CAVEATS]),
-        "</section>",
-    ]
-    return page(TITLE, body)
+    """Return findings, tables and figures as one page."""
+    pictures = [one for part in parts for block in part.blocks for one in _pictures(block)]
+    return render(
+        "index.html.j2",
+        TITLE,
+        plots={one.anchor: one.plot for one in pictures if one.plot is not None},
+        extent=_extent(recorded),
+        problems=recorded.problems,
+        parts=parts,
+        words=_WORDS,
+        caveats=[f"{caveat.about}: {caveat.text}" for caveat in CAVEATS],
+    )
+
+
+def _pictures(block: Block) -> list[Picture]:
+    return [*block.pictures, *block.more]
 
 
 def _extent(found: Results) -> str:
@@ -104,30 +147,6 @@ def _extent(found: Results) -> str:
         f"{counted(len(found.cells), 'cell')}, {done} of the {of} runs asked for. A number links "
         "to the page that says where it comes from. – is missing, never 0."
     )
-
-
-def _section(part: Part) -> list[str]:
-    figures = f"figures-{part.section.id}"
-    entries = [(f"#{t.name}", re.split(r"[.(:–]", t.title)[0].strip()) for t in part.tables]
-    entries += [(f"#{figures}", "Figures"), ("#caveats", "Caveats")]
-    drawn = [figure for figure in part.figures if figure.address is not None]
-    return [
-        heading(part.title, part.anchor),
-        *_said(_CHOICE, part.notes),
-        navigation(entries),
-        *map(to_html, part.tables),
-        f'<section id="{figures}"><h2>Figures</h2>',
-        *(picture(f.address or "", f.title, f.caption) for f in drawn),
-        bullets(part.undrawn),
-        "</section>",
-    ]
-
-
-def _said(title: str, lines: Sequence[str]) -> list[str]:
-    if not lines:
-        return []
-    head = f"<details open><summary>{title}: {len(lines)}</summary>"
-    return [head + bullets(lines) + "</details>"]
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:

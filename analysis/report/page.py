@@ -1,80 +1,104 @@
-"""The frame of a report's pages: no script, no font, nothing fetched; readable on a phone."""
+"""The frame of a report's pages: one file, nothing fetched, nothing run but what is hashed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import functools
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ..tables.render import escape_html
+import plotly
+from markupsafe import Markup
 
+from ..tables.html import environment
+
+TITLE = "Learning to initialise prompts: results"
 MARK = '<meta name="generator" content="mpt report">'
 """Stands in every page of a report, and so tells ours from others."""
-_STYLE = """
-:root { color-scheme: light dark; --line: #8885; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-h2.part { font-size: 1.35rem; border-top: 2px solid var(--line); padding-top: .75rem; }
-nav a { margin-right: .75rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
-th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left;
-         vertical-align: top; overflow-wrap: break-word; max-width: 40rem; }
-th { background: var(--soft); }
-td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-td.missing { opacity: .5; }
-td small { display: block; opacity: .75; }
-.notes, figcaption { font-size: .85rem; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
-summary { cursor: pointer; }
-"""
+_FOLDER = Path(__file__).parent / "templates"
+_ENVIRONMENT = environment(_FOLDER)
+_STYLED = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
+"""How the library asks whether the style of its maps, which no report has, is on the page."""
 
 
-def page(title: str, body: Sequence[str]) -> str:
+def render(
+    template: str, title: str, plots: Mapping[str, Any] | None = None, **values: Any
+) -> str:
     """Return a whole HTML page.
 
     Args:
+        template: name of the file.
         title: plain text.
-        body: pieces of HTML; whoever made them has escaped what is in them.
+        plots: name → data and layout of the interactive figures; None or empty: there are none.
+        **values: of the template; plain text is escaped.
     """
-    name = escape_html(title)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{MARK}\n"
-        # a page that tries to fetch or run something is stopped by the browser
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; img-src 'self' file: data:\">\n"
-        f"<title>{name}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+    style = _read("report.css")
+    scripts = {"sorting": _read("tables.js")}
+    allowed = list(scripts.values())
+    if plots:
+        scripts["drawing"] = _read("plots.js")
+        allowed += [scripts["drawing"], library()]
+    return _ENVIRONMENT.get_template(template).render(
+        title=title,
+        mark=Markup(MARK + _placeholders() if plots else MARK),
+        policy=Markup(policy(allowed, style)),
+        style=Markup(style),
+        scripts={name: Markup(script) for name, script in scripts.items()},
+        plots=Markup(_embedded(plots)) if plots else "",
+        library=Markup(_packed()) if plots else "",
+        **values,
     )
 
 
-def heading(content: str, anchor: str) -> str:
-    """Return plain text as the heading of a section of several tables."""
-    return f'<h2 id="{escape_html(anchor)}" class="part">{escape_html(content)}</h2>'
+def policy(scripts: list[str], style: str) -> str:
+    """Return the content-security policy: only these texts run, only this sheet styles.
 
-
-def paragraph(content: str) -> str:
-    """Return plain text as a paragraph."""
-    return f"<p>{escape_html(content)}</p>"
-
-
-def bullets(lines: Sequence[str]) -> str:
-    """Return lines of plain text as a list; nothing if there is none."""
-    if not lines:
-        return ""
-    return "<ul>" + "".join(f"<li>{escape_html(line)}</li>" for line in lines) + "</ul>"
-
-
-def navigation(entries: Sequence[tuple[str, str]]) -> str:
-    """Return links (address, text) to the sections of a page."""
-    links = (f'<a href="{escape_html(to)}">{escape_html(text)}</a>' for to, text in entries)
-    return f"<nav>{' '.join(links)}</nav>"
-
-
-def picture(address: str, title: str, caption: str) -> str:
-    """Return a figure with its caption."""
+    The library makes an empty sheet of its own and sets styles of single elements; the latter are
+    no way to run anything.
+    """
+    run = " ".join(map(_hash, scripts))
     return (
-        f'<figure><img src="{escape_html(address)}" alt="{escape_html(title)}" loading="lazy">'
-        f"<figcaption><b>{escape_html(title)}</b> {escape_html(caption)}</figcaption></figure>"
+        f"default-src 'none'; script-src {run}; style-src-elem {_hash(style)} {_hash('')}; "
+        "style-src-attr 'unsafe-inline'; img-src 'self' file: data: blob:; base-uri 'none'; "
+        "form-action 'none'"
     )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def library() -> str:
+    """Return Plotly's program as its package has it."""
+    path = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def _packed() -> str:
+    """Return the library compressed (4.8 MB become 2 MB), the same bytes on every call."""
+    return base64.b64encode(gzip.compress(library().encode(), 9, mtime=0)).decode()
+
+
+@functools.cache
+def _placeholders() -> str:
+    """Return elements that keep the library from adding a style sheet that is not needed."""
+    return "".join(f'<meta id="{name}">' for name in sorted(set(_STYLED.findall(library()))))
+
+
+def _embedded(plots: Mapping[str, Any]) -> str:
+    """Return JSON that cannot end its element."""
+    text = json.dumps(plots, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

@@ -29,12 +29,14 @@ class RecordFiles:
 
     def sources(self, cell: Cell) -> Sources:
         """Return what the page of a cell is made of; write its copies."""
-        own = self._section.runs(_keys(cell.tasks))
+        points = {point.key: self._section.runs(_keys(point.tasks)) for point in cell.points}
         if self._baseline[0] != cell.study.key:
             self._baseline = cell.study.key, self._section.runs(_keys(cell.baseline))
             if cell.baseline_point is not None:
                 self._copy(cell, cell.baseline_point, {}, self._baseline[1])
-        self._copy(cell, cell.key, dataclasses.asdict(cell.point), own)
+        for point in cell.points:
+            self._copy(cell, point.key, dataclasses.asdict(point.point), points[point.key])
+        own = {key: run for runs in points.values() for key, run in runs.items()}
         return Sources(runs={**self._baseline[1], **own}, copies=self._out is not None)
 
     def _copy(

@@ -1,8 +1,9 @@
 """The report: everything that a database says, as one static site.
 
     out/
-      index.html            all tables and figures; nothing in it is fetched or run
-      report.md             the same tables as Markdown
+      index.html            findings, then tables with their pictures; one file, nothing is
+                            fetched, and only scripts run whose hashes its policy names
+      report.md             the same findings and tables as Markdown
       cells/<key>.html      one page a point: scores, every run, settings, study, commit, versions
       tables/<name>.md .csv .tex
       figures/<name>.svg .png
@@ -16,51 +17,21 @@ all sections but the first end with the section's id.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from mpt.errors import UsageError
-from mpt.gym.catalogue import Catalogue, load_catalogue
-from mpt.study.study import gym_folder
 from mpt.words import counted
 
-from ..paper.answers import paper_comparisons
-from ..paper.comparison import paper_table
 from ..results.cells import Cell
 from ..results.reading import load_results
-from ..results.sections import Results, Section
-from ..tables.costs import UNITS, budget_table, cost_table, search_budget_table
-from ..tables.gym import gym_tables
-from ..tables.lookup import Lookup
-from ..tables.main import result_tables
+from ..results.sections import Section
 from ..tables.render import to_csv, to_latex, to_markdown
-from ..tables.searches import search_tables
-from ..tables.studies import study_table
 from ..tables.table import Table
-from .cell_page import cell_page
 from .folder import ReportFolder
-from .index import Figure, Part, index_page, markdown_page
-from .records import RecordFiles
+from .options import ReportOptions
 
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """What a report holds beside the tables."""
-
-    store: str | None = None
-    """URL of the database; None: the one in the results directory."""
-    study: str | None = None
-    """First digits of the only study or protocol; None: all."""
-    backbone: str | None = None
-    """Of the tables that show one model; None chooses (`Lookup`)."""
-    budgets: Mapping[str, float] | None = None
-    """Cost ("steps", "examples") → budget of the view at equal cost; None: the common one."""
-    figures: bool = True
-    """Draw the figures too."""
-    copy_records: bool = False
-    """Put copies of the records into the report."""
+__all__ = ["ReportOptions", "Written", "report_lines", "write_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +61,14 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
             f"--backbone {options.backbone!r} is not in {results}; there are "
             f"{', '.join(backbones)}"
         )
+    # drawing and statistics take seconds to import: a command line must not wait for them
+    from .index import index_page, markdown_page
+    from .parts import parts_of
+
     try:
         folder = ReportFolder(results, out)
         folder.clear()
-        parts = _parts(recorded, out, options)
+        parts = parts_of(recorded, out, options)
         cells = [_write_cells(section, out, options) for section in recorded.sections]
         for table in (table for part in parts for table in part.tables):
             _write_table(out / "tables", table)
@@ -122,77 +97,13 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
     ]
 
 
-def _parts(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
-    """Return what stands in the report, a part a section; figures are drawn."""
-    parts: list[Part] = []
-    for section in recorded.sections:
-        suffix = section.id if parts else ""
-        known = {part.section.gym for part in parts}
-        tables = all_tables(_look(section, options), options, gym=section.gym not in known)
-        drawn = _figures(section, out, suffix) if options.figures else []
-        labelled = [table.of(section.label, suffix) for table in tables]
-        notes = _notes(section)
-        parts.append(Part(section=section, tables=labelled, figures=drawn, notes=notes))
-    return parts
-
-
-def _look(section: Section, options: ReportOptions) -> Lookup:
-    own = {cell.place.backbone for cell in section.cells}
-    return Lookup(section, options.backbone if options.backbone in own else None)
-
-
-def all_tables(look: Lookup, options: ReportOptions, *, gym: bool = True) -> list[Table]:
-    """Return every table of a section, in the report's order; `gym`: those of its gym too."""
-    budgets = options.budgets or {}
-    replay = [
-        *result_tables(look),
-        paper_table(paper_comparisons(look)),
-        cost_table(look),
-        *(budget_table(look, unit, budgets.get(unit)) for unit in UNITS),
-    ]
-    search = [*search_tables(look), *(search_budget_table(look, unit) for unit in UNITS)]
-    if not look.targets():  # a search alone: what there is stands first
-        replay, search = search, replay
-    known = catalogue_of(look.section.studies[0].gym) if gym else None
-    catalogue = [] if known is None else gym_tables(known)
-    return [*replay, *search, study_table(look.section), *catalogue]
-
-
-def catalogue_of(gym: str) -> Catalogue | None:
-    """Return the catalogue of a recorded gym; None where its folder is not here.
-
-    Raises:
-        DataError: its ``gym.toml`` is malformed.
-    """
-    folder = gym_folder(gym)
-    return load_catalogue(folder) if gym and folder.is_dir() else None
-
-
-def _notes(section: Section) -> list[str]:
-    """Return what a reader must know of a section, its gym included."""
-    gym = section.studies[0].gym
-    if catalogue_of(gym) is not None:
-        return list(section.notes)
-    absent = f"gym {gym} is not here, so its tables of partitions and tasks are left out"
-    return [*section.notes, absent]
-
-
-def _figures(section: Section, out: Path, suffix: str) -> list[Figure]:
-    from ..figures import all_figures  # matplotlib takes a second to import
-
-    return [
-        Figure(
-            address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
-            title=one.title,
-            caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
-        )
-        for one in all_figures(section, out / "figures", suffix)
-    ]
-
-
 def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:
     """Write the page of every cell that some table can link to; return how many there are."""
-    look = _look(section, options)
+    from .cell_page import cell_page
+    from .parts import look_of
+    from .records import RecordFiles
+
+    look = look_of(section, options)
     files = RecordFiles(section, out if options.copy_records else None)
     cells = shown(section)
     for cell in cells:

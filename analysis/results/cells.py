@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpt.store.records import Point, StudyRecord
+
+if TYPE_CHECKING:
+    from mpt.metrics.moderation import Prior
 
 OWN = "own"
 """Sample size of tasks that keep the one of the catalogue (16 per class in the published gym)."""
@@ -92,7 +95,7 @@ Samples = Mapping[str, Mapping[int, Sample]]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One point with its runs."""
+    """One point with its runs, or those of one configuration with several upstream seeds."""
 
     place: Place
     point: Point
@@ -107,11 +110,28 @@ class Cell:
     """What plain prompt tuning gave."""
     baseline_point: str | None
     """Key of the study's point of plain prompt tuning; None if it is not there yet."""
+    replicates: tuple[Cell, ...] = ()
+    """Where the configuration was run with several upstream seeds: its points, this one among
+    them (`upstream_seeds`). Scores, ARG and costs of the cell are then means over them."""
+    family: str = ""
+    """Key of the trajectory that the rungs of the configuration are found by; empty: its own."""
+    prior: Prior | None = None
+    """Spread between upstream seeds of what it is compared with; None where there is none."""
 
     @property
     def key(self) -> str:
-        """Key of the point."""
+        """Key of the point; of several that of one of them."""
         return self.point.key
+
+    @property
+    def points(self) -> tuple[Cell, ...]:
+        """Its points, one an upstream seed."""
+        return self.replicates or (self,)
+
+    @property
+    def line(self) -> str:
+        """What rungs of one configuration share."""
+        return self.family or self.trajectory
 
     @property
     def steps(self) -> int:
@@ -130,8 +150,9 @@ class Cell:
 
     @property
     def cost(self) -> dict[str, float]:
-        """`COSTS` of upstream learning up to `steps`."""
-        return {name: float(getattr(self.point.cost, name)) for name in COSTS}
+        """`COSTS` of upstream learning up to `steps`, for one upstream seed."""
+        costs = [point.point.cost for point in self.points]
+        return {name: sum(float(getattr(c, name)) for c in costs) / len(costs) for name in COSTS}
 
     @property
     def devices(self) -> int:
@@ -170,7 +191,12 @@ class Cell:
 
     def counts_of(self, *tasks: str) -> tuple[int, int]:
         """Return (runs that are there, runs asked for) of the method on some tasks."""
-        samples = [sample for task in tasks for sample in self.tasks[task].values()]
+        samples = [
+            sample
+            for point in self.points
+            for task in tasks
+            for sample in point.tasks.get(task, {}).values()
+        ]
         return sum(sample.done for sample in samples), sum(len(s.runs) for s in samples)
 
 

@@ -7,7 +7,8 @@
 - Target cells of one study and method with several settings: the newest keeps the place, the
   others are rows of their own, named by the first digits of their point.
 
-Nothing is mixed or averaged, and notes name every such case.
+Points that differ in the upstream seed alone are one cell before (`upstream_seeds`). Nothing else
+is mixed or averaged, and notes name every such case.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
     groups: dict[Place, dict[str, list[Cell]]] = {}
     for cell in cells:
         if cell.place.role == "target":
-            rungs = groups.setdefault(cell.place, {}).setdefault(cell.trajectory, [])
+            rungs = groups.setdefault(cell.place, {}).setdefault(cell.line, [])
             rungs.append(cell)
     renamed: dict[str, str] = {}
     for place, trajectories in groups.items():
@@ -74,12 +75,12 @@ def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
 
 
 def _age(rungs: Sequence[Cell]) -> tuple[str, str]:
-    return max(cell.point.created for cell in rungs), rungs[0].trajectory
+    return max(one.point.created for cell in rungs for one in cell.points), rungs[0].line
 
 
 def _other_settings(older: Cell, newer: Cell) -> str:
     old, new = flat(older.config), flat(newer.config)
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    names = [n for n in {**old, **new} if n != "seed" and old.get(n) != new.get(n)]
     return shortened(f"{n} {old.get(n)} instead of {new.get(n)}" for n in names) or "a rerun"
 
 
@@ -87,7 +88,7 @@ def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, .
     """Return the cells that tables show, and key of a cell → the rungs of its trajectory."""
     groups: dict[tuple[Place, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.place, cell.trajectory), []).append(cell)
+        groups.setdefault((cell.place, cell.line), []).append(cell)
     tops: list[Cell] = []
     rungs: dict[str, tuple[Cell, ...]] = {}
     for (place, _), group in groups.items():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from mpt.metrics import SCORE_CODE
 from mpt.store.records import StudyRecord
 from mpt.study.choice import DIGITS, facts_of, told_apart
+from mpt.study.replaced import REPLACED, replaced_text
 
 SHOWN = 4
 """Differences that a line names; of more it says how many."""
@@ -41,7 +42,7 @@ def differences(groups: Sequence[StudyRecord]) -> list[str]:
 
 
 def _marks(study: StudyRecord) -> list[str]:
-    marks = []
+    marks = [replaced_text(study.settings[REPLACED])] if REPLACED in study.settings else []
     if study.smoke:
         marks.append("smoke run, its numbers mean nothing")
     if study.partial is not None:

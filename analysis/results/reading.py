@@ -28,6 +28,7 @@ from .editions import data_notes, rungs_of, with_editions, with_settings
 from .protocols import differences, group_id, group_of
 from .samples import RunTable
 from .sections import PAIRS, RANKING, Results, Section, gym_name
+from .upstream_seeds import with_priors, with_replicates
 
 _BROKEN = re.compile(r"(?:run|point|study) ([0-9a-f]{8})\b")
 """How a line of the doctor begins that is about a run, point or study: with its id."""
@@ -35,20 +36,23 @@ _EMPTY = "has no points"
 """What a line of the doctor says about a study that is only begun, which is nothing broken."""
 
 
-def load_results(results: Path, *, store: str | None = None, study: str | None = None) -> Results:
+def load_results(
+    results: Path, *, store: str | None = None, study: str | None = None, averaged: bool = True
+) -> Results:
     """Read every point with its runs; nothing is written.
 
     Args:
         results: results directory.
         store: URL of its database; None: the one inside it.
         study: only this study or protocol: its first eight digits or more.
+        averaged: take points that differ in the upstream seed alone as one cell.
 
     Raises:
         UsageError: there is no such database or study.
         DataError: it is no database of this program, or holds no point of a method.
     """
     with open_results(results, store, read_only=True) as database:
-        records = _records(database, study)
+        records = _records(database, study, averaged=averaged)
     groups: dict[tuple[str, bool], list[StudyRecord]] = {}
     for one, points in records.studies:
         if any(point.method != BASELINE for point in points):
@@ -81,9 +85,11 @@ class _Records:
     """By kind."""
     problems: Sequence[str]
     """What was broken, one line each."""
+    averaged: bool
+    """Whether points that differ in the upstream seed alone are one cell."""
 
 
-def _records(database: Database, study: str | None) -> _Records:
+def _records(database: Database, study: str | None, *, averaged: bool) -> _Records:
     problems = [line for line in check(database, storage=False) if _EMPTY not in line]
     broken = {match[1] for line in problems if (match := _BROKEN.match(line))}
     studies = chosen([one for one in database.studies() if one.id not in broken], study)
@@ -104,6 +110,7 @@ def _records(database: Database, study: str | None) -> _Records:
         stops={stop.point: stop for stop in database.stops()},
         documents={kind: _documents(database, kind) for kind in (PAIRS, RANKING)},
         problems=problems,
+        averaged=averaged,
     )
 
 
@@ -130,13 +137,16 @@ def _section(
     notes = data_notes(studies)
     own = [(study, points) for study, points in records.studies if study in studies]
     every = [cell for study, points in own for cell in _cells(study, points, records)]
-    tops, rungs = rungs_of(with_settings(with_editions(every, notes), notes))
+    every = with_editions(every, notes)
+    if records.averaged:
+        every = with_priors(with_replicates(every))
+    tops, rungs = rungs_of(with_settings(every, notes))
     trials = {(study.key, point.upstream) for study, points in own for point in points}
     return Section(
         id=group_id(studies[0]),
         differs=words,
         studies=tuple(studies),
-        cells=tuple(sorted(tops, key=lambda cell: (cell.place, cell.trajectory, cell.steps))),
+        cells=tuple(sorted(tops, key=lambda cell: (cell.place, cell.line, cell.steps))),
         rungs=rungs,
         notes=tuple(notes),
         stops=tuple(

@@ -9,6 +9,7 @@ from typing import Any
 
 from mpt.store.records import Run, Stop, StudyRecord
 from mpt.study.choice import DIGITS
+from mpt.study.replaced import REPLACED, replaced_text
 
 from .cells import Cell
 
@@ -58,7 +59,9 @@ class Section:
     @property
     def label(self) -> str:
         """Name and marks, for titles."""
-        marks = ["smoke run"] * self.smoke + ["partial"] * (self.studies[0].partial is not None)
+        first = self.studies[0]
+        marks = ["smoke run"] * self.smoke + ["partial"] * (first.partial is not None)
+        marks += [replaced_text(first.settings[REPLACED])] if REPLACED in first.settings else []
         return ", ".join([self.name, *marks])
 
     def select(self, **fields: str) -> list[Cell]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpt.metrics.relative_gain import (
     Gain,
@@ -15,6 +17,11 @@ from mpt.metrics.relative_gain import (
 from mpt.seeds import numpy_generator
 
 from .cells import Cell, scores_of
+from .upstream_seeds import mean_scores, upstream_summary
+
+if TYPE_CHECKING:
+    from mpt.metrics.differences import Interval
+    from mpt.metrics.replicates import Summary as Replicated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +36,27 @@ class Summary:
     """Lower end of the 95 % interval over tasks, in %."""
     high_tasks: float | None
     """Upper end."""
+    upstream: Replicated | None = None
+    """What several upstream seeds say together; None where there is one. `gain` is then that of
+    the mean scores, and its interval is over data seeds alone."""
 
     @property
     def value(self) -> float | None:
         """ARG in % over the tasks that have a gain; `whole` says whether all have one."""
         return self.gain.arg_of_defined
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the ARG.
+
+        Of the expected ARG over upstream seeds and data seeds where there are several upstream
+        seeds; else over data seeds, so that another upstream seed may lie outside.
+        """
+        if self.upstream is not None:
+            return self.upstream.expected
+        if self.gain.low is None or self.gain.high is None:
+            return None
+        return self.gain.low, self.gain.high
 
     @property
     def whole(self) -> bool:
@@ -89,8 +112,9 @@ def summary_of(cell: Cell, tasks: Sequence[str] | None = None) -> Summary | None
     chosen = [task for task in cell.tasks if tasks is None or task in tasks]
     if not chosen or not cell.seeds:
         return None
-    scores, baseline = scores_of(cell.tasks), scores_of(cell.baseline)
-    return summarise(scores, baseline, chosen, cell.seeds, cell.train_seed)
+    scores, baseline = mean_scores(cell), scores_of(cell.baseline)
+    summary = summarise(scores, baseline, chosen, cell.seeds, cell.train_seed)
+    return dataclasses.replace(summary, upstream=upstream_summary(cell, tasks))
 
 
 def task_gain(summary: Summary, task: str) -> TaskGain | None:

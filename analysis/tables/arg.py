@@ -24,7 +24,7 @@ from ..results.names import (
 from ..results.scores import ScoreRow, read_scores
 from ..results.sections import Section
 from ..results.summary import Summary, summarise, summary_of
-from .table import Row, TableCell, number, text
+from .table import Row, TableCell, number, shown, text
 
 ROOT_SEED = 42
 """Of the bootstrap; an interval is the same on every call."""
@@ -128,7 +128,8 @@ def _recorded(cell: Cell) -> ScoredMethod | None:
     summary = summary_of(cell)
     if summary is None:
         return None
-    samples = [sample for row in cell.tasks.values() for sample in row.values()]
+    rows = [row for point in cell.points for row in point.tasks.values()]
+    samples = [sample for row in rows for sample in row.values()]
     return ScoredMethod(
         partition=cell.place.partition,
         backbone=cell.place.backbone,
@@ -144,8 +145,9 @@ def _recorded(cell: Cell) -> ScoredMethod | None:
 def incomplete(cell: Cell) -> str:
     """Say what keeps a cell from being a whole run; empty if nothing does."""
     done, of = cell.counts
-    if cell.status != "ok":
-        return f"{cell.status}: {cell.note}" if cell.note else cell.status
+    for point in cell.points:
+        if point.status != "ok":
+            return f"{point.status}: {point.note}" if point.note else point.status
     if cell.study.smoke:
         return "smoke run"
     if cell.partial is not None:
@@ -170,9 +172,23 @@ def flags_of(summary: Summary) -> tuple[str, ...]:
         flags.append("near_zero")
     if not summary.whole:
         flags.append("some_tasks")
-    if summary.value is not None and summary.gain.low is None:
+    if summary.value is not None and summary.interval is None:
         flags.append("no_interval")
+    if summary.upstream is not None:
+        flags.append("several_seeds")
     return tuple(flags)
+
+
+def seeds_note(summary: Summary) -> str:
+    """Say which upstream seeds an ARG is the mean of, and where one more may lie; or nothing."""
+    upstream = summary.upstream
+    if upstream is None:
+        return ""
+    listed = ", ".join(f"{seed} ({shown(arg, 2)})" for seed, arg in upstream.by_seed.items())
+    low, high = upstream.new_run or (None, None)
+    one = "" if low is None or high is None else f"[{shown(low, 2)}, {shown(high, 2)}]"
+    more = f"; one new run lies in {one} at 95 %" if one else ""
+    return f"mean over {upstream.seeds} upstream seeds: {listed}{more}"
 
 
 def arg_cell(
@@ -183,11 +199,12 @@ def arg_cell(
     more_flags: Sequence[str] = (),
     link: str | None = None,
 ) -> TableCell:
-    """Return the cell of an ARG with its interval over data seeds."""
+    """Return the cell of an ARG with its interval (`Summary.interval`)."""
+    low, high = summary.interval or (None, None)
     return TableCell(
         value=summary.value,
-        low=summary.gain.low,
-        high=summary.gain.high,
+        low=low,
+        high=high,
         done=done,
         of=of,
         flags=(*flags_of(summary), *more_flags),

@@ -51,7 +51,7 @@ def cost_table(look: Lookup) -> Table:
             f"{_machines(look)} Device-hours are seconds × devices / 3600: GPU-hours on a GPU. On "
             "a CPU a device is one worker process, and they say nothing about GPU-hours.",
             "A rung of a longer trajectory counts the steps up to it; runs that several cells "
-            "share count in each.",
+            "share count in each. Of several upstream seeds the costs are means: those of one.",
         ),
     )
 
@@ -64,7 +64,7 @@ def _cost_row(look: Lookup, column: str, cell: Cell) -> Row:
         look.table_cell(cell),
         *map(quantity, (cell.cost["steps"], cell.cost["examples"])),
         quantity(device_hours(cell.cost["seconds"], cell.devices)),
-        text(cell.counts[0]),
+        text(f"{cell.counts[0] / len(cell.points):g}"),
         *map(quantity, (spent["steps"], spent["tokens"])),
         quantity(device_hours(spent["seconds"], cell.devices)),
     )
@@ -80,9 +80,13 @@ def _machines(look: Lookup) -> str:
 
 
 def downstream_cost(cell: Cell) -> dict[str, float]:
-    """Return the summed cost of the runs of a cell."""
-    samples = [sample for row in cell.tasks.values() for sample in row.values()]
-    return {name: math.fsum(sample.cost[name] for sample in samples) for name in RUN_COSTS}
+    """Return the summed cost of the runs of a cell, for one upstream seed."""
+    rows = [row for point in cell.points for row in point.tasks.values()]
+    samples = [sample for row in rows for sample in row.values()]
+    return {
+        name: math.fsum(sample.cost[name] for sample in samples) / len(cell.points)
+        for name in RUN_COSTS
+    }
 
 
 def device_hours(seconds: float, devices: int) -> float:

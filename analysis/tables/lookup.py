@@ -187,7 +187,8 @@ def page_of(cell: Cell) -> str:
 
 def status_flags(cell: Cell) -> tuple[str, ...]:
     """Return the flags that a record's own fields ask for."""
-    flags = [cell.status] if cell.status in ("diverged", "stopped") else []
+    statuses = {point.status for point in cell.points}
+    flags = [str(status) for status in ("diverged", "stopped") if status in statuses]
     flags += ["partial"] if cell.partial is not None else []
     return (*flags, *(["smoke"] if cell.study.smoke else []))
 

@@ -16,7 +16,7 @@ from ..results.names import (
     paper_backbone,
     partition_label,
 )
-from .arg import DETAILS, INTERVALS, detail_cells
+from .arg import DETAILS, INTERVALS, detail_cells, seeds_note
 from .lookup import PLAIN, Lookup, column_label, is_plain, pilot_choice, with_edition
 from .similarity import pilot_notes, pilot_table, pilot_values, similarity_table
 from .table import Table, TableCell, text
@@ -73,7 +73,8 @@ def detail_table(look: Lookup) -> Table:
         column = (cell.place.partition, cell.place.edition)
         names = (column_label(column), method_label(cell.place.method))
         rows.append((*map(text, names), *detail_cells(summary, look.table_cell(cell))))
-        notes += [f"{' '.join(names)}: {reason}" for reason in summary.gain.reasons]
+        said = [*filter(None, [seeds_note(summary)]), *summary.gain.reasons]
+        notes += [f"{' '.join(names)}: {reason}" for reason in said]
         notes += [f"{' '.join(names)}: {cell.partial}"] if cell.partial else []
     return Table(
         name="table-2-details",

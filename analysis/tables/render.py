@@ -8,13 +8,13 @@ Markdown and HTML link a number to its page; CSV has each part of a cell in a co
 from __future__ import annotations
 
 import csv
-import html
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from .table import MISSING, Table, TableCell
+from .html import to_html
+from .table import Table, TableCell
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&$!])")
 _LATEX = MappingProxyType(
@@ -65,11 +65,6 @@ def escape_markdown(content: str) -> str:
 def escape_latex(content: str) -> str:
     """Escape a text for LaTeX; letters outside of ASCII that are not known here stay."""
     return "".join(_LATEX.get(letter, letter) for letter in " ".join(content.split()))
-
-
-def escape_html(content: str) -> str:
-    """Escape a text for HTML, also within an attribute."""
-    return html.escape(content, quote=True)
 
 
 def escape_csv(content: str) -> str:
@@ -180,37 +175,6 @@ def _latex_cell(cell: TableCell) -> str:
         return f"{{}}{escape_latex(cell.text)}"
     parts = [escape_latex(cell.number + cell.marks), escape_latex(cell.interval), cell.count]
     return " ".join(part for part in parts if part)
-
-
-def to_html(table: Table) -> str:
-    """Return a ``section`` with the table in it, named by its id."""
-    head = "".join(f'<th scope="col">{escape_html(column)}</th>' for column in table.columns)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
-    legend = "".join(f"<li>{escape_html(line)}</li>" for line in table.legend)
-    return (
-        f'<section id="{table.name}">\n<h2>{escape_html(table.title)}</h2>\n'
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n'
-        f"</table></div>\n"
-        + (f'<ul class="notes">{legend}</ul>\n' if legend else "")
-        + "</section>"
-    )
-
-
-def _html_cell(cell: TableCell) -> str:
-    if cell.text is not None:
-        return f"<td>{_anchor(cell.link, escape_html(cell.text))}</td>"
-    body = _anchor(cell.link, escape_html(cell.number))
-    if cell.marks:
-        body += f"<sup>{escape_html(cell.marks)}</sup>"
-    small = " ".join(part for part in (cell.interval, cell.count) if part)
-    if small:
-        body += f"<small>{escape_html(small)}</small>"
-    kind = "number missing" if cell.number == MISSING else "number"
-    return f'<td class="{kind}">{body}</td>'
-
-
-def _anchor(link: str | None, body: str) -> str:
-    return f'<a href="{escape_html(link)}">{body}</a>' if link else body
 
 
 RENDERERS: Mapping[str, Callable[[Table], str]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Searches: every point of a method's search, best first, and the trials that were stopped."""
+"""Searches: every configuration of a method's search, best first, and what was stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from ..results.names import method_label, partition_label
 from .lookup import Lookup, about
 from .table import Row, Table, number, quantity, text
 
-_NO_SETTING = "method"
+_NO_SETTINGS = ("method", "seed")
+_SEEDS = ("upstream seeds",)
+_RACE = (
+    "Ranked by the mean over upstream seeds. A race gives more of them to what may be the best: "
+    "the search has chosen the highest mean among those with most, and a configuration with one "
+    "seed stands high by chance more easily. A maximum is too high by chance in any case."
+)
 _RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
 
 
@@ -38,7 +44,7 @@ def stop_table(stops: Sequence[Stop]) -> Table:
 
 
 def searches(look: Lookup) -> list[list[Cell]]:
-    """Return the points of each (study, method), in the order of their places."""
+    """Return the configurations of each (study, method), in the order of their places."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in look.section.select(role="validation"):
         groups.setdefault((cell.study.key, cell.place.method), []).append(cell)
@@ -50,14 +56,24 @@ def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
     # the section's own title names the study where it is the only one
     which = f", study {cells[0].study.id}" if len(look.section.studies) > 1 else ""
     settings = searched_settings(cells)
-    ordered = sorted(cells, key=lambda cell: (_order(look, cell), cell.trajectory, cell.steps))
+    ordered = sorted(cells, key=lambda cell: (_order(look, cell), cell.line, cell.steps))
+    several = any(cell.replicates for cell in cells)
+    points = sum(len(cell.points) for cell in cells)
+    counts = [counted(points, "point")]
+    counts += [counted(len(cells), "configuration")] if several else []
     return Table(
         name=f"search-{at}",
         title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
         f"validation tasks ({about(place.backbone, place.gym)}{which})",
-        columns=("rank", *settings, "steps", *_RANK_COLUMNS),
-        rows=tuple(_row(look, rank, cell, settings) for rank, cell in enumerate(ordered, start=1)),
-        notes=(f"{counted(len(cells), 'point')}; shared settings stand on the cells' pages.",),
+        columns=("rank", *settings, "steps", *(_SEEDS if several else ()), *_RANK_COLUMNS),
+        rows=tuple(
+            _row(look, rank, cell, settings, several=several)
+            for rank, cell in enumerate(ordered, start=1)
+        ),
+        notes=(
+            f"{', '.join(counts)}; shared settings stand on the cells' pages.",
+            *((_RACE,) if several else ()),
+        ),
     )
 
 
@@ -67,7 +83,7 @@ def searched_settings(cells: Sequence[Cell]) -> list[str]:
     return [
         name
         for name in names
-        if name != _NO_SETTING and len({repr(cell.config.get(name)) for cell in cells}) > 1
+        if name not in _NO_SETTINGS and len({repr(cell.config.get(name)) for cell in cells}) > 1
     ]
 
 
@@ -77,13 +93,14 @@ def _order(look: Lookup, cell: Cell) -> tuple[bool, float]:
     return value is None, 0.0 if value is None else -value
 
 
-def _row(look: Lookup, rank: int, cell: Cell, settings: list[str]) -> Row:
+def _row(look: Lookup, rank: int, cell: Cell, settings: list[str], *, several: bool) -> Row:
     summary = look.summary(cell)
     median = None if summary is None else summary.gain.median_of_defined
     return (
         text(rank),
         *(text(_setting(cell.config.get(name))) for name in settings),
         text(cell.steps),
+        *((text(len(cell.points)),) if several else ()),
         look.table_cell(cell),
         number(median),
         quantity(cell.cost["examples"]),

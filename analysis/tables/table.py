@@ -38,6 +38,11 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
         "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
         "diverged": Flag("×", "upstream learning diverged"),
         "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
+        "several_seeds": Flag(
+            "ⁿ",
+            "mean over several upstream seeds, with the 95 % interval of the expected ARG over "
+            "them and the data seeds; which seeds, the cell's page and the notes say",
+        ),
         "same_targets": Flag("=", "the result of another setting with the same target tasks"),
         "not_recorded": Flag("?", "a part of it was not recorded"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mpt.config import StudyConfig
+    from mpt.metrics.replicates import Summary
+    from mpt.search.cells import Cell
     from mpt.store.database import Database
     from mpt.store.records import Point, StudyRecord
+    from mpt.study.study import StudyPlan
     from mpt.trial.score import PointScore
 
 COLUMNS = ("arg", "low", "high", "score", "mean_test", "runs", "status", "note", "point")
@@ -165,7 +169,7 @@ def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, A
         "mean_test": None if score is None else score.mean_test,
         "runs": len(point.runs),
         "status": point.status,
-        "note": point.note if score is None else score.note,
+        "note": point.note if score is None else score.note or point.note,
         "point": point.key,
     }
 
@@ -184,6 +188,48 @@ def _study_row(study: StudyRecord) -> dict[str, Any]:
         "smoke": study.smoke,
         "partial": study.partial,
         "code": study.code,
+    }
+
+
+def cell_row(cell: Cell, studies: Mapping[StudyPlan, StudyRecord]) -> dict[str, Any]:
+    """Return a cell of a replay as a row of a table; see `ReplayResult.table`."""
+    trial, score, summary = cell.first.trial, cell.first.score, cell.summary
+    gain = None if score is None else score.gain
+    row = {
+        "method": trial.method,
+        "partition": trial.plan.config.partition,
+        "steps": cell.first.steps,
+        "seeds": len(cell.seeds),
+        "arg": None if gain is None else gain.arg_of_defined,
+        "low": None if gain is None else gain.low,
+        "high": None if gain is None else gain.high,
+        "new_run_low": None,
+        "new_run_high": None,
+        "tasks": None if gain is None else f"{gain.defined} of {gain.of}",
+        "mean_test": cell.mean_test,
+        "study": studies[trial.plan].id,
+    }
+    if summary is not None:
+        row["arg"] = summary.arg
+        row["low"], row["high"] = summary.expected or (None, None)
+        row["new_run_low"], row["new_run_high"] = summary.new_run or (None, None)
+    return row
+
+
+def summary_row(summary: Summary) -> dict[str, Any]:
+    """Return a configuration over its upstream seeds as columns of a table."""
+    expected, new_run = summary.expected or (None, None), summary.new_run or (None, None)
+    return {
+        "seeds": summary.seeds,
+        "arg": summary.arg,
+        "expected_low": expected[0],
+        "expected_high": expected[1],
+        "new_run_low": new_run[0],
+        "new_run_high": new_run[1],
+        "spread": summary.spread,
+        "tied": summary.tied,
+        "p_best": summary.p_best,
+        "unstable": summary.unstable,
     }
 
 

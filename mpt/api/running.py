@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.api.results import BestPoint, Results
+from mpt.api.results import BestPoint, Results, cell_row, summary_row
 from mpt.errors import MptError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mpt.api.study import Study
-    from mpt.metrics.replicates import Summary
     from mpt.search.job import Execution, SearchJob
     from mpt.study.spaces import Space
     from mpt.study.specs import UpstreamSpec
@@ -89,7 +88,7 @@ class SearchResult(Results):
                         {
                             **_searched(self._job, one.first.trial.upstream),
                             "steps": one.first.steps,
-                            **_summary_row(one.summary),
+                            **summary_row(one.summary),
                         }
                     )
         return pd.DataFrame(rows)
@@ -121,8 +120,8 @@ class SearchResult(Results):
         arg, low, high, how = None, None, None, "one upstream seed"
         if found:
             arg, how = found[0].honest
-            fresh = found[0].fresh
-            low, high = (None, None) if fresh is None else fresh.expected or (None, None)
+            on = found[0].reported
+            low, high = (None, None) if on is None else on.expected or (None, None)
         elif gain is not None:
             arg, low, high = gain.arg_of_defined, gain.low, gain.high
         upstream = dataclasses.replace(first.trial.upstream, rungs=(first.steps,))
@@ -170,28 +169,21 @@ class ReplayResult(Results):
         self._job, self.exit_code = job, exit_code
 
     def table(self) -> pd.DataFrame:
-        """Return one row a cell: method, partition, ARG and interval."""
+        """Return one row a cell: method, partition, ARG and interval.
+
+        With several upstream ``seeds`` ``arg`` is their mean, ``low`` and ``high`` bound the 95 %
+        interval of the expected ARG, and ``new_run_*`` that of one more seed. With one the
+        interval is over data seeds alone, and another seed may lie outside.
+        """
         import pandas as pd
 
+        from mpt.search.cells import cells_of
+        from mpt.search.comparison import rankings
         from mpt.search.run import peek
 
-        rows = []
         with _callers_process(), peek(self._job) as look:
-            for entry in look.entries:
-                gain = None if entry.score is None else entry.score.gain
-                rows.append(
-                    {
-                        "method": entry.trial.method,
-                        "partition": entry.trial.plan.config.partition,
-                        "steps": entry.steps,
-                        "arg": None if gain is None else gain.arg_of_defined,
-                        "low": None if gain is None else gain.low,
-                        "high": None if gain is None else gain.high,
-                        "tasks": None if gain is None else f"{gain.defined} of {gain.of}",
-                        "mean_test": None if entry.score is None else entry.score.mean_test,
-                        "study": look.board.studies[entry.trial.plan].id,
-                    }
-                )
+            cells = cells_of(look.entries, rankings(look.board, look.entries))
+            rows = [cell_row(cell, look.board.studies) for cell in cells]
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
@@ -238,6 +230,7 @@ def search(
         MptError: no trial succeeded.
     """
     from mpt.search.job import SearchJob, Suggestions
+    from mpt.search.replication import of_first_seed
     from mpt.study.epochs import on_study
     from mpt.study.specs import TrialSpec, trials_of
 
@@ -266,7 +259,7 @@ def search(
         )
         trials = (suggestions.first,)
     job = SearchJob(
-        trials=trials,
+        trials=tuple(map(of_first_seed, trials)),
         suggestions=suggestions,
         scheduler=scheduler,
         racing=racing,
@@ -283,6 +276,8 @@ def replay(
     *,
     partitions: str | Sequence[str] = "all",
     fine_tuning: bool = False,
+    replicates: int | None = None,
+    upstream_seeds: Sequence[int] = (),
     results: str | Path | None = None,
     store: str | None = None,
     storage: str | None = None,
@@ -296,7 +291,10 @@ def replay(
     Args:
         best: one or more points of searches in one study.
         partitions: "all" of the gym's, or some.
-        fine_tuning: score fine-tuning of all weights too, with the study's steps.
+        fine_tuning: score fine-tuning of all weights too, with the study's steps; once.
+        replicates: upstream seeds of every cell; None: the one of the point.
+        upstream_seeds: these upstream seeds in their place, e.g. others than those the points
+            were chosen on.
         results: results directory; None: the search's own.
         store: URL of the database; None: the search's own, or ``mpt.db`` in `results`.
         storage: where checkpoints and prompts go; None: `results`.
@@ -310,7 +308,10 @@ def replay(
         DataError: few-shot files are missing; all are listed.
     """
     from mpt.gym.catalogue import load_catalogue
+    from mpt.replay.replay import in_rounds
     from mpt.search.job import SearchJob
+    from mpt.search.replication import replicates_of
+    from mpt.study.options import StudyOptions
     from mpt.study.specs import TrialSpec
     from mpt.study.study import gym_folder, plan_study
 
@@ -321,10 +322,12 @@ def replay(
             f"best holds points of {len(studies)} studies ({', '.join(studies)}), but must hold "
             "those of one: their scores cannot be compared"
         )
-    config = points[0].config
+    options = StudyOptions(replicates=replicates, upstream_seeds=tuple(upstream_seeds) or None)
+    config = options.apply(points[0].config)
+    seeds = () if options == StudyOptions() else config.seeds
     catalogue = load_catalogue(gym_folder(config.gym))
     names = catalogue.partition_names if partitions == "all" else _listed(partitions)
-    trials: list[TrialSpec] = []
+    cells: list[TrialSpec] = []
     for name in names:
         plan = plan_study(
             dataclasses.replace(config, partition=name),
@@ -332,12 +335,12 @@ def replay(
             allow_missing=allow_missing,
             smoke_scored=2 if smoke else None,
         )
-        trials += [
+        cells += [
             TrialSpec(plan=plan, upstream=spec) for spec in _specs(points, plan, fine_tuning)
         ]
     own = points[0].results if results is None else results
     job = SearchJob(
-        trials=tuple(trials),
+        trials=in_rounds(replicates_of(cell, seeds) for cell in cells),
         title="replay: the best points of a search",
         **_places(own, store or points[0].store, storage),
     )
@@ -351,24 +354,8 @@ def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> l
 
     specs = [point.upstream for point in points]
     if fine_tuning:
-        specs.append(load_replay_settings(plan.config.downstream).embedded[FINE_TUNING])
+        specs.append(load_replay_settings(plan.config.downstream).own[FINE_TUNING])
     return specs
-
-
-def _summary_row(summary: Summary) -> dict[str, Any]:
-    expected, new_run = summary.expected or (None, None), summary.new_run or (None, None)
-    return {
-        "seeds": summary.seeds,
-        "arg": summary.arg,
-        "expected_low": expected[0],
-        "expected_high": expected[1],
-        "new_run_low": new_run[0],
-        "new_run_high": new_run[1],
-        "spread": summary.spread,
-        "tied": summary.tied,
-        "p_best": summary.p_best,
-        "unstable": summary.unstable,
-    }
 
 
 def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ class Study:
         allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
         smoke: a tiny size that shows that the path works; its numbers mean nothing.
         **options: what replaces the preset of the backbone: `prompt_length`, `tuning_steps`,
-            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`, … (the fields of
+            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`, `replace` (a
+            table: task → task in its place), … (the fields of
             `mpt.study.options.StudyOptions`).
 
     Raises:
@@ -53,7 +54,7 @@ class Study:
         for name in options:
             if name not in known:
                 raise UsageError(f"option {name!r} is unknown; known are {', '.join(known)}")
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        options = {k: _frozen(v) for k, v in options.items()}
         preset = dataclasses.replace(
             load_study(backbone, smoke=smoke), gym=str(gym), partition=partition
         )
@@ -103,3 +104,10 @@ class Study:
             f"tuning_steps={config.downstream.steps}, data_seeds={list(config.data_seeds)}, "
             f"train_seed={config.train_seed}, precision={config.precision!r})"
         )
+
+
+def _frozen(value: Any) -> Any:
+    """Return a list as a tuple, and a table as a tuple of pairs."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(value) if isinstance(value, list) else value

@@ -28,7 +28,7 @@ from transformers.activations import NewGELUActivation
 from mpt.backbones import tokens
 from mpt.backbones.cross_entropy import greedy_choice, token_losses
 from mpt.backbones.generation import GREEDY, Decoding, Generation, beam_search, greedy_search
-from mpt.backbones.rows import Batch, Row, RowTable
+from mpt.backbones.rows import Batch, Row, RowCache, RowTable
 from mpt.errors import UsageError
 from mpt.gym.episodes import render
 
@@ -67,6 +67,7 @@ class Backbone(ABC):
         self._pad = tokens.padding_token(config, self.end_id, self._words.weight.shape[0])
         self._max_positions: int | None = None
         self._twice = False
+        self._rows = RowCache()
 
     @property
     def model(self) -> nn.Module:
@@ -161,18 +162,24 @@ class Backbone(ABC):
         With the chat template the input is what a user says and the target is the answer; neither
         has the leading blank then.
         """
-        pairs = [render(task_name, example) for example in examples]
+        return [
+            self._rows.row(
+                (task_name, example, text),
+                functools.partial(self._encoded, task_name, example, text),
+            )
+            for example in examples
+        ]
+
+    def _encoded(self, task_name: str, example: Example, text: TextConfig) -> Row:
+        source, target = render(task_name, example)
         encode_input = self.encode_input
         if text.template == "chat":
-            pairs = [(source.strip(), target.strip()) for source, target in pairs]
+            source, target = source.strip(), target.strip()
             encode_input = self.encode_chat
-        return [
-            (
-                encode_input(source, text.max_input),
-                self.encode_target(target, text.max_target),
-            )
-            for source, target in pairs
-        ]
+        return (
+            encode_input(source, text.max_input),
+            self.encode_target(target, text.max_target),
+        )
 
     def encode_chat(self, text: str, max_tokens: int) -> list[int]:
         """Return the tokens of an input in the tokenizer's chat template (see `tokens.chat_ids`).

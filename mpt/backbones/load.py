@@ -18,10 +18,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from mpt.backbones.base import Backbone
 from mpt.backbones.check import require
-from mpt.backbones.convert import SMOLLM2, from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
+from mpt.backbones.convert import from_bins, from_gguf, gguf_file, packaged_smollm2, quiet
 from mpt.backbones.encoder_decoder import EncoderDecoder
 from mpt.backbones.families import FAMILIES, family_of
-from mpt.config import EMBEDDED_BACKBONES, POSITIONS
+from mpt.config import EMBEDDED_BACKBONES, POSITIONS, SMOLLM2, near_backbone
 from mpt.errors import DataError, UsageError
 
 __all__ = [
@@ -206,9 +206,11 @@ def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any
             reason = " ".join(str(error).split())[:120]
     if here:
         raise DataError(f"backbone {name}: its {what} cannot be read: {reason}")
+    near = near_backbone(name)
+    meant = "" if near is None else f"; the nearest known name is {near}"
     raise UsageError(
         f"backbone {name}: no such path, and its {what} is neither cached nor to be had from the "
-        f"Hub (offline, misspelt, or without safetensors?): {reason}"
+        f"Hub (offline, misspelt, or without safetensors?){meant}: {reason}"
     )
 
 

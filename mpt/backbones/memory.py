@@ -17,7 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, BartConfig, GPT2Config, T5Config
+from transformers import (
+    AutoConfig,
+    BartConfig,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+    T5Config,
+)
 
 from mpt.backbones.base import use_fused_gelu
 from mpt.backbones.cross_entropy import LOGITS_AT_ONCE
@@ -69,14 +76,39 @@ def _t5(d: int, heads: int, ff: int) -> T5Config:
     return T5Config(**shape)
 
 
+def _qwen(d: int, layers: int, heads: int, ff: int) -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=151936,
+        hidden_size=d,
+        intermediate_size=ff,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+
+
 PUBLISHED: Mapping[str, Any] = {
     "google/t5-base-lm-adapt": _t5(768, 12, 2048),
     "google/t5-large-lm-adapt": _t5(1024, 16, 2816),
     "google/t5-xl-lm-adapt": _t5(2048, 32, 5120),
     "facebook/bart-large": BartConfig(vocab_size=50265),
     "openai-community/gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
+    "Qwen/Qwen2.5-0.5B": _qwen(896, 24, 14, 4864),
+    "Qwen/Qwen2.5-1.5B": _qwen(1536, 28, 12, 8960),
+    "meta-llama/Llama-3.2-1B": LlamaConfig(
+        vocab_size=128256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        tie_word_embeddings=True,
+    ),
 }
-"""Shapes of the study's backbones, as their model cards give them: no download is needed."""
+"""Shapes of the paper's backbones and of three causal models of today, as their model cards give
+them: no download is needed."""
 
 
 def estimate(
@@ -101,12 +133,28 @@ def estimate(
         targets: target tokens of every row.
         dtype: of weights and activations.
     """
-    config = PUBLISHED.get(name)
-    if config is None:
-        config = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
     return estimate_config(
-        name, config, rows=rows, prompt=prompt, inputs=inputs, targets=targets, dtype=dtype
+        name,
+        config_of(name),
+        rows=rows,
+        prompt=prompt,
+        inputs=inputs,
+        targets=targets,
+        dtype=dtype,
     )
+
+
+def config_of(name: str) -> Any:
+    """Return the configuration of a backbone, without a download where it is in `PUBLISHED`."""
+    found = PUBLISHED.get(name)
+    if found is None:
+        found = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
+    return found
+
+
+def width_of(name: str) -> int:
+    """Return the width d of a backbone's embeddings."""
+    return int(config_of(name).get_text_config().hidden_size)
 
 
 def estimate_config(
@@ -124,10 +172,7 @@ def estimate_config(
     Raises:
         UsageError: the architecture is not supported, or cannot be run on shapes alone.
     """
-    family = family_of(name, config)
-    with torch.device("meta"), quiet():
-        model = family.auto.from_config(config, dtype=dtype).eval().requires_grad_(False)
-    use_fused_gelu(model)
+    model = shaped(name, config, dtype)
     if config.model_type in _HEAD_APART and not getattr(config, "scale_decoder_outputs", False):
         # An untied checkpoint's head is a matrix of its own; from_config ties it regardless.
         head = torch.empty_like(model.lm_head.weight)
@@ -137,6 +182,15 @@ def estimate_config(
     vocabulary = config.get_text_config().vocab_size
     logits = 3 * 4 * min(rows * targets * vocabulary, LOGITS_AT_ONCE)
     return Memory(weights=sum(weights.values()), activations=saved + logits, attention=matrices)
+
+
+def shaped(name: str, config: Any, dtype: torch.dtype) -> Any:
+    """Return a frozen model without storage, on the meta device."""
+    with torch.device("meta"), quiet():
+        model = family_of(name, config).auto.from_config(config, dtype=dtype)
+    model.eval().requires_grad_(False)
+    use_fused_gelu(model)
+    return model
 
 
 def _run(name: str, model: Any, rows: int, s: int, t: int) -> tuple[int, int]:
@@ -176,6 +230,17 @@ def _saved(name: str, model: Any, rows: int, s: int, t: int, flat: bool) -> tupl
             bytes_of.setdefault(storage, (matrix, tensor.untyped_storage().nbytes(), tensor))
         return tensor
 
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run_shapes(name, model, rows, s, t, flat)
+    matrices = sum(size for matrix, size, _ in bytes_of.values() if matrix)
+    return sum(size for _, size, _ in bytes_of.values()) - matrices, matrices
+
+
+def run_shapes(name: str, model: Any, rows: int, s: int, t: int, flat: bool) -> Tensor:
+    """Run a model without its head on shapes; return its last states [rows, positions, d].
+
+    The arguments are those of `_saved`; the embeddings of prompt and input want a gradient.
+    """
     dtype, d = model.dtype, model.get_input_embeddings().weight.shape[1]
     encoder_decoder = model.config.is_encoder_decoder
     words = torch.empty(rows, s if encoder_decoder else s + t, d, dtype=dtype, device="meta")
@@ -183,25 +248,21 @@ def _saved(name: str, model: Any, rows: int, s: int, t: int, flat: bool) -> tupl
     # A mask of four dimensions is taken as it is; making one would look at values.
     width = t if encoder_decoder else s + t
     mask = torch.zeros(rows, 1, width, width, dtype=dtype, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        if encoder_decoder:
-            states = model.get_encoder()(inputs_embeds=words).last_hidden_state
-            model.get_decoder()(
-                input_ids=torch.zeros(rows, t, dtype=torch.long, device="meta"),
-                attention_mask=mask,
-                encoder_hidden_states=states,
-                use_cache=False,
-            )
-        else:
-            if flat:
-                mask = torch.ones(rows, width, dtype=torch.long, device="meta")
-            inner = inner_model(name, model)
-            given: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
-            if "position_ids" in inspect.signature(inner.forward).parameters:
-                given["position_ids"] = torch.arange(width, device="meta")[None]
-            inner(inputs_embeds=words, **given)
-    matrices = sum(size for matrix, size, _ in bytes_of.values() if matrix)
-    return sum(size for _, size, _ in bytes_of.values()) - matrices, matrices
+    if encoder_decoder:
+        states = model.get_encoder()(inputs_embeds=words).last_hidden_state
+        return model.get_decoder()(
+            input_ids=torch.zeros(rows, t, dtype=torch.long, device="meta"),
+            attention_mask=mask,
+            encoder_hidden_states=states,
+            use_cache=False,
+        ).last_hidden_state
+    if flat:
+        mask = torch.ones(rows, width, dtype=torch.long, device="meta")
+    inner = inner_model(name, model)
+    given: dict[str, Any] = {"attention_mask": mask, "use_cache": False}
+    if "position_ids" in inspect.signature(inner.forward).parameters:
+        given["position_ids"] = torch.arange(width, device="meta")[None]
+    return inner(inputs_embeds=words, **given).last_hidden_state
 
 
 def _apart(model: Any, s: int, t: int) -> tuple[int, int]:

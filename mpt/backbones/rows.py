@@ -5,7 +5,8 @@ Shapes: B rows, L input tokens, T target tokens (both padded on the right), N ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,34 @@ from torch.nn import functional
 
 Row = tuple[list[int], list[int]]
 """Token ids of (input, target), end marks included."""
+
+
+class RowCache:
+    """Rows that were tokenised before, by what they were made from.
+
+    Every point of a search reads the same files: its worker tokenises them once.
+
+    Args:
+        most: tokens that are kept, 4 bytes each; the cache is emptied when it is full.
+    """
+
+    def __init__(self, most: int = 2**23):
+        self._most, self._tokens = most, 0
+        self._rows: dict[Hashable, tuple[array[int], array[int]]] = {}
+
+    def row(self, source: Hashable, tokenise: Callable[[], Row]) -> Row:
+        """Return the row of a source, in lists of its own; `tokenise` makes it where it is new."""
+        known = self._rows.get(source)
+        if known is not None:
+            return known[0].tolist(), known[1].tolist()
+        row = tokenise()
+        count = len(row[0]) + len(row[1])
+        if self._tokens + count > self._most:
+            self._rows.clear()
+            self._tokens = 0
+        self._rows[source] = (array("i", row[0]), array("i", row[1]))
+        self._tokens += count
+        return row
 
 
 @dataclass(frozen=True)

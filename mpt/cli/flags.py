@@ -16,10 +16,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.arguments import OneLineParser, number
-from mpt.config import EMBEDDED_BACKBONES, PRECISIONS
+from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone
 from mpt.errors import MptError, UsageError
+from mpt.search.cost.stated import parse_throughput
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions
+from mpt.study.replaced import parse_replacements
 
 if TYPE_CHECKING:
     from mpt.study.study import StudyPlan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _NEEDS = {
     "price": "dry_run",
     "plan_gpus": "dry_run",
+    "throughput": "plan_gpus",
     "simulate_seeds": "simulate",
     "simulate_workers": "simulate",
 }
@@ -124,14 +127,16 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "prompt_length": ("whole", "virtual tokens of the prompt"),
     "tuning_steps": ("whole", "steps of a downstream run"),
     "tuning_lrs": ("rates", "downstream learning rates, comma-separated"),
+    "tuning_start": ("start", '"learned", or "chosen" by the target\'s own train and dev rows'),
     "tuning_batch": ("whole", "examples of a downstream step"),
     "eval_every": ("whole", "downstream steps between two dev evaluations"),
     "max_input": ("whole", "tokens of an input, end mark included"),
     "max_target": ("whole", "tokens of a target, end mark included"),
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
+    "replace": ("tasks", "old=new,…: declared tasks in the place of some that cannot be had"),
     "data_seeds": ("seeds", "few-shot samples, comma-separated"),
-    "replicates": ("whole", "upstream seeds that the better configurations get"),
+    "replicates": ("whole", "upstream seeds of the better configurations, or of a replay's cells"),
     "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
     "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
 }
@@ -140,7 +145,9 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
 
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
-    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds}
+    kinds: dict[str, Callable[[str], Any]]
+    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds, "start": str}
+    kinds["tasks"] = parse_replacements
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")
@@ -191,6 +198,12 @@ def add_common(parser: Parser, results: str) -> None:
     add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
     add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
     add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
+    add(
+        "--throughput",
+        type=parse_throughput,
+        metavar="TFLOPS",
+        help="with --plan-gpus: plan from what a GPU sustains (bfloat16[,float32]), without one",
+    )
     add("--smoke", action="store_true", help="the whole path at a tiny size; numbers mean nothing")
 
 
@@ -289,6 +302,8 @@ def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> 
 
 def _word(value: object) -> str:
     """Return a flag's value as it is typed: short, but never another number."""
+    if isinstance(value, tuple):
+        return "=".join(value)
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
@@ -313,7 +328,7 @@ def carry_out(
         table: what is shown at the end: "points", ranked; "settings", points ranked within every
             setting and method; or "cells", one line each in the job's order.
     """
-    from mpt.search.cost.planner import Planning
+    from mpt.search.cost.planner import Planning, stated_lines
     from mpt.search.display.display import Display  # imports torch, which takes seconds
     from mpt.search.display.setting_display import CellDisplay, SettingDisplay
     from mpt.search.run import plan_search, run_search
@@ -325,7 +340,11 @@ def carry_out(
     for note in notes:
         show.say(note)
     if flags.dry_run:
-        planning = Planning(price=flags.price, gpus=flags.plan_gpus)
+        planning = Planning(price=flags.price, gpus=flags.plan_gpus, throughput=flags.throughput)
+        if flags.throughput is not None:
+            for line in stated_lines(job, execution.gpus_per_trial, planning):
+                show.say(line)
+            return 0
         return plan_search(job, execution, show, planning)
     return run_search(job, execution, fresh=flags.fresh, display=show)
 
@@ -369,6 +388,12 @@ def check_gym(plans: Sequence[StudyPlan]) -> None:
     for plan in plans:
         config = plan.config
         if config.gym == "embedded" and config.backbone not in EMBEDDED_BACKBONES and not asked:
+            near = near_backbone(config.backbone)
+            if near is not None and not Path(config.backbone).exists():
+                raise UsageError(
+                    f"backbone {config.backbone} is unknown; the nearest known name is {near} (a "
+                    "model of that name on the Hub or in a folder needs --gym DIR)"
+                )
             raise UsageError(
                 f"backbone {config.backbone} needs --gym DIR, a directory of few-shot files; the "
                 "generated gym is made for the embedded models (--gym embedded takes it all the "

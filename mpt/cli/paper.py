@@ -57,6 +57,8 @@ def _work(report_writer: ReportWriter, parser: Parser, flags: argparse.Namespace
         gym=flags.gym,
         backbones=flags.backbones,
         stages=flags.stages,
+        methods=flags.methods,
+        partitions=flags.partitions,
         precision=flags.precision,
         options=options_of(flags),
         train_seed=flags.train_seed,
@@ -88,6 +90,8 @@ def parser_of() -> Parser:
         default=EMBEDDED_BACKBONES,
         help="comma-separated; the first is searched (default: the embedded T5, BART and GPT-2)",
     )
+    add("--methods", type=names, default=(), help="comma-separated (default: all)")
+    add("--partitions", type=names, default=(), help="of the stage replay (default: all)")
     add("--stages", type=names, default=(), help="some stages only (default: all of --dry-run)")
     add("--report", help="where the report goes (default: report/ in the results directory)")
     add("--precision", choices=OFFERED, help="number format in place of the recipe's")

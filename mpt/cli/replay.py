@@ -106,6 +106,12 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     ):
         if value is not None and searched is None:
             raise UsageError(f"{name} is for --from; give both")
+    options = options_of(flags)
+    if options.fresh_replicates is not None:
+        raise UsageError(
+            "--fresh-replicates is for a search, which chooses; a replay on seeds that settings "
+            "were not chosen on names them: --upstream-seeds"
+        )
     from mpt.replay.request import Request
 
     return Request(
@@ -117,7 +123,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
         study=flags.study,
         searched_on=flags.searched_on,
         published=flags.best == "published",
-        options=options_of(flags),
+        options=options,
         train_seed=flags.train_seed,
         smoke=flags.smoke,
         allow_missing=flags.allow_missing,

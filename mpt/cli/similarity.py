@@ -21,6 +21,7 @@ from mpt.cli.replay import add_settings, next_step, request_of
 from mpt.errors import UsageError
 from mpt.replay.similarity.pairs import pair_lines
 from mpt.replay.similarity.ranking import RANK_BY
+from mpt.search.ray.session import one_ray
 
 if TYPE_CHECKING:
     from mpt.replay.request import Request
@@ -34,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(parser: Parser, flags: argparse.Namespace) -> int:
     _check(flags)
+    with one_ray():  # a worker that has tuned prompts goes on with trials
+        return _compare(parser, flags)
+
+
+def _compare(parser: Parser, flags: argparse.Namespace) -> int:
     request = request_of(
         flags,
         backbones=() if flags.backbone is None else (flags.backbone,),

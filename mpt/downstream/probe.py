@@ -7,14 +7,13 @@ token costs in memory and time is linear in their number then.
 from __future__ import annotations
 
 import math
-import os
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mpt.backbones.base import Backbone, Row
+from mpt.backbones.input_cache import free_ram
 from mpt.downstream.out_of_memory import attempt
 
 MEMORY_SHARE = 0.7
@@ -23,7 +22,6 @@ WORTH = 1.05
 """Twice the tokens must go through at least this much faster, or a pass is large enough."""
 MOST_ROWS = 4096
 """Rows of the largest pass that is tried."""
-_CGROUP = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", None))
 
 
 class Probe:
@@ -51,13 +49,13 @@ class Probe:
         if attempt(self.run, 1) is None:  # also fills caches that stay
             return 0
         free = _free_bytes(self._backbone) * MEMORY_SHARE
-        one, two = (attempt(self._bytes, rows) for rows in (1, 2))
+        one, two = (attempt(self.bytes_of, rows) for rows in (1, 2))
         if one is None or two is None:
             return int(one is not None)
         per_row = max(two - one, 1)
         return min(MOST_ROWS, int((free - (one - per_row)) // per_row))
 
-    def _bytes(self, rows: int) -> int:
+    def bytes_of(self, rows: int) -> int:
         """Return what a pass holds at its peak (CUDA) or keeps for its backward pass (CPU)."""
         device = self._backbone.device
         if device.type == "cuda":
@@ -122,25 +120,10 @@ def power_of_two(value: float) -> int:
 
 def _free_bytes(backbone: Backbone) -> int:
     """Return the memory that passes may use on the backbone's device."""
-    if backbone.device.type != "cuda":
-        return _free_ram()
     device = backbone.device
-    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     cache = getattr(backbone, "input_cache", None)  # it is yet to fill
     promised = 0 if cache is None else cache.max_bytes - cache.bytes
+    if device.type != "cuda":
+        return max(0, free_ram() - promised)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + idle - promised
-
-
-def _free_ram(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the main memory that this process may still take, its container's limit included."""
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit, used in _CGROUP:
-        path = cgroup / limit
-        if path.exists() and path.read_text().strip().isdigit():
-            taken = int((cgroup / used).read_text()) if used else 0
-            free = min(free, int(path.read_text()) - taken)
-    return max(0, free)

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mpt.arguments import OneLineParser
 from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, Interrupted, MptError, UsageError
-from mpt.gym.catalogue import ALL_SHOTS, load_catalogue
+from mpt.gym.catalogue import ALL_SHOTS, Catalogue, load_catalogue
 from mpt.gym.crossfit.build import Plan, Report, build_all
+from mpt.gym.crossfit.completion import completion_lines
 from mpt.gym.crossfit.doctor import Diagnosis, examine
 from mpt.gym.crossfit.sources import Hub, Mirror, Source
 from mpt.gym.crossfit.tasks import load_rows
@@ -117,7 +118,7 @@ def _build(arguments: argparse.Namespace) -> int:
     reports += wrong
     count = {word: sum(r.status == word for r in reports) for word in ("built", "kept", "failed")}
     print(
-        f"{count['built']} tasks built, {count['kept']} were there already, "
+        f"{counted(count['built'], 'task')} built, {count['kept']} were there already, "
         f"{count['failed']} failed → {arguments.out}"
     )
     return DataError.exit_code if count["failed"] else 0
@@ -196,7 +197,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         bar = progress.add_task("reading", total=len(load_catalogue(gym).tasks))
         diagnosis = examine(gym, lambda name: progress.update(bar, advance=1, description=name))
     _print_tasks(diagnosis)
-    _print_partitions(diagnosis)
+    _print_partitions(diagnosis, load_catalogue(gym))
     _print_pairs(diagnosis)
     broken = [state.task for state in diagnosis.tasks if state.broken]
     if broken:
@@ -221,7 +222,8 @@ def _print_tasks(diagnosis: Diagnosis) -> None:
         print(f"{sum(state.status == status for state in diagnosis.tasks):>5} {status}")
 
 
-def _print_partitions(diagnosis: Diagnosis) -> None:
+def _print_partitions(diagnosis: Diagnosis, catalogue: Catalogue) -> None:
+    missing = {state.task for state in diagnosis.tasks if state.status == "unavailable"}
     print("\npartition           complete   target inputs   near-duplicates of a source's")
     print("                                               train or dev   any file")
     for part in diagnosis.partitions:
@@ -232,10 +234,8 @@ def _print_partitions(diagnosis: Diagnosis) -> None:
         learn, anywhere = shares
         word = "yes" if part.complete else "no"
         print(f"{part.name:<20}{word:<11}{part.inputs:>13}{learn:>15}{anywhere:>11}")
-        missing = [*part.missing_source, *part.missing_target]
-        if missing:
-            shown = ", ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
-            print(f"    {counted(len(missing), 'task is', 'tasks are')} missing: {shown}")
+        for line in completion_lines(catalogue, catalogue.partition(part.name), missing):
+            print(f"    {line}")
 
 
 def _print_pairs(diagnosis: Diagnosis) -> None:

@@ -21,19 +21,25 @@ are corrected together (Holm 1979).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
-from mpt.metrics.moderation import Prior, fit_prior
+from mpt.metrics.differences import (
+    LEVEL,
+    Difference,
+    Interval,
+    fitted_prior,
+    holm,
+    kappa_of,
+    tested,
+    variance_of,
+)
+from mpt.metrics.moderation import Prior
 
-LEVEL = 0.95
-"""Coverage of all intervals, and 1 − the error rate of the family of tests against the leader."""
 RESAMPLES = 4000
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +50,6 @@ class Replicates:
     """What its summary is found by; different for all."""
     scores: Mapping[int, np.ndarray]
     """Upstream seed → test scores [tasks T, data seeds D], fractions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A configuration minus the leader, on the upstream seeds both have."""
-
-    mean: float
-    """ARG points."""
-    interval: Interval | None
-    """95 %, not corrected; None if no two upstream seeds say how far seeds differ."""
-    p: float | None
-    """Two-sided, corrected for all comparisons with the leader."""
-    seeds: int
-    """Upstream seeds it is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +165,7 @@ def compare(
     *,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
+    prior: Prior | None = None,
 ) -> Comparison:
     """Compare configurations by their replicates.
 
@@ -181,6 +174,7 @@ def compare(
         baseline: [T, D] test scores of plain prompt tuning; every task's mean must be positive.
         rng: draws data seeds; the same generator gives the same comparison.
         resamples: draws.
+        prior: spread between upstream seeds; None: that of these configurations.
     """
     if not configurations or not all(one.scores for one in configurations):
         raise ValueError("compare needs configurations, each with an upstream seed")
@@ -195,18 +189,16 @@ def compare(
     args = {name: float(np.mean(list(values.values()))) for name, values in by_seed.items()}
     most = max(len(values) for values in by_seed.values())
     leader = max((n for n in args if len(by_seed[n]) == most), key=lambda n: args[n])
-    prior = _prior([list(values.values()) for values in by_seed.values()])
+    if prior is None:
+        prior = prior_of(by_seed.values())
     tasks, data_seeds = baseline.shape
-    kappa = math.sqrt(data_seeds / max(1, data_seeds - 1))
+    kappa = kappa_of(data_seeds)
     data_df = max(1, tasks * (data_seeds - 1))
     differences = _to_leader(by_seed, leader, draws, kappa, data_df)
     samples, intervals = {}, {}
     for name, values in by_seed.items():
-        s2, df = prior.moderate(_variance(list(values.values())), len(values) - 1)
         data = kappa * draws.deviations(name, list(values))
-        intervals[name], samples[name] = _intervals(
-            args[name], data, s2, df, len(values), seed_rng, resamples
-        )
+        intervals[name], samples[name] = _intervals(values, data, prior, seed_rng, resamples)
     best = _shares_of_best(samples, args)
     tied = {n: n == leader or (d := differences[n]).p is None or d.p > 1 - LEVEL for n in args}
     return Comparison(
@@ -243,10 +235,8 @@ def estimate(
     whole, drawn = args_on_draws(stack, baseline, data_rng, resamples)
     values = {seed: float(arg) for seed, arg in zip(configuration.scores, whole, strict=True)}
     arg = float(whole.mean())
-    kappa = math.sqrt(baseline.shape[1] / max(1, baseline.shape[1] - 1))
-    s2, df = prior.moderate(_variance(list(values.values())), len(values) - 1)
-    data = kappa * (drawn.mean(1) - arg)
-    (expected, new_run, only), _ = _intervals(arg, data, s2, df, len(values), seed_rng, resamples)
+    data = kappa_of(baseline.shape[1]) * (drawn.mean(1) - arg)
+    (expected, new_run, only), _ = _intervals(values, data, prior, seed_rng, resamples)
     return Summary(
         name=configuration.name,
         arg=arg,
@@ -261,13 +251,25 @@ def estimate(
     )
 
 
-def _variance(values: Sequence[float]) -> float:
-    return float(np.var(values, ddof=1)) if len(values) > 1 else math.nan
+def args_of(configuration: Replicates, baseline: np.ndarray) -> dict[int, float]:
+    """Return upstream seed → ARG in % over all data seeds.
+
+    Args:
+        configuration: its replicates.
+        baseline: see `compare`.
+    """
+    stack = np.stack(list(configuration.scores.values()))
+    whole = 100 * (stack.mean(2) / baseline.mean(1) - 1).mean(1)
+    return {seed: float(arg) for seed, arg in zip(configuration.scores, whole, strict=True)}
 
 
-def _prior(rows: Sequence[Sequence[float]]) -> Prior:
-    several = [row for row in rows if len(row) > 1]
-    return fit_prior([_variance(row) for row in several], [len(row) - 1 for row in several])
+def prior_of(by_seed: Iterable[Mapping[int, float]]) -> Prior:
+    """Return what the spread between upstream seeds is like.
+
+    Args:
+        by_seed: of each configuration, upstream seed → ARG; those with one say nothing.
+    """
+    return fitted_prior([list(values.values()) for values in by_seed])
 
 
 def _levels(prior: Prior, baseline: np.ndarray) -> tuple[str, ...]:
@@ -281,15 +283,24 @@ def _percentiles(values: np.ndarray) -> Interval:
 
 
 def _intervals(
-    arg: float,
+    by_seed: Mapping[int, float],
     data: np.ndarray,
-    variance: float,
-    df: float,
-    seeds: int,
+    prior: Prior,
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[tuple[Interval | None, Interval | None, Interval | None], np.ndarray]:
-    """Return (expected, new run, data only) and the draws of the expected ARG [B]."""
+    """Return (expected, new run, data only) and the draws of the expected ARG [B].
+
+    Args:
+        by_seed: upstream seed → ARG.
+        data: deviations of their mean over draws of data seeds, times κ [B].
+        prior: spread between upstream seeds.
+        rng: pairs both parts.
+        resamples: B where there are no draws of data seeds.
+    """
+    values, seeds = list(by_seed.values()), len(by_seed)
+    arg = float(np.mean(values))
+    variance, df = prior.moderate(variance_of(values), seeds - 1)
     only = _percentiles(arg + data) if len(data) else None
     noise = data if len(data) else np.zeros(resamples)
     ranks = (rng.permutation(len(noise)) + 0.5) / len(noise)  # one of each: no noise of drawing
@@ -319,7 +330,7 @@ def _to_leader(
         own, other = by_seed[name], by_seed[leader]
         mean = float(np.mean(list(other.values())))
         rows[name] = [own[seed] - other.get(seed, mean) for seed in seeds]
-    prior = _prior(list(rows.values()))
+    prior = fitted_prior(list(rows.values()))
     found: dict[str, Difference] = {}
     raw: dict[str, float] = {}
     for name, row in rows.items():
@@ -328,7 +339,7 @@ def _to_leader(
         data = np.zeros(1)
         if len(draws.drawn):
             data = kappa * (draws.deviations(name, seeds) - draws.deviations(leader, of_leader))
-        mean, interval, raw_p = _tested(row, prior, float(data.var()), data_df)
+        mean, interval, raw_p = tested(row, prior, float(data.var()), data_df)
         found[name] = Difference(mean=mean, interval=interval, p=None, seeds=len(seeds))
         if raw_p is not None:
             raw[name] = raw_p
@@ -339,41 +350,6 @@ def _to_leader(
         )
         for name, one in found.items()
     }
-
-
-def _tested(
-    row: Sequence[float], prior: Prior, data: float, data_df: int
-) -> tuple[float, Interval | None, float | None]:
-    """Return mean, interval and uncorrected p of differences by upstream seed.
-
-    Args:
-        row: one difference an upstream seed.
-        prior: of the differences of all configurations.
-        data: variance of their mean over draws of data seeds.
-        data_df: degrees of freedom of that variance.
-    """
-    mean = float(np.mean(row))
-    variance, df = prior.moderate(_variance(row), len(row) - 1)
-    if math.isnan(variance):
-        return mean, None, None
-    seeds = variance / len(row)
-    total = seeds + data
-    if total <= 0:
-        return mean, (mean, mean), 1.0 if mean == 0 else 0.0
-    spread = math.sqrt(total)
-    freedom = total**2 / (seeds**2 / min(df, 1e6) + data**2 / data_df)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * spread
-    return mean, (mean - half, mean + half), float(2 * stats.t.sf(abs(mean) / spread, freedom))
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number by Holm's step-down rule."""
-    found: dict[str, float] = {}
-    highest = 0.0
-    for place, name in enumerate(sorted(p, key=lambda n: p[n])):
-        highest = max(highest, min(1.0, (len(p) - place) * p[name]))
-        found[name] = highest
-    return found
 
 
 def _shares_of_best(

@@ -15,6 +15,7 @@ from mpt.replay.epochs import epoch_steps, searched_epochs
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
 from mpt.study.choice import chosen, listed, only_protocol, point_config
+from mpt.study.replaced import REPLACED, replaced_text
 from mpt.study.specs import FINE_TUNING, UpstreamSpec
 from mpt.trial.score import BAD_SCORE
 from mpt.trial.store import TrialStore
@@ -229,6 +230,8 @@ class BestPoints:
             yield f"searched in epochs, replayed for {epochs}"
         if study.partial is not None:
             yield study.partial
+        if REPLACED in study.settings:
+            yield f"searched with {replaced_text(study.settings[REPLACED])}"
         if study.backbone != plan.config.backbone:
             yield f"searched on {study.backbone}"
         length = dict(study.settings.get("prompt", {})).get("length", PromptConfig().length)

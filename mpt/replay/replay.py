@@ -3,14 +3,15 @@
 A cell is one method in one setting: a partition, or a part of its sources, or another sample
 size. Plain prompt tuning is the baseline of every cell; its runs are shared by all cells that
 score the same tasks (51 different ones in the ten partitions of the paper). Every cell is a trial
-of a `SearchJob`, so kills, resumption and records are those of a search; cells that learn from the
-same sources share one trajectory.
+of a `SearchJob` for each upstream seed, so kills, resumption and records are those of a search;
+cells that learn from the same sources with the same seed share one trajectory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
@@ -18,7 +19,9 @@ from mpt.replay.best import BestPoints
 from mpt.replay.request import Request, Setting, default_backbone, searched_by, settings_of
 from mpt.replay.source import SettingsSource
 from mpt.search.job import SearchJob
+from mpt.search.replication import replicates_of
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class Replay:
 def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> Replay:
     """Turn a request into a job.
 
+    Where the request or the preset names upstream seeds (or how many), every cell is run with all
+    of them, fine-tuning once; else with the first one.
+
     Args:
         request: what is to be replayed.
         settings: where, instead of what the request's partitions and sweep say.
@@ -44,42 +50,86 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
         DataError: few-shot files are missing; all are listed.
     """
     searched = searched_by(request)
-    best_points = None if searched is None else BestPoints(searched)
-    trials: list[TrialSpec] = []
-    notes: dict[str, None] = {}
-    lacking: dict[str, None] = {}
+    points = None if searched is None else BestPoints(searched)
+    cells, strict = _Cells(), bool(request.methods) or points is None
     for backbone in request.backbones or (default_backbone(request),):
-        source = SettingsSource(request, backbone, best_points)
-        left, any_searched = dict[str, None](), False
-        for setting in settings or settings_of(request, source.settings):
-            plan = source.plan(setting)
-            for method, needed in source.methods():
-                best, own = source.best(method, plan), source.searched_as(method)
-                if best is not None:
-                    notes[f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"] = None
-                    trials.append(TrialSpec(plan=plan, upstream=best.upstream))
-                    any_searched = any_searched or method != FINE_TUNING
-                elif needed:
-                    where = f"{own} on {plan.config.backbone}"
-                    named = request.methods or best_points is None
-                    (lacking if named else left)[where] = None
-        if left and not any_searched:  # nothing that was asked for
-            lacking |= left
-        elif left:
-            notes[f"left out, since no search of it is there: {', '.join(left)}"] = None
-    if lacking:
-        raise UsageError(_lacking_text(list(lacking), best_points))
-    title = "best of a search" if best_points else "settings as listed above"
-    sweep = f", sweep over {request.sweep}" if request.sweep else ""
-    smoke = ", at smoke size" if request.smoke else ""
+        source = SettingsSource(request, backbone, points)
+        where = settings or settings_of(request, source.settings)
+        cells.add(backbone, source, where, strict=strict)
+    if cells.lacking:
+        raise UsageError(_lacking_text(list(cells.lacking), points))
+    replicates = [replicates_of(cell, seeds_asked(request, cell)) for cell in cells.found]
     job = SearchJob(
-        trials=tuple(trials),
+        trials=in_rounds(replicates),
         results=request.results,
         store=request.store,
         storage=request.storage,
-        title=f"replay: {title}{sweep}{smoke}",
+        title=_title(request, points, max(map(len, replicates), default=1)),
     )
-    return Replay(job=job, notes=tuple(notes))
+    return Replay(job=job, notes=tuple(cells.notes))
+
+
+def seeds_asked(request: Request, cell: TrialSpec) -> tuple[int, ...]:
+    """Return the upstream seeds of a cell: those that a request names, else its preset's.
+
+    A preset's seeds for replays are `StudyConfig.target_seeds`; without any a replay has one.
+    """
+    options = request.options
+    named = options.replicates is not None or options.upstream_seeds is not None
+    return cell.plan.config.seeds if named else cell.plan.config.target_seeds
+
+
+def in_rounds(replicates: Iterable[Sequence[TrialSpec]]) -> tuple[TrialSpec, ...]:
+    """Return trials in the order they are started: all cells with one seed, then with the next."""
+    rounds = itertools.zip_longest(*replicates)
+    return tuple(trial for one in rounds for trial in one if trial is not None)
+
+
+@dataclass
+class _Cells:
+    """The cells of a replay, one trial each, and what was found out on the way."""
+
+    found: list[TrialSpec] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    lacking: dict[str, None] = field(default_factory=dict)
+    """Methods that were asked for and have no settings."""
+
+    def add(
+        self, backbone: str, source: SettingsSource, settings: Iterable[Setting], *, strict: bool
+    ) -> None:
+        """Take in the cells of one backbone.
+
+        Args:
+            backbone: as the user named it.
+            source: its settings.
+            settings: where.
+            strict: no method may lack settings; else some may, if others have been searched.
+        """
+        left, any_searched = dict[str, None](), False
+        for setting in settings:
+            plan = source.plan(setting)
+            for method, needed in source.methods():
+                best = source.best(method, plan)
+                if best is not None:
+                    text = f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"
+                    self.notes[text] = None
+                    self.found.append(TrialSpec(plan=plan, upstream=best.upstream))
+                    any_searched = any_searched or method != FINE_TUNING
+                elif needed:
+                    where = f"{source.searched_as(method)} on {plan.config.backbone}"
+                    (self.lacking if strict else left)[where] = None
+        if left and not any_searched:  # nothing that was asked for
+            self.lacking |= left
+        elif left:
+            self.notes[f"left out, since no search of it is there: {', '.join(left)}"] = None
+
+
+def _title(request: Request, points: BestPoints | None, seeds: int) -> str:
+    title = "best of a search" if points else "settings as listed above"
+    sweep = f", sweep over {request.sweep}" if request.sweep else ""
+    smoke = ", at smoke size" if request.smoke else ""
+    several = f", {counted(seeds, 'upstream seed')} a cell" if seeds > 1 else ""
+    return f"replay: {title}{sweep}{smoke}{several}"
 
 
 def _lacking_text(lacking: Sequence[str], points: BestPoints | None) -> str:
@@ -106,4 +156,5 @@ def _text(upstream: UpstreamSpec) -> str:
     assert isinstance(config, UpstreamConfig)
     inner = f"inner lr {config.inner_lr:g}, " if adapts(config.method) else ""
     own = "".join(f"{name} {value:g}, " for name, value in config.extra)
-    return f"{inner}{own}outer lr {config.outer_lr:g}, {upstream.rungs[-1]} steps"
+    soup = "" if config.soup == 1 else f", soup of {config.soup}"
+    return f"{inner}{own}outer lr {config.outer_lr:g}, {upstream.rungs[-1]} steps{soup}"

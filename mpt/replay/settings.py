@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
+from mpt.config import (
+    OWN_METHODS,
+    SMOLLM2,
+    DownstreamConfig,
+    UpstreamConfig,
+    known_methods,
+)
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS
 from mpt.study.spaces import SPACES
@@ -16,6 +22,8 @@ from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
 SWEEPS = ("target_shots", "source_shots", "sources")
+PRESETS = ("embedded", SMOLLM2)
+"""Presets of `mpt.study.presets` that bring replay settings of their own."""
 
 
 def replayable() -> tuple[str, ...]:
@@ -55,20 +63,23 @@ class ReplaySettings:
     """The whole file."""
 
     sweeps: Mapping[str, Sweep]
-    embedded: Mapping[str, UpstreamSpec]
-    """Method → its settings on the embedded backbone, with the steps as the one rung; a method
+    own: Mapping[str, UpstreamSpec]
+    """Method → its settings on the backbones of a preset, with the steps as the one rung; a method
     without some is not replayed unless a search found them."""
     origins: Mapping[str, str]
     """Method → where these settings are from."""
     smoke: SmokeCut
 
 
-def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) -> ReplaySettings:
+def load_replay_settings(
+    downstream: DownstreamConfig, folder: Path = SPACES, *, preset: str = "embedded"
+) -> ReplaySettings:
     """Read the replay settings.
 
     Args:
-        downstream: prompt tuning of the embedded study; fine-tuning has the rest from it.
+        downstream: prompt tuning of the preset's study; fine-tuning has the rest from it.
         folder: where ``replay.toml`` lies.
+        preset: one of `PRESETS`, whose settings are read.
 
     Raises:
         DataError: the file is not TOML, lacks a table, or holds an unknown key or name.
@@ -76,9 +87,9 @@ def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) ->
     """
     path = folder / "replay.toml"
     tables = read_toml(path)
-    only_keys(tables, ("sweep", "embedded", "smoke"), path, "")
+    only_keys(tables, ("sweep", *PRESETS, "smoke"), path, "")
     sweeps = _table(tables, path, "sweep", SWEEPS)
-    embedded = _table(tables, path, "embedded", replayable())
+    own = _table(tables, path, preset, replayable())
     smoke = _table(tables, path, "smoke", ("partitions", "target_tasks", "steps", "source"))
     for key in ("partitions", "target_tasks", "steps"):
         if not _is_count(smoke.get(key)):
@@ -86,8 +97,11 @@ def load_replay_settings(downstream: DownstreamConfig, folder: Path = SPACES) ->
     try:
         return ReplaySettings(
             sweeps={name: _sweep(sweeps.get(name), path, name) for name in SWEEPS},
-            embedded={n: _method(row, path, n, downstream) for n, row in embedded.items()},
-            origins={name: str(row.get("source", path.name)) for name, row in embedded.items()},
+            own={
+                name: _method(row, path, f"{preset}.{name}", downstream)
+                for name, row in own.items()
+            },
+            origins={name: str(row.get("source", path.name)) for name, row in own.items()},
             smoke=SmokeCut(**{key: smoke[key] for key in smoke if key != "source"}),
         )
     except UsageError as error:
@@ -121,8 +135,8 @@ def _sweep(row: Any, path: Path, name: str) -> Sweep:
     )
 
 
-def _method(row: Any, path: Path, name: str, downstream: DownstreamConfig) -> UpstreamSpec:
-    where = f"embedded.{name}"
+def _method(row: Any, path: Path, where: str, downstream: DownstreamConfig) -> UpstreamSpec:
+    name = where.partition(".")[2]
     row = dict(table_of(row, path, where))
     row.pop("source", None)
     steps = row.get("steps")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import EMBEDDED_BACKBONES, METHODS, StudyConfig, UpstreamConfig
+from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
-from mpt.replay.settings import ReplaySettings, load_replay_settings, replayable
+from mpt.replay.settings import (
+    PRESETS,
+    ReplaySettings,
+    load_replay_settings,
+    replayable,
+    studied,
+)
 from mpt.study.epochs import source_rows
-from mpt.study.presets import load_smoke_size, load_study
+from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.study import StudyPlan, plan_study
@@ -34,7 +40,8 @@ class SettingsSource:
 
     def __init__(self, request: Request, backbone: str, points: BestPoints | None = None) -> None:
         self._request, self._points = request, points
-        own = backbone in EMBEDDED_BACKBONES and request.recipe is None
+        preset = default_space(backbone)
+        own = preset in PRESETS and request.recipe is None
         self._recipe = None if own and not request.published else recipe(request.recipe or "paper")
         study = load_study(backbone, smoke=request.smoke)
         if not own and not request.smoke:
@@ -42,23 +49,28 @@ class SettingsSource:
             asked = methods_asked(request, None) or replayable()
             study = study_of(self._recipe, backbone, asked, request.precision)
         elif request.precision is not None:
-            study = dataclasses.replace(study, precision=request.precision)
+            study = dataclasses.replace(
+                study, precision=request.precision, upstream_precision=None
+            )
         study = dataclasses.replace(study, gym=request.gym, train_seed=request.train_seed)
         self.study = request.options.apply(study)
         """The study on the default partition."""
-        self.settings = load_replay_settings(self.study.downstream)
+        self.settings = load_replay_settings(
+            self.study.downstream, preset=preset if own else PRESETS[0]
+        )
         """The data file."""
 
     def methods(self) -> tuple[tuple[str, bool], ...]:
         """Return the methods to be replayed, and whether each must have settings.
 
-        Without a choice of the user's those that come with the program must; a registered one is
-        replayed where there are some.
+        Without a choice of the user's those of the paper must; a registered one is replayed where
+        there are some, and one of ours where a search found them.
         """
         asked = methods_asked(self._request, self.settings)
         if asked:
             return tuple((method, True) for method in asked)
-        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in replayable())
+        open_ = replayable() if self._points is not None else (*studied(), FINE_TUNING)
+        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in open_)
 
     def plan(self, setting: Setting) -> StudyPlan:
         """Return the study of a setting, with its files checked."""
@@ -98,9 +110,9 @@ class SettingsSource:
         """Return a method's settings of the recipe or of the data file; None if there are none."""
         if self._recipe is not None:
             return published(self._recipe, method, plan)
-        if method not in self.settings.embedded:
+        if method not in self.settings.own:
             return None
-        upstream = self.settings.embedded[method]
+        upstream = self.settings.own[method]
         return Best(upstream=upstream, origin=self.settings.origins[method])
 
 
@@ -132,24 +144,25 @@ def study_of(
         recipe: the recipe.
         backbone: what is prompted.
         methods: whose number formats must be honoured.
-        precision: number format in place of the recipe's.
+        precision: number format in place of all of the recipe's.
 
     Raises:
-        UsageError: the recipe asks for float16, or for more than one format: methods and baseline
-            share one model.
+        UsageError: the recipe asks for float16, or for more than one format of what has no inner
+            loop: those methods and the baseline share one model.
     """
     wanted = {m: recipe.precision[m] for m in (*methods, "downstream") if m in recipe.precision}
-    formats = set(wanted.values())
-    if precision is None and (len(formats) > 1 or "float16" in formats):
+    formats = {form for m, form in wanted.items() if m == "downstream" or not adapts(m)}
+    if precision is None and (len(formats) > 1 or "float16" in wanted.values()):
         listed = ", ".join(f"{name} {number_format}" for name, number_format in wanted.items())
         raise UsageError(
             f'recipe "{recipe.name}" has the number formats {listed}; float16 is refused (T5 '
-            "overflows in it), and methods share one model with their baseline; give --precision "
-            "bfloat16 or float32"
+            "overflows in it), and methods without an inner loop share one model with their "
+            "baseline; give --precision bfloat16 or float32"
         )
     return StudyConfig(
         backbone=backbone,
         precision=precision or formats.pop(),
+        upstream_precision=recipe.upstream_precision if precision is None else None,
         prompt=recipe.prompt,
         text=recipe.downstream_text,
         upstream_lengths=recipe.upstream_text,

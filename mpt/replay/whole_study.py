@@ -29,7 +29,7 @@ from mpt.study.options import StudyOptions
 from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.record import study_record
 from mpt.study.spaces import load_space
-from mpt.study.specs import TrialSpec
+from mpt.study.specs import FINE_TUNING, TrialSpec
 from mpt.study.study import plan_study
 
 COMPARED = "nonpara_to_para"
@@ -51,6 +51,10 @@ class WholeRequest:
     """The first is searched and stands in all tables, the others in the comparison."""
     stages: tuple[str, ...] = ()
     """Names of `STAGES`; none: all of them."""
+    methods: tuple[str, ...] = ()
+    """What is searched and replayed; none: all that are known or have settings."""
+    partitions: tuple[str, ...] = ()
+    """What the stage "replay" runs over; none: all."""
     precision: str | None = None
     """Number format in place of the recipe's."""
     options: StudyOptions = field(default_factory=StudyOptions)
@@ -98,6 +102,10 @@ def _sweep(name: str) -> Callable[[Request, WholeRequest, Tuner | None], Replay]
     return lambda request, *_: plan_replay(dataclasses.replace(request, sweep=name))
 
 
+def _partitions(request: Request, whole: WholeRequest, _: Tuner | None) -> Replay:
+    return plan_replay(dataclasses.replace(request, partitions=whole.partitions))
+
+
 def _backbones(request: Request, whole: WholeRequest, _: Tuner | None) -> Replay:
     return plan_replay(
         dataclasses.replace(request, backbones=whole.backbones, partitions=(COMPARED,))
@@ -106,7 +114,7 @@ def _backbones(request: Request, whole: WholeRequest, _: Tuner | None) -> Replay
 
 STAGES: Mapping[str, _Kind] = {
     "search": _Kind("settings of every method on random_to_random", None),
-    "replay": _Kind("Tables 2 and 6: all partitions", lambda request, *_: plan_replay(request)),
+    "replay": _Kind("Tables 2 and 6: all partitions", _partitions),
     "target_shots": _Kind("Table 3: examples of the target tasks", _sweep("target_shots")),
     "source_shots": _Kind("Figure 3: examples of the source tasks", _sweep("source_shots")),
     "sources": _Kind("Table 4: number of source tasks", _sweep("sources")),
@@ -141,7 +149,8 @@ def search_stage(request: WholeRequest) -> Stage | None:
         allow_missing=request.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
-    spaces = [load_space(method, default_space(backbone)) for method in studied()]
+    methods = [name for name in request.methods if name != FINE_TUNING] or studied()
+    spaces = [load_space(method, default_space(backbone)) for method in methods]
     return Stage(name="search", trials=tuple(grid_trials(plan, spaces, size=size)))
 
 
@@ -181,6 +190,7 @@ def replay_request(request: WholeRequest, searched: str | None) -> Request:
         storage=request.storage,
         gym=request.gym,
         backbones=request.backbones[:1],
+        methods=request.methods,
         precision=request.precision,
         options=request.options,
         searched=None if searched is None else request.results,

@@ -29,6 +29,7 @@ from mpt.search.cost.time_left import clock_text
 from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import Execution
+from mpt.search.ray.session import one_ray
 from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
 
 ReportWriter = Callable[[Path, Path, str, str | None], Sequence[str]]
@@ -79,7 +80,8 @@ class WholeStudy:
     def run(self) -> int:
         """Run it, or as far as it gets; return the exit code (`run_search`)."""
         try:
-            code = self._run()
+            with one_ray():
+                code = self._run()
         except KeyboardInterrupt:
             self._say(f"interrupted between two jobs; resume with: {self._execution.resume}")
             code = INTERRUPTED

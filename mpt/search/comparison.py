@@ -11,10 +11,20 @@ import numpy as np
 
 from mpt.config import UpstreamConfig
 from mpt.errors import UsageError
-from mpt.metrics.replicates import Comparison, Replicates, Summary, compare, cross_fitted, estimate
+from mpt.metrics.replicates import (
+    Comparison,
+    Replicates,
+    Summary,
+    args_of,
+    compare,
+    cross_fitted,
+    estimate,
+    prior_of,
+)
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
+    from mpt.metrics.moderation import Prior
     from mpt.metrics.relative_gain import Scores
     from mpt.search.leaderboard import Leaderboard, PointStatus
     from mpt.store.records import StudyRecord
@@ -71,11 +81,20 @@ class Ranking:
         return min(self.ties, key=lambda c: (c.cost, -c.summary.arg))
 
     @property
+    def reported(self) -> Summary | None:
+        """The leader on seeds it was not chosen on: fresh ones, or any if there was no choice."""
+        if self.fresh is None and len(self.configurations) == 1 and self.best.summary.seeds > 1:
+            return self.best.summary
+        return self.fresh
+
+    @property
     def honest(self) -> tuple[float | None, str]:
         """The winner's ARG on seeds it was not chosen on, and how it was come by."""
         if self.fresh is not None:
             seeds = ", ".join(map(str, self.fresh.by_seed))
             return self.fresh.arg, f"on fresh upstream seeds {seeds}"
+        if self.reported is not None:
+            return self.reported.arg, f"mean of {self.reported.seeds} upstream seeds"
         if self.cross_fitted is not None:
             return self.cross_fitted, "cross-fitted over upstream seeds"
         return None, "one upstream seed: nothing shows what the choice has added"
@@ -104,14 +123,84 @@ def rankings(board: Leaderboard, entries: Sequence[PointStatus]) -> list[Ranking
         config = entry.trial.upstream.config
         if entry.score is not None and isinstance(config, UpstreamConfig):
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
+    priors = _shared_priors(board, groups)
     found = [
-        ranking_of(board, plan, group, plan.config.seeds) for (plan, _), group in groups.items()
+        ranking_of(board, plan, group, plan.config.seeds, priors.get(plan.config.backbone))
+        for (plan, _), group in groups.items()
     ]
     return [one for one in found if one is not None]
 
 
+def _shared_priors(
+    board: Leaderboard, groups: Mapping[tuple[StudyPlan, str], Sequence[PointStatus]]
+) -> dict[str, Prior]:
+    """Return backbone → spread between upstream seeds over all cells of a replay on it.
+
+    A cell of two or three upstream seeds has no other configurations beside it to learn from, as
+    those of a search have.
+    """
+    found: dict[str, list[dict[int, float]]] = {}
+    for (plan, _), group in groups.items():
+        held = _held(board, plan) if plan.role == "target" else None
+        if held is not None:
+            rows = found.setdefault(plan.config.backbone, [])
+            points = _compared(group, plan.config.seeds).items()
+            rows += [args_of(held.replicates(*one), held.reference) for one in points]
+    return {backbone: prior_of(rows) for backbone, rows in found.items()}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the points of one study are compared with."""
+
+    record: StudyRecord
+    tasks: Sequence[str]
+    """Those that a relative gain is defined on."""
+    reference: np.ndarray
+    """[T, D] test scores of plain prompt tuning."""
+
+    def replicates(self, name: str, points: Mapping[int, PointStatus]) -> Replicates:
+        """Return the scores of one configuration: upstream seed → point."""
+        tables = {seed: _scores(one, self.tasks, self.record) for seed, one in points.items()}
+        return Replicates(name=name, scores=tables)
+
+
+def _held(board: Leaderboard, plan: StudyPlan) -> _Held | None:
+    """Return a study's plain prompt tuning; None if it is not whole or gets nothing right."""
+    record, baseline = board.studies[plan], board.baseline_scores(plan)
+    tasks = [] if baseline is None else _tasks(record, baseline)
+    if baseline is None or not tasks:
+        return None
+    return _Held(record, tasks, _table(baseline, tasks, record))
+
+
+def _by_name(group: Sequence[PointStatus]) -> dict[str, dict[int, PointStatus]]:
+    """Return configuration → upstream seed → scored point."""
+    by_name: dict[str, dict[int, PointStatus]] = {}
+    for entry in group:
+        if entry.score is not None:
+            by_name.setdefault(name_of(entry), {})[seed_of(entry.trial)] = entry
+    return by_name
+
+
+def _compared(
+    group: Sequence[PointStatus], seeds: Sequence[int]
+) -> dict[str, dict[int, PointStatus]]:
+    """Return the same of these upstream seeds alone."""
+    found = {}
+    for name, of_seed in _by_name(group).items():
+        own = {seed: of_seed[seed] for seed in seeds if seed in of_seed}
+        if own:
+            found[name] = own
+    return found
+
+
 def ranking_of(
-    board: Leaderboard, plan: StudyPlan, group: Sequence[PointStatus], seeds: Sequence[int]
+    board: Leaderboard,
+    plan: StudyPlan,
+    group: Sequence[PointStatus],
+    seeds: Sequence[int],
+    prior: Prior | None = None,
 ) -> Ranking | None:
     """Return the ranking of one method in one study; None while there is nothing to compare.
 
@@ -120,38 +209,20 @@ def ranking_of(
         plan: the study.
         group: the method's points; those without a score are passed over.
         seeds: upstream seeds to compare on.
+        prior: spread between upstream seeds; None: that of these points.
     """
-    record, baseline = board.studies[plan], board.baseline_scores(plan)
-    if baseline is None:
+    held, compared = _held(board, plan), _compared(group, seeds)
+    if held is None or not compared:
         return None
-    tasks = _tasks(record, baseline)
-    if not tasks:
-        return None
-    reference = _table(baseline, tasks, record)
-    by_name: dict[str, dict[int, PointStatus]] = {}
-    for entry in group:
-        if entry.score is None:
-            continue
-        by_name.setdefault(name_of(entry), {})[seed_of(entry.trial)] = entry
-    compared = {
-        name: {seed: of_seed[seed] for seed in seeds if seed in of_seed}
-        for name, of_seed in by_name.items()
-    }
-    compared = {name: of_seed for name, of_seed in compared.items() if of_seed}
-    if not compared:
-        return None
-
-    def replicates(name: str, points: Mapping[int, PointStatus]) -> Replicates:
-        tables = {seed: _scores(one, tasks, record) for seed, one in points.items()}
-        return Replicates(name=name, scores=tables)
-
+    record, reference = held.record, held.reference
     comparison = compare(
-        [replicates(name, points) for name, points in compared.items()],
+        [held.replicates(name, points) for name, points in compared.items()],
         reference,
         rng=numpy_generator(record.train_seed, "replicates"),
+        prior=prior,
     )
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
-    leader = by_name[comparison.leader]
+    leader = _by_name(group)[comparison.leader]
     fresh = {seed: leader[seed] for seed in plan.config.fresh_seeds if seed in leader}
     return Ranking(
         comparison=comparison,
@@ -160,7 +231,7 @@ def ranking_of(
         ),
         seeds=tuple(seeds),
         fresh=estimate(
-            replicates(comparison.leader, fresh),
+            held.replicates(comparison.leader, fresh),
             reference,
             comparison.prior,
             rng=numpy_generator(record.train_seed, "fresh replicates"),
@@ -179,12 +250,11 @@ def tables_of(
     Raises:
         UsageError: plain prompt tuning is not there as a whole, or gets nothing right on any task.
     """
-    record, baseline = board.studies[plan], board.baseline_scores(plan)
-    tasks = [] if baseline is None else _tasks(record, baseline)
-    if baseline is None or not tasks:
-        raise UsageError(f"study {record.id} has no baseline to compare with; run the search on")
-    own = [_scores(entry, tasks, record) for entry in entries]
-    return _table(baseline, tasks, record), own
+    held = _held(board, plan)
+    if held is None:
+        own = board.studies[plan].id
+        raise UsageError(f"study {own} has no baseline to compare with; run the search on")
+    return held.reference, [_scores(entry, held.tasks, held.record) for entry in entries]
 
 
 def name_of(entry: PointStatus) -> str:

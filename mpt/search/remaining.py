@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mpt.config import UpstreamConfig
 from mpt.errors import MptError
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
@@ -19,14 +21,18 @@ from mpt.trial.runs import (
     fine_tuning_packs,
     keys_of,
     learned_packs,
+    marked_packs,
+    member_keys,
     tuned_study,
     upstream_key,
 )
+from mpt.upstream.soup import soup_key
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.store.artifacts import Artifacts
     from mpt.study.study import Study, StudyPlan
+    from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
 
@@ -93,22 +99,24 @@ class _Count:
         if isinstance(trial.upstream.config, FineTuningConfig):
             return self._take_fine_tuning(study, trial)
         packs, rungs = baseline_packs(study), trial.upstream.rungs
-        key = upstream_key(study, trial.upstream.config)
-        stored = self._stored(study, key, rungs)
+        members = _members(study, trial)
+        key = soup_key(members)
+        record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
-        reached, steps, points = self._reached.get(key, 0), 0, 0
+        steps, points = 0.0, 0
+        reached = {member: self._reached.get(member, 0) for member in members}
         per_point = [run for pack in packs for run in pack.runs]
         left: list[PlannedRun] = []
-        self._reached[key] = max(reached, rungs[-1])
+        self._reached |= {member: max(at, rungs[-1]) for member, at in reached.items()}
         for rung in rungs:
             missing: Sequence[PlannedRun] = ()
             if rung not in stored:
                 points += 1
-                own = self._rung_packs(study, key, rung)
-                steps += 0 if own else max(0, rung - reached)
+                own = self._rung_packs(study, key, rung, point_key(record, key, rung))
+                steps += 0 if own else self._steps_to(study, rung, reached)
                 there = self._store.present(keys_of(own))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
-            reached = max(reached, rung)
+            reached = {member: max(at, rung) for member, at in reached.items()}
             if (key, rung, alike) not in self._own:
                 self._own.add((key, rung, alike))
                 self.runs += len(per_point)
@@ -117,10 +125,10 @@ class _Count:
         self.points_there += len(rungs) - points
         return TrialWork(
             kind=step_kind(trial.plan.config, trial.upstream.config),
-            steps=steps,
+            steps=math.ceil(steps),
             runs=_run_work(left, study),
             points=points,
-            begin=rungs[-1] - steps,
+            begin=rungs[-1] - math.ceil(steps),
         )
 
     def _take_fine_tuning(self, study: Study, trial: TrialSpec) -> TrialWork:
@@ -148,13 +156,39 @@ class _Count:
         keys = {point_key(record, upstream, rung): rung for rung in rungs}
         return {keys[key] for key in self._store.points(list(keys))}
 
-    def _rung_packs(self, study: Study, key: str, steps: int) -> list[RunPack]:
-        """Return the packs of a rung whose prompt is stored, else none."""
+    def _steps_to(self, study: Study, rung: int, reached: Mapping[str, int]) -> float:
+        """Return the steps to a rung, the mean over members; those that are there have none."""
+        left = [
+            0 if self._rung(study, member, rung) is not None else max(0, rung - at)
+            for member, at in reached.items()
+        ]
+        return sum(left) / len(left)
+
+    def _rung(self, study: Study, key: str, steps: int) -> Rung | None:
+        """Return a rung whose prompt is stored and whole."""
         try:
-            rung = load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
+            return load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
         except MptError:
+            return None
+
+    def _rung_packs(self, study: Study, key: str, steps: int, point: str) -> list[RunPack]:
+        """Return the packs of a rung whose prompt is stored, else none.
+
+        Where targets choose their starts, they must have chosen.
+        """
+        rung = self._rung(study, key, steps)
+        if rung is None:
             return []
-        return [] if rung is None else learned_packs(study, rung.prompt)
+        if study.config.downstream.start == "learned":
+            return learned_packs(study, rung.prompt)
+        choice = self._store.start_choice(point)
+        return [] if choice is None else marked_packs(study, rung.prompt, choice)
+
+
+def _members(study: Study, trial: TrialSpec) -> list[str]:
+    """Return the keys of what a trial learns; "" for plain prompt tuning."""
+    config = trial.upstream.config
+    return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
 
 
 def _run_work(runs: Sequence[PlannedRun], study: Study, tuned: str = "prompt") -> RunWork:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mpt.config import UpstreamConfig
@@ -57,7 +57,7 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in board.entries():
         config = entry.trial.upstream.config
-        searched = entry.trial.plan.role == "validation"  # a replay has one upstream seed so far
+        searched = entry.trial.plan.role == "validation"  # a replay's job names all of its seeds
         if searched and isinstance(config, UpstreamConfig):
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
     found: list[TrialSpec] = []
@@ -83,6 +83,19 @@ def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -
         upstream, config=config, rungs=tuple(rungs) if rungs else upstream.rungs
     )
     return dataclasses.replace(trial, upstream=spec)
+
+
+def replicates_of(trial: TrialSpec, seeds: Iterable[int] = ()) -> tuple[TrialSpec, ...]:
+    """Return the replicates of a cell of a replay.
+
+    Args:
+        trial: the cell; what learns nothing upstream has one run, which all seeds share.
+        seeds: upstream seeds; none: the trial's own, or else the study's first one.
+    """
+    seeds = tuple(seeds)
+    if not isinstance(trial.upstream.config, UpstreamConfig) or not seeds:
+        return (of_first_seed(trial),)
+    return tuple(with_seed(trial, seed) for seed in seeds)
 
 
 def _next_of(

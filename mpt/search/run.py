@@ -31,9 +31,16 @@ from mpt.search.display.document import document_of, plan_document
 from mpt.search.job import Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
-from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
+from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
-from mpt.search.replication import next_replicates, of_first_seed
+from mpt.search.rounds import (
+    groups_of_round,
+    plain_job,
+    points_missing,
+    run_rounds,
+    with_first_seed,
+    with_replicates,
+)
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
@@ -41,6 +48,7 @@ from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
 from mpt.study.study import Study, StudyPlan, open_study
 from mpt.trial.store import TrialStore
+from mpt.words import counted
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
 _OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
@@ -105,7 +113,8 @@ def plan_search(
         show.points_table(look.entries)
         more = len(look.expected) - len(look.job.known)
         if more > 0:
-            show.say(f"{more} more trials are chosen while the search runs")
+            verb = "is" if more == 1 else "are"
+            show.say(f"{counted(more, 'more trial')} {verb} chosen while the search runs")
         if look.work.points_there == look.work.points:
             show.say("nothing is left to do; the same command without --dry-run ranks the points")
             show.document(lambda: plan_document(job, look.entries, ()))
@@ -152,22 +161,11 @@ def peek(job: SearchJob) -> Iterator[Look]:
             database = open_results(Path(nothing))
         stack.enter_context(database)
         job = with_known_trials(with_first_seed(job), database)
-        board = with_replicates(Leaderboard(job, open_plan, database), database)
+        board = with_replicates(Leaderboard(job, open_plan, database), open_plan, database)
         job = board.job
         entries, expected = board.entries(), expected_trials(job, board)
         work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
         yield Look(job, board, entries, expected, work)
-
-
-def with_replicates(board: Leaderboard, database: Database) -> Leaderboard:
-    """Return a leaderboard with the replicates that are there, and those that come next."""
-    while not _missing(board):
-        more = next_replicates(board, board.job.allocation)
-        if not more:
-            break
-        job = dataclasses.replace(board.job, trials=(*board.trials, *more))
-        board = Leaderboard(job, open_plan, database)
-    return board
 
 
 def measured(
@@ -242,17 +240,9 @@ class _Driver:
         work = self._work(expected)
         self._show.header(work, board)
         self._rates = rates
-        failures: dict[str, str] = {}
-        if groups or _suggestions_left(job, board):
-            failures = self._compute(board, groups, expected, work)
-        missing = _missing(board)
-        while not (missing or failures or self._open or self._interrupts.name):
-            more = next_replicates(board, job.allocation)
-            if not more:
-                break
-            board = self._board(dataclasses.replace(board.job, trials=(*board.trials, *more)))
-            failures = self._replicate(board, more)
-            missing = _missing(board)
+        with one_ray():
+            board, failures = self._rounds(board, groups, expected, work)
+        missing = points_missing(board)
         code = DONE
         if missing or self._open:
             code = INTERRUPTED if self._interrupts.name else FAILED
@@ -260,23 +250,38 @@ class _Driver:
         self._finish(board, board.entries(), failures, code, missing, seconds)
         return code
 
+    def _rounds(
+        self,
+        board: Leaderboard,
+        groups: Sequence[TrialGroup],
+        expected: Sequence[TrialSpec],
+        work: RemainingWork,
+    ) -> tuple[Leaderboard, dict[str, str]]:
+        """Run the trials, and replicates as long as some follow; return what failed, and why."""
+        failures: dict[str, str] = {}
+        if groups or _suggestions_left(self._job, board):
+            failures = self._compute(board, groups, expected, work)
+        if failures:
+            return board, failures
+        return run_rounds(
+            board,
+            self._board,
+            self._replicate,
+            lambda: not (self._open or self._interrupts.name),
+        )
+
     def _board(self, job: SearchJob) -> Leaderboard:
         self._job = job
         return Leaderboard(job, open_plan, self._database)
 
     def _replicate(self, board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
-        """Run further replicates; whoever chose or stopped trials has done so before."""
-        groups = [
-            group
-            for group in open_groups(board, open_plan, self._database)
-            if not set(group.specs).isdisjoint(more)
-        ]
+        """Run further replicates."""
+        groups = groups_of_round(board, open_plan, self._database, more)
         if not groups:
             return {}
-        plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
         seeds = dict.fromkeys(seed_of(one) for one in more)
         self._show.replicating(len(more), list(seeds), board.job)
-        return self._compute(board, groups, more, self._work(more), plain)
+        return self._compute(board, groups, more, self._work(more), plain_job(board.job))
 
     def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
@@ -349,16 +354,6 @@ class _Driver:
             )
         else:
             _closing(job, execution, show, board, seconds)
-
-
-def with_first_seed(job: SearchJob) -> SearchJob:
-    """Return a job whose trials have the first upstream seed of their study."""
-    return dataclasses.replace(job, trials=tuple(map(of_first_seed, job.trials)))
-
-
-def _missing(board: Leaderboard) -> int:
-    """Return how many points are missing, apart from those of stopped trials."""
-    return sum(entry.score is None and entry.stopped is None for entry in board.entries())
 
 
 def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:

@@ -280,14 +280,19 @@ class Database:
 
         self._write(insert)
 
-    def documents(self, kind: str) -> dict[str, Any]:
+    def documents(self, kind: str, name: str | None = None) -> dict[str, Any]:
         """Return all values of a kind by their names.
+
+        Args:
+            kind: see `put_document`.
+            name: only the one of this name, if it is there.
 
         Raises:
             DataError: one was changed after it was written.
         """
         table = schema.document
         query = sa.select(table).where(table.c.kind == kind).order_by(table.c.name)
+        query = query if name is None else query.where(table.c.name == name)
         with self.reading() as connection:
             found = connection.execute(query).mappings().all()
         bodies = {row["name"]: json.loads(row["body"]) for row in found}

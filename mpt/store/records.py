@@ -145,7 +145,8 @@ class StudyRecord:
     precision: str = "float32"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """{"prompt", "text", "upstream_text", "downstream"}: what differs from the defaults; and
-    "classification" in a search that scores it in another way than published."""
+    "classification" in a search that scores it in another way than published, and "replaced" where
+    tasks stand in the place of others: {task of the catalogue: task in its place}."""
     lrs: tuple[float, ...] = ()
     """Downstream learning rates in the recipe's order, which decides ties."""
     partial: str | None = None

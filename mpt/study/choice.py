@@ -13,6 +13,7 @@ from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.keys import digest, flat
 from mpt.store.records import Point, StudyRecord
+from mpt.study.replaced import REPLACED, replaced_text
 
 DIGITS = 8
 """Digits of a key that people read and type."""
@@ -114,14 +115,18 @@ def told_apart(facts: Sequence[Mapping[str, str]], marks: Sequence[Sequence[str]
 
 
 def facts_of(study: StudyRecord) -> dict[str, str]:
-    """Return in words what numbers of studies must share to be compared, but for the place."""
+    """Return in words what numbers of studies must share to be compared, but for the place.
+
+    Tasks that are replaced are not among it: those are a mark of the study.
+    """
+    settings = {name: value for name, value in study.settings.items() if name != REPLACED}
     return {
         "gym": PurePath(study.gym).name,
         "data seeds": _words(study.data_seeds),
         "train seed": str(study.train_seed),
         "precision": study.precision,
         "downstream learning rates": _words(study.lrs),
-        **{name: str(value) for name, value in flat(study.settings, " ").items()},
+        **{name: str(value) for name, value in flat(settings, " ").items()},
     }
 
 
@@ -155,7 +160,8 @@ def _place(study: StudyRecord) -> dict[str, str]:
 
 def _marks(study: StudyRecord) -> list[str]:
     marks = ["smoke run"] if study.smoke else []
-    return marks if study.smoke or study.partial is None else [study.partial]
+    marks += [replaced_text(study.settings[REPLACED])] if REPLACED in study.settings else []
+    return marks if study.smoke or study.partial is None else [*marks, study.partial]
 
 
 def _contents(study: StudyRecord, studies: Sequence[StudyRecord]) -> dict[str, str]:

@@ -25,6 +25,8 @@ class StudyOptions:
     """Steps of a downstream run."""
     tuning_lrs: tuple[float, ...] | None = None
     """Downstream learning rates; ties on dev keep the earlier one."""
+    tuning_start: str | None = None
+    """"learned", or "chosen" by the target itself."""
     tuning_batch: int | None = None
     """Examples of a downstream step."""
     eval_every: int | None = None
@@ -41,10 +43,14 @@ class StudyOptions:
     """These upstream seeds in their place."""
     fresh_replicates: int | None = None
     """Further upstream seeds that a winner is reported on."""
+    replace: tuple[tuple[str, str], ...] | None = None
+    """(task, task in its place), where tasks of the catalogue cannot be had any more."""
     train_seed: int | None = None
     """Root of every generator."""
     precision: str | None = None
-    """Number format of weights and activations."""
+    """Number format of weights and activations, upstream and downstream."""
+    upstream_precision: str | None = None
+    """Number format upstream, where it is to be another."""
 
     def apply(self, study: StudyConfig) -> StudyConfig:
         """Return a study with these values in place of its own.
@@ -57,6 +63,7 @@ class StudyOptions:
         downstream = _given(
             steps=self.tuning_steps,
             lrs=self.tuning_lrs,
+            start=self.tuning_start,
             batch_size=self.tuning_batch,
             eval_every=self.eval_every,
             max_dev=self.max_dev,
@@ -67,9 +74,12 @@ class StudyOptions:
             replicates=self.replicates,
             upstream_seeds=self.upstream_seeds,
             fresh_replicates=self.fresh_replicates,
+            replaced=self.replace,
             train_seed=self.train_seed,
             precision=self.precision,
         )
+        if (self.precision, self.upstream_precision) != (None, None):
+            own["upstream_precision"] = self.upstream_precision
         return dataclasses.replace(
             study,
             prompt=dataclasses.replace(study.prompt, **prompt),

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import EMBEDDED_BACKBONES, DownstreamConfig, PromptConfig, StudyConfig, TextConfig
+from mpt.config import (
+    EMBEDDED_BACKBONES,
+    SMOLLM2,
+    DownstreamConfig,
+    PromptConfig,
+    StudyConfig,
+    TextConfig,
+)
 from mpt.errors import DataError, UsageError
 from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, load_space
 from mpt.study.specs import UpstreamSpec
@@ -27,8 +34,11 @@ _LISTS = ("lrs",)
 _OWN = (
     "data_seeds",
     "precision",
+    "upstream_precision",
     "validation",
     "classification",
+    "target",
+    "target_seeds",
     "replicates",
     "fresh_replicates",
 )
@@ -57,8 +67,10 @@ class SmokeSize:
 
 
 def default_space(backbone: str) -> str:
-    """Return the space that suits a backbone: its embeddings' scale decides."""
-    return "embedded" if backbone in EMBEDDED_BACKBONES else "paper"
+    """Return the space that suits a backbone: its embeddings' scale and its size decide."""
+    if backbone in EMBEDDED_BACKBONES:
+        return "embedded"
+    return SMOLLM2 if backbone == SMOLLM2 else "paper"
 
 
 def load_study(
@@ -74,7 +86,7 @@ def load_study(
     Args:
         backbone: one of `EMBEDDED_BACKBONES`, a Hub id or a local path.
         smoke: lay the smoke size over it.
-        precision: number format in place of the preset's.
+        precision: number format in place of the preset's two, upstream and downstream.
         preset: table of studies.toml; None: the one that suits the backbone.
         folder: where studies.toml and the grid of prompt tuning lie.
 
@@ -96,6 +108,7 @@ def load_study(
             settings[part] = {**settings[part], **values} if part in _PARTS else values
     if precision is not None:
         settings["precision"] = precision
+        settings.pop("upstream_precision", None)
     try:
         parts = {part: kind(**settings.pop(part)) for part, kind in _PARTS.items()}
         return StudyConfig(backbone=backbone, **parts, **settings)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfig
+from mpt.config import DownstreamConfig, PromptConfig, TextConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
 
 RECIPES = ("paper", "released", "released-exact")
@@ -53,6 +53,12 @@ class Recipe:
     """Row 28: tuning of all weights."""
     precision: Mapping[str, str]
     """Row 10: number format of weights and activations, by method and for "downstream"."""
+
+    @property
+    def upstream_precision(self) -> str | None:
+        """Number format of the methods with an inner loop; None: that of "downstream"."""
+        (own,) = {self.precision[method] for method in self.upstream if adapts(method)}
+        return None if own == self.precision["downstream"] else own
 
     @property
     def tuning_lrs(self) -> tuple[float, ...]:
@@ -117,7 +123,7 @@ def paper() -> Recipe:
         max_epochs=None,
         downstream=downstream,
         tuning=dataclasses.replace(downstream, lrs=TUNING_LRS, bias_decay=True),
-        precision=_precision("bfloat16", "bfloat16"),
+        precision=_precision("float32", "bfloat16"),
     )
 
 

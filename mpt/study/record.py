@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.keys import changed
 from mpt.store.records import StudyRecord
+from mpt.study.replaced import REPLACED
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
@@ -41,11 +42,19 @@ def study_record(study: Study) -> StudyRecord:
             "upstream_text": changed(config.upstream_text),
             "downstream": down,
             **_scoring(plan),
+            **_upstream_precision(config),
+            **({REPLACED: dict(config.replaced)} if config.replaced else {}),
         },
         lrs=tuple(float(lr) for lr in config.downstream.lrs),
         partial=plan.partial,
         smoke=plan.smoke,
     )
+
+
+def _upstream_precision(config: StudyConfig) -> dict[str, str]:
+    """Return the number format of upstream learning, where it is another than downstream."""
+    own = config.upstream_precision
+    return {} if own in (None, config.precision) else {"upstream_precision": str(own)}
 
 
 def _scoring(plan: StudyPlan) -> dict[str, str]:
@@ -57,6 +66,7 @@ def _scoring(plan: StudyPlan) -> dict[str, str]:
 def run_recipe(config: StudyConfig) -> dict[str, Any]:
     """Return the settings of a downstream run that differ from their defaults."""
     down = changed(config.downstream)
+    down.pop("start", None)  # the digest of the start itself is in the run's key
     if config.downstream.catch_up is None:
         down.pop("lrs", None)  # the run's own rate stands beside it, and it raced with no other
     return {

@@ -71,13 +71,15 @@ class UpstreamSpec:
         inner = f"-inner{config.inner_lr:g}" if adapts(config.method) else ""
         steps = f"-k{config.inner_steps}" if adapts(config.method) else ""
         seed = "" if config.seed is None else f"-seed{config.seed}"
+        seed += "" if config.start_seed is None else f"-start{config.start_seed}"
+        soup = "" if config.soup == 1 else f"-soup{config.soup}"
         horizon = "" if config.decay_horizon is None else f"-decay{config.decay_horizon}"
         words = [config.inner_optimiser, config.average, config.start]
         choices = "".join(f"-{word}" for word in words if word not in ("sgd", "last", "names"))
         extra = "".join(f"-{name}{value:g}" for name, value in config.extra)
         return (
             f"{config.method}{inner}-outer{config.outer_lr:g}{steps}-b{config.batch_size}"
-            f"{choices}{horizon}{extra}{seed}"
+            f"{choices}{horizon}{soup}{extra}{seed}"
         )
 
 
@@ -120,6 +122,7 @@ class TrialSpec:
             config.backbone,
             config.gym,
             config.precision,
+            config.upstream_precision,
             config.prompt,
             config.upstream_text,
             config.data_seeds,

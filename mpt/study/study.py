@@ -18,6 +18,8 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import Catalogue, Partition, load_catalogue, missing_tasks
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.metrics.task_metrics import GOLD_F1
+from mpt.study.replaced import replaced_tasks
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.backbones import Backbone
@@ -78,20 +80,26 @@ def plan_study(
 
     Raises:
         UsageError: partition or source set is unknown (the known ones are listed), the gym is
-            absent, or a task is both learned from and scored.
+            absent, a task is both learned from and scored, or a replacement is refused (see
+            `replaced_tasks`).
         DataError: tasks are missing; all of them are listed.
     """
     catalogue = load_catalogue(gym_folder(config.gym))
     partition = catalogue.partition(config.partition)
-    named = config.validation if config.gym == "embedded" else ()  # of the preset's own gym
-    if scored is None:
-        validation = named or catalogue.validation_tasks
-        scored = partition.target if role == "target" else validation
+    named = _named(config.validation, catalogue)
+    chosen: str | None = None
+    if scored is None and role == "target":
+        scored = [name for name in config.target if name in partition.target] or partition.target
+        if len(scored) < len(partition.target):
+            chosen = f"{len(scored)} of {len(partition.target)} target tasks chosen"
+    elif scored is None:
+        scored = named or catalogue.validation_tasks
     if source is None:
         source = source_tasks(catalogue, partition, source_set)
         source = tuple(name for name in source if name not in named)
     elif both := [name for name in source if name in scored]:
         raise UsageError(f"{both[0]} is learned from and scored; leave it out of one of them")
+    source, scored = replaced_tasks(catalogue, config.replaced, source, scored)
     learned = _available("source", source, config, source_shots)
     tasks = _available(role, scored, config, target_shots)
     if (learned.missing or tasks.missing) and not allow_missing and smoke_sources is None:
@@ -104,6 +112,7 @@ def plan_study(
     smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
     smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
     notes = [", ".join(smoke)] if smoke else []
+    notes += [] if chosen is None else [chosen]
     notes += learned.note() + tasks.note()
     return StudyPlan(
         config=absolute(config),
@@ -116,6 +125,18 @@ def plan_study(
         partial=f"partial: {'; '.join(notes)}" if notes else None,
         smoke=bool(smoke),
     )
+
+
+def _named(names: Sequence[str], catalogue: Catalogue) -> Sequence[str]:
+    """Return a preset's validation tasks; none if this is a gym that the preset is not made for.
+
+    Raises:
+        UsageError: the gym has some of them and others not.
+    """
+    unknown = [name for name in names if name not in catalogue.tasks]
+    if unknown and len(unknown) < len(names):
+        raise UsageError(f"validation task {unknown[0]!r} is unknown; name tasks of this gym only")
+    return () if unknown else names
 
 
 def source_tasks(catalogue: Catalogue, partition: Partition, source_set: str) -> tuple[str, ...]:
@@ -201,9 +222,9 @@ def _missing_text(config: StudyConfig, role: str, parts: Sequence[_Available]) -
     listed = "; ".join(f"{name} ({reason})" for name, reason in lost.items())
     return (
         f"{' and '.join(where)}: partition {config.partition} and its {role} tasks lack "
-        f"{len(lost)} tasks: {listed}. Build them (python -m mpt.gym build; other sample sizes "
-        "with --shots K --out GYM-K), or go on without them: --allow-missing labels every result "
-        "as partial"
+        f"{counted(len(lost), 'task')}: {listed}. Build them (python -m mpt.gym build; other "
+        "sample sizes with --shots K --out GYM-K), or go on without them: --allow-missing labels "
+        "every result as partial"
     )
 
 
@@ -235,6 +256,14 @@ class Study:
     def config(self) -> StudyConfig:
         """The study's settings."""
         return self.plan.config
+
+    def upstream_backbone(self, method: str) -> Backbone:
+        """Return what a method learns upstream through, see `StudyConfig.upstream_precision`."""
+        number_format = self.config.upstream_format(method)
+        if number_format == self.config.precision:
+            return self.backbone
+        own = dataclasses.replace(self.config, precision=number_format)
+        return backbone_of(own, str(self.backbone.device))
 
 
 def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
@@ -286,7 +315,7 @@ def backbone_of(config: StudyConfig, device: str) -> Backbone:
     return _backbone(config.backbone, device, config.prompt.position, config.precision)
 
 
-@functools.lru_cache(maxsize=2)  # fine-tuning may start from another than prompts do
+@functools.lru_cache(maxsize=3)  # upstream learning and fine-tuning may have others
 def _backbone(name: str, device: str, position: str, precision: str) -> Backbone:
     import torch  # torch and transformers take seconds to import
 

@@ -68,16 +68,26 @@ def keep_file(
     )
 
 
-def save_rung(store: TrialStore, artifacts: Artifacts, run: Any) -> Rung:
-    """Keep the present prompt of an upstream run; return it."""
+def save_rung(
+    store: TrialStore, artifacts: Artifacts, upstream: str, steps: int, prompt: Tensor, cost: Cost
+) -> Rung:
+    """Keep a prompt as that of a trajectory, or of a soup, at a rung; return it.
+
+    Args:
+        store: the database.
+        artifacts: where files go.
+        upstream: key of the trajectory or soup.
+        steps: after which the prompt stood.
+        prompt: φ* [P, d]; it is copied.
+        cost: from step 0 on.
+    """
     from mpt.prompts import prompt_bytes, prompt_digest
 
-    cost = Cost(**dataclasses.asdict(run.cost))
-    rung = Rung(run.step_count, run.prompt.detach().clone(), prompt_digest(run.prompt), cost)
-    name = f"rungs/{run.key}/{rung.steps}.safetensors"
+    rung = Rung(steps, prompt.detach().clone(), prompt_digest(prompt), cost)
+    name = f"rungs/{upstream}/{steps}.safetensors"
     meta = {"digest": rung.digest, **dataclasses.asdict(cost)}
-    data = prompt_bytes(rung.prompt, {"upstream": run.key, "steps": str(rung.steps)})
-    keep_file(store, artifacts, "rung", run.key, rung.steps, name, data, meta)
+    data = prompt_bytes(rung.prompt, {"upstream": upstream, "steps": str(steps)})
+    keep_file(store, artifacts, "rung", upstream, steps, name, data, meta)
     return rung
 
 

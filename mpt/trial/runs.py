@@ -7,9 +7,9 @@ model side by side.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.keys import changed, digest, key_of
 from mpt.seeds import numpy_generator
@@ -21,7 +21,9 @@ from mpt.study.study import Study, backbone_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mpt.config import UpstreamConfig
     from mpt.gym.fewshot import FewShotTask
+    from mpt.trial.starts import StartChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +79,37 @@ def baseline_packs(study: Study) -> list[RunPack]:
     The starting prompt is drawn anew for every (task, data seed), so that the mean over data seeds
     is one over starting prompts too; it is the same for all learning rates.
     """
+    return _prompt_packs(study, lambda task: vocabulary_start(study, task))
+
+
+def vocabulary_start(study: Study, task: FewShotTask) -> Tensor:
+    """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from."""
     from mpt.prompts import init_downstream
 
     config = study.config
+    rng = numpy_generator(config.train_seed, "init", "downstream", task.name, task.seed)
+    return init_downstream(study.backbone, task.name, config.prompt.length, rng)
 
-    def start(task: FewShotTask) -> Tensor:
-        rng = numpy_generator(config.train_seed, "init", "downstream", task.name, task.seed)
-        return init_downstream(study.backbone, task.name, config.prompt.length, rng)
 
-    return _prompt_packs(study, start)
+def chosen_packs(study: Study, choice: StartChoice) -> list[RunPack]:
+    """Return one pack a scored task, each data seed from the start that it has chosen."""
+    return _prompt_packs(study, choice.start)
+
+
+def marked_packs(study: Study, prompt: Tensor, record: Mapping[str, Any]) -> list[RunPack]:
+    """Return the packs of a stored choice to be looked up, not to be run.
+
+    Args:
+        study: the open study.
+        prompt: stands in the place of every start.
+        record: see `StartChoice.record`.
+    """
+    taken = record["taken"]
+
+    def start(task: FewShotTask) -> tuple[Tensor, str]:
+        return prompt, str(taken[task.name][str(task.seed)]["prompt"])
+
+    return _packs(study, start, tuned="prompt")
 
 
 def fine_tuning_packs(study: Study) -> list[RunPack]:
@@ -115,29 +139,44 @@ def tuned_study(study: Study, config: FineTuningConfig) -> Study:
 def upstream_key(study: Study, config: MethodConfig) -> str:
     """Return the key of what a point's runs start from, the number of steps excepted.
 
-    That is an upstream trajectory on the study's source items; fine-tuning has a key of its
-    settings in its place, and plain prompt tuning none ("").
+    That is an upstream trajectory on the study's source items, or a soup of some; fine-tuning has
+    a key of its settings in its place, and plain prompt tuning none ("").
     """
-    from mpt.upstream.engine import trajectory_key
+    from mpt.upstream.soup import soup_key
 
     if isinstance(config, PromptTuningConfig):
         return ""
     if isinstance(config, FineTuningConfig):
         return _fine_tuning_key(study, config)
+    return soup_key(member_keys(study, config))
+
+
+def member_keys(study: Study, config: UpstreamConfig) -> list[str]:
+    """Return the keys of the trajectories that a configuration learns on a study's items.
+
+    Several where it is a soup.
+    """
+    from mpt.upstream.engine import trajectory_key
+    from mpt.upstream.soup import members_of
+
     own = study.config
-    return trajectory_key(
-        study.backbone, study.items, config, own.prompt, own.upstream_text, own.train_seed
-    )
+    backbone = study.upstream_backbone(config.method)
+    settings = (own.prompt, own.upstream_text, own.train_seed)
+    return [
+        trajectory_key(backbone, study.items, member, *settings)
+        for member in members_of(config, own.train_seed)
+    ]
 
 
 def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
-    own = tuned_study(study, config)
+    own, downstream = tuned_study(study, config), changed(config.downstream)
+    downstream.pop("start", None)  # of prompts
     return key_of(
         "fine_tuning",
         {
             "backbone": own.backbone.digest,
             "text": changed(own.config.text),
-            "downstream": changed(config.downstream),
+            "downstream": downstream,
             "train_seed": own.config.train_seed,
         },
     )

@@ -15,6 +15,7 @@ from mpt.trial.racing import PlannedScore, hopeless, leader_low
 from mpt.trial.score import PointScore, score_point, selected_scores
 
 _LIMITS = "pack limits"
+_STARTS = "start choice"
 
 
 class TrialStore:
@@ -117,6 +118,14 @@ class TrialStore:
     def keep_pack_limits(self, name: str, limits: Mapping[str, Any]) -> None:
         """Store what goes through a kind of GPU at once."""
         self._database.put_document(_LIMITS, name, dict(limits))
+
+    def start_choice(self, point: str) -> Mapping[str, Any] | None:
+        """Return which starts the targets of a point have chosen, if they have."""
+        return self._database.documents(_STARTS, point).get(point)
+
+    def keep_start_choice(self, point: str, record: Mapping[str, Any]) -> None:
+        """Store which starts the targets of a point have chosen."""
+        self._database.put_document(_STARTS, point, dict(record))
 
     def _study(self, key: str) -> StudyRecord:
         if key not in self._studies:

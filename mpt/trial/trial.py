@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +184,10 @@ class Trial(ABC):
     def _point(self, cell: Cell, rung: int) -> str:
         return point_key(cell.key, self.key, rung)
 
-    def _put(self, cell: Cell, rung: int, **body: Any) -> None:
-        """Store a point; its runs are stored."""
+    def _put(
+        self, cell: Cell, rung: int, origin: Mapping[str, Any] | None = None, **body: Any
+    ) -> None:
+        """Store a point; its runs are stored. `origin` is what its provenance says besides."""
         config = cell.spec.upstream.config
         self._store.add_point(
             Point(
@@ -194,7 +196,7 @@ class Trial(ABC):
                 settings=settings_of(config),
                 steps=rung,
                 upstream=self.key,
-                provenance=origin_of(),
+                provenance=origin_of(**(origin or {})),
                 created=now(),
                 **body,
             )

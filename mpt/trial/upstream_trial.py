@@ -2,59 +2,67 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpt.config import UpstreamConfig
-from mpt.errors import DataError
-from mpt.store.records import Cost
-from mpt.trial.files import Rung, load_rung, save_rung
+from mpt.trial.learning import Learning, Place
 from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
-from mpt.trial.runs import RunPack, keys_of, learned_packs
-from mpt.trial.trial import Cell, Stopped, Trial
+from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
+from mpt.trial.starts import StartChoice, summary, words
+from mpt.trial.trial import Cell, Stopped, Trial, TrialOptions
 
 if TYPE_CHECKING:
-    from mpt.upstream.engine import UpstreamRun
+    from mpt.store.artifacts import Artifacts
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import Study
+    from mpt.trial.files import Rung
+    from mpt.trial.store import TrialStore
 
 
 class UpstreamTrial(Trial):
     """Learns a prompt upstream and tunes it at every rung."""
 
-    _run: UpstreamRun | None = None
     _queue: RunQueue | None = None
-    _rung: Rung | None = None
-    _step_s: float | None = None
-    _saved: dict[str, Any] | None = None
     _saved_queue: dict[str, Any] | None = None
+    _choosing: tuple[str, StartChoice] | None = None
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        specs: Sequence[TrialSpec],
+        store: TrialStore,
+        artifacts: Artifacts,
+        options: TrialOptions | None = None,
+    ) -> None:
+        super().__init__(studies, specs, store, artifacts, options)
+        config = specs[0].upstream.config
+        assert isinstance(config, UpstreamConfig)
+        self._learning = Learning(Place(studies[0], store, artifacts, self._problem), config)
 
     def state(self) -> dict[str, Any]:
         """Return the states of upstream learning and of the queue of runs."""
-        run = self._run
         return {
-            "upstream": self._saved if run is None else run.state_dict(),
+            "upstream": self._learning.state(),
             "queue": self._saved_queue if self._queue is None else self._queue.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of this trial; it is looked at when it is needed."""
-        self._saved, self._saved_queue = state.get("upstream"), state.get("queue")
+        self._learning.load_state(state.get("upstream"))
+        self._saved_queue = state.get("queue")
 
     def _work(self, cell: Cell, rung: int) -> None:
-        from mpt.upstream.engine import Diverged
-
-        if self._start(rung) is None:
-            try:
-                self._learn(rung)
-            except Diverged as error:
-                self._record_divergence(rung, str(error))
-        start = self._rung
+        start = self._learning.rung(rung)
+        if start is None:
+            start = self._learn(rung)
         if start is None:
             return
         self.progress.steps = max(self.progress.steps, rung)
-        packs = learned_packs(cell.study, start.prompt)
+        packs = self._packs(cell, start)
+        if packs is None:
+            return
         if self._queue is None:
             if self._given_up(cell, rung, packs):
                 return
@@ -70,62 +78,50 @@ class UpstreamTrial(Trial):
         self._queue = None
         runs = keys_of(packs)
         if not set(runs) - self._store.present(runs):
-            self._put(cell, rung, prompt=start.digest, runs=tuple(runs), cost=start.cost)
+            told = self._told(cell, start)
+            self._put(cell, rung, runs=tuple(runs), cost=start.cost, **told)
 
-    def _start(self, steps: int) -> Rung | None:
-        """Return the prompt at a rung, if it has been learned."""
-        if self._rung is None or self._rung.steps != steps:
-            self._rung = self._load(steps)
-        return self._rung
+    def _learn(self, rung: int) -> Rung | None:
+        """Learn for a while towards a rung; return it if it is reached."""
+        from mpt.upstream.engine import Diverged
 
-    def _load(self, steps: int) -> Rung | None:
-        device = self._cells[0].study.backbone.device
+        found = None
         try:
-            return load_rung(self._store, self._artifacts, self.key, steps, device)
-        except DataError as error:
-            self._problem(f"{error}; the rung is computed again")
+            found = self._learning.learn(rung, self._options.chunk_s)
+        except Diverged as error:
+            self._record_divergence(rung, str(error))
+        self.progress.steps = self._learning.steps
+        return found
+
+    def _packs(self, cell: Cell, rung: Rung) -> list[RunPack] | None:
+        """Return the packs of a rung; None while its targets are choosing their starts."""
+        if cell.study.config.downstream.start == "learned":
+            return learned_packs(cell.study, rung.prompt)
+        choice = self._choice(cell, rung.steps)
+        if choice is None or not choice.advance(self._options.chunk_s):
             return None
+        return chosen_packs(cell.study, choice)
 
-    def _learn(self, rung: int) -> None:
-        """Take upstream steps for about `chunk_s` seconds, at most up to the rung.
+    def _choice(self, cell: Cell, steps: int) -> StartChoice | None:
+        """Return the choice among the starts at a rung; None while a lost one is learned again."""
+        point = self._point(cell, steps)
+        if self._choosing is None or self._choosing[0] != point:
+            starts = self._learning.starts(steps)
+            if starts is None:
+                self._learn(steps)
+                return None
+            self._choosing = point, StartChoice(cell.study, starts, self._store, point)
+        return self._choosing[1]
 
-        How many steps make a unit depends on the clock; the state after n steps does not.
-        """
-        run = self._upstream(rung)
-        chunk = 1 if self._step_s is None else max(1, int(self._options.chunk_s / self._step_s))
-        steps = min(rung - run.step_count, chunk)
-        started = time.perf_counter()
-        run.advance(steps)
-        if steps:
-            self._step_s = (time.perf_counter() - started) / steps
-        if run.step_count == rung:
-            self._rung = save_rung(self._store, self._artifacts, run)
-        self.progress.steps = run.step_count
-
-    def _upstream(self, rung: int) -> UpstreamRun:
-        """Return the upstream run, at the saved state if that is not beyond the rung."""
-        from mpt.upstream.engine import UpstreamRun
-
-        if self._run is not None and self._run.step_count <= rung:
-            return self._run
-        cell = self._cells[0]
-        method, config = cell.spec.upstream.config, cell.study.config
-        assert isinstance(method, UpstreamConfig)
-        self._run = UpstreamRun(
-            cell.study.backbone,
-            cell.study.items,
-            method,
-            config.prompt,
-            config.upstream_text,
-            config.train_seed,
-        )
-        if self._saved is not None and self._saved["meta"]["step_count"] <= rung:
-            try:
-                self._run.load_state_dict(self._saved)
-            except DataError as error:  # it leaves the run as it was: at step 0
-                self._problem(str(error))
-        self._saved = None
-        return self._run
+    def _told(self, cell: Cell, rung: Rung) -> dict[str, Any]:
+        """Return what a point says of its starts."""
+        if cell.study.config.downstream.start == "learned":
+            return {"prompt": rung.digest}
+        choice = self._choice(cell, rung.steps)
+        assert choice is not None
+        assert choice.record is not None
+        note, origin = words(choice.record), {"starts": summary(choice.record)}
+        return {"prompt": None, "note": note, "origin": origin}
 
     def _stage(self, cell: Cell, packs: list[RunPack]) -> list[RunPack]:
         """Return what is tuned side by side: everything, or in a race the next data seed."""
@@ -153,9 +149,8 @@ class UpstreamTrial(Trial):
         return reason is not None
 
     def _record_divergence(self, rung: int, note: str) -> None:
-        """Record this rung and all later ones as diverged: the trajectory has no more states."""
-        assert self._run is not None
-        cost = Cost(**dataclasses.asdict(self._run.cost))
+        """Record this rung and all later ones as diverged: a trajectory has no more states."""
+        cost = self._learning.cost
         for cell in self._cells:
             for later in cell.rungs:
                 if later >= rung and self._point(cell, later) not in self._stored:

@@ -99,15 +99,20 @@ class UpstreamRun:
                 f"prompt position is {prompt_config.position!r}, but backbone {backbone.name} "
                 f"was loaded for {backbone.position!r}"
             )
+        if config.soup != 1:
+            raise UsageError(
+                f"soup is {config.soup}, but must be 1 in one trajectory; run each of `members_of`"
+            )
         root_seed = root_seed if config.seed is None else config.seed
+        start_seed = root_seed if config.start_seed is None else config.start_seed
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
         read = map(with_answers_apart, tasks) if config.answers == "random" else tasks
         self._data = self._method.rows(backbone, list(read), own_text(config, text))
         self.key = trajectory_key(backbone, tasks, config, prompt_config, text, root_seed)
-        names = start_names(tasks, config, root_seed)
-        rng = numpy_generator(root_seed, "init", "upstream")
+        names = start_names(tasks, config, start_seed)
+        rng = numpy_generator(start_seed, "init", "upstream")
         start = init_upstream(backbone, names, prompt_config.length, rng)
         wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
         start = start.to(backbone.device, wide)
@@ -291,6 +296,8 @@ def trajectory_key(
     """
     if config.seed is not None:
         root_seed, config = config.seed, dataclasses.replace(config, seed=None)
+    if config.start_seed == root_seed:
+        config = dataclasses.replace(config, start_seed=None)
     resolved = resolve(config, backbone)
     identity = {
         "code": SCHEMA,

@@ -24,8 +24,8 @@ if __name__ == "__main__":
         eval_every=2,
     )
     space = mpt.Space("pulled", inner_lr=mpt.loguniform(1e-2, 10), mu=[0.0, 0.5], steps=[2, 4])
-    where: dict[str, Any] = {"store": store[0]} if store else {}
+    where: dict[str, Any] = {"workers": 1, **({"store": store[0]} if store else {})}
     result = mpt.search(study, space, results=results, searcher="optuna", num_samples=2, **where)
     print("best", result.best.point)
     print("points", len(result.points()), "runs", len(mpt.load_results(results, *store).runs()))
-    print("cells", mpt.replay(result.best, partitions="all").table().to_dict("records"))
+    print("cells", mpt.replay(result.best, workers=1).table().to_dict("records"))

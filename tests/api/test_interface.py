@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import ten_lines
 import torch
+from killed import run_after_a_kill
 from search_toys import SEEDS, write_toy_gym
 
 import mpt
@@ -144,7 +144,7 @@ def test_a_search_leaves_the_callers_process_as_it_was(
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     study = _study(toy_checkpoint, gym)
     space = mpt.Space("fomaml", inner_lr=1.0, outer_lr=[0.1, 0.3], steps=2)
-    result = mpt.search(study, space, results=tmp_path / "r", quiet=True, workers=2)
+    result = mpt.search(study, space, results=tmp_path / "r", quiet=True, workers=1)
     assert torch.get_num_threads() == 2
     assert {number: signal.getsignal(number) for number in handlers} == handlers
     frame = result.points()
@@ -166,32 +166,12 @@ def test_a_notebook_may_ask_for_results_that_are_not_there(tmp_path: Path) -> No
         mpt.load_results(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_the_ten_lines_run_and_go_on_after_a_kill(
-    kind: str, toy_checkpoint: Path, gym: Path, tmp_path: Path, request: pytest.FixtureRequest
+def test_the_ten_lines_run_on_a_server_and_go_on_after_a_kill(
+    toy_checkpoint: Path, gym: Path, tmp_path: Path, postgresql_url: str
 ) -> None:
-    """With a method from a file, on a database file and on a server: in a process of its own."""
-    store = [] if kind == "sqlite" else [request.getfixturevalue("postgresql_url")]
+    """With a method from a file, in a process of its own; on a database file: `test_wheel`."""
     words = [ten_lines.__file__, str(OWN_METHOD), str(toy_checkpoint), str(gym)]
-    command = [sys.executable, *words, str(tmp_path / "results"), *store]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with open(tmp_path / "first", "w") as out:
-        first = subprocess.Popen(command, stdout=out, cwd=tmp_path, env=environment)
-        try:
-            _wait_for(tmp_path / "first", "1/")
-        finally:
-            first.send_signal(signal.SIGKILL)
-            first.wait()
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=500
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "points 4 runs 40" in done.stdout
-    assert "'method': 'pulled', 'partition': 'random_to_random'" in done.stdout
-
-
-def _wait_for(path: Path, text: str) -> None:
-    deadline = time.monotonic() + 400
-    while text not in path.read_text():
-        assert time.monotonic() < deadline, path.read_text()
-        time.sleep(0.2)
+    command = [sys.executable, *words, str(tmp_path / "results"), postgresql_url]
+    said = run_after_a_kill(command, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
+    assert "points 4 runs 40" in said
+    assert "'method': 'pulled', 'partition': 'random_to_random'" in said

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy_backbones import save_toy_gpt2
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from mpt.backbones import Batch, load_backbone
+from mpt.backbones import Batch, input_cache, load_backbone
 from mpt.backbones.decoder_only import DecoderOnly
 from mpt.backbones.generation import Generation
 from mpt.backbones.input_cache import CPU_BYTES, InputCache
@@ -174,7 +174,11 @@ def test_the_room_is_kept_through_many_evaluations(checkpoint: Path) -> None:
 
 def test_the_room_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
+    monkeypatch.setattr(input_cache, "free_ram", lambda: 2**20)
     assert InputCache.for_device(cpu).max_bytes == CPU_BYTES
+    monkeypatch.setattr(input_cache, "free_ram", lambda: 2**36)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert InputCache.for_device(cpu).max_bytes == 2**33  # an eighth for each of four workers
     monkeypatch.setenv("MPT_INPUT_CACHE_MB", "3")
     assert InputCache.for_device(cpu).max_bytes == 3 * 2**20
     monkeypatch.setenv("MPT_INPUT_CACHE_MB", "some")

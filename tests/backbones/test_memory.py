@@ -13,9 +13,11 @@ from mpt.backbones import load_backbone, memory
 from mpt.backbones.memory import GIB, PUBLISHED, estimate
 
 
-# Published sizes: 250 M, 783 M and 2.85 G (T5 v1.1), 406 M (BART), 774 M (GPT-2).
+# Published sizes: 250 M, 783 M and 2.85 G (T5 v1.1), 406 M (BART), 774 M (GPT-2), 494 M and
+# 1.54 G (Qwen 2.5), 1.24 G (Llama 3.2).
 @pytest.mark.parametrize(
-    ("name", "millions"), list(zip(PUBLISHED, (248, 783, 2850, 406, 774), strict=True))
+    ("name", "millions"),
+    list(zip(PUBLISHED, (248, 783, 2850, 406, 774, 494, 1544, 1236), strict=True)),
 )
 def test_the_weights_of_published_backbones_are_counted_right(name: str, millions: int) -> None:
     counted = estimate(name, rows=1, inputs=8, targets=4).weights / 2  # two bytes each

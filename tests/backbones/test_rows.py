@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from mpt.backbones.rows import Row, RowTable, cheapest_groups, length_groups
+from mpt.backbones.rows import Row, RowCache, RowTable, cheapest_groups, length_groups
 
 ROWS: list[Row] = [([5, 6, 1], [7, 1]), ([5, 1], [7, 8, 9, 1]), ([4, 4, 4, 4, 1], [1])]
 
@@ -120,3 +121,33 @@ def test_the_fixed_cost_weighs_padding_against_passes() -> None:
     numbers = [len(passes(cost)) for cost in (0, 10, 100, 1000)]
     assert numbers == sorted(numbers, reverse=True)
     assert cheapest_groups([], [], extra=4, pass_cost=1, max_tokens=10) == []
+
+
+def test_a_known_row_is_not_tokenised_again_and_is_the_callers_own() -> None:
+    cache, asked = RowCache(), list[int]()
+
+    def row(source: int) -> Row:
+        def tokenise() -> Row:
+            asked.append(source)
+            return [source, 70_000], [1]
+
+        return cache.row(source, tokenise)
+
+    for _ in range(3):
+        found = row(5)
+        assert found == ([5, 70_000], [1])
+        found[0].append(9)
+    assert row(6) == ([6, 70_000], [1])
+    assert asked == [5, 6]
+
+
+def test_a_full_cache_is_emptied_and_goes_on() -> None:
+    cache, asked = RowCache(most=5), list[str]()
+
+    def tokens(source: str) -> Row:
+        asked.append(source)
+        return [1, 2], [3]
+
+    for source in ("a", "a", "b", "b", "a"):  # three tokens each: only one has room
+        assert cache.row(source, functools.partial(tokens, source)) == ([1, 2], [3])
+    assert asked == ["a", "b", "a"]

@@ -114,12 +114,14 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "prompt_length": "7",
         "tuning_steps": "40",
         "tuning_lrs": "0.25,0.125",
+        "tuning_start": "chosen",
         "tuning_batch": "3",
         "eval_every": "20",
         "max_input": "33",
         "max_target": "5",
         "max_dev": "6",
         "max_test": "9",
+        "replace": "a=b,c=d",
         "data_seeds": "13,21",
         "replicates": "4",
         "upstream_seeds": "7,8",
@@ -132,9 +134,10 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     assert changed.prompt.length == 7
     down = changed.downstream
     assert (down.steps, down.lrs, down.batch_size, down.eval_every) == (40, (0.25, 0.125), 3, 20)
-    assert (down.max_dev, down.max_test) == (6, 9)
+    assert (down.max_dev, down.max_test, down.start) == (6, 9, "chosen")
     assert (changed.text.max_input, changed.text.max_target) == (33, 5)
     assert changed.data_seeds == (13, 21)
+    assert changed.replaced == (("a", "b"), ("c", "d"))
     assert (changed.replicates, changed.seeds, changed.fresh_seeds) == (4, (7, 8), ())
     assert options_of(_parsed()[1]).apply(preset) == preset
 
@@ -146,6 +149,7 @@ def _flag(name: str) -> str:
 @pytest.mark.parametrize(
     "words",
     [
+        ["--replace", "a=b,c=d"],
         ["--tuning-lrs", "0.123456789,3e-05", "--gpus-per-trial", "0.333333333"],
         ["--results", "a b", "--storage", "s3://b/m?endpoint_override=h:1&scheme=http"],
         ["--searcher", "optuna", "--num-samples", "1", "--train-seed", "0"],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
+from search_fixtures import local_ray
 from search_toys import SEEDS, write_toy_gym
 from stored import compute
 
@@ -84,7 +83,10 @@ def write_two_settings(folder: Path) -> Path:
 
 @pytest.mark.timeout(1800)  # for hangs only
 def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
-    toy_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The search without Ray, the replay with it, and the replay again, which starts nothing."""
     results = tmp_path / "results"
@@ -104,15 +106,11 @@ def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
 
     replay = ["--backbones", str(toy_checkpoint), "--methods", "maml,fine_tuning", *common]
     replay += ["--from", str(results), "--json"]
-    first = subprocess.run(
-        [sys.executable, str(ROOT / "tune_jobs" / "replay.py"), *replay],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert first.returncode == 0, first.stderr
-    methods = [point["method"] for point in json.loads(first.stdout)["points"]]
+    monkeypatch.setattr("sys.argv", ["replay.py", *replay])
+    with local_ray(1), pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(ROOT / "tune_jobs" / "replay.py"), run_name="__main__")
+    first = capsys.readouterr()
+    methods = [point["method"] for point in json.loads(first.out)["points"]]
     assert sorted(methods) == ["fine_tuning", "fine_tuning", "maml", "maml"]
     with open_results(results, read_only=True) as database:
         studies = [study for study in database.studies() if study.role == "target"]

@@ -33,6 +33,10 @@ ROOT = Path(mpt.__file__).resolve().parents[1]
             ["--backbone", "google/t5-large-lm-adapt", "--dry-run"],
             "backbone google/t5-large-lm-adapt needs --gym DIR",
         ),
+        (
+            ["--backbone", "embeded", "--dry-run"],
+            "backbone embeded is unknown; the nearest known name is embedded (",
+        ),
         (["--prompt-length", "0"], "is '0', but must be a whole number ≥ 1"),
         (["--tuning-lrs", "0.1,0.1"], "lrs is (0.1, 0.1), but must be distinct"),
     ],

@@ -92,6 +92,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--price",
         "--prompt-length",
         "--racing",
+        "--replace",
         "--replicates",
         "--results",
         "--scheduler",
@@ -104,9 +105,11 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--storage",
         "--store",
         "--study",
+        "--throughput",
         "--train-seed",
         "--tuning-batch",
         "--tuning-lrs",
+        "--tuning-start",
         "--tuning-steps",
         "--upstream-seeds",
         "--wandb",
@@ -252,7 +255,7 @@ def test_a_search_has_the_number_format_of_the_replay_unless_another_is_asked_fo
         return _job("maml", "--smoke", "--gym", str(toy_gym), *words).plans[0].config.precision
 
     assert precision() == "float32"
-    assert precision("--backbone", "x/y") == recipe("paper").precision["maml"] == "bfloat16"
+    assert precision("--backbone", "x/y") == recipe("paper").precision["downstream"] == "bfloat16"
     assert precision("--backbone", "x/y", "--precision", "float32") == "float32"
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from search_toys import toy_job, toy_study
+from search_toys import KNOWN_RATES, toy_job, toy_study
 
 from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.errors import MptError
@@ -64,7 +64,8 @@ if __name__ == "__main__":
         next_step="rest",
     )
     try:
-        sys.exit(run_search(JOBS[kind](*map(Path, paths)), execution))
+        rates = KNOWN_RATES if kind == "replay" else None  # a search measures them on a node
+        sys.exit(run_search(JOBS[kind](*map(Path, paths)), execution, rates=rates))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

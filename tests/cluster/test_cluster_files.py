@@ -128,7 +128,7 @@ def submitted(name: str) -> list[list[str]]:
     """The flags of every job that a file's text shows; a line may go on after a backslash."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
     shown = re.findall(r"tune_jobs/maml_rr\.py (?:-- )?(--[^\n…]*)", text)
-    return [shlex.split(words.strip().removesuffix("'")) for words in shown]
+    return [shlex.split(words.strip().removesuffix("'"), comments=True) for words in shown]
 
 
 @pytest.mark.parametrize("name", [*FILES, "docs/cluster.md", "README.md"])
@@ -153,3 +153,11 @@ def test_both_files_install_the_same_way() -> None:
     differ = {line for line in own - aws if "python3.11 -m venv" not in line}
     assert not differ
     assert read("cluster.yaml")["file_mounts"] == read("cluster.local.yaml")["file_mounts"]
+
+
+@pytest.mark.parametrize(("name", "kind"), NODES)
+def test_weights_go_to_shared_storage_where_there_is_some(name: str, kind: str) -> None:
+    lines = commands(prepared(read(name)), kind)
+    place = next(i for i, line in enumerate(lines) if "HF_HOME=~/shared/huggingface" in line)
+    start = next(i for i, line in enumerate(lines) if "ray start" in line)
+    assert place < start  # Ray's workers have what its shell has

@@ -51,6 +51,12 @@ class Understood(BaseException):
     """Raised where a command's flags have been parsed, before it does anything."""
 
 
+@pytest.fixture(autouse=True)
+def program_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the words that stand for the program be those of no command after a test either."""
+    monkeypatch.setattr(Parser, "command", ())
+
+
 @pytest.fixture
 def parses_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let every command end when its flags are understood; files that are named are there."""

@@ -10,6 +10,7 @@ import torch
 from tuning_toys import TEXT, P, limits, mixed_tasks
 
 from mpt.backbones import Backbone
+from mpt.backbones.input_cache import free_ram
 from mpt.downstream import probe
 from mpt.downstream.allocator import keep_freed_memory
 from mpt.downstream.limits import MOST_RUNS, PackLimits, default_limits, measure_limits
@@ -79,7 +80,7 @@ def test_saved_bytes_are_linear_in_the_rows(
 ) -> None:
     """What fits is predicted from passes of 1 and 2 rows: check it on larger ones."""
     measured = Probe(toy_backbone, ([5] * 20 + [1], [7, 1]), P)
-    bytes_of = {rows: measured._bytes(rows) for rows in (1, 2, 16, 64)}
+    bytes_of = {rows: measured.bytes_of(rows) for rows in (1, 2, 16, 64)}
     each = bytes_of[2] - bytes_of[1]
     for rows in (16, 64):
         assert bytes_of[rows] == pytest.approx(bytes_of[1] + (rows - 1) * each, rel=0.05)
@@ -121,13 +122,13 @@ def test_a_power_of_two_is_never_above_its_value(value: float, power: int) -> No
 def test_free_memory_knows_the_containers_limit(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    4000 kB\n")
-    assert probe._free_ram(meminfo, tmp_path) == 4000 * 1024
+    assert free_ram(meminfo, tmp_path) == 4000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
-    assert probe._free_ram(meminfo, tmp_path) == 4000 * 1024
+    assert free_ram(meminfo, tmp_path) == 4000 * 1024
     (tmp_path / "memory.max").write_text("2000000\n")
     (tmp_path / "memory.current").write_text("500000\n")
-    assert probe._free_ram(meminfo, tmp_path) == 1_500_000
-    assert probe._free_ram() > 0
+    assert free_ram(meminfo, tmp_path) == 1_500_000
+    assert free_ram() > 0
 
 
 def test_freed_memory_is_kept_on_a_cpu_only() -> None:

@@ -69,7 +69,7 @@ def test_a_wrong_mirror_directory_is_named_the_others_are_built_and_the_code_is_
     shown = capsys.readouterr()
     assert "sickk" in shown.err
     assert "near it are sick" in shown.err
-    assert "1 tasks built, 0 were there already, 1 failed" in shown.out
+    assert "1 task built, 0 were there already, 1 failed" in shown.out
     assert not (tmp_path / "gym" / "sickk").exists()
 
 
@@ -180,6 +180,11 @@ def test_doctor_prints_tasks_partitions_and_pairs(
     assert "  158 unavailable" in shown
     assert "cls_to_cls" in shown
     assert "near-duplicates" in shown
+    assert shown.count("    can be built: ") == 10
+    # eli5-askh in random_to_random, the other two in noncls_to_cls and noncls_to_noncls
+    assert shown.count("    gone from the Hub, to be built from a mirror only: eli5-") == 5
+    assert "there are 1 of 45 sources and 1 of 10 targets" in shown  # cls_to_cls
+    assert "or --replace eli5-askh=TASK (a study of its own; e.g. " in shown
     # what is not built is no fault; what cannot be read is
     (tmp_path / "ethos-race" / "ethos-race_16_13_dev.tsv").write_text("no tab\n")
     assert main(["doctor", str(tmp_path)]) == 3

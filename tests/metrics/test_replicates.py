@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mpt.metrics.differences import holm
 from mpt.metrics.moderation import LARGEST_DF, Prior, fit_prior
-from mpt.metrics.replicates import Replicates, compare, cross_fitted, estimate, holm
+from mpt.metrics.replicates import Replicates, compare, cross_fitted, estimate
 
 TASKS, DATA = 6, 5
 RNG = np.random.default_rng

@@ -13,7 +13,7 @@ from stored import Stored
 from mpt.cli import replay as replay_cli
 from mpt.cli.flags import command_of
 from mpt.cli.replay import main
-from mpt.config import DATA_SEEDS, METHODS, StudyConfig, UpstreamConfig
+from mpt.config import DATA_SEEDS, METHODS, OWN_METHODS, StudyConfig, UpstreamConfig
 from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, load_catalogue
@@ -124,7 +124,7 @@ def test_other_sample_sizes_are_read_from_the_folder_beside_the_gym(sized_gym: P
     )
     plan = plan_study(config, role="target", source_shots=32)
     assert (plan.source_shots, plan.target_shots) == (32, None)
-    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 tasks: t .*--shots K"):
+    with pytest.raises(DataError, match=r"gym: .* its target tasks lack 1 task: t .*--shots K"):
         plan_study(config, role="target", target_shots=64)
     part = plan_study(config, role="target", source_set="2")
     assert (part.source, part.source_set) == (("a", "b"), "2")
@@ -166,7 +166,7 @@ def test_target_files_that_are_missing_are_refused_or_labelled(
     broken = Path(shutil.copytree(sized_gym, tmp_path / "broken"))
     shutil.rmtree(broken / "b")
     request = _request(gym=str(broken), partitions=("cls_to_cls",), methods=("maml",))
-    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 tasks: b "):
+    with pytest.raises(DataError, match="cls_to_cls and its target tasks lack 1 task: b "):
         plan_replay(request)
     lenient = plan_replay(dataclasses.replace(request, allow_missing=True))
     assert lenient.job.partial == ("partial: 1 of 3 source tasks missing",)
@@ -245,7 +245,7 @@ def test_a_registered_method_can_have_settings_in_the_data_file(
 ) -> None:
     table = "[embedded.mine]\ninner_lr = 2.0\nmu = 0.3\nsteps = 7\n"
     (tmp_path / "replay.toml").write_text((SPACES / "replay.toml").read_text() + table)
-    spec = load_replay_settings(load_study("embedded").downstream, tmp_path).embedded["mine"]
+    spec = load_replay_settings(load_study("embedded").downstream, tmp_path).own["mine"]
     assert (spec.config.method, spec.rungs) == ("mine", (7,))
     assert isinstance(spec.config, UpstreamConfig)
     assert (spec.config.inner_lr, spec.config.extra) == (2.0, (("mu", 0.3),))
@@ -282,7 +282,8 @@ def test_every_part_of_a_recipe_reaches_the_study(name: str) -> None:
 
 
 def test_a_recipes_number_format_is_honoured_or_refused() -> None:
-    assert study_of(recipe("paper"), "m", METHODS, None).precision == "bfloat16"
+    paper = study_of(recipe("paper"), "m", METHODS, None)
+    assert (paper.precision, paper.upstream_precision) == ("bfloat16", "float32")
     with pytest.raises(UsageError, match=r"multitask float16.*give --precision bfloat16"):
         study_of(recipe("released"), "m", METHODS, None)
     # float32 for MAML, but float16 for the tuning behind it
@@ -342,7 +343,7 @@ def test_another_backbone_has_the_published_settings_and_the_papers_recipe(
     # 3 tasks × 5 seeds × (16 train + 16 dev) rows in batches of 4, 20 epochs
     assert second.upstream.rungs == (20 * 120,)
     assert third.plan.config.backbone == "embedded"
-    assert third.upstream.rungs == SETTINGS.embedded["maml"].rungs
+    assert third.upstream.rungs == SETTINGS.own["maml"].rungs
     forced = plan_replay(
         _request(gym=str(sized_gym), partitions=("cls_to_cls",), methods=("maml",), published=True)
     )
@@ -371,10 +372,10 @@ def test_a_smoke_replay_is_cut_and_labelled() -> None:
 
 
 def test_the_file_has_settings_for_every_method_and_sweep() -> None:
-    assert set(SETTINGS.embedded) == set(REPLAYED)
+    assert set(SETTINGS.own) == {*REPLAYED, *OWN_METHODS}
     assert set(SETTINGS.sweeps) == set(SWEEPS)
-    for method in METHODS:
-        assert SETTINGS.embedded[method].config.method == method
+    for method in (*METHODS, *OWN_METHODS):
+        assert SETTINGS.own[method].config.method == method
 
 
 @pytest.mark.parametrize(
@@ -408,7 +409,7 @@ def test_prompt_tuning_can_be_longer_and_evaluated_more_often_than_the_study_say
         own
     }
     tuned = {config.downstream for config in map(_fine_tuning, trials) if config is not None}
-    own_steps = SETTINGS.embedded["fine_tuning"].config
+    own_steps = SETTINGS.own["fine_tuning"].config
     assert isinstance(own_steps, FineTuningConfig)
     assert {(d.steps, d.eval_every) for d in tuned} == {(own_steps.downstream.steps, 5)}
 
@@ -464,3 +465,9 @@ def test_resume_commands_repeat_lists_and_from(monkeypatch: pytest.MonkeyPatch) 
         command_of(parser, flags)
         == "python tune_jobs/replay.py --methods maml,fomaml --from results/x"
     )
+
+
+def test_path_is_replayed_where_it_is_named() -> None:
+    (trial,) = plan_replay(_request(methods=("path",), partitions=("qa_to_qa",))).job.trials
+    assert trial.upstream == SETTINGS.own["path"]
+    assert (trial.method, trial.upstream.rungs) == ("path", (48,))

@@ -157,18 +157,14 @@ def test_bad_flags_are_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -
 # --- one run at smoke size: the part of `make miniature` that a test can wait for ---
 
 
-def _paper(results: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "tune_jobs/paper.py", "--smoke", "--results", str(results), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     results = tmp_path_factory.mktemp("miniature") / "results"
-    done = _paper(results)
+    command = [sys.executable, "tune_jobs/paper.py", "--smoke", "--results", str(results)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     return results, done.stdout
 
@@ -203,20 +199,20 @@ def test_every_table_of_the_miniature_has_its_cells(ran: tuple[Path, str]) -> No
 
 @pytest.mark.timeout(1800)  # for hangs only
 def test_the_same_command_again_computes_nothing_and_writes_the_report(
-    ran: tuple[Path, str],
+    ran: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, _ = ran
     with open_results(results, read_only=True) as database:
         points, files = database.points(), database.artifacts()
     index = results / "report" / "index.html"
     index.unlink()
-    again = _paper(results, "--json")
-    assert again.returncode == 0
-    assert "nothing is left to compute" in again.stderr
+    assert main(["--smoke", "--results", str(results), "--json"], report=report_lines) == 0
+    again = capsys.readouterr()
+    assert "nothing is left to compute" in again.err
     with open_results(results, read_only=True) as database:
         assert (database.points(), database.artifacts()) == (points, files)
     assert index.is_file()
-    document = json.loads(again.stdout)
+    document = json.loads(again.out)
     assert document["exit_code"] == 0
     assert document["report"] == str(results / "report")
     methods = [point for point in points if point.method != BASELINE]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from drivers import Driver
 from search_toys import toy_job, write_toy_gym
 
-from mpt.search.job import SearchJob
+from mpt.search.job import Execution, SearchJob
 from mpt.study.study import Study, open_study
 
 __all__ = ["drive", "job", "study", "toy_gym"]
@@ -41,21 +40,14 @@ def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPath
 @contextlib.contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
     """Run a block with a Ray that the searches in this process share."""
-    from mpt.search.ray.session import prepare_environment
+    from mpt.search.ray.session import _start, prepare_environment
 
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         os.environ.pop(name, None)
     prepare_environment("local")
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        object_store_memory=128 * 2**20,
-    )
+    _start(Execution(workers=cpus))  # more than once on a busy machine
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """Builds toy searches and runs them, in a test or in a process that a test kills.
 
-As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [FRESH] [JSON]`` runs the
-toy search with Ray on two workers (TPE: one after the other) and exits with its code.
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [ONE] [FRESH] [JSON]`` runs
+the toy search with Ray on two workers (ONE, TPE: one after the other) and exits with its code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, TextConfig, UpstreamConfig
 from mpt.errors import MptError
+from mpt.search.cost.plan import Rates, RunRate
 from mpt.search.job import Execution, SearchJob, Suggestions
 from mpt.store.database import open_results
 from mpt.study.domains import Domain
@@ -26,6 +27,10 @@ from mpt.study.study import plan_study
 SOURCES = ("s-one", "s_two", "s-three")
 VALIDATION = ("v-one", "v_two")
 SEEDS = (13, 21)
+KNOWN_RATES = Rates(
+    steps={"any": 0.01}, runs={"any": RunRate(step_s=0.002, row_s=0.002)}, start_s=8.0
+)
+"""For searches whose estimate nobody reads: to measure it takes seconds at every start."""
 
 
 def write_toy_gym(folder: Path) -> Path:
@@ -151,7 +156,7 @@ if __name__ == "__main__":
     words = sys.argv[4:]
     make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
     execution = Execution(
-        workers=1 if "TPE" in words else 2,
+        workers=1 if {"TPE", "ONE"} & {*words} else 2,
         max_failures=1,
         resume="the same command",
         next_step="rest",
@@ -159,7 +164,8 @@ if __name__ == "__main__":
     try:
         job = make(*paths)
         show = Display(job, as_json="JSON" in words)
-        sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show))
+        rates = KNOWN_RATES if "SLOW" in words else None
+        sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show, rates=rates))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -45,17 +45,17 @@ class Search:
         self._drive, self.results = drive, results
         self._seen: dict[str, tuple[Any, ...]] = {}
 
-    def start(self) -> Driver:
+    def start(self, *words: str) -> Driver:
         """Start a driver; what was stored before must be there, untouched."""
         self.check()
-        return self._drive(self.results, "SLOW")
+        return self._drive(self.results, "SLOW", *words)
 
-    def started(self, runs: int = 1) -> Driver:
+    def started(self, *words: str, runs: int = 1) -> Driver:
         """Start a driver and wait until its workers have stored some runs.
 
         Those of a killed driver live on for a moment and may store theirs.
         """
-        driver = self.start()
+        driver = self.start(*words)
         driver.until(lambda: "time left" in driver.output())
         before = len(run_rows(self.results))
         driver.until(lambda: len(run_rows(self.results)) >= before + runs)
@@ -93,19 +93,20 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
     first.process.kill()
     assert first.wait() == -signal.SIGKILL
 
-    # Ray's own processes; without a look at them, the driver would wait for ever
+    # Ray's own processes; without a look at them, the driver would wait for ever. One worker does
+    # from here on: each takes seconds to start.
     for names in (AGENTS, (RAYLET,)):
-        lost = search.started()
+        lost = search.started("ONE")
         kill(lost, *names)
         ends_with(lost, RAY_ENDED)
 
     # Ctrl-C in a terminal, which all processes of the group receive
-    third = search.started()
+    third = search.started("ONE")
     os.killpg(third.process.pid, signal.SIGINT)
     ends_with(third, INTERRUPTED)
 
     # SIGTERM, as from a batch system
-    fourth = search.started(runs=4)
+    fourth = search.started("ONE", runs=4)
     fourth.process.terminate()
     ends_with(fourth, INTERRUPTED)
 

@@ -35,7 +35,7 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (9, "upstream.maml.dropout", 0.0, 0.1),
     (9, "upstream.multitask.dropout", 0.0, 0.1),
     (9, "downstream.dropout", 0.0, 0.1),
-    (10, "precision.maml", "bfloat16", "float32"),
+    (10, "precision.maml", "float32", "float32"),
     (10, "precision.multitask", "bfloat16", "float16"),
     (10, "precision.downstream", "bfloat16", "float16"),
     (11, "downstream.batch_size", 8, 16),

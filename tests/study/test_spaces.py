@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mpt.config import METHODS, UpstreamConfig
+from mpt.config import METHODS, OWN_METHODS, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
@@ -81,16 +81,20 @@ def _shipped(methods: tuple[str, ...]) -> list[Space]:
     ]
 
 
-@pytest.mark.parametrize("space", _shipped(METHODS), ids=lambda s: f"{s.method}-{s.name}")
+@pytest.mark.parametrize(
+    "space", _shipped((*METHODS, *OWN_METHODS)), ids=lambda s: f"{s.method}-{s.name}"
+)
 def test_every_shipped_space_names_its_source_and_can_be_used(space: Space) -> None:
     assert space.source
-    trajectories = space.on_rows(100).sample(3, seed=0)
-    assert len({one.config for one in trajectories}) == 3
+    count = 3 if space.size is None else min(3, space.size)
+    assert count > 1
+    trajectories = space.on_rows(100).sample(count, seed=0)
+    assert len({one.config for one in trajectories}) == count
     for one in trajectories:
         assert space.on_rows(100).trajectory(space.settings(one)) == one
 
 
-@pytest.mark.parametrize("method", [*METHODS, "prompt_tuning"])
+@pytest.mark.parametrize("method", [*METHODS, *OWN_METHODS, "prompt_tuning"])
 def test_every_method_has_the_papers_grid_an_embedded_one_and_wide_ranges(method: str) -> None:
     spaces = {space.name: space for space in _shipped((method,))}
     assert {"paper", "embedded", "wide"} <= set(spaces)
@@ -162,6 +166,17 @@ def test_grids_have_the_papers_shape(name: str) -> None:
     grid = load_space("maml", name).grid()
     assert len(grid) == len({one.config for one in grid}) == 9
     assert all(len(one.rungs) == 3 for one in grid)
+
+
+@pytest.mark.parametrize("method", ["multitask", "path"])
+def test_the_size_of_a_soup_is_searched_like_any_setting(method: str) -> None:
+    space = load_space(method, "embedded_soup")
+    grid = space.grid()
+    assert [space.settings(one)["soup"] for one in grid[:2]] == [4, 1]
+    assert {_upstream(one).soup for one in grid} == {1, 2, 4}
+    assert len({one.name for one in grid}) == 9
+    drawn = {_upstream(one).soup for one in space.sample(9, 0)}
+    assert all(type(count) is int for count in drawn)
 
 
 def test_a_range_is_reached_at_both_ends_and_never_left() -> None:

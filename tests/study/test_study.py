@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_source_tasks_of_ones_own_have_a_name_and_are_checked_like_the_partition
     assert plan.partial is None
     with pytest.raises(UsageError, match="v-one is learned from and scored"):
         plan_study(config, source=("s-one", "v-one"))
-    with pytest.raises(DataError, match=r"lack 1 tasks: nobody \(not in the catalogue\)"):
+    with pytest.raises(DataError, match=r"lack 1 task: nobody \(not in the catalogue\)"):
         plan_study(config, source=("s-one", "nobody"))
 
 
@@ -119,3 +120,31 @@ def test_the_real_gym_is_refused_with_a_list_and_taken_by_a_smoke_run() -> None:
     assert "tweet_qa" in plan.scored
     assert plan.partial is not None
     assert "1 of 5 validation tasks missing" in plan.partial
+
+
+def test_a_preset_may_choose_target_tasks_and_the_label_says_how_many(gym: Path) -> None:
+    names = gym / "gym.toml"
+    names.write_text(
+        names.read_text().replace('target = ["t-one"]', 'target = ["t-one", "v-one"]')
+    )
+    whole = plan_study(toy_study(HERE, gym), role="target")
+    assert whole.scored == ("t-one", "v-one")
+    chosen = dataclasses.replace(toy_study(HERE, gym), target=whole.scored[-1:])
+    plan = plan_study(chosen, role="target")
+    assert plan.scored == whole.scored[-1:]
+    assert plan.partial == "partial: 1 of 2 target tasks chosen"
+    # a preset's choice says nothing on a partition without these tasks, nor in a search
+    other = dataclasses.replace(chosen, target=("nobody",))
+    assert plan_study(other, role="target").scored == whole.scored
+    assert plan_study(other, role="target").partial is None
+    assert plan_study(chosen).partial is None
+
+
+def test_a_presets_validation_tasks_are_those_of_the_gym_it_is_made_for(gym: Path) -> None:
+    config = toy_study(HERE, gym)
+    own = plan_study(dataclasses.replace(config, validation=("v_two",)))
+    assert (own.scored, own.partial) == (("v_two",), None)
+    elsewhere = plan_study(dataclasses.replace(config, validation=("topics-sections",)))
+    assert elsewhere.scored == plan_study(config).scored
+    with pytest.raises(UsageError, match=r"validation task 'v-tow' is unknown"):
+        plan_study(dataclasses.replace(config, validation=("v_two", "v-tow")))

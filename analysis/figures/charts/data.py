@@ -57,6 +57,8 @@ class TaskChart:
     summary_label: str = "mean"
     zero: bool = False
     """Whether 0 is a mark to be compared with."""
+    points: Mapping[str, str] = field(default_factory=dict)
+    """Method → key of the point that its numbers are of."""
 
     def __post_init__(self) -> None:
         for method, values in self.series.items():
@@ -136,6 +138,8 @@ class SearchPoint:
     """ARG in % with its interval; missing if the point has none (diverged, incomplete)."""
     trajectory: str
     """Which trajectory it lies on: points of one trajectory differ in ``steps`` only."""
+    key: str = ""
+    """Key of the point; empty where it is of none."""
 
     @property
     def steps(self) -> int:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpt.gym.catalogue import ALL_SHOTS
-from mpt.metrics.relative_gain import average_relative_gain
+from mpt.metrics.relative_gain import Scores, average_relative_gain
 from mpt.seeds import numpy_generator
 
 from ...published.numbers import published_numbers
-from ...results.cells import OWN, Cell, Samples, scores_of
+from ...results.cells import OWN, Cell, scores_of
 from ...results.names import BASELINE, paper_backbone, partition_label
 from ...results.summary import Summary, summary_of
+from ...results.upstream_seeds import mean_scores, upstream_summary
 from .data import Estimate, Sweep, TaskChart, missing
 
 RESAMPLES = 2000
@@ -56,7 +57,8 @@ def gain_chart(group: Group) -> TaskChart:
     """Return each method's relative gain over prompt tuning on each task, in %.
 
     The interval of a task is `average_relative_gain`'s over this one task: a bootstrap over the
-    data seeds, the same draw for method and baseline.
+    data seeds, the same draw for method and baseline. Of several upstream seeds it is that of the
+    expected gain over both (`results.upstream_seeds`).
     """
     return TaskChart(
         title=f"Relative gain over prompt tuning by task: {group.label}",
@@ -69,6 +71,7 @@ def gain_chart(group: Group) -> TaskChart:
         summary={cell.place.method: arg_of(cell) for cell in group.cells},
         summary_label="ARG",
         zero=True,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 
@@ -76,7 +79,7 @@ def _gain(cell: Cell, task: str) -> Estimate:
     if task not in cell.tasks:
         return missing(cell.note or "not run on this task")
     gain = average_relative_gain(
-        scores_of(cell.tasks),
+        mean_scores(cell),
         scores_of(cell.baseline),
         [task],
         cell.seeds,
@@ -85,7 +88,9 @@ def _gain(cell: Cell, task: str) -> Estimate:
     )
     if gain.arg is None:
         return missing(gain.tasks[0].reason or "no relative gain")
-    return Estimate(value=gain.arg, low=gain.low, high=gain.high)
+    upstream = upstream_summary(cell, [task])
+    low, high = (gain.low, gain.high) if upstream is None else upstream.expected or (None, None)
+    return Estimate(value=gain.arg, low=low, high=high)
 
 
 def arg_of(cell: Cell) -> Estimate:
@@ -107,7 +112,8 @@ def arg_of(cell: Cell) -> Estimate:
     if gain.arg_of_defined is None:
         return missing("; ".join(gain.reasons))
     note = "" if summary.whole else f"{gain.defined} of {gain.of} tasks have a relative gain"
-    return Estimate(value=gain.arg_of_defined, low=gain.low, high=gain.high, note=note)
+    low, high = summary.interval or (None, None)
+    return Estimate(value=gain.arg_of_defined, low=low, high=high, note=note)
 
 
 def _lacking(summary: Summary) -> list[str]:
@@ -122,10 +128,12 @@ def _lacking(summary: Summary) -> list[str]:
 def score_chart(group: Group) -> TaskChart:
     """Return the mean test score over data seeds of each method and of prompt tuning, in %.
 
-    The interval is a bootstrap over the data seeds.
+    The interval is a bootstrap over the data seeds; scores are means over upstream seeds.
     """
     series = {
-        cell.place.method: tuple(_score(cell.tasks, task, cell) for task in group.tasks)
+        cell.place.method: tuple(
+            _score(mean_scores(cell), task, cell, named=task in cell.tasks) for task in group.tasks
+        )
         for cell in group.cells
     }
     series[BASELINE] = tuple(_baseline_score(group, task) for task in group.tasks)
@@ -134,23 +142,26 @@ def score_chart(group: Group) -> TaskChart:
         axis="test score, %",
         tasks=group.tasks,
         series=series,
+        points={cell.place.method: cell.key for cell in group.cells},
     )
 
 
 def _baseline_score(group: Group, task: str) -> Estimate:
     """Return prompt tuning's score from the first cell that names it."""
     cell = next((cell for cell in group.cells if task in cell.baseline), None)
-    return missing("no baseline") if cell is None else _score(cell.baseline, task, cell)
+    if cell is None:
+        return missing("no baseline")
+    return _score(scores_of(cell.baseline), task, cell, named=True)
 
 
-def _score(samples: Samples, task: str, cell: Cell) -> Estimate:
-    if task not in samples:
+def _score(scores: Scores, task: str, cell: Cell, *, named: bool) -> Estimate:
+    if not named:
         return missing(cell.note or "not run on this task")
-    row = samples[task]
-    lacking = [seed for seed in cell.seeds if seed not in row or row[seed].taken is None]
+    row = scores.get(task, {})
+    lacking = [seed for seed in cell.seeds if seed not in row]
     if lacking:
         return missing(f"lacks data seed {', '.join(map(str, lacking))}")
-    tests = np.array([100 * run.test for seed in cell.seeds if (run := row[seed].taken)])
+    tests = np.array([100 * row[seed] for seed in cell.seeds])
     value = math.fsum(tests) / len(tests)
     if len(tests) < 2:
         return Estimate(value=value)

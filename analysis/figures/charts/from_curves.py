@@ -10,7 +10,7 @@ import numpy as np
 from mpt.seeds import numpy_generator
 from mpt.store.records import Run
 
-from ...results.cells import Cell, Samples
+from ...results.cells import Samples
 from ...results.names import BASELINE, method_label
 from .data import Band, CurvePanel, Estimate, StepsTo, missing
 from .from_cells import RESAMPLES, Group
@@ -151,7 +151,24 @@ def steps_to(
     came there. A prompt tuning run without a positive score is no goal and left out. The interval
     (95 %) is a bootstrap over the data seeds of each task.
     """
-    series = {}
+    series: dict[str, tuple[Estimate, ...]] = {}
+    for share in shares:
+        for method, steps in reaches(group, curves, share).items():
+            found = median_steps(steps, group.cells[0].train_seed)
+            series[method] = (*series.get(method, ()), found)
+    return StepsTo(
+        title=f"Downstream steps to a share of PT's final dev score: {group.label}",
+        shares=tuple(shares),
+        series=series,
+        reference="PT's final dev score",
+    )
+
+
+def reaches(
+    group: Group, curves: Mapping[str, Curves], share: float
+) -> dict[str, dict[tuple[str, int], float]]:
+    """Return method → (task, data seed) → first step at a share of prompt tuning's score, or ∞."""
+    found = {}
     for method, tasks in curves.items():
         pairs = [
             (task, seed)
@@ -159,24 +176,11 @@ def steps_to(
             for seed in _seeds(group)
             if _best(curves[BASELINE], task, seed) > 0 and tasks.get(task, {}).get(seed)
         ]
-        series[method] = tuple(
-            _median_steps(
-                {
-                    (task, seed): _first(
-                        tasks[task][seed], share * _best(curves[BASELINE], task, seed)
-                    )
-                    for task, seed in pairs
-                },
-                group.cells[0],
-            )
-            for share in shares
-        )
-    return StepsTo(
-        title=f"Downstream steps to a share of PT's final dev score: {group.label}",
-        shares=tuple(shares),
-        series=series,
-        reference="PT's final dev score",
-    )
+        found[method] = {
+            (task, seed): _first(tasks[task][seed], share * _best(curves[BASELINE], task, seed))
+            for task, seed in pairs
+        }
+    return found
 
 
 def _best(curves: Curves, task: str, seed: int) -> float:
@@ -190,7 +194,13 @@ def _first(curve: Curve, goal: float) -> float:
     return float(next(reached, math.inf))
 
 
-def _median_steps(steps: Mapping[tuple[str, int], float], cell: Cell) -> Estimate:
+def median_steps(steps: Mapping[tuple[str, int], float], root_seed: int) -> Estimate:
+    """Return the median number of steps with its interval (see `steps_to`).
+
+    Args:
+        steps: (task, data seed) → steps, or ∞.
+        root_seed: draws the data seeds.
+    """
     if not steps:
         return missing("no run to compare")
     every = sorted(steps.values())
@@ -203,7 +213,7 @@ def _median_steps(steps: Mapping[tuple[str, int], float], cell: Cell) -> Estimat
     rows = [np.array([n for (task, _), n in steps.items() if task == name]) for name in tasks]
     if min(map(len, rows)) < 2:
         return Estimate(value=value, note=note)
-    rng = numpy_generator(cell.train_seed, "bootstrap", "steps")
+    rng = numpy_generator(root_seed, "bootstrap", "steps")
     draws = np.concatenate(
         [row[rng.integers(len(row), size=(RESAMPLES, len(row)))] for row in rows], axis=1
     )

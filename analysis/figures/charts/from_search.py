@@ -30,7 +30,8 @@ def _search(place: Place, cells: Sequence[Cell]) -> Search:
         SearchPoint(
             settings={**{n: float(cell.config[n]) for n in names}, "steps": float(cell.steps)},
             score=arg_of(cell),
-            trajectory=cell.trajectory,
+            trajectory=cell.line,
+            key=cell.key,
         )
         for cell in cells
     )
@@ -46,6 +47,7 @@ def _varied(cells: Sequence[Cell]) -> list[str]:
         name
         for name in known
         if name in first
+        and name != "seed"  # of replicates: a cell is the mean over them
         and all(_is_number(cell.config.get(name)) for cell in cells)
         and len({cell.config[name] for cell in cells}) > 1
     ]
@@ -57,7 +59,7 @@ def _is_number(value: object) -> bool:
 
 def unshown(cells: Sequence[Cell]) -> list[str]:
     """Return settings that differ between the points of a search but are no numbers."""
-    names = {name for cell in cells for name in cell.config}
+    names = {name for cell in cells for name in cell.config} - {"seed"}
     return sorted(
         name
         for name in names

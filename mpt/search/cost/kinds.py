@@ -15,14 +15,16 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
 
     Args:
         study: backbone, lengths and number format.
-        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps.
+        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps. A step of a soup
+            is one of each of its members.
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"
     inner = "" if not adapts(trajectory.method) else f" {trajectory.inner_steps} inner,"
     return (
         f"{trajectory.method},{inner} batch {trajectory.batch_size} × {trajectory.items_per_step}"
-        f"{_engine(trajectory)}, {_model(study)}"
+        f"{_engine(trajectory)}, "
+        f"{_model(study, study.upstream_format(trajectory.method))}"
     )
 
 
@@ -30,7 +32,8 @@ def _engine(trajectory: Any) -> str:
     engine = "" if trajectory.second_order == "auto" else f", {trajectory.second_order}"
     checkpoints = ", activation checkpoints" if trajectory.activation_checkpointing else ""
     dropout = ", dropout" if trajectory.dropout else ""
-    return engine + checkpoints + dropout
+    soup = "" if trajectory.soup == 1 else f", soup of {trajectory.soup}"
+    return engine + checkpoints + dropout + soup
 
 
 def run_kind(study: StudyConfig, tuned: str) -> str:
@@ -38,9 +41,10 @@ def run_kind(study: StudyConfig, tuned: str) -> str:
     down = study.downstream
     search = f", {down.beams} beams" if down.beams > 1 else ""
     dropout = ", dropout" if down.dropout else ""
-    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {_model(study)}"
+    model = _model(study, study.precision)
+    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {model}"
 
 
-def _model(study: StudyConfig) -> str:
-    format_ = "" if study.precision == "float32" else f" {study.precision}"
+def _model(study: StudyConfig, precision: str) -> str:
+    format_ = "" if precision == "float32" else f" {precision}"
     return f"{study.backbone}{format_}, {study.prompt.length} prompt tokens"

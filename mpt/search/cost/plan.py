@@ -10,7 +10,7 @@ workers.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -131,7 +131,7 @@ class Rates:
         )
 
     def with_more(self, other: Rates) -> Rates:
-        """Return these rates and those of other kinds; the larger start and sizes count."""
+        """Return these rates and those of other kinds; the larger start, sizes and need count."""
         names = ("run", "rung", "checkpoint", "queue")
         larger = {n: max(getattr(self.sizes, n), getattr(other.sizes, n)) for n in names}
         return Rates(
@@ -139,9 +139,15 @@ class Rates:
             runs={**other.runs, **self.runs},
             start_s=max(self.start_s, other.start_s),
             sizes=Sizes(**larger),
-            gpu_need=self.gpu_need if other.gpu_need is None else other.gpu_need,
-            gpu_bytes=self.gpu_bytes if other.gpu_bytes is None else other.gpu_bytes,
+            gpu_need=_chosen(max, self.gpu_need, other.gpu_need),
+            gpu_bytes=_chosen(min, self.gpu_bytes, other.gpu_bytes),
         )
+
+
+def _chosen(choose: Callable[..., int], *values: int | None) -> int | None:
+    """Return the largest or smallest of what was measured; None if nothing was."""
+    known = [value for value in values if value is not None]
+    return choose(known) if known else None
 
 
 def step_seconds(trial: TrialWork, rates: Rates) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import share_line
+from mpt.search.cost.gpus import smallest
 from mpt.search.cost.plan import (
     disk_bytes,
     estimate,
@@ -16,9 +17,11 @@ from mpt.search.cost.plan import (
     work_seconds,
 )
 from mpt.search.cost.time_left import clock_text
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates, RemainingWork
+    from mpt.search.cost.stated import Throughput
     from mpt.search.cost.trial_memory import TrialMemory
     from mpt.search.job import SearchJob
 
@@ -33,6 +36,8 @@ class Planning:
     """Price of one GPU-hour (of one CPU-hour without GPUs), in any currency; None: not told."""
     gpus: int | None = None
     """GPUs (CPUs without) of a cluster that is simulated; None: none."""
+    throughput: Throughput | None = None
+    """What a GPU sustains, stated in place of a measurement here; None: it is measured."""
 
     def __post_init__(self) -> None:
         if self.price is not None and self.price < 0:
@@ -48,6 +53,7 @@ def plan_lines(
     gpus_per_trial: float,
     planning: Planning,
     memory: Sequence[TrialMemory] = (),
+    rates_are: str = "measured just now",
 ) -> list[str]:
     """Return the plan as lines of text.
 
@@ -59,6 +65,7 @@ def plan_lines(
         gpus_per_trial: share of a GPU that a trial has; 0: it runs on a CPU.
         planning: price and simulated cluster.
         memory: what a trial needs at its peak, one entry a backbone.
+        rates_are: where the rates are from.
     """
     device = "GPU" if gpus_per_trial else "CPU"
     each, shared = work_seconds(work, rates)
@@ -80,15 +87,49 @@ def plan_lines(
     lines += [] if share is None else [f"sharing    {share}"]
     lines.append(f"disk       {disk / MIB:.1f} MiB in {job.results}")
     lines.append(
-        f"estimate   {clock_text(estimate(work, rates, slots))} on {slots} workers "
-        "(rates measured just now; nothing was written)"
+        f"estimate   {clock_text(estimate(work, rates, slots))} on {counted(slots, 'worker')} "
+        f"(rates {rates_are}; nothing was written)"
     )
     if planning.gpus is not None:
         there = cluster_slots(planning.gpus, gpus_per_trial)
         lines.append(
             f"           {clock_text(estimate(work, rates, there))} on a cluster of "
-            f"{planning.gpus} {device}s ({there} trials at once)"
+            f"{counted(planning.gpus, device)} ({counted(there, 'trial')} at once)"
         )
+    return lines
+
+
+def stated_lines(job: SearchJob, gpus_per_trial: float, planning: Planning) -> list[str]:
+    """Return the plan of a cluster that is not here, from a stated throughput and from nothing.
+
+    Raises:
+        UsageError: it is not said of how many GPUs.
+        DataError: a few-shot file is malformed.
+    """
+    from mpt.search.cost.stated import stated_rates, stated_work
+    from mpt.search.cost.trial_memory import largest_trials
+
+    speed = planning.throughput
+    if speed is None or planning.gpus is None:
+        raise UsageError("--throughput plans a cluster; say of how many GPUs with --plan-gpus")
+    share = gpus_per_trial or 1.0
+    slots = cluster_slots(planning.gpus, share)
+    memory = largest_trials(job.trials, on_gpu=True)
+    lines = plan_lines(
+        job,
+        stated_work(job.trials),
+        stated_rates(job.trials, speed),
+        slots,
+        gpus_per_trial=share,
+        planning=Planning(price=planning.price),
+        memory=memory,
+        rates_are=f"follow from {speed.bfloat16:g} TFLOP/s in bfloat16 and {speed.float32:g} in "
+        "float32, as stated; stored results and further seeds were not looked at",
+    )
+    for need in memory:
+        gpu = smallest(need.peak)
+        fits = "no GPU that is known here" if gpu is None else f"{gpu.name} ({gpu.instance})"
+        lines.append(f"fits       {need.name}: {fits}, alone on it")
     return lines
 
 
@@ -110,10 +151,13 @@ def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
 def _upstream(work: RemainingWork, rates: Rates) -> list[str]:
     total = sum(part.steps for part in work.trials)
     trials = sum(part.steps > 0 for part in work.trials)
-    lines = [f"upstream   {total} steps left in {trials} trajectories"]
+    lines = [
+        f"upstream   {counted(total, 'step')} left in "
+        f"{counted(trials, 'trajectory', 'trajectories')}"
+    ]
     for kind in dict.fromkeys(part.kind for part in work.trials if part.steps):
         steps = sum(part.steps for part in work.trials if part.kind == kind)
-        lines.append(_row(steps, "steps", rates.step_seconds(kind), kind))
+        lines.append(_row(steps, "step", rates.step_seconds(kind), kind))
     return lines
 
 
@@ -123,18 +167,18 @@ def _runs(work: RemainingWork, rates: Rates) -> list[str]:
     shared = sum(part.runs for part in work.shared_left)
     lines = [
         f"runs       {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
-        f"them shared baselines, counted once), {steps} steps of tuning"
+        f"them shared baselines, counted once), {counted(steps, 'step')} of tuning"
     ]
     for kind in dict.fromkeys(part.kind for part in left):
         parts = [part for part in left if part.kind == kind]
         runs = sum(part.runs for part in parts)
         seconds = sum(run_seconds(part, rates) for part in parts)
-        lines.append(_row(runs, "runs", seconds / runs, kind))
+        lines.append(_row(runs, "run", seconds / runs, kind))
     return lines
 
 
 def _row(count: int, what: str, seconds: float, kind: str) -> str:
-    return f"           {count} {what}, {seconds:.3g} s each: {kind}"
+    return f"           {counted(count, what)}, {seconds:.3g} s each: {kind}"
 
 
 def _hours(hours: float) -> str:

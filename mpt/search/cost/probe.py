@@ -118,14 +118,16 @@ def probe(
 
 
 def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float, Sizes]:
-    """Return seconds per upstream step, and bytes of what it leaves on disk."""
+    """Return seconds per upstream step (of all members), and bytes of what it leaves on disk."""
     from mpt.store.state import pack_state
     from mpt.upstream.engine import Diverged, UpstreamRun
+    from mpt.upstream.soup import members_of
 
     config = study.config
-    method: Any = upstream.config
+    asked: Any = upstream.config
+    method, *others = members_of(asked, config.train_seed)
     run = UpstreamRun(
-        study.backbone,
+        study.upstream_backbone(method.method),
         study.items,
         method,
         config.prompt,
@@ -142,8 +144,11 @@ def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float
     except Diverged:
         seconds = clock() - started if taken else 0.0
     prompt = run.prompt.nelement() * 4
-    sizes = Sizes(rung=prompt + _POINT_BYTES, checkpoint=len(pack_state(run.state_dict())))
-    return seconds / max(1, taken), sizes
+    count = 1 + len(others)
+    rungs = 1 if count == 1 else 1 + count  # the mean, and its members
+    state = len(pack_state(run.state_dict()))
+    sizes = Sizes(rung=rungs * prompt + _POINT_BYTES, checkpoint=count * state)
+    return count * seconds / max(1, taken), sizes
 
 
 _POINT_BYTES = 4096

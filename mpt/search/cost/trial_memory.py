@@ -79,6 +79,8 @@ def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
         passes.append((f"fine-tuning, {own.downstream.batch_size} rows", found, 1.0))
     elif isinstance(own, UpstreamConfig):
         passes.append(_upstream(study, own))
+        if study.upstream_format(own.method) != study.precision:
+            weights += passes[-1][1].weights
     where, found, times = max(passes, key=lambda entry: _held(entry[1], entry[2]))
     return TrialMemory(
         name=f"{study.backbone}, {trial.upstream.config.method}",
@@ -115,10 +117,11 @@ def _upstream(study: StudyConfig, config: UpstreamConfig) -> tuple[str, Memory, 
     from mpt.upstream.second_order import SMALL
 
     rows = config.batch_size
-    found = _pass(study.backbone, study.precision, study, rows, upstream=True)
+    precision = study.upstream_format(config.method)
+    found = _pass(study.backbone, precision, study, rows, upstream=True)
     engine = config.second_order
     if engine == "auto":  # as `resolve` has it
-        small = study.precision == "float32" and found.weights <= 4 * SMALL
+        small = precision == "float32" and found.weights <= 4 * SMALL
         engine = "unrolled" if small else "lean"
     graphs = GRAPH_OF.get(engine, 1.0) if config.method == "maml" else 1.0
     where = f"an upstream pass, {rows} rows"

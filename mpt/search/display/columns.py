@@ -50,11 +50,14 @@ class Columns:
         own = [
             name for trial in job.trials for name, _ in getattr(trial.upstream.config, "extra", ())
         ]
-        for name in (*_STUDY, *((*_SETTINGS, *dict.fromkeys(own)) if settings else ())):
+        listed = (*_STUDY, *((*_SETTINGS, *dict.fromkeys(own)) if settings else ()), "seed")
+        for name in dict.fromkeys(listed):
             if name == "seed" and not replicates:
                 continue
             values = [_value(trial, name) for trial in job.trials]
-            different = len(set(values)) > 1 or name in searched
+            # fine-tuning has no upstream seed to differ in
+            told_apart = set(values) - {None} if name == "seed" else set(values)
+            different = len(told_apart) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):
                 self.names.append(name)
                 self._widths.append(

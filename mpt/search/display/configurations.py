@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mpt.search.comparison import without_seed
 
 if TYPE_CHECKING:
-    from mpt.metrics.replicates import Interval, Summary
+    from mpt.metrics.differences import Interval
+    from mpt.metrics.replicates import Summary
     from mpt.search.comparison import Configuration, Ranking
     from mpt.search.leaderboard import PointStatus
 
@@ -61,7 +62,7 @@ def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[s
     if arg is None:
         yield f"reported –: {how}"
     else:
-        where = f" {interval_text(ranking.fresh.expected)}" if ranking.fresh is not None else ""
+        where = "" if ranking.reported is None else f" {interval_text(ranking.reported.expected)}"
         yield f"reported ARG {arg:+.2f}{where} {how}"
     ties = ranking.ties
     if "upstream seeds" not in comparison.levels:
@@ -101,7 +102,7 @@ def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> 
     """
     arg, how = ranking.honest
     best = ranking.best
-    fresh = ranking.fresh
+    reported = ranking.reported
     places = {one.summary.name: n for n, one in enumerate(ranking.configurations)}
     return {
         "method": best.first.trial.method,
@@ -112,8 +113,8 @@ def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> 
             "steps": best.first.steps,
             "arg": arg,
             "how": how,
-            "interval": None if fresh is None else fresh.expected,
-            "new_run": None if fresh is None else fresh.new_run,
+            "interval": None if reported is None else reported.expected,
+            "new_run": None if reported is None else reported.new_run,
             "selected_arg": best.summary.arg,
         },
         "ties": [places[one.summary.name] for one in ranking.ties],

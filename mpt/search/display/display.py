@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpt.config import UpstreamConfig
+from mpt.search.comparison import seed_of
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import (
@@ -32,7 +33,9 @@ from mpt.search.display.configurations import (
     row_of,
 )
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.study.replaced import replaced_text
 from mpt.trial.score import BAD_SCORE, PointScore
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
@@ -129,28 +132,35 @@ class Display:
             f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
             f"{', '.join(backbones)}"
         )
-        self.say(f"  points   {points} from {trials} trials (steps {rungs} are rungs of one run)")
+        steps = f"steps {rungs}{' are rungs of one run' if ',' in rungs else ''}"
+        self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
         self.say(f"  space    {job.title}")
         self.say(
-            f"  score    ARG (%) over prompt tuning on {len(first.plan.scored)} {first.plan.role} "
-            f"tasks × {len(config.data_seeds)} data seeds"
+            "  score    ARG (%) over prompt tuning on "
+            f"{counted(len(first.plan.scored), f'{first.plan.role} task')} × "
+            f"{counted(len(config.data_seeds), 'data seed')}"
         )
         self.say(
-            f"  runs     {work.all_runs} downstream runs ({work.runs} + {work.shared} shared "
-            f"baseline), {work.all_there} stored"
+            f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
+            f"shared baseline), {work.all_there} stored"
         )
-        if len(config.seeds) > 1:
-            self.say(f"  seeds    {seeds_text(config)}")
+        seeds = seeds_text(config) if what == "search" else listed_seeds(job)
+        if "," in seeds:
+            self.say(f"  seeds    {seeds}")
         if board is not None:
             self.say(f"  study    {studies_text(list(board.studies.values()))}")
         self.say(f"  results  {job.results}")
         for label in job.partial:
             self.say(f"  {label}")
+        if config.replaced:
+            self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
             self.say("  a smoke run shows that the path works; its numbers mean nothing")
 
     def points_table(self, entries: Sequence[PointStatus]) -> None:
-        """List every point of the plan (`--dry-run`)."""
+        """List every point of the plan (`--dry-run`); none is known of a searcher of one's own."""
+        if not entries:
+            return
         table = self._table("", *self._columns.names, "steps", "stored")
         for number, entry in enumerate(entries, start=1):
             there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
@@ -207,11 +217,13 @@ class Display:
     def replicating(self, trials: int, seeds: Sequence[int], job: SearchJob) -> None:
         """Say that trials are run again with other upstream seeds."""
         self._job, self._columns = job, Columns(job)
-        plural = "s" if len(seeds) > 1 else ""
         fresh = set(seeds) <= set(job.plans[0].config.fresh_seeds)
         why = "to report the best one on" if fresh else "for those that may be the best"
         self.say()
-        self.say(f"upstream seed{plural} {', '.join(map(str, seeds))}: {trials} trials, {why}")
+        self.say(
+            f"upstream seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: "
+            f"{counted(trials, 'trial')}, {why}"
+        )
 
     def configurations(self, ranking: Ranking) -> None:
         """Print the configurations of one method in one study, and what they show."""
@@ -246,7 +258,7 @@ class Display:
                 self.configurations(one)
             self._reasons(order)
             self._stops(entries)
-            for label in self._job.partial:
+            for label in self._labels(entries):
                 self.say(label)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
@@ -263,7 +275,7 @@ class Display:
         self.one_seed(order)
         self._reasons(order)
         self._stops(entries)
-        for label in self._job.partial:
+        for label in self._labels(entries):
             self.say(label)
         if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
@@ -282,6 +294,10 @@ class Display:
         scores = [e.score for e in entries if isinstance(e.trial.upstream.config, UpstreamConfig)]
         if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
             self.say(ONE_SEED)
+
+    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
+        """Return what is said under a ranking of points of what their studies left out."""
+        return self._job.partial
 
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
@@ -303,7 +319,8 @@ class Display:
             self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more")
         if stopped:
             self.say(
-                f"{len(stopped)} points of {len(stops)} stopped trials were not computed; "
+                f"{counted(len(stopped), 'point')} of {counted(len(stops), 'stopped trial')} "
+                f"{'was' if len(stopped) == 1 else 'were'} not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
 
@@ -333,9 +350,17 @@ def studies_text(studies: Sequence[StudyRecord]) -> str:
 def seeds_text(config: StudyConfig) -> str:
     """Return which upstream seeds a study has, and what for."""
     first, *others = config.seeds
+    if not others:
+        return f"{first} for all"
     fresh = ", ".join(map(str, config.fresh_seeds))
     text = f"{first} for all, {', '.join(map(str, others))} for those that may be the best"
     return f"{text}; the best is reported on {fresh}" if fresh else text
+
+
+def listed_seeds(job: SearchJob) -> str:
+    """Return the upstream seeds of a replay, which every cell has."""
+    upstream = (one for one in job.trials if isinstance(one.upstream.config, UpstreamConfig))
+    return f"{', '.join(map(str, dict.fromkeys(seed_of(one) for one in upstream)))} for every cell"
 
 
 def score_words(score: PointScore) -> list[str]:

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpt.search.cells import cells_of
 from mpt.search.comparison import rankings
+from mpt.search.display.cells import cell_document
 from mpt.search.display.configurations import document_of_ranking
 from mpt.search.leaderboard import PointStatus, ranked
 from mpt.trial.score import BAD_SCORE
@@ -40,15 +42,18 @@ def document_of(
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``;
         ``rankings``, one a study and method (see `document_of_ranking`); ``best``, that of the
         only ranking, or None if there are several or no point has an ARG; ``points``, best first,
-        then those without a score in the order of the search (see `_point`); ``studies``,
-        ``failures``, ``cost`` (of all downstream runs, each counted once) and ``next``.
+        then those without a score in the order of the search (see `_point`); ``cells``, what a
+        replay is made of (see `cell_document`), none of a search; ``studies``, ``failures``,
+        ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
     entries = board.entries()
     order = ranked(entries)
     scored = len(order)
     order += [entry for entry in entries if entry.score is None]
     best = order[0].score if order else None
-    found = [document_of_ranking(one, board.point_key) for one in rankings(board, entries)]
+    ranks = rankings(board, entries)
+    found = [document_of_ranking(one, board.point_key) for one in ranks]
+    targets = [entry for entry in entries if entry.trial.plan.role == "target"]
     whole = len(found) == 1 and best is not None and best.score > BAD_SCORE
     return {
         "version": VERSION,
@@ -59,6 +64,7 @@ def document_of(
         "stoppers": sorted(job.stoppers),
         "best": found[0]["best"] if whole else None,
         "rankings": found,
+        "cells": [cell_document(one, board.point_key) for one in cells_of(targets, ranks)],
         "points": [
             _point(entry, board, rank if rank <= scored else None)
             for rank, entry in enumerate(order, start=1)
@@ -83,6 +89,7 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
     plan, score, record = entry.trial.plan, entry.score, entry.record
     gain = None if score is None else score.gain
     note = "" if entry.stopped is None else entry.stopped.text
+    own = "" if record is None else record.note
     return {
         "rank": rank,
         "trial": entry.trial.name,
@@ -93,7 +100,7 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
         "settings": dataclasses.asdict(entry.trial.upstream.config),
         "steps": entry.steps,
         "status": _status(entry),
-        "note": note if score is None else score.note,
+        "note": note if score is None else score.note or own,
         "arg": None if gain is None else gain.arg_of_defined,
         "interval": None if gain is None or gain.low is None else [gain.low, gain.high],
         "tasks": None if gain is None else {"defined": gain.defined, "of": gain.of},

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mpt.search.cells import cells_of
+from mpt.search.display.cells import HEADS, cell_words
 from mpt.search.display.columns import Columns
-from mpt.search.display.display import SCORE_COLUMNS, Display, score_words
+from mpt.search.display.display import ONE_SEED, SCORE_COLUMNS, Display, score_words
 from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
+    from mpt.search.cells import Cell
     from mpt.search.comparison import Ranking
     from mpt.search.job import SearchJob
 
@@ -35,6 +38,11 @@ class SettingDisplay(Display):
                 self.say("no point so far")
         self._list("best point of every setting and method", best)
 
+    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
+        """Return what the studies of these points left out, each once."""
+        labels = (entry.trial.plan.partial for entry in entries)
+        return [label for label in dict.fromkeys(labels) if label]
+
     def _list(self, title: str, entries: Sequence[PointStatus]) -> None:
         """Print one line an entry, in their order."""
         self.say()
@@ -55,13 +63,38 @@ class CellDisplay(SettingDisplay):
         self._columns = Columns(job, settings=False)
 
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
-        """Print one line a cell, in the job's order."""
+        """Print one line a cell, in the job's order: its mean over upstream seeds."""
         there = [entry for entry in entries if entry.score is not None]
-        self._list(f"{len(there)} of {len(entries)} cells", there)
-        self.one_seed(there)
+        cells = cells_of(entries, rankings)
+        scored = [cell for cell in cells if cell.scored]
+        title = f"{len(scored)} of {len(cells)} cells"
+        if any(len(cell.entries) > 1 for cell in cells):
+            self._averaged(title, scored, rankings)
+        else:
+            self._list(title, there)
+            self.one_seed(there)
         self._reasons(there)
         for label in self._job.partial:
             self.say(label)
+
+    def _averaged(self, title: str, cells: Sequence[Cell], rankings: Sequence[Ranking]) -> None:
+        """Print one line a cell of several upstream seeds, and what the intervals are of."""
+        columns = Columns(self._job, settings=False, replicates=False)
+        self.say()
+        self.say(title)
+        table = self._table(*columns.names, "steps", *HEADS)
+        table.padding = (0, 1, 0, 0)  # narrow enough for most terminals
+        for cell in cells:
+            words = [*columns.of(cell.first.trial), str(cell.first.steps), *cell_words(cell)]
+            table.add_row(*words)
+        self._print(table)
+        levels = dict.fromkeys(level for one in rankings for level in one.comparison.levels)
+        if "upstream seeds" in levels:
+            self.say(
+                f"ARG is the mean over upstream seeds; intervals are over {' and '.join(levels)}"
+            )
+        else:
+            self.say(ONE_SEED)
 
 
 def _group(entry: PointStatus) -> tuple[str, ...]:

@@ -47,6 +47,27 @@ def _silent(line: str) -> None:
     """Say nothing."""
 
 
+_kept: list[contextlib.ExitStack] = []
+"""What ends the Ray of the outermost `one_ray`; empty outside of one."""
+
+
+@contextlib.contextmanager
+def one_ray() -> Iterator[None]:
+    """Let all sessions inside the block share one Ray: the first starts it, the block ends it.
+
+    A block without a session starts none; a block inside another is part of that one.
+    """
+    if _kept:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        _kept.append(stack)
+        try:
+            yield
+        finally:
+            _kept.clear()
+
+
 @contextlib.contextmanager
 def ray_session(
     execution: Execution,
@@ -72,11 +93,12 @@ def ray_session(
     import ray
 
     with contextlib.ExitStack() as stack:
-        if not ray.is_initialized():  # tests share one Ray
+        if not ray.is_initialized():
             _start(execution)
-            stack.callback(ray.shutdown)
+            end = _kept[0] if _kept else stack
+            end.callback(ray.shutdown)
             if execution.address == "local":
-                stack.enter_context(watched(say, execution.resume))
+                end.enter_context(watched(say, execution.resume))
                 if execution.dashboard:
                     say(
                         f"  Ray's dashboard: http://{ray._private.worker.global_worker.node.webui_url}"

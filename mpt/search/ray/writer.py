@@ -25,6 +25,8 @@ METHODS = frozenset(
         "add_artifact",
         "pack_limits",
         "keep_pack_limits",
+        "start_choice",
+        "keep_start_choice",
     }
 )
 """Methods of `TrialStore` that may be called from another process."""

@@ -80,6 +80,23 @@ def test_what_asks_another_question_is_shown_but_not_compared(
     assert found.ours.cell.value == pytest.approx(20.16, rel=1e-9)
 
 
+def test_with_replaced_tasks_the_cells_that_do_not_depend_on_them_are_judged(
+    results: Results,
+) -> None:
+    study: dict[str, Any] = {"settings": {"replaced": {"eli5-asks": "ai2_arc"}}}
+    for partition in ("cls_to_cls", "noncls_to_cls"):
+        for method in ("maml", "fine_tuning"):
+            _point(results, method, 16.02, partition=partition, **study)
+    section = load_results(results.root).main
+    assert section.label.endswith("eli5-asks replaced by ai2_arc")
+    assert section.differs == "eli5-asks replaced by ai2_arc"
+    assert _find(results.root, "Table 2", "maml", "cls_to_cls").status == "contradicted"
+    found = _find(results.root, "Table 2", "maml", "noncls_to_cls")
+    assert (found.status, found.why) == ("not attempted", "eli5-asks replaced by ai2_arc")
+    # fine-tuning learns nothing upstream
+    assert _find(results.root, "Table 2", "fine_tuning", "noncls_to_cls").status == "reproduced"
+
+
 def test_a_missing_run_is_no_attempt(results: Results) -> None:
     key = _point(results, "maml", 20.16, without=[(CLS.target[0], 13, 0.5)])
     found = _find(results.root, "Table 2", "maml", "cls_to_cls")

@@ -101,6 +101,8 @@ def test_a_name_that_is_neither_here_nor_cached_is_one_clear_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match=r"backbone no-one/nothing: no such path.*nor.*Hub") as e:
         load_backbone("no-one/nothing")
+    with pytest.raises(UsageError, match="; the nearest known name is google/t5-large-lm-adapt:"):
+        load_backbone("google/t5-large-lm-adpt")
     assert "\n" not in str(e.value)
     assert e.value.__cause__ is None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from search_fixtures import local_ray
 
 from mpt.backbones import load_backbone
 from mpt.cli.similarity import main
@@ -300,7 +301,8 @@ def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
     monkeypatch.setattr("mpt.cli.similarity.carry_out", carry_out)
     with open_results(tmp_path) as database:
         database.put_document("earlier", "x", 1)
-    assert main(["--smoke", "--results", str(tmp_path), "--fresh"]) == 0
+    with local_ray(1):
+        assert main(["--smoke", "--results", str(tmp_path), "--fresh"]) == 0
     ((fresh, notes),) = told
     assert fresh is False  # the job must not move the new documents aside
     assert notes[0].startswith("--fresh: the results so far were moved to")

@@ -104,6 +104,11 @@ def test_the_memory_of_a_gpu_is_kept_whichever_probe_measured_it(first: str) -> 
     measured = dataclasses.replace(RATES, gpu_need=3, gpu_bytes=80)
     both = measured.with_more(RATES) if first == "on the GPU" else RATES.with_more(measured)
     assert (both.gpu_need, both.gpu_bytes) == (3, 80)
+    # a share of a GPU must hold the largest trial, on the smallest GPU
+    other = dataclasses.replace(RATES, gpu_need=2, gpu_bytes=24)
+    for pair in ((measured, other), (other, measured)):
+        found = pair[0].with_more(pair[1])
+        assert (found.gpu_need, found.gpu_bytes) == (3, 24)
     neither = RATES.with_more(RATES)
     assert (neither.gpu_need, neither.gpu_bytes) == (None, None)
 

@@ -89,9 +89,9 @@ def test_a_share_of_a_gpu_counts_as_that_share_of_an_hour(
 def test_a_simulated_cluster_has_a_time_of_its_own(work: RemainingWork, tmp_path: Path) -> None:
     text = _lines(work, tmp_path, gpus=1.0, planning=Planning(gpus=1))
     # one trial at a time: 10 s + 2 × 7200 s
-    assert "4.0 h on a cluster of 1 GPUs (1 trials at once)" in text
+    assert "4.0 h on a cluster of 1 GPU (1 trial at once)" in text
     shared = _lines(work, tmp_path, gpus=0.5, planning=Planning(gpus=1))
-    assert "2.0 h on a cluster of 1 GPUs (2 trials at once)" in shared
+    assert "2.0 h on a cluster of 1 GPU (2 trials at once)" in shared
 
 
 def test_every_backbone_has_a_line_of_the_memory_of_its_largest_trial(

@@ -95,6 +95,15 @@ def test_a_job_over_several_studies_and_methods_names_each_once() -> None:
     assert "2 target tasks × 5 data seeds" in show.text
 
 
+def test_one_of_something_is_singular_in_a_header() -> None:
+    study = StudyConfig(data_seeds=(13,))
+    trial = trial_of(study=study, role="target", rungs=(7,), scored=("a",))
+    show = Shown(job_of(trial))
+    show.display.header(work_of())
+    assert "  points   1 from 1 trial (steps 7)" in show.text
+    assert "on 1 target task × 1 data seed\n" in show.text
+
+
 def test_of_many_studies_the_first_four_are_named() -> None:
     records = [_study(partition=str(number)) for number in range(6)]
     ids = [record.id for record in records]
@@ -263,3 +272,9 @@ def test_words_in_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture
     assert console.width == 100  # in a pipe
     console.print("[bold] 3.5 [/x]" + 200 * "y")
     assert capsys.readouterr().out == "[bold] 3.5 [/x]" + 200 * "y" + "\n"
+
+
+def test_a_plan_without_known_points_prints_no_empty_table() -> None:
+    show = Shown(maml_job())
+    show.display.points_table([])
+    assert show.text == ""

@@ -91,6 +91,7 @@ def test_the_head_says_what_was_searched_and_how_it_ended(
         "title": 'space "toy"',
         "partial": [],
         "stoppers": ["racing"],
+        "cells": [],
         "studies": [{"id": record.id, "key": record.key, "partition": record.partition}],
         "failures": [{"trial": "maml-x", "reason": "OSError: no space"}],
         "next": "mpt again",

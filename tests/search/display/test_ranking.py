@@ -136,7 +136,7 @@ def test_what_was_stopped_stands_under_the_ranking_and_fails_nothing(show: Shown
     line = f"stopped  {NAME}: by asha at rung 5000: +1 is below +2"
     assert show.lines.count(line) == 1
     assert len(rows_of(show.text)) == 2 + 1  # two ranks, and the count of what is missing
-    assert "2 points of 1 stopped trials were not computed; without --scheduler" in show.text
+    assert "2 points of 1 stopped trial were not computed; without --scheduler" in show.text
     assert "worst    inner_lr 3e-05, outer_lr 0.5, steps 2500" in show.text
 
 

@@ -138,3 +138,11 @@ def test_what_cells_lack_is_explained_once_under_them() -> None:
     assert lines.count("note: no relative gain on a: the baseline scores 0") == 1
     assert lines.count(f"note: {note}") == 1
     assert lines.count("partial: 2 of 9 tasks") == 1
+
+
+def test_what_a_setting_left_out_stands_under_its_own_ranking_only() -> None:
+    label = "partial: 1 of 22 source tasks missing"
+    lacking = trial_of(study=StudyConfig(partition="qa_to_qa"), partial=label)
+    text = _printed(SettingDisplay, [point_of(LOW, 2500, 1.0), point_of(lacking, 2500, 2.0)])
+    where = {title for title, lines in _sections(text).items() if label in lines}
+    assert where == {"MAML on qa_to_qa, backbone embedded"}

@@ -13,7 +13,7 @@ import pytest
 from ray.tune.schedulers import MedianStoppingRule
 from ray.tune.search import Searcher
 from rich.console import Console
-from search_toys import bits, tpe_job
+from search_toys import KNOWN_RATES, bits, tpe_job
 
 from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob, Suggestions
@@ -88,7 +88,8 @@ def searched(job: SearchJob) -> tuple[int, str]:
     file = io.StringIO()
     console = Console(file=file, width=100, markup=False, soft_wrap=True)
     execution = Execution(signals=False, resume="again", next_step="rest")
-    return run_search(job, execution, display=Display(job, console)), file.getvalue()
+    code = run_search(job, execution, display=Display(job, console), rates=KNOWN_RATES)
+    return code, file.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -68,6 +69,28 @@ def test_the_nodes_of_a_cluster_are_checked_and_a_ray_of_its_own_is_not(
 def test_there_are_no_more_slots_than_trials(checks: list[tuple[Any, ...]]) -> None:
     with ray_session.ray_session(Execution(), 3) as slots:
         assert slots == 3
+
+
+def test_sessions_in_one_block_share_the_ray_that_the_first_has_started(
+    checks: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: seen[-1:] == ["start"])
+    monkeypatch.setattr(ray_session, "_start", lambda execution: seen.append("start"))
+    monkeypatch.setattr(ray_session, "watched", lambda say, resume: contextlib.nullcontext())
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append("end"))
+    with ray_session.one_ray():
+        assert seen == []  # nothing is started before it is needed
+        with ray_session.ray_session(Execution(), 3):
+            pass
+        with ray_session.one_ray(), ray_session.ray_session(Execution(), 3):
+            pass
+        assert seen == ["start"]
+    assert seen == ["start", "end"]
+    for _ in range(2):  # without a block, each has its own
+        with ray_session.ray_session(Execution(), 3):
+            assert seen[-1] == "start"
+    assert seen == ["start", "end"] * 3
 
 
 def test_a_ray_that_was_there_before_is_left_running(

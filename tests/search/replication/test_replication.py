@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drivers import run_rows
 from rich.console import Console
-from search_toys import bits, toy_job
+from search_toys import KNOWN_RATES, bits, toy_job
+from stored import compute
 
 from mpt.metrics.replicates import Comparison, Replicates, compare
 from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob
 from mpt.search.replication import of_first_seed, survivors, with_seed
 from mpt.search.run import DONE, peek, run_search
+from mpt.study.specs import TrialSpec
 
 
 def _compared(args: dict[str, list[float]]) -> Comparison:
@@ -72,7 +75,7 @@ def _run(job: SearchJob) -> tuple[dict[str, Any], str]:
     console = Console(file=file, width=120, markup=False, soft_wrap=True)
     show = Display(job, console, as_json=True, sink=bodies.append)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
-    assert run_search(job, execution, display=show) == DONE, file.getvalue()
+    assert run_search(job, execution, display=show, rates=KNOWN_RATES) == DONE, file.getvalue()
     return dict(bodies[-1]), file.getvalue()
 
 
@@ -114,14 +117,26 @@ def test_the_same_again_computes_nothing_and_says_the_same(
 def test_without_a_race_all_configurations_get_all_seeds_and_stored_ones_are_not_run_again(
     searched: tuple[SearchJob, dict[str, Any], str],
 ) -> None:
+    """What is missing is computed without Ray; then the search has nothing left to do."""
     job, body, _ = searched
-    stored = {one["keys"]["point"] for one in body["points"]}
+    stored, rows = {one["keys"]["point"] for one in body["points"]}, run_rows(job.results)
     whole = dataclasses.replace(job, allocation="full", trials=job.trials[:2])
-    found, _ = _run(whole)
+    while missing := _missing(whole):
+        compute(dataclasses.replace(whole, trials=missing))
+    found, text = _run(whole)
+    assert "time left" not in text  # nothing was started
     (ranking,) = found["rankings"]
     assert {len(one["by_seed"]) for one in ranking["configurations"]} == {3}
     shared = {one["keys"]["point"] for one in found["points"]} & stored
     assert len(shared) >= 6  # those of the first seed at least
+    assert rows.items() <= run_rows(job.results).items()
+
+
+def _missing(job: SearchJob) -> tuple[TrialSpec, ...]:
+    """Return the trials that a search would run next."""
+    with peek(job) as look:
+        board = look.board
+        return tuple(trial for n, trial in enumerate(board.trials) if not board.over(n))
 
 
 def test_a_replicate_has_a_trajectory_of_its_own_and_the_study_stays_the_same(

@@ -1,0 +1,200 @@
+"""What a search says: its leader, what cannot be told from it, and which settings matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mpt.metrics.replicates import Comparison, Replicates, compare
+from mpt.seeds import numpy_generator
+from mpt.words import counted
+
+from ..figures.charts.data import Estimate, Search, name_of, write
+from ..figures.charts.from_search import searches
+from ..figures.charts.sensitivity import Importance, importance
+from ..results.cells import Cell, Place, scores_of
+from ..results.names import method_label, partition_label
+from ..results.sections import Section
+from ..results.summary import summary_of
+from .finding import Finding, listed, with_interval
+from .settings import upstream_seed, without_seed
+
+Configuration = dict[int, Cell]
+"""Upstream seed → cell, of one configuration at one rung."""
+
+
+def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
+    """Return two findings for each search of a section, and what was not run."""
+    groups: dict[Place, list[Cell]] = {}
+    for cell in section.select(role="validation"):
+        groups.setdefault(cell.place, []).append(cell)
+    found = []
+    for place, cells in groups.items():
+        configurations = configurations_of(cells)
+        label = f"{method_label(place.method)} on {partition_label(place.partition)}"
+        found += _leader(label, cells, configurations)
+        found += _settings(label, place, configurations)
+    return found, [] if groups else ["a search over hyperparameters"]
+
+
+def configurations_of(cells: Sequence[Cell]) -> list[Configuration]:
+    """Return the configurations of a search at their rungs, each with its upstream seeds."""
+    groups: dict[object, Configuration] = {}
+    for cell in (point for entry in cells for point in entry.points):
+        if cell.status == "ok" and cell.tasks:
+            key = without_seed(cell.config), cell.steps
+            groups.setdefault(key, {}).setdefault(upstream_seed(cell), cell)
+    return list(groups.values())
+
+
+def compared(configurations: Sequence[Configuration]) -> Comparison | None:
+    """Compare configurations by their replicates; those without every score take no part."""
+    rows, baseline = [], None
+    for number, cells in enumerate(configurations):
+        tables = {seed: _table(cell) for seed, cell in cells.items()}
+        whole = {seed: table for seed, table in tables.items() if table is not None}
+        if whole:
+            rows.append(Replicates(name=str(number), scores={s: t[0] for s, t in whole.items()}))
+            baseline = next(iter(whole.values()))[1]
+    if baseline is None:
+        return None
+    fine = baseline.mean(1) > 0
+    rows = [
+        Replicates(name=row.name, scores={s: table[fine] for s, table in row.scores.items()})
+        for row in rows
+    ]
+    if not fine.any():
+        return None
+    root = next(iter(configurations[0].values())).train_seed
+    rng = numpy_generator(root, "bootstrap", "replicates")
+    return compare(rows, baseline[fine], rng=rng, resamples=2000)
+
+
+def _table(cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return scores and baseline [tasks, data seeds]; None if one is missing."""
+    sides = [scores_of(cell.tasks), scores_of(cell.baseline)]
+    tasks = sorted(cell.tasks)
+    if not all(
+        seed in side.get(task, {}) for side in sides for task in tasks for seed in cell.seeds
+    ):
+        return None
+    own, base = (np.array([[side[t][s] for s in cell.seeds] for t in tasks]) for side in sides)
+    return own, base
+
+
+def _leader(
+    label: str, cells: Sequence[Cell], configurations: Sequence[Configuration]
+) -> list[Finding]:
+    comparison = compared(configurations)
+    if comparison is None or len(comparison.summaries) < 2:
+        return []
+    leader = comparison.summaries[comparison.leader]
+    ties, count = len(comparison.ties), len(comparison.summaries)
+    interval, levels = leader.expected, "upstream and data seeds"
+    own = configurations[int(comparison.leader)]
+    if interval is None:  # the one of its table
+        alone = summary_of(next(iter(own.values())))
+        interval, levels = alone.interval if alone else None, "data seeds alone"
+    settings = _setting_words(configurations, own)
+    many = counted(leader.seeds, "upstream seed")
+    tied = (
+        f"{ties - 1} of the other {count - 1} cannot be told from it"
+        if leader.seeds > 1
+        else "one upstream seed cannot tell the others from it"
+    )
+    return [
+        Finding(
+            question=f"Which point of the search of {label} is best?",
+            sentence=f"Of {counted(count, 'point')} the leader ({settings}) has an ARG of "
+            f"{with_interval(leader.arg, interval)} on the validation tasks ({levels}; {many}, "
+            f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}"
+            f"); {tied}.",
+            tables=(f"search:{cells[0].place}",),
+            told=leader.seeds > 1 and ties < count,
+        )
+    ]
+
+
+def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
+    """Return a configuration's values of the settings that differ within the search."""
+    first = [next(iter(cells.values())) for cells in every]
+    cell = next(iter(own.values()))
+    rows = [{**one.config, "steps": one.steps} for one in first]
+    names = [
+        name
+        for name in ({**cell.config, "steps": cell.steps})
+        if name != "seed" and len({repr(row.get(name)) for row in rows}) > 1
+    ]
+    values = {**cell.config, "steps": cell.steps}
+    return ", ".join(
+        f"{name_of(n)} {write(v) if isinstance(v := values[n], int | float) else v}" for n in names
+    )
+
+
+def averaged_search(place: Place, configurations: Sequence[Configuration]) -> Search | None:
+    """Return a search whose points are configurations: mean ARG over their upstream seeds."""
+    if not configurations:
+        return None
+    first = [next(iter(cells.values())) for cells in configurations]
+    search = searches(first)[place]
+    points = [
+        replace(
+            point,
+            settings={name: v for name, v in point.settings.items() if name != "seed"},
+            score=_mean(cells),
+        )
+        for point, cells in zip(search.points, configurations, strict=True)
+    ]
+    return Search(title=search.title, points=tuple(points))
+
+
+def _mean(cells: Configuration) -> Estimate:
+    summaries = [summary_of(cell) for cell in cells.values()]
+    values = [s.value for s in summaries if s is not None and s.comparable and s.value is not None]
+    if len(values) < len(cells):
+        return Estimate(value=None, note="not every upstream seed has a score")
+    return Estimate(value=float(np.mean(values)))
+
+
+def _settings(label: str, place: Place, configurations: Sequence[Configuration]) -> list[Finding]:
+    search = averaged_search(place, configurations)
+    if search is None:
+        return []
+    shares = importance(search, next(iter(configurations[0].values())).train_seed)
+    if isinstance(shares, str):
+        return []
+    fanova = shares.evaluators["fANOVA"]
+    ranked = sorted(fanova, key=lambda name: -(fanova[name].value or 0.0))
+    parts = [f"{name_of(name)} {_share(fanova[name])}" for name in ranked]
+    clear = _clear(shares, ranked)
+    verdict = (
+        f"{name_of(ranked[0]).capitalize()} matters most"
+        if clear
+        else "No setting stands clearly above the others"
+    )
+    return [
+        Finding(
+            question=f"Which settings matter in the search of {label}?",
+            sentence=f"{verdict}; shares of the variation of ARG (fANOVA; range over 5 forests): "
+            f"{listed(parts)} (from {counted(shares.points, 'point')}"
+            + (f", {shares.without} without a score left out" if shares.without else "")
+            + ").",
+            tables=(f"search:{place}",),
+            told=clear,
+        )
+    ]
+
+
+def _share(one: Estimate) -> str:
+    assert one.value is not None
+    ends = f" [{100 * (one.low or 0):.0f}, {100 * (one.high or 0):.0f}]"
+    return f"{100 * one.value:.0f} %{ends}"
+
+
+def _clear(shares: Importance, ranked: Sequence[str]) -> bool:
+    """Return whether the first setting's lowest forest is above the second's highest."""
+    fanova = shares.evaluators["fANOVA"]
+    first, second = fanova[ranked[0]], fanova[ranked[1]]
+    return (first.low or 0.0) > (second.high or 0.0)

@@ -1,0 +1,136 @@
+"""Settings with their methods: what of a section may be compared, by method and upstream seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..results.cells import Cell, Place
+from ..results.names import METHODS, PARTITION_LABELS, in_order, paper_backbone, partition_label
+from ..results.protocols import scored_alike
+from ..results.sections import Section
+
+Replicates = Mapping[int, Cell]
+"""Upstream seed → cell of one configuration; a method without upstream learning has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One place (backbone, partition, sample sizes, sources) with every method that has scores."""
+
+    place: Place
+    """Its `method` is empty."""
+    methods: Mapping[str, Replicates]
+    """In the order of the paper."""
+
+    @property
+    def label(self) -> str:
+        """Partition and backbone, as sentences name them."""
+        edition = f" [{self.place.edition}]" if self.place.edition else ""
+        return f"{partition_label(self.place.partition)}{edition}"
+
+    @property
+    def learned(self) -> list[str]:
+        """Methods that learn something upstream."""
+        return [name for name, cells in self.methods.items() if learns(cells)]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the scored tasks, sorted."""
+        cells = (cell for row in self.methods.values() for cell in row.values())
+        return tuple(sorted({task for cell in cells for task in cell.tasks}))
+
+    @property
+    def data_seeds(self) -> tuple[int, ...]:
+        """Data seeds."""
+        cells = (cell for row in self.methods.values() for cell in row.values())
+        return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
+
+
+def learns(cells: Replicates) -> bool:
+    """Return whether a method has learned something upstream."""
+    return any(cell.steps > 0 for cell in cells.values())
+
+
+def upstream_seed(cell: Cell) -> int:
+    """Return the root of a cell's upstream generators; without one of its own, the study's."""
+    own = cell.config.get("seed")
+    return cell.train_seed if own is None else int(own)
+
+
+def shared_seeds(one: Replicates, other: Replicates) -> tuple[Replicates, Replicates]:
+    """Return two configurations at the upstream seeds that both have."""
+    both = [seed for seed in one if seed in other]
+    return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
+
+
+def without_seed(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return settings but for the upstream seed, fit for a key."""
+    return tuple(sorted((name, repr(v)) for name, v in config.items() if name != "seed"))
+
+
+def target_settings(section: Section) -> list[Setting]:
+    """Return every place of target tasks, in the order of the paper's partitions.
+
+    Of a method with several configurations the newest counts, as in the tables; its upstream
+    seeds are replicates. A method that learns nothing upstream counts at every place with the
+    same scored data.
+    """
+    entries = section.select(role="target")
+    scored = [cell for entry in entries for cell in entry.points if cell.status == "ok"]
+    places: dict[Place, list[Cell]] = {}
+    for cell in scored:
+        places.setdefault(_bare(cell.place), []).append(cell)
+    order = in_order((place.partition for place in places), PARTITION_LABELS)
+    settings = [
+        Setting(place=place, methods=_methods([*cells, *_shared(place, cells, scored)]))
+        for place, cells in places.items()
+    ]
+    return sorted(settings, key=lambda one: (order.index(one.place.partition), one.place))
+
+
+def _bare(place: Place) -> Place:
+    return dataclasses.replace(place, method="")
+
+
+def _shared(place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
+    """Return cells without upstream learning of other places that were scored on this data."""
+    known = {cell.place.method for cell in own}
+    found: dict[str, Cell] = {}
+    for cell in scored:
+        same = cell.place.backbone == place.backbone and scored_alike(cell.study, own[0].study)
+        if cell.steps == 0 and same and cell.place.method not in known:
+            found.setdefault(cell.place.method, cell)
+    return list(found.values())
+
+
+def _methods(cells: Sequence[Cell]) -> dict[str, Replicates]:
+    """Return method → upstream seed → cell, of the newest configuration of each."""
+    newest = {cell.place.method: cell for cell in cells if " " not in cell.place.method}
+    found: dict[str, dict[int, Cell]] = {}
+    for cell in cells:
+        name = cell.place.method.partition(" ")[0]
+        first = newest.get(name)
+        if first is None or not _replicate(cell, first) or not cell.tasks:
+            continue
+        found.setdefault(name, {}).setdefault(upstream_seed(cell), cell)
+    return {name: found[name] for name in in_order(found, METHODS)}
+
+
+def _replicate(cell: Cell, other: Cell) -> bool:
+    same = without_seed(cell.config) == without_seed(other.config)
+    return cell.key == other.key or (same and cell.steps == other.steps)
+
+
+def main_backbone(settings: Sequence[Setting], wanted: str = "") -> str:
+    """Return the backbone of most settings; the paper's main one, or `wanted`, if it is there."""
+    names = [one.place.backbone for one in settings]
+    if wanted in names:
+        return wanted
+    return min(
+        set(names),
+        key=lambda name: (paper_backbone(name) != "T5-large", -names.count(name), name),
+        default="",
+    )

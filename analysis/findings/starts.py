@@ -1,0 +1,108 @@
+"""Does a learned start help, where, and is it better than multi-task learning?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mpt.words import counted
+
+from ..results.names import BASELINE, method_label
+from .finding import Finding, extent, listed, signed
+from .matrix import Matrix, pairs_of
+from .paired import Paired
+from .settings import Setting
+
+MTL = "multitask"
+
+
+def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Finding], list[str]]:
+    """Return what is found about learned starts, and what was not run."""
+    learned = [name for name in matrix.methods if any(name in s.learned for s in settings)]
+    if not learned:
+        return [], ["learned starts on target tasks (a replay)"]
+    found = [_help(learned, matrix), _where(settings, learned)]
+    others = [name for name in learned if name != MTL and (name, MTL) in matrix.duels]
+    if others:
+        found.append(_against_mtl(settings, others, matrix))
+    missing = [] if others else ["another learned start beside MTL"]
+    return [one for one in found if one is not None], missing
+
+
+def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
+    gains = {n: d for n in learned if (d := matrix.duels.get((n, BASELINE))) is not None}
+    if not gains:
+        return None
+    above = [name for name, duel in gains.items() if duel.mean.sign > 0]
+    below = [name for name, duel in gains.items() if duel.mean.sign < 0]
+    numbers = [f"{method_label(n)} {signed(d.mean)}" for n, d in gains.items()]
+    sides = [(above, "above"), (below, "below")]
+    told = [f"{len(n)} {'lies' if len(n) == 1 else 'lie'} {where}" for n, where in sides if n]
+    verdict = (
+        f"Of {counted(len(gains), 'learned start')}, {listed(told)} plain prompt tuning"
+        if told
+        else "No learned start can be told from plain prompt tuning"
+    )
+    first = next(iter(gains.values()))
+    return Finding(
+        question="Does a learned start help?",
+        sentence=f"{verdict}, as the mean relative gain (ARG) over {_span(first.settings)}: "
+        f"{listed(numbers)} ({extent(first.mean)}).",
+        tables=("table-2", "duels"),
+        told=bool(told),
+    )
+
+
+def _span(settings: int) -> str:
+    return "one setting" if settings == 1 else f"{settings} settings"
+
+
+def _where(settings: Sequence[Setting], learned: Sequence[str]) -> Finding | None:
+    every: dict[tuple[str, str], Paired] = {}
+    for name in learned:
+        for label, one in pairs_of(settings, name, BASELINE).items():
+            every[name, label] = one
+    if len({label for _, label in every}) < 2:
+        return None
+    signs = [one.sign for one in every.values()]
+    high = max(every, key=lambda at: every[at].value)
+    low = min(every, key=lambda at: every[at].value)
+    return Finding(
+        question="Where does it help?",
+        sentence=f"Of {len(every)} (method, setting) pairs the interval lies above 0 in "
+        f"{signs.count(1)}, below in {signs.count(-1)}, and holds 0 in {signs.count(0)}; highest "
+        f"is {_named(high)} with {signed(every[high])} ({extent(every[high])}), lowest "
+        f"{_named(low)} with {signed(every[low])} ({extent(every[low])}).",
+        tables=("table-2", "table-2-details"),
+        told=any(signs),
+    )
+
+
+def _named(at: tuple[str, str]) -> str:
+    name, label = at
+    return f"{method_label(name)} on {label}"
+
+
+def _against_mtl(settings: Sequence[Setting], others: Sequence[str], matrix: Matrix) -> Finding:
+    signs: dict[str, list[int]] = {}
+    for name in others:
+        for label, one in pairs_of(settings, name, MTL).items():
+            signs.setdefault(label, []).append(one.sign)
+    tied = sum(not any(row) for row in signs.values())
+    parts = []
+    for name in others:
+        duel = matrix.duels[name, MTL]
+        parts.append(
+            f"{method_label(name)} wins {duel.wins}, ties {duel.ties} and loses {duel.losses} "
+            f"(mean difference {signed(duel.mean, ' points')})"
+        )
+    verdict = (
+        f"No method can be told from MTL in {tied} of {counted(len(signs), 'setting')}"
+        if tied
+        else f"In each of {counted(len(signs), 'setting')} a method can be told from MTL"
+    )
+    return Finding(
+        question="Is it better than multi-task learning?",
+        sentence=f"{verdict}; {'; '.join(parts)}; {extent(matrix.duels[others[0], MTL].mean)}.",
+        tables=("duels", "table-2"),
+        told=tied < len(signs),
+    )

@@ -1,0 +1,187 @@
+"""Which picture stands beside which table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mpt.words import counted
+
+from ..figures.interactive.frame import Plot
+from ..results.cells import Place
+from ..results.names import METHODS, method_label
+from ..tables.table import Table
+from ..tables.trim import trimmed
+from .pictures import pictures_of
+
+WIDE = 7
+"""Columns above which a table takes the whole width, and its pictures stand below it."""
+FOLDED = ("studies", "table-1", "table-9", "table-10", "table-11", "paper")
+"""Tables that are looked up rather than read."""
+_BESIDE = (
+    ("source-shots-", "figure-3"),
+    ("target-shots-", "table-3"),
+    ("source-tasks-", "table-4"),
+    ("curves-cls-to-cls", "table-3"),
+    ("duels", "duels"),
+)
+"""Beginning of a figure's name → table that it stands beside."""
+_SWEEPS = {"table-3": (2, 0), "figure-3": (2, 0), "table-4": (2, 0), "table-5": (0, 1)}
+"""Table → most columns and rows with which it repeats another one."""
+_MORE = ("score-", "curves-tasks-", "steps-", "search-rungs-", "search-ablation-", "search-maps-")
+"""Figures that are shown on request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure on the page, or the reason why it is missing."""
+
+    name: str
+    """File name without ending."""
+    title: str
+    caption: str
+    address: str | None = None
+    """Of its SVG file, from the index; None if there is none."""
+    plot: Plot | None = None
+    """The interactive figure; None if there is none."""
+    place: Place | None = None
+    """Of a search's figures: where its points stand."""
+
+    @property
+    def anchor(self) -> str:
+        """Its id on the page."""
+        return f"picture-{self.name}"
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is anything to be seen."""
+        return self.address is not None or self.plot is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A table with its pictures, or pictures alone."""
+
+    anchor: str
+    title: str
+    """What it is of; the section's own name is not repeated in it."""
+    table: Table | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    more: list[Picture] = field(default_factory=list)
+
+    @property
+    def wide(self) -> bool:
+        """Whether the table needs the whole width."""
+        return self.table is not None and len(self.table.columns) > WIDE
+
+    @property
+    def folded(self) -> bool:
+        """Whether the table is opened on request."""
+        return self.table is not None and base_name(self.table.name) in FOLDED
+
+    @property
+    def rows(self) -> str:
+        """How much is behind it where it is opened on request."""
+        return "" if self.table is None else counted(len(self.table.rows), "row")
+
+    @property
+    def short(self) -> str:
+        """Its title for a list of links."""
+        return short_title(self.title)
+
+
+def short_title(title: str) -> str:
+    """Return the beginning of a table's title: its number, or what it is about."""
+    return re.split(r"[.(:–]", title)[0].strip()
+
+
+def base_name(name: str) -> str:
+    """Return a table's name without the id of its section."""
+    return re.sub(r"-[0-9a-f]{8}(-partial)?$", "", name)
+
+
+def blocks_of(
+    tables: Sequence[Table],
+    figures: Sequence[Picture],
+    places: Mapping[str, Place],
+    suffix: str = "",
+) -> list[Block]:
+    """Return the blocks of a section: every table that holds something, with its pictures.
+
+    Args:
+        tables: of the section.
+        figures: of the section; what is not drawn is left out.
+        places: name of a search's table → place of its points.
+        suffix: ends the names of the section's tables and figures, behind a hyphen.
+    """
+    methods = {method_label(name): name for name in METHODS}
+    blocks: dict[str, Block] = {}
+    for table in tables:
+        kept = shown_table(table)
+        if not kept.rows:
+            continue
+        own = [
+            Picture(name=f"{name}-{table.name}", title=title, caption=caption, plot=plot)
+            for name, title, caption, plot in pictures_of(kept, methods)
+        ]
+        blocks[table.name] = Block(
+            anchor=table.name,
+            title=_unlabelled(table.title),
+            table=kept,
+            pictures=own if figures else [],
+        )
+    for figure in figures:
+        if figure.drawn:
+            _place(figure, blocks, places, suffix)
+    return list(blocks.values())
+
+
+def _unlabelled(title: str) -> str:
+    return title.rpartition(" – ")[0] or title
+
+
+def shown_table(table: Table) -> Table:
+    """Return a table as a page shows it.
+
+    Of the paper's numbers those that were attempted, and a sweep only if something was swept.
+    """
+    kept = _recorded(table)
+    columns, rows = _SWEEPS.get(base_name(table.name), (0, 0))
+    return kept if len(kept.columns) > columns and len(kept.rows) > rows else _empty(kept)
+
+
+def _empty(table: Table) -> Table:
+    return replace(table, rows=())
+
+
+def _recorded(table: Table) -> Table:
+    if base_name(table.name) == "paper":
+        at = table.columns.index("status")
+        rows = tuple(row for row in table.rows if row[at].text != "not attempted")
+        return trimmed(replace(table, rows=rows))
+    return trimmed(table)
+
+
+def _place(
+    figure: Picture, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
+) -> None:
+    """Put a figure beside its table; where that is not there, into a block of its own."""
+    name = _table_of(figure, places, suffix, blocks)
+    if name not in blocks:
+        title = "By task" if not figure.name.startswith("search-") else "Search"
+        blocks[name] = Block(anchor=name, title=title)
+    block = blocks[name]
+    (block.more if figure.name.startswith(_MORE) else block.pictures).append(figure)
+
+
+def _table_of(
+    figure: Picture, places: Mapping[str, Place], suffix: str, blocks: Mapping[str, Block]
+) -> str:
+    ending = f"-{suffix}" if suffix else ""
+    if figure.place is not None:
+        return next((name for name, at in places.items() if at == figure.place), "search")
+    for beginning, table in _BESIDE:
+        if figure.name.startswith(beginning) and table + ending in blocks:
+            return table + ending
+    return f"table-2-details{ending}"

@@ -1,0 +1,130 @@
+"""What the report shows of each section: tables, findings, figures, and notes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from mpt.gym.catalogue import Catalogue, load_catalogue
+from mpt.study.study import gym_folder
+
+from ..findings.duels import duel_plot, duel_table
+from ..findings.matrix import Matrix
+from ..findings.records import findings_of
+from ..paper.answers import paper_comparisons
+from ..paper.comparison import paper_table
+from ..results.sections import Results, Section
+from ..tables.costs import UNITS, budget_table, cost_table, search_budget_table
+from ..tables.gym import gym_tables
+from ..tables.lookup import Lookup
+from ..tables.main import result_tables
+from ..tables.searches import search_tables, searches
+from ..tables.studies import study_table
+from ..tables.table import Table
+from .blocks import Picture, blocks_of
+from .index import Part
+from .options import ReportOptions
+
+
+def parts_of(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
+    """Return what stands in the report, a part a section; figures are drawn."""
+    parts: list[Part] = []
+    for section in recorded.sections:
+        suffix = section.id if parts else ""
+        known = {part.section.gym for part in parts}
+        parts.append(_part(section, out, options, suffix, gym=section.gym not in known))
+    return parts
+
+
+def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, gym: bool) -> Part:
+    """Return what stands in the report of one section; `gym`: with the tables of its gym."""
+    look = look_of(section, options)
+    found = findings_of(section, look.backbone)
+    duels = [] if found.matrix is None else [duel_table(found.matrix, look.about)]
+    named = {table.name: table for table in (*duels, *all_tables(look, options, gym=gym))}
+    tables = [table.of(section.label, suffix) for table in named.values()]
+    aliases = [(name, table.name) for name, table in zip(named, tables, strict=True)]
+    places = {
+        dict(aliases)[f"search-{n}"]: cells[0].place
+        for n, cells in enumerate(searches(look), start=1)
+    }
+    figures = _figures(section, out, suffix) if options.figures else []
+    if found.matrix is not None and options.figures:
+        figures.insert(0, _duel_picture(found.matrix, look, suffix))
+    return Part(
+        section=section,
+        found=found,
+        tables=tables,
+        figures=figures,
+        blocks=blocks_of(tables, figures, places, suffix),
+        notes=_notes(section),
+        aliases=[*aliases, *((f"search:{place}", name) for name, place in places.items())],
+    )
+
+
+def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Picture:
+    return Picture(
+        name=f"duels-{suffix}" if suffix else "duels",
+        title=f"Wins–ties–losses of the row against the column ({look.about})",
+        caption="Settings in which the interval of the paired difference lies above, around and "
+        "below 0; PT is plain prompt tuning.",
+        plot=duel_plot(matrix),
+    )
+
+
+def look_of(section: Section, options: ReportOptions) -> Lookup:
+    """Return what finds the cells of a section's tables."""
+    own = {cell.place.backbone for cell in section.cells}
+    return Lookup(section, options.backbone if options.backbone in own else None)
+
+
+def all_tables(look: Lookup, options: ReportOptions, *, gym: bool = True) -> list[Table]:
+    """Return every table of a section, in the report's order; `gym`: those of its gym too."""
+    budgets = options.budgets or {}
+    replay = [
+        *result_tables(look),
+        paper_table(paper_comparisons(look)),
+        cost_table(look),
+        *(budget_table(look, unit, budgets.get(unit)) for unit in UNITS),
+    ]
+    search = [*search_tables(look), *(search_budget_table(look, unit) for unit in UNITS)]
+    if not look.targets():  # a search alone: what there is stands first
+        replay, search = search, replay
+    known = catalogue_of(look.section.studies[0].gym) if gym else None
+    catalogue = [] if known is None else gym_tables(known)
+    return [*replay, *search, study_table(look.section), *catalogue]
+
+
+def catalogue_of(gym: str) -> Catalogue | None:
+    """Return the catalogue of a recorded gym; None where its folder is not here.
+
+    Raises:
+        DataError: its ``gym.toml`` is malformed.
+    """
+    folder = gym_folder(gym)
+    return load_catalogue(folder) if gym and folder.is_dir() else None
+
+
+def _notes(section: Section) -> list[str]:
+    """Return what a reader must know of a section, its gym included."""
+    gym = section.studies[0].gym
+    if catalogue_of(gym) is not None:
+        return list(section.notes)
+    absent = f"gym {gym} is not here, so its tables of partitions and tasks are left out"
+    return [*section.notes, absent]
+
+
+def _figures(section: Section, out: Path, suffix: str) -> list[Picture]:
+    from ..figures import all_figures  # matplotlib takes a second to import
+
+    return [
+        Picture(
+            name=one.name,
+            place=one.place,
+            plot=one.plot,
+            address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
+            title=one.title.removesuffix(f" – {section.label}"),
+            caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
+        )
+        for one in all_figures(section, out / "figures", suffix)
+    ]

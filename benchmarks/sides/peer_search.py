@@ -1,0 +1,190 @@
+"""The peers of `peers.py`: a search as users write it with PEFT, `higher`, and a tuner.
+
+A point is a trial: MAML by `higher` on the PEFT model, then prompt tuning of every run, one after
+the other, each scored by `generate`. Plain prompt tuning is one more trial, done once. Ray Tune or
+Optuna hand the trials to one worker a core; models are loaded once a worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import higher
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.optimization import Adafactor
+from transformers.utils import logging
+
+from mpt.metrics import task_metrics
+from sides.peer_work import Lessons, Point, Sample, Split, Work
+from sides.peft_tuning import ADAFACTOR, PeftTuner
+
+BASELINE = "prompt tuning"
+PARTS = ("upstream", "training", "dev", "test")
+
+
+class Scorer:
+    """One worker: its model, and where its time went.
+
+    Args:
+        work: what there is to do.
+    """
+
+    def __init__(self, work: Work):
+        logging.disable_progress_bar()
+        dtype = getattr(torch, work.dtype)
+        model: Any = AutoModelForSeq2SeqLM.from_pretrained(work.checkpoint, dtype=dtype)
+        self._work = work
+        self._tokenizer = AutoTokenizer.from_pretrained(work.checkpoint)
+        self._tuner = PeftTuner(model, work.length, int(model.config.pad_token_id))
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.seconds[part] += time.process_time() - started
+
+    def trial(self, point: Point | None) -> dict[str, Any]:
+        """Score a point (None: plain prompt tuning); return its runs and what its parts took."""
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        prompt = None
+        if point is not None:
+            with self._timed("upstream"):
+                prompt = self.learn(self._work.lessons[point.seed], point)
+        runs = []
+        for sample in self._work.samples:
+            for lr in self._work.lrs:
+                dev, test = self._run(sample, lr, sample.start if prompt is None else prompt)
+                runs.append([sample.task, sample.seed, lr, dev, test])
+        name = BASELINE if point is None else point.name
+        return {"point": name, "runs": runs, "seconds": self.seconds}
+
+    def learn(self, lessons: Lessons, point: Point) -> Tensor:
+        """Return the prompt [P, d] that MAML learns in the steps of a point."""
+        prompt = self._tuner.prompt
+        self._tuner.start(lessons.start, point.outer_lr)
+        outer: Any = Adafactor([prompt], lr=point.outer_lr, **ADAFACTOR)
+        inner = torch.optim.SGD([prompt], lr=point.inner_lr)
+        mean = lessons.start.clone().to(prompt)
+        for step in range(point.steps):
+            outer.zero_grad()
+            first = step * lessons.per_step
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+                for episode in lessons.episodes[first : first + lessons.per_step]:
+                    self._meta_gradient(episode, inner)
+            outer.step()
+            mean.lerp_(prompt.detach(), 4 / (step + 4))
+        return mean if lessons.average == "polynomial" else prompt.detach().clone()
+
+    def _meta_gradient(self, episode: Any, inner: torch.optim.Optimizer) -> None:
+        """Add the gradient of the query loss after the inner steps to that of the prompt."""
+        model = self._tuner.model
+        with higher.innerloop_ctx(model, inner, copy_initial_weights=False) as (fast, steps):
+            for batch in episode.support:
+                steps.step(self._tuner.loss(batch, fast))
+            self._tuner.loss(episode.query, fast).backward()
+
+    def _run(self, sample: Sample, lr: float, start: Tensor) -> tuple[float, float]:
+        """Tune one prompt; return the best dev score and its prompt's test score."""
+        tuner, work = self._tuner, self._work
+        tuner.start(start, lr)
+        best, chosen = -math.inf, start
+        for step, rows in enumerate(sample.batches, 1):
+            with self._timed("training"):
+                tuner.step([sample.train[row] for row in rows])
+            if step % work.eval_every == 0 or step == work.steps:
+                with self._timed("dev"):
+                    dev = self._score(sample, sample.dev)
+                if dev > best:
+                    best, chosen = dev, tuner.prompt.detach().clone()
+        with self._timed("test"):
+            tuner.prompt.data.copy_(chosen)
+            return best, self._score(sample, sample.test)
+
+    def _score(self, sample: Sample, split: Split) -> float:
+        work = self._work
+        ids = self._tuner.generate(split.sources, work.max_generated, work.eval_batch)
+        found = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return task_metrics.score(sample.metric, [text.strip() for text in found], split.answers)
+
+
+@functools.cache
+def _scorer(work_file: str) -> Scorer:
+    """Return this worker's scorer; a worker loads its model once."""
+    torch.set_num_threads(1)
+    return Scorer(torch.load(work_file, weights_only=False))
+
+
+def score_and_save(work_file: str, number: int) -> float:
+    """Do a trial (-1: plain prompt tuning), write it beside the work; return its mean test."""
+    scorer = _scorer(work_file)
+    found = scorer.trial(scorer._work.points[number] if number >= 0 else None)
+    Path(work_file).with_name(f"trial{number}.json").write_text(json.dumps(found))
+    tests = [run[4] for run in found["runs"]]
+    return sum(tests) / len(tests)
+
+
+def by_ray_tune(work_file: str, points: int, workers: int) -> None:
+    """Do all trials with Ray Tune."""
+    from mpt.search.ray.session import prepare_environment
+
+    prepare_environment("local")  # quiet, on this machine alone, as our side has it
+    import ray
+    from ray import tune
+
+    ray.init(
+        num_cpus=workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=128 * 2**20,
+    )
+
+    def trial(config: dict[str, Any]) -> None:
+        tune.report({"test": score_and_save(work_file, config["point"])})
+
+    tuner = tune.Tuner(
+        tune.with_resources(trial, {"cpu": 1}),
+        param_space={"point": tune.grid_search(list(range(-1, points)))},
+        run_config=tune.RunConfig(storage_path=str(Path(work_file).parent / "tune"), verbose=0),
+    )
+    found = tuner.fit()
+    ray.shutdown()
+    if found.errors:
+        raise RuntimeError(f"{len(found.errors)} trials failed: {found.errors[0]}")
+
+
+def by_optuna(work_file: str, points: int, workers: int) -> None:
+    """Do all trials with Optuna, which asks and is told here; a pool of processes works."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f"sqlite:///{Path(work_file).with_name('optuna.db')}"
+    study = optuna.create_study(direction="maximize", storage=storage)
+    for number in range(-1, points):
+        study.enqueue_trial({"point": number})
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    with ProcessPoolExecutor(workers, context) as pool:
+        going: dict[Future[float], Any] = {}
+        left = points + 1
+        while left or going:
+            while left and len(going) < workers:
+                trial = study.ask()
+                number = trial.suggest_int("point", -1, points - 1)
+                going[pool.submit(score_and_save, work_file, number)] = trial
+                left -= 1
+            done, _ = wait(going, return_when=FIRST_COMPLETED)
+            for future in done:
+                study.tell(going.pop(future), future.result())

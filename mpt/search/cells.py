@@ -1,0 +1,93 @@
+"""The cells of a replay: a method in a setting, averaged over its upstream seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpt.config import UpstreamConfig
+from mpt.search.comparison import name_of, seed_of, without_seed
+from mpt.search.leaderboard import PointStatus
+
+if TYPE_CHECKING:
+    from mpt.metrics.replicates import Summary
+    from mpt.search.comparison import Ranking
+    from mpt.study.specs import TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method with its settings in one setting, at one rung."""
+
+    entries: tuple[PointStatus, ...]
+    """One point an upstream seed, at least one; those that are missing, too."""
+    summary: Summary | None
+    """What its upstream seeds say together; None where one is asked for, or none has a score."""
+
+    @property
+    def scored(self) -> list[PointStatus]:
+        """The points that are there."""
+        return [entry for entry in self.entries if entry.score is not None]
+
+    @property
+    def first(self) -> PointStatus:
+        """A point that has the cell's settings: the first that is there, if any."""
+        return (self.scored or self.entries)[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Upstream seeds whose points are there; none of a method that learns nothing upstream."""
+        if not isinstance(self.first.trial.upstream.config, UpstreamConfig):
+            return ()
+        return tuple(seed_of(entry.trial) for entry in self.scored)
+
+    @property
+    def mean_test(self) -> float | None:
+        """Mean test score over upstream seeds, a fraction; None if one diverged or none is there.
+
+        A trajectory that diverged has no scores of its own, so there is no mean with it.
+        """
+        values = [entry.score.mean_test for entry in self.scored if entry.score is not None]
+        there = [value for value in values if value is not None]
+        return float(np.mean(there)) if there and len(there) == len(values) else None
+
+    @property
+    def runs(self) -> int:
+        """Downstream runs behind it."""
+        return sum(entry.score.runs for entry in self.scored if entry.score is not None)
+
+
+def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> list[Cell]:
+    """Return the cells of a replay, in the job's order.
+
+    Args:
+        entries: its points.
+        rankings: of these points; they hold the means over upstream seeds.
+    """
+    summaries = {
+        (one.first.trial.plan, one.summary.name): one.summary
+        for ranking in rankings
+        for one in ranking.configurations
+    }
+    groups: dict[tuple[TrialSpec, int], list[PointStatus]] = {}
+    for entry in entries:
+        groups.setdefault((_without_seed(entry.trial), entry.steps), []).append(entry)
+    cells = []
+    for group in groups.values():
+        first, several = group[0], len(group) > 1
+        key = (first.trial.plan, name_of(first)) if several else None
+        summary = None if key is None else summaries.get(key)
+        cells.append(Cell(entries=tuple(group), summary=summary))
+    return cells
+
+
+def _without_seed(trial: TrialSpec) -> TrialSpec:
+    config = trial.upstream.config
+    if not isinstance(config, UpstreamConfig):
+        return trial
+    upstream = dataclasses.replace(trial.upstream, config=without_seed(config))
+    return dataclasses.replace(trial, upstream=upstream)

@@ -1,0 +1,250 @@
+"""A plan without a GPU and without weights: work from the files, speed from a stated throughput.
+
+Steps and rows are counted as a search from nothing has them; the operations of each follow from
+the model's shape (`mpt.backbones.flops`), and seconds from the TFLOP/s that are stated. Not
+counted: generation of the outputs that a teacher-forced pass does not decide, and what a GPU
+waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mpt.config import UpstreamConfig, adapts
+from mpt.errors import UsageError
+from mpt.search.cost.kinds import run_kind, step_kind
+from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
+from mpt.study.specs import FineTuningConfig
+from mpt.study.study import gym_folder
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, StudyConfig
+    from mpt.study.specs import TrialSpec
+    from mpt.study.study import StudyPlan
+
+START_S = 60.0
+"""Seconds until a worker is ready, weights of a few GB included: an allowance."""
+SLOWER = 8
+"""How many times as slow float32 is where only the throughput in bfloat16 is stated."""
+CHARACTERS = 4
+"""Characters of a token, for lengths without a tokenizer."""
+EXACT = 1.3
+"""Row-by-row second order in FoMAML-like passes, relative to central differences (measured: 2.59
+to 1.98 times FoMAML's time, `benchmarks/meta_step.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """What a GPU sustains, in TFLOP/s."""
+
+    bfloat16: float
+    float32: float
+
+    def of(self, precision: str) -> float:
+        """Return operations a second in a number format."""
+        return 1e12 * (self.bfloat16 if precision == "bfloat16" else self.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of one few-shot sample, and how long a batch of them is padded to."""
+
+    train: int
+    dev: int
+    test: int
+    inputs: int
+    """Input tokens."""
+    targets: int
+    """Target tokens."""
+
+
+RowsOf = Callable[["StudyPlan", str, int], Rows]
+"""(study, scored task, data seed) → its rows."""
+
+
+def parse_throughput(text: str) -> Throughput:
+    """Parse ``TFLOPS`` or ``TFLOPS,TFLOPS`` (in bfloat16, in float32).
+
+    Raises:
+        UsageError: these are no numbers > 0.
+    """
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2) or not all(0 < value < math.inf for value in values):
+        raise UsageError(
+            f"--throughput is {text!r}, but must be TFLOP/s in bfloat16 and, if wanted, in "
+            "float32: 200 or 200,25"
+        )
+    return Throughput(bfloat16=values[0], float32=(*values, values[0] / SLOWER)[1])
+
+
+def rows_in_files(plan: StudyPlan, task: str, seed: int) -> Rows:
+    """Return the rows of a scored task's files; lengths are those of the longest of 8 rows."""
+    text = plan.config.text
+    return _rows(plan.config.gym, plan.target_shots, task, seed, text.max_input, text.max_target)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rows(
+    gym: str, shots: int | None, task: str, seed: int, most_input: int, most_target: int
+) -> Rows:
+    from mpt.gym.catalogue import load_catalogue
+    from mpt.gym.fewshot import load_task
+
+    folder = gym_folder(gym, shots)
+    found = load_task(folder, load_catalogue(folder).with_shots(shots).task(task), seed)
+
+    def padded(texts: list[str], most: int) -> int:
+        longest = [max(map(len, texts[n : n + 8])) for n in range(0, len(texts), 8)]
+        return max(1, min(most, round(sum(longest) / len(longest) / CHARACTERS)))
+
+    return Rows(
+        train=len(found.train),
+        dev=len(found.dev),
+        test=len(found.test),
+        inputs=padded([example.input for example in found.train], most_input),
+        targets=padded([example.outputs[0] for example in found.train], most_target),
+    )
+
+
+def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) -> RemainingWork:
+    """Return the work of a search from nothing: runs that trials share are counted once."""
+    shared: dict[object, RunWork] = {}
+    reached: dict[object, int] = {}
+    works: list[TrialWork] = []
+    for trial in trials:
+        config, own = trial.plan.config, trial.upstream.config
+        _take_baselines(trial.plan, rows_of, shared)
+        if isinstance(own, FineTuningConfig):
+            steps, kind = 0, step_kind(config, own)
+            runs = _runs(trial.plan, own.downstream, rows_of, "weights", 1)
+        else:
+            before = reached.get(trial.learned_from, 0)
+            top = max(before, trial.upstream.rungs[-1])
+            steps, reached[trial.learned_from] = top - before, top
+            kind = step_kind(config, own)
+            points = len(trial.upstream.rungs)
+            runs = _runs(trial.plan, config.downstream, rows_of, "prompt", points)
+        points = len(trial.upstream.rungs)
+        works.append(TrialWork(kind=kind, steps=steps, runs=runs, points=points))
+    return RemainingWork(
+        trials=tuple(works),
+        points=sum(work.points for work in works),
+        points_there=0,
+        runs=sum(work.runs.runs for work in works),
+        runs_there=0,
+        shared=sum(work.runs for work in shared.values()),
+        shared_there=0,
+        shared_left=tuple(shared.values()),
+    )
+
+
+def _take_baselines(plan: StudyPlan, rows_of: RowsOf, shared: dict[object, RunWork]) -> None:
+    config = plan.config
+    about = (config.backbone, config.precision, config.prompt, config.text, config.downstream)
+    for task in plan.scored:
+        key = (*about, config.data_seeds, config.gym, plan.target_shots, task)
+        if key not in shared:
+            one = [(task, seed) for seed in config.data_seeds]
+            shared[key] = _work(plan, config.downstream, rows_of, "prompt", one)
+
+
+def _runs(
+    plan: StudyPlan, down: DownstreamConfig, rows_of: RowsOf, tuned: str, points: int
+) -> RunWork:
+    samples = [(task, seed) for task in plan.scored for seed in plan.config.data_seeds]
+    return _work(plan, down, rows_of, tuned, samples * points)
+
+
+def _work(
+    plan: StudyPlan,
+    down: DownstreamConfig,
+    rows_of: RowsOf,
+    tuned: str,
+    samples: Sequence[tuple[str, int]],
+) -> RunWork:
+    steps = rows = 0
+    for task, seed in samples:
+        found = rows_of(plan, task, seed)
+        run = down.steps_on(found.train)
+        evaluations = -(-run // down.eval_every)
+        steps += run
+        rows += evaluations * min(found.dev, down.max_dev or found.dev)
+        rows += min(found.test, down.max_test or found.test)
+    count = len(down.lrs)
+    return RunWork(
+        kind=run_kind(plan.config, tuned),
+        runs=count * len(samples),
+        steps=count * steps,
+        rows=count * rows,
+    )
+
+
+def stated_rates(
+    trials: Iterable[TrialSpec], throughput: Throughput, rows_of: RowsOf = rows_in_files
+) -> Rates:
+    """Return the rates that follow from a throughput.
+
+    Padded lengths are the mean over a study's scored tasks at its first data seed, upstream too.
+    """
+    from mpt.backbones.flops import row_flops
+
+    steps: dict[str, float] = {}
+    runs: dict[str, RunRate] = {}
+    prompt = evaluations = 0
+    for trial in trials:
+        config, own = trial.plan.config, trial.upstream.config
+        lengths = _lengths(trial.plan, rows_of)
+        row = row_flops(config.backbone, config.prompt.length, *lengths)
+        speed = throughput.of(config.precision)
+        runs[run_kind(config, "prompt")] = RunRate(
+            step_s=config.downstream.batch_size * row.tuning / speed, row_s=row.forward / speed
+        )
+        if isinstance(own, FineTuningConfig):
+            tuned = row_flops(own.backbone or config.backbone, config.prompt.length, *lengths)
+            full = throughput.of("float32")
+            runs[run_kind(config, "weights")] = RunRate(
+                step_s=own.downstream.batch_size * tuned.fine_tuning / full,
+                row_s=tuned.forward / full,
+            )
+        elif isinstance(own, UpstreamConfig):
+            rows = own.batch_size * own.items_per_step
+            passes = upstream_passes(own, config)
+            speed = throughput.of(config.upstream_format(own.method))
+            steps[step_kind(config, own)] = passes * rows * row.tuning / speed
+        prompt = max(prompt, 4 * config.prompt.length * _width(config))
+        evaluations = max(evaluations, -(-config.downstream.steps // config.downstream.eval_every))
+    sizes = Sizes(
+        run=700 + 26 * evaluations, rung=4096 + prompt, checkpoint=3 * prompt, queue=48 * prompt
+    )
+    return Rates(steps=steps, runs=runs, start_s=START_S, sizes=sizes)
+
+
+def upstream_passes(own: UpstreamConfig, study: StudyConfig) -> float:
+    """Return the training passes of one episode: adaptation, query, and the second-order term."""
+    if not adapts(own.method):
+        return 1.0
+    first = own.inner_steps + (0.0 if own.method == "reptile" else 1.0)
+    if own.method != "maml":
+        return first
+    coarse = study.upstream_format(own.method) != "float32" or own.second_order == "exact"
+    second = 2.0 * own.inner_steps
+    return (first + second) * (EXACT if coarse else 1.0)
+
+
+def _lengths(plan: StudyPlan, rows_of: RowsOf) -> tuple[int, int]:
+    found = [rows_of(plan, task, plan.config.data_seeds[0]) for task in plan.scored]
+    inputs = sum(rows.inputs for rows in found) / len(found)
+    return round(inputs), round(sum(rows.targets for rows in found) / len(found))
+
+
+def _width(config: StudyConfig) -> int:
+    from mpt.backbones.memory import width_of
+
+    return width_of(config.backbone)

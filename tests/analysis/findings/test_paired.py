@@ -1,0 +1,117 @@
+"""Paired differences: closed forms over upstream seeds, over data seeds, and over settings."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded_study import PT, SCORES, arg, replay
+from results_factory import Results, flat
+from scipy import stats
+
+from analysis.findings.matrix import matrix_of, pairs_of
+from analysis.findings.paired import mean_of, paired
+from analysis.findings.settings import target_settings
+from analysis.results.reading import load_results
+
+
+def test_upstream_seeds_are_paired_and_give_the_t_interval_of_their_differences(
+    tmp_path: Path,
+) -> None:
+    replay(tmp_path)
+    (cls, _) = target_settings(load_results(tmp_path).main)
+    found = paired(cls.methods["maml"], cls.methods["multitask"])
+    assert found is not None
+    base = PT["cls_to_cls"]
+    rows = [
+        arg(SCORES["maml", "cls_to_cls", seed], base)
+        - arg(SCORES["multitask", "cls_to_cls", seed], base)
+        for seed in (42, 1042)
+    ]
+    half = float(stats.t.ppf(0.975, 1)) * statistics.stdev(rows) / math.sqrt(2)
+    assert found.value == pytest.approx(statistics.mean(rows))
+    assert found.interval == pytest.approx((found.value - half, found.value + half))
+    assert (found.upstream_seeds, found.data_seeds, found.tasks) == (2, 2, ("a", "b"))
+    assert found.sign == 0
+
+
+def test_one_upstream_seed_gives_the_interval_of_drawn_data_seeds(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    baseline = flat({"a": 0.5})
+    results.point("maml", "cls_to_cls", {"a": {13: 0.7, 21: 0.6}}, baseline)
+    results.point("multitask", "cls_to_cls", {"a": {13: 0.5, 21: 0.55}}, baseline)
+    (setting,) = target_settings(load_results(tmp_path).main)
+    found = paired(setting.methods["maml"], setting.methods["multitask"])
+    assert found is not None
+    # Two seeds: a draw is (13, 13), mixed or (21, 21), with differences of 40, 25 and 10 %.
+    # 2.5 % and 97.5 % are the outer ones, widened by κ = √2 about the middle.
+    assert found.value == pytest.approx(25)
+    assert found.interval == pytest.approx((25 - 15 * math.sqrt(2), 25 + 15 * math.sqrt(2)))
+    assert found.sign == 1
+    mirrored = paired(setting.methods["multitask"], setting.methods["maml"])
+    assert mirrored is not None
+    assert mirrored.sign == -1
+
+
+def test_what_two_methods_share_cancels_in_their_difference(tmp_path: Path) -> None:
+    results = Results(tmp_path, seeds=(1, 2, 3, 4))
+    rng = np.random.default_rng(0)
+    base = {t: {s: float(rng.uniform(0.3, 0.6)) for s in (1, 2, 3, 4)} for t in "ab"}
+    for method, gain in (("maml", 1.2), ("multitask", 1.1)):
+        scores = {t: {s: gain * score for s, score in row.items()} for t, row in base.items()}
+        results.point(method, "cls_to_cls", scores, base)
+    (setting,) = target_settings(load_results(tmp_path).main)
+    found = paired(setting.methods["maml"], setting.methods["multitask"])
+    assert found is not None
+    assert found.value == pytest.approx(10)
+    assert found.interval == pytest.approx((10, 10))
+
+
+def test_a_task_that_one_side_lacks_or_whose_baseline_is_0_does_not_count(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    baseline = flat({"a": 0.5, "b": 0.5, "c": 0.0})
+    results.point("maml", "cls_to_cls", flat({"a": 0.6, "b": 0.9, "c": 0.1}), baseline)
+    lacking = {"a": {13: 0.5, 21: 0.5}, "b": {13: 0.5}, "c": {13: 0.1, 21: 0.1}}
+    results.point("multitask", "cls_to_cls", lacking, baseline, tasks=["a", "b", "c"])
+    (setting,) = target_settings(load_results(tmp_path).main)
+    found = paired(setting.methods["maml"], setting.methods["multitask"])
+    assert found is not None
+    assert (found.tasks, found.of) == (("a",), 3)
+    assert found.value == pytest.approx(20)
+
+
+def test_the_mean_over_settings_does_not_count_shared_tasks_twice(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    scores, baseline = {"a": {13: 0.7, 21: 0.5}}, flat({"a": 0.5})
+    for partition in ("cls_to_cls", "both_to_cls"):
+        results.point("maml", partition, scores, baseline)
+    one, other = pairs_of(
+        target_settings(load_results(tmp_path).main), "maml", "prompt_tuning"
+    ).values()
+    assert mean_of([one, other]).interval == pytest.approx(one.interval)
+
+
+def test_wins_ties_and_losses_count_settings_and_mirror_each_other(tmp_path: Path) -> None:
+    replay(tmp_path)
+    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    assert matrix.methods == ("maml", "multitask", "prompt_tuning")
+    duel, mirrored = matrix.duels["maml", "multitask"], matrix.duels["multitask", "maml"]
+    assert (duel.wins, duel.ties, duel.losses) == (1, 1, 0)
+    assert (mirrored.wins, mirrored.ties, mirrored.losses) == (0, 1, 1)
+    assert duel.mean.value == pytest.approx(-mirrored.mean.value)
+    low, high = duel.mean.interval or (math.nan, math.nan)
+    assert mirrored.mean.interval == pytest.approx((-high, -low))
+
+
+def test_the_newest_configuration_counts_and_its_seeds_are_replicates(tmp_path: Path) -> None:
+    results = replay(tmp_path)
+    old = {"settings": {"inner_lr": 9.0}, "trajectory": "old", "created": "2020-01-01T00:00:00"}
+    results.point(
+        "maml", "cls_to_cls", flat({"a": 0.1, "b": 0.1}), flat(PT["cls_to_cls"]), point=old
+    )
+    (cls, _) = target_settings(load_results(tmp_path).main)
+    assert sorted(cls.methods["maml"]) == [42, 1042]
+    assert all(cell.config["inner_lr"] == 1.0 for cell in cls.methods["maml"].values())

@@ -1,0 +1,274 @@
+"""Every sentence of a report, its numbers worked out again from the recorded scores."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, seeded, whole_study
+from results_factory import SEEDS, Results, flat
+from scipy import stats
+
+from analysis.findings.finding import Finding
+from analysis.findings.records import Findings, findings_of
+from analysis.results.reading import load_results
+from analysis.results.summary import summary_of
+
+PARTITIONS = ("cls_to_cls", "qa_to_qa")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    root = tmp_path_factory.mktemp("study")
+    whole_study(root)
+    return findings_of(load_results(root).main, "embedded")
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    root = tmp_path_factory.mktemp("replay")
+    replay(root)
+    return findings_of(load_results(root).main)
+
+
+def _one(found: Findings, question: str) -> Finding:
+    (finding,) = (one for one in found.findings if question in one.question)
+    return finding
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def _number(value: float, unit: str, low: float, high: float) -> str:
+    """Write "+1.0 % [0.5, 1.5]" in a way of its own."""
+    return _minus(f"{value:+.1f}{unit} [{low:.1f}, {high:.1f}]")
+
+
+def _over_seeds(rows: list[list[float]]) -> tuple[float, float, float]:
+    """Mean over settings of means over upstream seeds, with the Satterthwaite t interval.
+
+    Data seeds score alike here, so the upstream seeds are all there is to chance.
+    """
+    mean = statistics.mean(statistics.mean(row) for row in rows)
+    parts = [statistics.variance(row) / len(row) / len(rows) ** 2 for row in rows]
+    total = sum(parts)
+    freedom = total**2 / sum(p**2 / (len(r) - 1) for p, r in zip(parts, rows, strict=True))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(total)
+    return mean, mean - half, mean + half
+
+
+def _args(method: str, partition: str) -> list[float]:
+    return [arg(SCORES[method, partition, s], PT[partition]) for s in (42, 1042)]
+
+
+def test_a_learned_start_is_said_to_help_by_the_mean_over_settings(replayed: Findings) -> None:
+    sentence = _one(replayed, "Does a learned start help").sentence
+    above = []
+    for label, method in (("MAML", "maml"), ("MTL", "multitask")):
+        mean, low, high = _over_seeds([_args(method, partition) for partition in PARTITIONS])
+        assert f"{label} {_number(mean, ' %', low, high)}" in sentence
+        above.append(low > 0)
+    assert above == [True, True]
+    assert sentence.startswith("Of 2 learned starts, 2 lie above plain prompt tuning")
+    assert sentence.endswith("(4 tasks, 2 data seeds, 2 upstream seeds).")
+
+
+def test_where_it_helps_counts_pairs_and_names_the_ends(replayed: Findings) -> None:
+    sentence = _one(replayed, "Where does it help").sentence
+    ends = {}
+    for method in ("maml", "multitask"):
+        for partition in PARTITIONS:
+            ends[method, partition] = _over_seeds([_args(method, partition)])
+    above = sum(low > 0 for _, low, _ in ends.values())
+    assert f"Of 4 (method, setting) pairs the interval lies above 0 in {above}, below in 0" in (
+        sentence
+    )
+    best = max(ends, key=lambda at: ends[at][0])
+    worst = min(ends, key=lambda at: ends[at][0])
+    assert (best, worst) == (("maml", "qa_to_qa"), ("multitask", "qa_to_qa"))
+    assert f"highest is MAML on QA→QA, embedded with {_number(ends[best][0], ' %', *ends[best][1:])}" in sentence  # fmt: skip  # noqa: E501
+    assert f"MTL on QA→QA, embedded with {_number(ends[worst][0], ' %', *ends[worst][1:])}" in (
+        sentence
+    )
+
+
+def test_it_is_said_in_how_many_settings_no_method_can_be_told_from_mtl(
+    replayed: Findings,
+) -> None:
+    finding = _one(replayed, "better than multi-task")
+    rows = [
+        [one - other for one, other in zip(_args("maml", p), _args("multitask", p), strict=True)]
+        for p in PARTITIONS
+    ]
+    won = 0
+    for row in rows:
+        _, low, high = _over_seeds([row]) if statistics.pstdev(row) > 1e-9 else (0, *row)
+        won += low > 0 or high < 0
+    mean, low, high = _over_seeds(rows)
+    assert f"No method can be told from MTL in {2 - won} of 2 settings" in finding.sentence
+    assert f"MAML wins {won}, ties {2 - won} and loses 0" in finding.sentence
+    assert f"(mean difference {_number(mean, ' points', low, high)})" in finding.sentence
+    assert finding.tables[0] == "duels"
+    assert finding.told
+
+
+@pytest.mark.parametrize(
+    ("question", "scores", "words"),
+    [
+        ("target task change", {"a": 0.52, "b": 0.42}, "between 16 and 64 examples per class"),
+        ("labels of the source", {"a": 0.65, "b": 0.50}, "between 16 and 32 examples per class"),
+        ("more source tasks", {"a": 0.55, "b": 0.42}, "between 12 and 45 source tasks"),
+    ],
+)
+def test_a_sweep_compares_its_ends_on_the_upstream_seeds_that_both_have(
+    question: str, scores: dict[str, float], words: str, found: Findings
+) -> None:
+    finding = _one(found, question)
+    swept, plain = (
+        arg(one, PT["cls_to_cls"]) for one in (scores, SCORES["maml", "cls_to_cls", 42])
+    )
+    first, last = (swept, plain) if "more source tasks" in question else (plain, swept)
+    assert words in finding.sentence
+    change = last - first  # one upstream seed, data seeds alike: the interval is a point
+    for value, unit in ((first, " %"), (last, " %"), (change, " points")):
+        assert _number(value, unit, value, value) in finding.sentence
+    assert finding.sentence.startswith("The gain changes for 1 of 1 methods")
+    assert "(2 tasks, 2 data seeds, 1 upstream seed)" in finding.sentence
+
+
+def test_backbones_are_told_apart_by_what_each_says(found: Findings) -> None:
+    sentence = _one(found, "other backbones").sentence
+    assert "on embedded 1 of 1 learned starts lie above" in sentence
+    assert f"on {OTHER} 0 of 1 learned starts lie above" in sentence
+    for score in (0.6, 0.45):
+        value = 100 * (score - 0.5) / 0.5
+        assert _number(value, " %", value, value) in sentence
+
+
+def test_the_leader_of_a_search_is_the_best_mean_over_upstream_seeds(found: Findings) -> None:
+    finding = _one(found, "is best?")
+    means: dict[tuple[float, float], list[float]] = {}
+    for (inner, outer, _), score in SEARCHED.items():
+        means.setdefault((inner, outer), []).append(100 * (score - 0.5) / 0.5)
+    best = max(means, key=lambda at: statistics.mean(means[at]))
+    assert "Of 9 points the leader" in finding.sentence
+    assert f"(inner lr {best[0]:g}, outer lr {best[1]:g})" in finding.sentence
+    assert f"+{statistics.mean(means[best]):.1f} %" in finding.sentence
+    assert "2 upstream seeds, 2 data seeds, 1 task" in finding.sentence
+
+
+def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    baseline = {"v": {13: 0.5, 21: 0.5}}
+    for rate, scores in ((0.1, (0.6, 0.8)), (0.3, (0.5, 0.4))):
+        fields = seeded(42, f"search {rate}")
+        fields["settings"] |= {"outer_lr": rate}
+        row = {"v": dict(zip((13, 21), scores, strict=True))}
+        results.point("maml", "random_to_random", row, baseline, point=fields, role="validation")
+    section = load_results(tmp_path).main
+    sentence = _one(findings_of(section), "is best?").sentence
+    # Two data seeds: a draw has the mean of both, or of one of them twice; + 20, 40 or 60 %.
+    assert "+40.0 % [20.0, 60.0] on the validation tasks (data seeds alone;" in sentence
+    shown = [summary_of(cell) for cell in section.select(role="validation")]
+    assert [one.interval for one in shown if one and (one.value or 0) > 0] == [
+        pytest.approx((20.0, 60.0))
+    ]
+
+
+def test_the_setting_that_makes_the_scores_is_said_to_matter_most(found: Findings) -> None:
+    finding = _one(found, "Which settings matter")
+    # The outer rate moves the score ten times as far as the inner one.
+    assert finding.sentence.startswith("Outer lr matters most")
+    assert "(from 9 points)" in finding.sentence
+    assert "seed" not in finding.sentence
+
+
+def test_costs_count_every_trajectory_and_every_run_once(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for steps in (50, 100):  # two rungs of one trajectory; 36 s each stand for all before
+        fields = {"steps": steps, "trajectory": "t"}
+        results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), point=fields)
+    sentence = _one(findings_of(load_results(tmp_path).main), "cost").sentence
+    runs = (2 + 1) * len(SEEDS) * 2  # two rungs and the baseline, two learning rates
+    seconds = 1.5 * runs
+    assert f"36 s upstream (1 trajectory) and {seconds:.0f} s downstream ({runs} runs)" in sentence
+    assert sentence.startswith(f"{36 + seconds:.0f} s of device time")
+    assert f"an upstream step takes MAML {36 / 100:.3f} s" in sentence
+
+
+def test_every_upstream_seed_is_paid_for(replayed: Findings) -> None:
+    sentence = _one(replayed, "cost").sentence
+    runs = (len(SCORES) * 2 + sum(len(PT[p]) for p in PARTITIONS)) * len(SEEDS) * 2
+    assert f"{36 * len(SCORES) / 60:.0f} min upstream (8 trajectories)" in sentence
+    assert f"({runs} runs)" in sentence
+
+
+def _tuned(results: Results, init: str, devs: tuple[float, ...]) -> list[str]:
+    curve = tuple((10 * n, dev, None) for n, dev in enumerate(devs, start=1))
+    return [
+        results.run(task, seed, 0.5, init=init, dev=max(devs), curve=curve)
+        for task in ("a", "b")
+        for seed in SEEDS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("devs", "told", "words"),
+    [
+        ((0.8, 0.8, 0.9), True, "MAML 10 [10, 10] of 4 runs"),
+        ((0.1, 0.2, 0.3), False, "MAML never in half"),
+    ],
+)
+def test_speed_is_the_first_step_at_a_share_of_prompt_tunings_best(
+    devs: tuple[float, ...], told: bool, words: str, tmp_path: Path
+) -> None:
+    results = Results(tmp_path, lrs=(0.5,))
+    sides: tuple[tuple[str, int, tuple[float, ...]], ...] = (
+        ("prompt_tuning", 0, (0.2, 0.5, 0.8)), ("maml", 100, devs),
+    )  # fmt: skip
+    for method, steps, own in sides:
+        runs = _tuned(results, method, own)
+        fields = {"steps": steps, "trajectory": "" if steps == 0 else "t"}
+        results.point(method, "cls_to_cls", {}, {}, runs=runs, point=fields, tasks=["a", "b"])
+    finding = _one(findings_of(load_results(tmp_path).main), "How fast")
+    # 95 % of 0.8 is 0.76, which prompt tuning passes with its third evaluation.
+    assert "PT 30 [30, 30] of 4 runs" in finding.sentence
+    assert words in finding.sentence
+    assert finding.told is told
+
+
+def test_what_was_not_run_is_one_line_and_no_finding(replayed: Findings, found: Findings) -> None:
+    assert replayed.not_run == (
+        "Not run: target tasks with more or fewer labels (Table 3); source tasks with more labels "
+        "(Figure 3); fewer source tasks (Table 4); other backbones (Table 5); a search over "
+        "hyperparameters; learning curves (runs with two dev evaluations or more)."
+    )
+    assert len(replayed.findings) == 4
+    assert found.not_run == "Not run: learning curves (runs with two dev evaluations or more)."
+
+
+def test_one_upstream_seed_cannot_choose_a_leader_and_the_sentence_says_so(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path)
+    for inner, score in ((0.1, 0.6), (1.0, 0.9)):
+        fields = seeded(42, f"s {inner}")
+        fields["settings"] |= {"inner_lr": inner}
+        results.point(
+            "maml", "random_to_random", flat({"v": score}), flat({"v": 0.5}), point=fields,
+            role="validation",
+        )  # fmt: skip
+    finding = _one(findings_of(load_results(tmp_path).main), "is best?")
+    assert "data seeds alone" in finding.sentence
+    assert finding.sentence.endswith("one upstream seed cannot tell the others from it.")
+    assert not finding.told
+
+
+def test_the_study_is_named_in_words(found: Findings) -> None:
+    first, second = found.studied
+    assert "MAML and MTL against plain prompt tuning (PT) on embedded and pico-gpt" in first
+    assert "Cls→Cls, QA→QA and NP→P" in first
+    assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")

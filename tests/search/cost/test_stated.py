@@ -1,0 +1,131 @@
+"""Plans from a stated throughput: operations, work and rates, each counted by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from search_toys import toy_study
+
+from benchmarks.flops import Shape, step_flops
+from mpt.backbones.flops import row_flops
+from mpt.backbones.memory import GIB
+from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, UpstreamConfig
+from mpt.errors import UsageError
+from mpt.search.cost.gpus import smallest
+from mpt.search.cost.planner import Planning, stated_lines
+from mpt.search.cost.stated import (
+    Rows,
+    Throughput,
+    parse_throughput,
+    stated_rates,
+    stated_work,
+    upstream_passes,
+)
+from mpt.search.job import SearchJob
+from mpt.study.specs import TrialSpec, UpstreamSpec
+from mpt.study.study import StudyPlan, plan_study
+
+ROWS = Rows(train=16, dev=10, test=100, inputs=20, targets=4)
+
+
+def _rows(plan: StudyPlan, task: str, seed: int) -> Rows:
+    return ROWS
+
+
+def _trial(lr: float = 0.1, rungs: tuple[int, ...] = (10, 20), **study: object) -> TrialSpec:
+    down = DownstreamConfig(lrs=(0.5, 0.4), batch_size=8, steps=30, eval_every=10, max_test=40)
+    config = StudyConfig(data_seeds=(13, 21), downstream=down, prompt=PromptConfig(length=20))
+    config = dataclasses.replace(config, **study)  # type: ignore[arg-type]
+    plan = StudyPlan(config=config, source=("s",), scored=("a", "b", "c"), partial=None)
+    upstream = UpstreamConfig(method="fomaml", inner_lr=lr)
+    return TrialSpec(plan=plan, upstream=UpstreamSpec(config=upstream, rungs=rungs))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "positions"),
+    [
+        (
+            "google/t5-base-lm-adapt",
+            Shape(d=768, k=768, f=2048, m=3, layers=12, decoder_layers=12, vocabulary=32128),
+            (228, 8),
+        ),
+        (
+            "openai-community/gpt2-large",
+            Shape(d=1280, k=1280, f=5120, m=2, layers=36, decoder_layers=0, vocabulary=50257),
+            (236, 0),
+        ),
+    ],
+)
+def test_operations_counted_on_shapes_are_those_of_the_formula(
+    name: str, shape: Shape, positions: tuple[int, int]
+) -> None:
+    found = row_flops(name, 100, 128, 8)
+    assert found.tuning == pytest.approx(step_flops(shape, 1, *positions, tokens=8), rel=1e-3)
+    assert found.fine_tuning == found.tuning + found.forward
+
+
+def test_work_is_that_of_a_search_from_nothing_and_shared_runs_count_once() -> None:
+    work = stated_work([_trial(0.1), _trial(0.2)], _rows)
+    # 3 tasks × 2 seeds × 2 rates, for the baseline once and at 2 rungs of 2 trajectories
+    assert (work.shared, work.runs, work.points) == (12, 2 * 2 * 12, 4)
+    assert [part.steps for part in work.trials] == [20, 20]
+    (run, *_) = (part.runs for part in work.trials)
+    assert run.steps == 24 * 30
+    assert run.rows == 24 * (3 * 10 + 40)  # three evaluations on dev, one test
+    # a longer trial over the same trajectory adds its further steps alone
+    longer = stated_work([_trial(), _trial(rungs=(10, 20, 50))], _rows)
+    assert [part.steps for part in longer.trials] == [20, 30]
+
+
+def test_rates_are_operations_over_the_stated_throughput() -> None:
+    row = row_flops("embedded", 20, 20, 4)
+    speed = Throughput(bfloat16=8.0, float32=2.0)
+    trial = _trial(precision="bfloat16", upstream_precision="float32")
+    rates = stated_rates([trial], speed, _rows)
+    (run,) = rates.runs.values()
+    assert run.step_s == pytest.approx(8 * row.tuning / 8e12)
+    assert run.row_s == pytest.approx(row.forward / 8e12)
+    # FoMAML: support and query pass of 2 items of 2 rows, in float32
+    (step,) = rates.steps.values()
+    assert step == pytest.approx(2 * 4 * row.tuning / 2e12)
+
+
+@pytest.mark.parametrize(
+    ("method", "inner", "passes"),
+    [("maml", 1, 4.0), ("fomaml", 1, 2.0), ("reptile", 10, 10.0), ("multitask", 1, 1.0)],
+)
+def test_passes_of_an_episode(method: str, inner: int, passes: float) -> None:
+    config = UpstreamConfig(method=method, inner_steps=inner)
+    assert upstream_passes(config, StudyConfig()) == passes
+
+
+def test_a_throughput_is_one_number_or_two() -> None:
+    assert parse_throughput("200") == Throughput(bfloat16=200.0, float32=25.0)
+    assert parse_throughput("200,50") == Throughput(bfloat16=200.0, float32=50.0)
+    for text in ("", "fast", "0", "-1", "inf", "1,2,3"):
+        with pytest.raises(UsageError, match="--throughput is"):
+            parse_throughput(text)
+
+
+def test_a_cluster_is_planned_without_a_gpu_and_without_weights(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpt.study.study.backbone_of", lambda *_: pytest.fail("loaded weights"))
+    plan = plan_study(toy_study(toy_checkpoint, toy_gym))
+    spec = UpstreamSpec(config=UpstreamConfig(), rungs=(2, 4))
+    job = SearchJob(trials=(TrialSpec(plan=plan, upstream=spec),), results=tmp_path, title="t")
+    speed = Throughput(bfloat16=8.0, float32=1.0)
+    lines = stated_lines(job, 0.5, Planning(gpus=3, throughput=speed, price=2.0))
+    text = "\n".join(lines)
+    assert "on 6 workers (rates follow from 8 TFLOP/s in bfloat16 and 1 in float32" in text
+    assert "GPU-hours" in text
+    assert "A10G (g5.2xlarge), alone on it" in text
+    with pytest.raises(UsageError, match="say of how many GPUs with --plan-gpus"):
+        stated_lines(job, 1.0, Planning(throughput=speed))
+
+
+def test_the_smallest_gpu_leaves_a_tenth_and_room_for_the_process() -> None:
+    names = [getattr(smallest(int(gib * GIB)), "name", None) for gib in (18.7, 18.9, 49, 71, 200)]
+    assert names == ["A10G", "L40S", "H100", "H200", None]

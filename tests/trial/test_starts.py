@@ -1,0 +1,221 @@
+"""The start that a target chooses by its own rows, and what becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_toys import SEEDS, VALIDATION, bits
+from torch import Tensor
+from trial_toys import Bench, bench, through_a_folder
+
+from mpt.config import UpstreamConfig
+from mpt.gym.fewshot import Example, FewShotTask
+from mpt.prompts import prompt_digest
+from mpt.search.job import SearchJob
+from mpt.search.remaining import remaining_work
+from mpt.store.records import Point
+from mpt.study.record import run_recipe, study_record
+from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.study import Study
+from mpt.trial import starts
+from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_start
+from mpt.trial.starts import LEARNED, VOCABULARY, StartChoice, lowest, own_rows, start_loss
+from mpt.upstream.engine import UpstreamRun
+from mpt.upstream.soup import mean_prompt, members_of
+
+SOUP = UpstreamConfig(method="multitask", outer_lr=0.5, start="drawn", soup=2)
+TARGETS = len(VALIDATION) * len(SEEDS)
+
+
+class Poison(tuple[Example, ...]):
+    """Test rows that nobody may look at."""
+
+    def _read(self, *_: object) -> Any:
+        raise AssertionError("test rows were read")
+
+    __iter__ = __len__ = __getitem__ = __bool__ = __contains__ = _read
+
+
+def choosing(study: Study, **changes: Any) -> Study:
+    """Return a study whose targets choose their starts."""
+    downstream = dataclasses.replace(study.config.downstream, start="chosen", **changes)
+    config = dataclasses.replace(study.config, downstream=downstream)
+    return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
+
+
+def spec_of(study: Study, *rungs: int, config: UpstreamConfig = SOUP) -> TrialSpec:
+    return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config, rungs=rungs))
+
+
+def starts_at(study: Study, steps: int) -> dict[str, Tensor]:
+    """Return the learned starts of the soup, learned here."""
+    own, prompts = study.config, []
+    for member in members_of(SOUP, own.train_seed):
+        settings = (member, own.prompt, own.upstream_text, own.train_seed)
+        run = UpstreamRun(study.backbone, study.items, *settings)
+        run.advance(steps)
+        prompts.append(run.prompt.clone())
+    names = [f"member {number}" for number in range(1, len(prompts) + 1)]
+    return {LEARNED: mean_prompt(prompts), **dict(zip(names, prompts, strict=True))}
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("computed again")
+
+
+def done(found: Bench, spec: TrialSpec) -> Point:
+    """Run a trial of one rung to its end; return its point."""
+    work = found.trial_of(spec)
+    list(work.units())
+    assert work.progress.problems == []
+    points = [one for one in found.database.points() if one.upstream == work.key]
+    return points[-1]
+
+
+def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_rows(
+    study: Study, job: SearchJob
+) -> None:
+    study = choosing(study, max_dev=5)
+    with bench(job, study) as found:
+        point = done(found, spec_of(study, 3))
+        runs = list(found.database.runs(point.runs).values())
+    learned, backbone = starts_at(study, 3), study.backbone
+    for task in (one for samples in study.scored.values() for one in samples.values()):
+        prompts = {**learned, VOCABULARY: vocabulary_start(study, task)}
+        losses = {}
+        for name, prompt in prompts.items():
+            total = count = 0.0
+            for row in backbone.encode_rows(
+                task.name, [*task.train, *task.dev[:5]], study.config.text
+            ):  # one by one, and not in batches
+                loss, tokens = backbone.row_losses(prompt[None], backbone.collate([row], [0]))
+                total, count = total + float(loss), count + int(tokens)
+            losses[name] = total / count
+            assert start_loss(study, task, prompt)[0] == pytest.approx(losses[name], rel=1e-5)
+        best = min(losses, key=lambda name: losses[name])
+        assert point.provenance["starts"]["taken"][task.name][str(task.seed)] == best
+        inits = {
+            run.identity.init
+            for run in runs
+            if (run.identity.task, run.identity.data_seed) == (task.name, task.seed)
+        }
+        assert inits == {prompt_digest(prompts[best])}
+
+
+def test_the_point_says_what_was_taken_and_what_choosing_cost(
+    study: Study, job: SearchJob
+) -> None:
+    study = choosing(study)
+    with bench(job, study) as found:
+        point = done(found, spec_of(study, 2))
+    told = point.provenance["starts"]
+    names = [name for seeds in told["taken"].values() for name in seeds.values()]
+    assert len(names) == TARGETS
+    assert point.note.startswith("starts taken: ")
+    assert sum(int(part.split()[-1]) for part in point.note.split(", ")) == TARGETS
+    # 8 train and 8 dev rows, for the soup, its two members and the vocabulary start
+    assert told["forward rows"] == TARGETS * 4 * 16
+    assert told["forward tokens"] > told["forward rows"]
+    assert told["seconds"] > 0
+    assert point.prompt is None
+
+
+def test_choosing_never_reads_test_rows(study: Study, one: Bench) -> None:
+    learned = starts_at(study, 2)
+
+    def chosen(study: Study, point: str) -> Any:
+        choice = StartChoice(study, learned, one.store, point)
+        while not choice.advance(0.0):
+            continue
+        assert choice.record is not None
+        return choice.record["taken"]
+
+    with pytest.raises(AssertionError, match="test rows were read"):
+        list(Poison())
+    poisoned = {
+        name: {seed: dataclasses.replace(task, test=Poison()) for seed, task in samples.items()}
+        for name, samples in study.scored.items()
+    }
+    whole = choosing(study)
+    assert chosen(dataclasses.replace(whole, scored=poisoned), "a") == chosen(whole, "b")
+
+
+def test_runs_are_shared_with_the_studies_that_have_the_same_starts(
+    study: Study, job: SearchJob
+) -> None:
+    other = choosing(study)
+    assert run_recipe(other.config) == run_recipe(study.config)
+    assert study_record(other).key != study_record(study).key
+    assert keys_of(baseline_packs(other)) == keys_of(baseline_packs(study))
+    own = FineTuningConfig(downstream=study.config.downstream)
+    tuned = FineTuningConfig(downstream=other.config.downstream)
+    assert upstream_key(other, tuned) == upstream_key(study, own)
+    with bench(job, study, other) as found:
+        found.run_baseline(study)
+        for config in (SOUP, *members_of(SOUP, 42)):
+            done(found, spec_of(study, 2, config=config))
+        there = found.stored
+        found.store.brought.clear()
+        point = done(found, spec_of(other, 2))
+        assert found.store.brought == []
+        assert (found.stored, len(point.runs)) == (there, 2 * TARGETS)
+
+
+def test_a_trial_killed_after_any_unit_keeps_to_the_stored_choice(
+    study: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = choosing(study)
+    spec = spec_of(study, 2)
+    with bench(job, study) as found:
+        count = sum(1 for _ in found.trial_of(spec).units())
+        assert remaining_work([spec], lambda _: study, found.store, found.files).runs_there == 8
+    expected = bits(job.results)
+    for stop in range(2, count, 2):
+        place = tmp_path / str(stop)
+        with bench(job, study, results=place) as found:
+            killed = found.trial_of(spec)
+            for _ in range(stop):
+                killed.unit()
+            state = through_a_folder(killed.state())
+            made = found.database.documents("start choice")
+            after = found.trial_of(spec)
+            after.load_state(state)
+            with monkeypatch.context() as patch:
+                if made:
+                    patch.setattr(starts, "start_loss", never)
+                list(after.units())
+        assert bits(place) == expected
+
+
+def test_a_member_whose_file_is_gone_is_learned_again_before_anybody_chooses(
+    study: Study, job: SearchJob
+) -> None:
+    study = choosing(study)
+    with bench(job, study) as found:
+        first = done(found, spec_of(study, 2))
+        twin = choosing(study, max_dev=3)
+        found.database.add_study(study_record(twin))
+        for artifact in found.database.artifacts("rung")[:2]:
+            Path(artifact.uri).unlink()
+    with bench(job, twin) as found:
+        work = found.trial_of(spec_of(twin, 2))
+        list(work.units())
+        assert len(work.progress.problems) >= 1
+        assert all("computed again" in text for text in work.progress.problems)
+        points = [point for point in found.database.points() if point.upstream == first.upstream]
+        assert len(points) == 2
+
+
+def test_a_start_without_a_finite_loss_is_not_taken_and_the_first_of_equal_ones_is() -> None:
+    assert lowest({"a": math.nan, "b": 2.0, "c": 1.0, "d": 1.0}) == "c"
+    assert lowest({"a": math.nan, "b": math.inf}) == "a"
+
+
+def test_the_rows_are_those_that_the_recipe_reads(study: Study) -> None:
+    task: FewShotTask = study.scored[VALIDATION[0]][SEEDS[0]]
+    assert own_rows(study, task) == [*task.train, *task.dev]
+    assert own_rows(choosing(study, max_dev=2), task) == [*task.train, *task.dev[:2]]
