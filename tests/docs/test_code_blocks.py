@@ -13,7 +13,7 @@ from pages import DOCS, ROOT, Block, blocks, commands, name_of, pages, patched
 
 ADD = DOCS / "add"
 HANGS = 1800
-"""Seconds after which a page counts as hanging; it takes one or two minutes on two cores."""
+"""Seconds after which a page counts as hanging; it takes half a minute on two quiet cores."""
 WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in blocks(page))]
 
 SLOW = ("docs/python.md", "docs/add/method.md")

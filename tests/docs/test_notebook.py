@@ -15,7 +15,7 @@ from pages import DOCS, ROOT
 
 NOTEBOOK = DOCS / "tutorial.ipynb"
 HANGS = 1800
-"""Seconds after which it counts as hanging; it takes one or two minutes on two cores."""
+"""Seconds after which it counts as hanging; it takes a minute on two quiet cores."""
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
