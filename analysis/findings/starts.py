@@ -98,7 +98,7 @@ def _against_mtl(settings: Sequence[Setting], others: Sequence[str], matrix: Mat
     verdict = (
         f"No method can be told from MTL in {tied} of {counted(len(signs), 'setting')}"
         if tied
-        else f"In each of {counted(len(signs), 'setting')} a method can be told from MTL"
+        else f"A method can be told from MTL in {len(signs)} of {counted(len(signs), 'setting')}"
     )
     return Finding(
         question="Is it better than multi-task learning?",

@@ -116,6 +116,26 @@ def test_it_is_said_in_how_many_settings_no_method_can_be_told_from_mtl(
 
 
 @pytest.mark.parametrize(
+    ("rival", "words"),
+    [
+        # data seeds score alike, so any other number is told from that of maml
+        (0.6, "No method can be told from MTL in 1 of 1 setting; MAML wins 0, ties 1 and loses 0"),
+        (0.7, "A method can be told from MTL in 1 of 1 setting; MAML wins 0, ties 0 and loses 1"),
+        (0.5, "A method can be told from MTL in 1 of 1 setting; MAML wins 1, ties 0 and loses 0"),
+    ],
+)
+def test_ties_and_losses_against_mtl_are_told_from_wins(
+    rival: float, words: str, tmp_path: Path
+) -> None:
+    results = Results(tmp_path)
+    for method, score in (("maml", 0.6), ("multitask", rival)):
+        results.point(method, "cls_to_cls", flat({"a": score}), flat({"a": 0.5}))
+    finding = _one(findings_of(load_results(tmp_path).main), "better than multi-task")
+    assert finding.sentence.startswith(words)
+    assert finding.told is (rival != 0.6)
+
+
+@pytest.mark.parametrize(
     ("question", "scores", "words"),
     [
         ("target task change", {"a": 0.52, "b": 0.42}, "between 16 and 64 examples per class"),
