@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from ..results.names import BASELINE, METHODS, in_order
-from .paired import Paired, mean_of, paired
+from .paired import Paired, mean_of, moderated, paired
 from .settings import Setting
 
 
@@ -22,6 +23,8 @@ class Duel:
     """Settings in which it lies below 0."""
     mean: Paired
     """The difference of ARGs, mean over these settings."""
+    pairs: Mapping[str, Paired]
+    """Label of a setting → its difference."""
 
     @property
     def settings(self) -> int:
@@ -44,20 +47,41 @@ class Matrix:
 def matrix_of(settings: Sequence[Setting]) -> Matrix:
     """Return the win/tie/loss matrix of all methods over settings."""
     names = [*in_order({name for one in settings for name in one.methods}, METHODS), BASELINE]
+    differences = differences_of(settings, combinations(names, 2))
     duels: dict[tuple[str, str], Duel] = {}
-    for at, row in enumerate(names):
-        for column in names[at + 1 :]:
-            pairs = pairs_of(settings, row, column)
-            if pairs:
-                duels[row, column] = _duel(list(pairs.values()))
-                duels[column, row] = _reversed(duels[row, column])
+    for (row, column), pairs in differences.items():
+        duels[row, column] = _duel(pairs)
+        duels[column, row] = _reversed(duels[row, column])
     gains = {name: duels[name, BASELINE].mean.value for name in names if (name, BASELINE) in duels}
     ranked = sorted(names, key=lambda name: (-gains.get(name, 0.0), names.index(name)))
     return Matrix(methods=tuple(ranked), duels=duels, settings=len(settings))
 
 
-def pairs_of(settings: Sequence[Setting], row: str, column: str) -> dict[str, Paired]:
-    """Return label of a setting → difference of two methods, where both have scores."""
+def differences_of(
+    settings: Sequence[Setting], pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, Paired]]:
+    """Return (row, column) → label of a setting → difference, where both methods have scores.
+
+    What upstream seeds do to a gain, and to a difference of two learned starts, is moderated over
+    all pairs and settings given, each of the two kinds by itself. Pairs without a setting are
+    absent.
+    """
+    found: dict[tuple[str, str], dict[str, Paired]] = {}
+    for row, column in pairs:
+        own = _raw(settings, row, column)
+        if own:
+            found[row, column] = own
+    for plain in (True, False):
+        kind = [
+            (pair, label) for pair in found if (BASELINE in pair) is plain for label in found[pair]
+        ]
+        steadier = moderated([found[pair][label] for pair, label in kind])
+        for (pair, label), one in zip(kind, steadier, strict=True):
+            found[pair][label] = one
+    return found
+
+
+def _raw(settings: Sequence[Setting], row: str, column: str) -> dict[str, Paired]:
     found = {}
     for setting in settings:
         one, other = setting.methods.get(row), setting.methods.get(column)
@@ -69,13 +93,23 @@ def pairs_of(settings: Sequence[Setting], row: str, column: str) -> dict[str, Pa
     return found
 
 
-def _duel(pairs: Sequence[Paired]) -> Duel:
-    signs = [one.sign for one in pairs]
+def _duel(pairs: Mapping[str, Paired]) -> Duel:
+    signs = [one.sign for one in pairs.values()]
     return Duel(
-        wins=signs.count(1), ties=signs.count(0), losses=signs.count(-1), mean=mean_of(pairs)
+        wins=signs.count(1),
+        ties=signs.count(0),
+        losses=signs.count(-1),
+        mean=mean_of(list(pairs.values())),
+        pairs=pairs,
     )
 
 
 def _reversed(duel: Duel) -> Duel:
-    mean = replace(duel.mean, value=-duel.mean.value, deviations=-duel.mean.deviations)
-    return Duel(wins=duel.losses, ties=duel.ties, losses=duel.wins, mean=mean)
+    pairs = {label: _negated(one) for label, one in duel.pairs.items()}
+    return Duel(
+        wins=duel.losses, ties=duel.ties, losses=duel.wins, mean=_negated(duel.mean), pairs=pairs
+    )
+
+
+def _negated(one: Paired) -> Paired:
+    return replace(one, value=-one.value, deviations=-one.deviations)

@@ -11,19 +11,21 @@ and its interval holds
     Δ ± t √(s² / U + κ² Var Δ(d)),  U ≥ 2              upstream seeds × data seeds
 
 with d a draw of data seeds with replacement within each task, the same for both methods and the
-baseline, κ = √(D / (D − 1)), s² the variance of the differences over upstream seeds, and t with
-the degrees of freedom of Satterthwaite (1946).
+baseline, κ = √(D / (D − 1)), s² the variance of the differences over upstream seeds, moderated by
+that of all differences of one question as in the ranking of a search (two or three seeds say
+little alone: `mpt.metrics.moderation`), and t with the degrees of freedom of Satterthwaite (1946).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
+from mpt.metrics.moderation import Prior, fit_prior
 from mpt.seeds import numpy_generator
 
 from ..results.cells import Cell, Samples, scores_of
@@ -45,7 +47,7 @@ class Paired:
     seed_variance: float
     """s² / U; NaN with one upstream seed."""
     seed_freedom: float
-    """U − 1."""
+    """Degrees of freedom of s²: U − 1, and those of the other differences once moderated."""
     tasks: tuple[str, ...]
     """Tasks that both sides have whole, with a positive baseline."""
     of: int
@@ -88,7 +90,8 @@ def paired(one: Replicates, other: Replicates | None) -> Paired | None:
             on its own.
 
     Returns:
-        None if they have no upstream seed, or no whole task, in common.
+        The difference, its s² from its own upstream seeds alone (see `moderated`); None if they
+        have no upstream seed, or no whole task, in common.
     """
     sides = [one] if other is None else [one, other]
     moving = [set(cells) for cells in sides if learns(cells)]
@@ -117,6 +120,25 @@ def paired(one: Replicates, other: Replicates | None) -> Paired | None:
         data_seeds=count,
         upstream_seeds=len(seeds),
     )
+
+
+def moderated(pairs: Sequence[Paired]) -> list[Paired]:
+    """Return the differences of one question, each s² made steadier by what all of them show.
+
+    Those of one upstream seed stay as they are: their intervals are over data seeds, and say so.
+    """
+    several = [one for one in pairs if one.upstream_seeds > 1]
+    prior = fit_prior(
+        [one.seed_variance * one.upstream_seeds for one in several],
+        [one.upstream_seeds - 1 for one in several],
+    )
+    return [_moderated(one, prior) if one.upstream_seeds > 1 else one for one in pairs]
+
+
+def _moderated(one: Paired, prior: Prior) -> Paired:
+    own = one.seed_variance * one.upstream_seeds
+    variance, freedom = prior.moderate(own, one.upstream_seeds - 1)
+    return replace(one, seed_variance=variance / one.upstream_seeds, seed_freedom=freedom)
 
 
 def mean_of(pairs: Sequence[Paired]) -> Paired:

@@ -8,7 +8,7 @@ from mpt.words import counted
 
 from ..results.names import BASELINE, method_label
 from .finding import Finding, extent, listed, signed
-from .matrix import Matrix, pairs_of
+from .matrix import Matrix
 from .paired import Paired
 from .settings import Setting
 
@@ -20,10 +20,10 @@ def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Fi
     learned = [name for name in matrix.methods if any(name in s.learned for s in settings)]
     if not learned:
         return [], ["learned starts on target tasks (a replay)"]
-    found = [_help(learned, matrix), _where(settings, learned)]
+    found = [_help(learned, matrix), _where(learned, matrix)]
     others = [name for name in learned if name != MTL and (name, MTL) in matrix.duels]
     if others:
-        found.append(_against_mtl(settings, others, matrix))
+        found.append(_against_mtl(others, matrix))
     missing = [] if others else ["another learned start beside MTL"]
     return [one for one in found if one is not None], missing
 
@@ -56,11 +56,11 @@ def _span(settings: int) -> str:
     return "one setting" if settings == 1 else f"{settings} settings"
 
 
-def _where(settings: Sequence[Setting], learned: Sequence[str]) -> Finding | None:
+def _where(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     every: dict[tuple[str, str], Paired] = {}
     for name in learned:
-        for label, one in pairs_of(settings, name, BASELINE).items():
-            every[name, label] = one
+        duel = matrix.duels.get((name, BASELINE))
+        every |= {(name, label): one for label, one in duel.pairs.items()} if duel else {}
     if len({label for _, label in every}) < 2:
         return None
     signs = [one.sign for one in every.values()]
@@ -82,10 +82,10 @@ def _named(at: tuple[str, str]) -> str:
     return f"{method_label(name)} on {label}"
 
 
-def _against_mtl(settings: Sequence[Setting], others: Sequence[str], matrix: Matrix) -> Finding:
+def _against_mtl(others: Sequence[str], matrix: Matrix) -> Finding:
     signs: dict[str, list[int]] = {}
     for name in others:
-        for label, one in pairs_of(settings, name, MTL).items():
+        for label, one in matrix.duels[name, MTL].pairs.items():
             signs.setdefault(label, []).append(one.sign)
     tied = sum(not any(row) for row in signs.values())
     parts = []

@@ -10,8 +10,8 @@ from ..figures.charts.from_cells import shots_label
 from ..results.cells import OWN, Place
 from ..results.names import BASELINE, method_label
 from .finding import Finding, extent, listed, signed
-from .matrix import pairs_of
-from .paired import Paired, paired
+from .matrix import differences_of
+from .paired import moderated, paired
 from .settings import Setting, shared_seeds
 
 
@@ -111,22 +111,24 @@ def _ends(group: Sequence[tuple[float, Setting]], sweep: Sweep) -> Finding | Non
     (least, few), (most, many) = group[0], group[-1]
     if least == most:
         return None
-    changes: dict[str, Paired] = {}
-    parts = []
+    names, raw, gains = [], [], []
     for name in many.learned:
-        if name not in few.methods:
-            continue
-        start, end = shared_seeds(few.methods[name], many.methods[name])
+        start, end = shared_seeds(few.methods.get(name, {}), many.methods[name])
         change = paired(end, start) if start else None
         before, after = (paired(one, None) if one else None for one in (start, end))
-        if change is not None:
-            changes[name] = change
-            parts.append(
-                f"{method_label(name)} from {signed(before)} to {signed(after)}, a change of "
-                f"{signed(change, ' points')}"
-            )
-    if not changes:
+        if change is not None and before is not None and after is not None:
+            names.append(name)
+            raw.append(change)
+            gains += [before, after]
+    if not names:
         return None
+    changes = dict(zip(names, moderated(raw), strict=True))
+    ends = moderated(gains)
+    parts = [
+        f"{method_label(name)} from {signed(before)} to {signed(after)}, a change of "
+        f"{signed(changes[name], ' points')}"
+        for name, before, after in zip(names, ends[::2], ends[1::2], strict=True)
+    ]
     told = [name for name, one in changes.items() if one.sign]
     verdict = (
         f"The gain changes for {len(told)} of {len(changes)} methods"
@@ -161,8 +163,10 @@ def _backbones(group: Sequence[Setting]) -> Finding:
     for setting in group:
         gains = {
             name: one
-            for name in setting.learned
-            for one in pairs_of([setting], name, BASELINE).values()
+            for (name, _), pairs in differences_of(
+                [setting], [(name, BASELINE) for name in setting.learned]
+            ).items()
+            for one in pairs.values()
         }
         if not gains:
             continue

@@ -27,6 +27,9 @@ class Prior:
     """s₀², in the square of the scores' unit."""
     df: float
     """d₀: so many degrees of freedom of evidence; 0: they say nothing."""
+    pooled_df: float = math.inf
+    """Σ dᵢ of the variances that it was fitted to: no variance is known better than all of them
+    together are, however alike they look."""
 
     def moderate(self, variance: float, df: int) -> tuple[float, float]:
         """Return (variance, degrees of freedom) of one configuration.
@@ -39,7 +42,7 @@ class Prior:
         if total <= 0:
             return math.nan, 0.0
         own = df * variance if df else 0.0
-        return (self.df * self.variance + own) / total, total
+        return (self.df * self.variance + own) / total, min(total, max(self.pooled_df, df))
 
 
 def fit_prior(variances: Sequence[float], dfs: Sequence[int]) -> Prior:
@@ -56,17 +59,18 @@ def fit_prior(variances: Sequence[float], dfs: Sequence[int]) -> Prior:
     s2, d = np.asarray(variances, dtype=np.float64), np.asarray(dfs, dtype=np.float64)
     if not len(s2) or not (s2 > 0).any():
         return Prior(0.0, 0.0)
-    pooled = float((d * s2).sum() / d.sum())
+    every = float(d.sum())
     if len(s2) < 3:
-        return Prior(pooled, float(d.sum()) if len(s2) > 1 else 0.0)
+        return Prior(float((d * s2).sum()) / every, every if len(s2) > 1 else 0.0)
     floor = 1e-6 * float(np.median(s2[s2 > 0]))
     logs = np.log(np.maximum(s2, floor)) - digamma(d / 2) + np.log(d / 2)  # e_g
     mean = float(logs.mean())
     spread = float(logs.var(ddof=1) - polygamma(1, d / 2).mean())
     if spread <= 0:  # no more different than variances of one distribution are
-        return Prior(math.exp(mean), LARGEST_DF)
+        return Prior(math.exp(mean), LARGEST_DF, every)
     df = 2 * _trigamma_inverse(spread)
-    return Prior(math.exp(mean + float(digamma(df / 2)) - math.log(df / 2)), min(df, LARGEST_DF))
+    scale = math.exp(mean + float(digamma(df / 2)) - math.log(df / 2))
+    return Prior(scale, min(df, LARGEST_DF), every)
 
 
 def _trigamma_inverse(value: float) -> float:

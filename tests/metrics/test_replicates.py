@@ -41,7 +41,7 @@ def _flat(gain: float) -> np.ndarray:
 
 
 def test_without_data_noise_the_expected_interval_is_the_t_interval_of_the_seeds() -> None:
-    """One variance: with the prior of three equal ones the degrees of freedom are unbounded."""
+    """One variance: as well known as by all twelve values together, 4 × 2 degrees of freedom."""
     baseline = np.full((TASKS, DATA), 0.5)
     values = (1.0, 2.0, 4.0)
     shifted = {
@@ -63,7 +63,7 @@ def test_without_data_noise_the_expected_interval_is_the_t_interval_of_the_seeds
     assert one.new_run is not None
     df = found.prior.df + 2
     scale = math.sqrt((found.prior.df * found.prior.variance + 2 * sd**2) / df)
-    half = stats.t.ppf(0.975, df) * scale
+    half = stats.t.ppf(0.975, 4 * 2) * scale
     # 4000 ranks: the quantile lies between two of them
     assert one.expected[1] - one.arg == pytest.approx(half / math.sqrt(3), rel=2e-3)
     assert one.new_run[1] - one.arg == pytest.approx(half * math.sqrt(4 / 3), rel=2e-3)

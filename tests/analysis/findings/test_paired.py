@@ -12,7 +12,7 @@ from recorded_study import PT, SCORES, arg, replay
 from results_factory import Results, flat
 from scipy import stats
 
-from analysis.findings.matrix import matrix_of, pairs_of
+from analysis.findings.matrix import differences_of, matrix_of
 from analysis.findings.paired import mean_of, paired
 from analysis.findings.settings import target_settings
 from analysis.results.reading import load_results
@@ -88,9 +88,9 @@ def test_the_mean_over_settings_does_not_count_shared_tasks_twice(tmp_path: Path
     scores, baseline = {"a": {13: 0.7, 21: 0.5}}, flat({"a": 0.5})
     for partition in ("cls_to_cls", "both_to_cls"):
         results.point("maml", partition, scores, baseline)
-    one, other = pairs_of(
-        target_settings(load_results(tmp_path).main), "maml", "prompt_tuning"
-    ).values()
+    settings = target_settings(load_results(tmp_path).main)
+    pair = ("maml", "prompt_tuning")
+    one, other = differences_of(settings, [pair])[pair].values()
     assert mean_of([one, other]).interval == pytest.approx(one.interval)
 
 
@@ -115,3 +115,53 @@ def test_the_newest_configuration_counts_and_its_seeds_are_replicates(tmp_path: 
     (cls, _) = target_settings(load_results(tmp_path).main)
     assert sorted(cls.methods["maml"]) == [42, 1042]
     assert all(cell.config["inner_lr"] == 1.0 for cell in cls.methods["maml"].values())
+
+
+def _seeds(results: Results, partition: str, method: str, gains: tuple[float, ...]) -> None:
+    """Put ARGs in % of one method at upstream seeds 42, 1042, ..., the same on every data seed."""
+    for gain, seed in zip(gains, (None, 1042, 2042), strict=False):
+        settings = {"inner_lr": 1.0, "outer_lr": 0.1, "seed": seed}
+        scores = flat(dict.fromkeys("ab", 0.5 * (1 + gain / 100)))
+        point = {"settings": settings, "trajectory": f"{method}-{partition}-{seed}"}
+        results.point(method, partition, scores, flat({"a": 0.5, "b": 0.5}), point=point)
+
+
+def test_differences_of_one_question_share_what_they_know_of_the_spread(tmp_path: Path) -> None:
+    """s² of 2 and 8 make a prior of 5 with two degrees of freedom; with its own: 4 and 6."""
+    results = Results(tmp_path)
+    for partition, gains in (("cls_to_cls", (14.0, 12.0)), ("qa_to_qa", (11.0, 15.0))):
+        _seeds(results, partition, "maml", gains)
+        _seeds(results, partition, "multitask", (10.0, 10.0))
+    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    pairs = matrix.duels["maml", "multitask"].pairs.values()
+    for found, variance in zip(pairs, (4.0, 6.0), strict=True):
+        half = float(stats.t.ppf(0.975, 3)) * math.sqrt(variance / 2)
+        assert found.value == pytest.approx(3.0, rel=1e-9)
+        assert found.interval == pytest.approx((3 - half, 3 + half), rel=1e-6)
+    mirrored = matrix.duels["multitask", "maml"].pairs.values()
+    assert [one.value for one in mirrored] == pytest.approx([-3.0, -3.0], rel=1e-9)
+
+
+def test_one_upstream_seed_learns_nothing_from_the_spread_of_others(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    _seeds(results, "cls_to_cls", "maml", (14.0, 12.0))
+    _seeds(results, "qa_to_qa", "maml", (11.0,))
+    pair = ("maml", "prompt_tuning")
+    settings = target_settings(load_results(tmp_path).main)
+    two, one = differences_of(settings, [pair])[pair].values()
+    assert (two.upstream_seeds, one.upstream_seeds) == (2, 1)
+    assert one.interval == pytest.approx((11.0, 11.0))
+    half = float(stats.t.ppf(0.975, 1))
+    assert two.interval == pytest.approx((13 - half, 13 + half), rel=1e-6)
+
+
+def test_a_method_that_learns_nothing_is_compared_with_every_seed(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    _seeds(results, "cls_to_cls", "maml", (10.0, 14.0))
+    results.point(
+        "fine_tuning", "cls_to_cls", flat({"a": 0.525, "b": 0.525}), flat({"a": 0.5, "b": 0.5})
+    )
+    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    (found,) = matrix.duels["maml", "fine_tuning"].pairs.values()
+    assert found.upstream_seeds == 2
+    assert found.value == pytest.approx(7.0, rel=1e-9)

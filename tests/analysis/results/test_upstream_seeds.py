@@ -13,7 +13,6 @@ from scipy import stats
 from analysis.paper.arg_table import arg_table
 from analysis.report.report import ReportOptions, write_report
 from analysis.results.cells import Cell
-from analysis.results.paired import paired, paired_cells
 from analysis.results.reading import load_results
 from analysis.results.sections import Section
 from analysis.tables.arg import recorded_methods
@@ -178,80 +177,3 @@ def test_the_page_of_a_cell_lists_each_seed(tmp_path: Path) -> None:
         assert key in text
     assert "method, upstream seed 1042" in text
     assert "ⁿ mean over several upstream seeds" in (out / "report.md").read_text()
-
-
-# --- pairs ---
-
-
-def test_a_paired_difference_is_over_the_seeds_that_both_have(tmp_path: Path) -> None:
-    """Differences are 4 and 2 on seeds 42 and 1042: 3 ± t(1) · √(2 / 2); 2042 is MAML's alone."""
-    results = Results(tmp_path)
-    for gain, seed in ((10.0, None), (14.0, 1042), (90.0, 2042)):
-        _put(results, "maml", gain, seed)
-    for gain, seed in ((6.0, None), (12.0, 1042)):
-        _put(results, "multitask", gain, seed)
-    section = _section(tmp_path)
-    found = paired(_cell(section, "maml"), _cell(section, "multitask"))
-    assert found is not None
-    assert (found.upstream_seeds, found.data_seeds, found.tasks) == ((42, 1042), 2, ("a", "b"))
-    assert found.levels == ("upstream seeds", "data seeds")
-    difference = found.difference
-    assert difference.mean == pytest.approx(3.0, rel=1e-9)
-    half = float(stats.t.ppf(0.975, 1))
-    assert difference.interval == pytest.approx((3 - half, 3 + half), rel=1e-6)
-    assert difference.p == pytest.approx(float(2 * stats.t.sf(3.0, 1)), rel=1e-6)
-    back = paired(_cell(section, "multitask"), _cell(section, "maml"))
-    assert back is not None
-    assert back.difference.mean == pytest.approx(-3.0, rel=1e-9)
-
-
-def test_pairs_of_one_question_share_what_they_know_of_the_spread(tmp_path: Path) -> None:
-    """A prior of 5 with two degrees of freedom, and one degree of 2 or 8, make 4 and 6."""
-    results = Results(tmp_path)
-    for partition, gains in (("cls_to_cls", (4.0, 2.0)), ("qa_to_qa", (1.0, 5.0))):
-        for gain, seed in zip(gains, (None, 1042), strict=True):
-            _put(results, "maml", 10 + gain, seed, partition=partition)
-            _put(results, "multitask", 10.0, seed, partition=partition)
-    section = _section(tmp_path)
-    names = ("cls_to_cls", "qa_to_qa")
-    pairs = [(_cell(section, "maml", n), _cell(section, "multitask", n)) for n in names]
-    for found, variance in zip(paired_cells(pairs), (4.0, 6.0), strict=True):
-        assert found is not None
-        half = float(stats.t.ppf(0.975, 3)) * math.sqrt(variance / 2)
-        assert found.difference.mean == pytest.approx(3.0, rel=1e-9)
-        assert found.difference.interval == pytest.approx((3 - half, 3 + half), rel=1e-6)
-    assert paired_cells([pairs[0], (pairs[0][0], pairs[1][1])])[1] is None  # of two studies
-
-
-def test_with_one_seed_a_difference_is_over_data_seeds_alone_and_says_so(tmp_path: Path) -> None:
-    """Task a alone; differences in ARG at its data seeds are 10 and 20 %: the mean is 15 %.
-
-    A draw of two is 10, 15 or 20 with probabilities ¼, ½, ¼: variance 12.5, times κ² = 2.
-    """
-    results = Results(tmp_path)
-    pt = flat({"a": 0.5})
-    for method, tests in (("maml", (0.55, 0.60)), ("multitask", (0.5, 0.5))):
-        point = {"settings": {**SETTINGS, "seed": None}, "trajectory": method}
-        scores = {"a": dict(zip((13, 21), tests, strict=True))}
-        results.point(method, "cls_to_cls", scores, pt, point=point)
-    section = _section(tmp_path)
-    found = paired(_cell(section, "maml"), _cell(section, "multitask"))
-    assert found is not None
-    assert found.levels == ("data seeds",)
-    assert found.difference.mean == pytest.approx(15.0, rel=1e-9)
-    assert found.difference.interval is not None
-    half = float(stats.t.ppf(0.975, 1)) * math.sqrt(2 * 12.5)
-    low, high = found.difference.interval
-    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
-
-
-def test_fine_tuning_is_compared_with_every_seed(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    for gain, seed in ((10.0, None), (14.0, 1042)):
-        _put(results, "maml", gain, seed)
-    results.point("fine_tuning", "cls_to_cls", _scores(5.0), PT)
-    section = _section(tmp_path)
-    found = paired(_cell(section, "maml"), _cell(section, "fine_tuning"))
-    assert found is not None
-    assert found.upstream_seeds == (42, 1042)
-    assert found.difference.mean == pytest.approx(7.0, rel=1e-9)
