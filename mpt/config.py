@@ -69,6 +69,7 @@ def near_backbone(name: str) -> str | None:
 TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+AVERAGES = ("last", "polynomial", "schedule_free")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
@@ -177,8 +178,9 @@ class UpstreamConfig:
     """T: the outer rate falls linearly, β · (1 − (t − 1) / T) at step t = 1 … T, and there is no
     step after T. A run of T steps is then no part of a longer one. None: β stays (paper)."""
     average: str = "last"
-    """φ* at a step: the "last" iterate (paper), or the "polynomial" average of all iterates, which
-    weighs later ones more (see `mpt.upstream.engine.AVERAGE_POWER`)."""
+    """φ* at a step: the "last" iterate (paper); the "polynomial" average of all iterates, which
+    weighs later ones more (see `mpt.upstream.engine.AVERAGE_POWER`); or "schedule_free" (Defazio
+    et al. 2024): their plain average, with gradients taken near it."""
     inner_steps: int = 1
     """k, inner steps per episode; multitask learning has none and ignores it."""
     inner_optimiser: str = "sgd"
@@ -235,7 +237,7 @@ class UpstreamConfig:
             inner_lr=_POSITIVE,
             outer_lr=_POSITIVE,
             decay_horizon=_OPTIONAL_COUNT,
-            average=((lambda a: a in ("last", "polynomial")), '"last" or "polynomial"'),
+            average=((lambda a: a in AVERAGES), f"one of {', '.join(AVERAGES)}"),
             inner_steps=_at_least(1),
             inner_optimiser=((lambda o: o in ("sgd", "adafactor")), '"sgd" or "adafactor"'),
             batch_size=_at_least(1),

@@ -53,7 +53,7 @@ REFUSED: list[tuple[Any, str, Any, str]] = [
     (UpstreamConfig, "answers", "all", '"first" or "random"'),
     (UpstreamConfig, "support_draw", "together", '"apart" or "jointly"'),
     (UpstreamConfig, "inner_optimiser", "adam", '"sgd" or "adafactor"'),
-    (UpstreamConfig, "average", "mean", '"last" or "polynomial"'),
+    (UpstreamConfig, "average", "mean", "one of last, polynomial, schedule_free"),
     (UpstreamConfig, "decay_horizon", 0, "a whole number ≥ 1 or None"),
     (UpstreamConfig, "soup", 0, "a whole number ≥ 1"),
     (UpstreamConfig, "start_seed", -1, "a whole number ≥ 0 or None"),

@@ -50,6 +50,10 @@ AVERAGE_POWER = 3
 The iterate of step t weighs in proportion to about t^η, the first steps hardly at all (Shamir and
 Zhang 2013, https://arxiv.org/abs/1212.1824)."""
 
+MOMENTUM = 0.9
+"""β of schedule-free learning: a step's gradients are taken at (1 − β) · iterate + β · mean, and
+the mean of t iterates is plain, η = 0 (Defazio et al. 2024, https://arxiv.org/abs/2405.15682)."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -116,7 +120,7 @@ class UpstreamRun:
         start = init_upstream(backbone, names, prompt_config.length, rng)
         wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
         start = start.to(backbone.device, wide)
-        self._mean = start.clone() if config.average == "polynomial" else None
+        self._mean = start.clone() if config.average != "last" else None
         self._optimiser = Adafactor(start[None], [config.outer_lr])
         self.step_count = 0
         self.cost = Cost()
@@ -184,13 +188,19 @@ class UpstreamRun:
         self._optimiser.step(gradient[None])
         self.step_count += 1
         if self._mean is not None:
-            weight = (AVERAGE_POWER + 1) / (self.step_count + AVERAGE_POWER)
-            self._mean.lerp_(self.iterate, weight)
+            power = AVERAGE_POWER if self._config.average == "polynomial" else 0
+            self._mean.lerp_(self.iterate, (power + 1) / (self.step_count + power))
 
     def _episode(self, index: int) -> Episode:
         """Return the episode at a position of the stream, with a query batch where one is used."""
         episode = self._stream.episode(index)
         return episode if self._method.query else dataclasses.replace(episode, query=())
+
+    def _gradient_point(self) -> Tensor:
+        """Return where a step's gradients are taken [P, d]: the iterate, or near the average."""
+        if self._mean is None or self._config.average != "schedule_free":
+            return self.iterate
+        return torch.lerp(self.iterate, self._mean, MOMENTUM)
 
     def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
         checkpointing = self._config.activation_checkpointing
@@ -204,8 +214,9 @@ class UpstreamRun:
             together=together,
         )
         seed = derive(self._root, "dropout", "upstream", episode.index)
+        prompt = self._gradient_point()
         with self._backbone.dropout(self._config.dropout, seed):
-            return self._method.outer_gradient(loss, self.iterate, episode, self._config)
+            return self._method.outer_gradient(loss, prompt, episode, self._config)
 
     def _log_choices(self, asked: UpstreamConfig) -> None:
         """Tell which engine and which attention were chosen."""

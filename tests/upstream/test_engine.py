@@ -338,10 +338,11 @@ def test_the_average_is_the_closed_form_over_the_iterates_of_the_plain_run(
     assert torch.equal(first.prompt, iterates[0])
 
 
+@pytest.mark.parametrize("average", ["polynomial", "schedule_free"])
 def test_the_average_at_a_rung_is_the_end_of_a_shorter_run_and_survives_files(
-    new_run: NewRun,
+    average: str, new_run: NewRun
 ) -> None:
-    config = dataclasses.replace(CONFIG, average="polynomial")
+    config = dataclasses.replace(CONFIG, average=average)
     long, short = new_run(config=config), new_run(config=config)
     long.advance(4)
     rung = long.prompt.clone()
@@ -358,6 +359,34 @@ def test_the_average_at_a_rung_is_the_end_of_a_shorter_run_and_survives_files(
     del state["tensors"]["mean"]
     with pytest.raises(DataError, match="checkpoint is incomplete"):
         new_run(config=config).load_state_dict(state)
+
+
+def test_schedule_free_iterates_are_those_of_a_plain_loop(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hugging Face's Adafactor on z, the gradient A (y − c) of a quadratic at y = .1 z + .9 x."""
+    config = dataclasses.replace(CONFIG, items_per_step=1, average="schedule_free")
+    run = new_run(config=config)
+    generator = torch.Generator().manual_seed(5)
+    curvature = torch.rand(run.prompt.shape, generator=generator) + 0.5
+    quadratic = dataclasses.replace(
+        run._method, outer_gradient=lambda _, prompt, *__: (curvature * (prompt - 1.0), 0.5)
+    )
+    monkeypatch.setattr(run, "_method", quadratic)
+    z = torch.nn.Parameter(run.prompt.clone())
+    reference: Any = HuggingFaceAdafactor(
+        [z], lr=0.3, scale_parameter=False, relative_step=False, weight_decay=1e-5
+    )
+    iterates = []
+    for _ in range(5):
+        x = torch.stack(iterates).mean(0) if iterates else z.detach().clone()
+        z.grad = curvature * (0.1 * z.detach() + 0.9 * x - 1.0)
+        reference.step()
+        iterates.append(z.detach().clone())
+        run.advance(1)
+        # five steps of float32 arithmetic in another order
+        torch.testing.assert_close(run.iterate, iterates[-1], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(run.prompt, torch.stack(iterates).mean(0), rtol=1e-5, atol=1e-5)
 
 
 def test_a_decaying_rate_is_that_of_a_plain_loop(
