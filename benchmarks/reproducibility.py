@@ -1,6 +1,6 @@
 """Does the answer of a search hold with other upstream seeds? Measured on many seeds of one grid.
 
-    python benchmarks/reproducibility.py [--results DIR] [--seeds 12] [--json FILE]
+    python benchmarks/reproducibility.py [--results DIR] [--seeds 12] [--space NAME] [--json FILE]
 
 First the embedded MAML grid is searched with all seeds for all points (`--allocation full`; what
 is stored is not computed again). Then searches of three seeds are replayed on these records in
@@ -69,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Does a search hold with other upstream seeds?")
     parser.add_argument("--results", type=Path, default=Path("results/reproducibility"))
     parser.add_argument("--seeds", type=int, default=12, help="upstream seeds of every point")
+    parser.add_argument("--space", help="another space of search_spaces/maml.toml")
     parser.add_argument("--json", type=Path, help="write all figures there")
     flags = parser.parse_args(argv)
     words = ["--results", str(flags.results), "--replicates", str(flags.seeds)]
     words += ["--fresh-replicates", "0", "--allocation", "full"]
+    words += [] if flags.space is None else ["--space", flags.space]
     code = search_command.main("maml", words)
     found = measure(read_grid(words))
     print("\n".join(lines_of(found)))

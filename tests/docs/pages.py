@@ -25,12 +25,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Every page of the site and the README; the recorded report is a program's output."""
-    recorded = DOCS / "miniature"
-    return [
-        ROOT / "README.md",
-        *(path for path in sorted(DOCS.rglob("*.md")) if recorded not in path.parents),
-    ]
+    """Every page of the site and the README."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:
