@@ -125,10 +125,17 @@ def rankings(board: Leaderboard, entries: Sequence[PointStatus]) -> list[Ranking
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
     priors = _shared_priors(board, groups)
     found = [
-        ranking_of(board, plan, group, plan.config.seeds, priors.get(plan.config.backbone))
+        ranking_of(board, plan, group, _compared_on(plan, group), priors.get(plan.config.backbone))
         for (plan, _), group in groups.items()
     ]
     return [one for one in found if one is not None]
+
+
+def _compared_on(plan: StudyPlan, group: Sequence[PointStatus]) -> tuple[int, ...]:
+    """Return the upstream seeds to compare on: those of a search's study, or of a replay's job."""
+    if plan.role == "validation":
+        return plan.config.seeds
+    return tuple(dict.fromkeys(seed_of(one.trial) for one in group))
 
 
 def _shared_priors(
@@ -144,7 +151,7 @@ def _shared_priors(
         held = _held(board, plan) if plan.role == "target" else None
         if held is not None:
             rows = found.setdefault(plan.config.backbone, [])
-            points = _compared(group, plan.config.seeds).items()
+            points = _compared(group, _compared_on(plan, group)).items()
             rows += [args_of(held.replicates(*one), held.reference) for one in points]
     return {backbone: prior_of(rows) for backbone, rows in found.items()}
 
