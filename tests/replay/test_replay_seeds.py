@@ -159,6 +159,16 @@ def test_the_table_has_one_line_a_cell_and_says_what_its_intervals_are_over(
     assert "another upstream seed" not in text
 
 
+def test_seeds_that_a_preset_names_are_averaged_like_those_of_a_request(job: SearchJob) -> None:
+    def of_preset(trial: TrialSpec) -> TrialSpec:
+        config = dataclasses.replace(trial.plan.config, upstream_seeds=(), target_seeds=SEEDS)
+        return dataclasses.replace(trial, plan=dataclasses.replace(trial.plan, config=config))
+
+    preset = dataclasses.replace(job, trials=tuple(map(of_preset, job.trials)))
+    assert SEEDS[1] not in preset.trials[0].plan.config.seeds
+    assert _shown(preset)[1]["cells"] == _shown(job)[1]["cells"]
+
+
 def test_one_seed_alone_says_so_and_has_the_interval_of_data_seeds(job: SearchJob) -> None:
     trials = tuple(trial for trial in job.trials if seed_of(trial) == SEEDS[0])
     text, body = _shown(dataclasses.replace(job, trials=trials))
