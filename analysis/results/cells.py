@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mpt.store.records import Point, StudyRecord
@@ -117,6 +117,8 @@ class Cell:
     """Key of the trajectory that the rungs of the configuration are found by; empty: its own."""
     prior: Prior | None = None
     """Spread between upstream seeds of what it is compared with; None where there is none."""
+    task_priors: Mapping[str, Prior] = field(default_factory=dict)
+    """Task → the same of its relative gain, in the cells of the same study."""
 
     @property
     def key(self) -> str:

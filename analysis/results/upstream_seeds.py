@@ -11,7 +11,7 @@ was stopped is listed and not averaged.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,20 +77,38 @@ def _joined(group: Sequence[Cell]) -> list[Cell]:
 def with_priors(cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells with what is known of the spread between upstream seeds.
 
-    That is the spread in all replicated cells of a replay on one backbone, or in all
-    configurations of one search.
+    That of an ARG is the spread in all replicated cells of a replay on one backbone, or in all
+    configurations of one search; that of the gain on a task the spread in those of one study.
     """
     rows: dict[tuple[str, ...], list[dict[int, float]]] = {}
     for cell in cells:
-        if cell.replicates and (tables := tables_of(cell)) is not None:
-            rows.setdefault(_compared_with(cell), []).append(args_of(*tables))
+        if cell.replicates:
+            _collect(rows, _compared_with(cell), cell)
+            for task in cell.tasks:
+                _collect(rows, (*_studied_with(cell), task), cell, [task])
     priors = {key: prior_of(of) for key, of in rows.items()}
-    return [
-        dataclasses.replace(cell, prior=priors.get(_compared_with(cell)))
-        if cell.replicates
-        else cell
-        for cell in cells
-    ]
+    return [_with_priors(cell, priors) if cell.replicates else cell for cell in cells]
+
+
+def _collect(
+    rows: dict[tuple[str, ...], list[dict[int, float]]],
+    key: tuple[str, ...],
+    cell: Cell,
+    tasks: Sequence[str] | None = None,
+) -> None:
+    tables = tables_of(cell, tasks)
+    if tables is not None:
+        rows.setdefault(key, []).append(args_of(*tables))
+
+
+def _with_priors(cell: Cell, priors: Mapping[tuple[str, ...], Prior]) -> Cell:
+    own = _studied_with(cell)
+    of_tasks = {t: priors[(*own, t)] for t in cell.tasks if (*own, t) in priors}
+    return dataclasses.replace(cell, prior=priors.get(_compared_with(cell)), task_priors=of_tasks)
+
+
+def _studied_with(cell: Cell) -> tuple[str, ...]:
+    return "task", *_compared_with(cell), cell.study.key
 
 
 def _compared_with(cell: Cell) -> tuple[str, ...]:
@@ -175,13 +193,16 @@ def upstream_summary(cell: Cell, tasks: Sequence[str] | None = None) -> Summary 
 
     Args:
         cell: the cell.
-        tasks: some of its tasks, whose spread is then judged by itself alone; None: all.
+        tasks: some of its tasks; None: all. The spread of several, but not all, is judged by
+            itself alone.
     """
     tables = tables_of(cell, tasks) if len(averaged(cell)) > 1 else None
     if tables is None:
         return None
     prior: Prior | None = cell.prior
-    if prior is None or (tasks is not None and set(tasks) != set(cell.tasks)):
+    if tasks is not None and set(tasks) != set(cell.tasks):
+        prior = cell.task_priors.get(tasks[0]) if len(tasks) == 1 else None
+    if prior is None:
         prior = prior_of([])
     rng = numpy_generator(cell.train_seed, "replicates")
     return estimate(*tables, prior, rng=rng)

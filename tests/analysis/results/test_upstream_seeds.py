@@ -15,6 +15,7 @@ from analysis.report.report import ReportOptions, write_report
 from analysis.results.cells import Cell
 from analysis.results.reading import load_results
 from analysis.results.sections import Section
+from analysis.results.upstream_seeds import upstream_summary
 from analysis.tables.arg import recorded_methods
 from analysis.tables.lookup import Lookup
 from analysis.tables.main import main_table
@@ -91,6 +92,9 @@ def test_the_spread_is_moderated_by_the_other_cells_of_the_replay(tmp_path: Path
     assert summary.interval == pytest.approx((12 - half, 12 + half), rel=0.01)
     one = float(stats.t.ppf(0.975, 3)) * math.sqrt(6.0 * 1.5)
     assert summary.upstream.new_run == pytest.approx((12 - one, 12 + one), rel=0.01)
+    of_task = upstream_summary(_cell(_section(tmp_path), "maml"), ["a"])
+    assert of_task is not None
+    assert of_task.expected == pytest.approx((12 - half, 12 + half), rel=0.01)
 
 
 def test_one_seed_looks_as_before(tmp_path: Path) -> None:
