@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
         "search", "best settings over partitions, backbones, methods", _call("mpt.cli.replay")
     ),
     "similarity": Command("search", "compare tasks, choose sources", _call("mpt.cli.similarity")),
+    "watch": Command("search", "a search while it runs, from its results", _call("mpt.cli.watch")),
     "paper": Command("search", "the whole study: searches, replay, sweeps, report", _paper),
     "report": Command("results", "tables and figures as one site", _analysis("report")),
     "arg": Command("results", "ARG of results, or of scores from elsewhere", _analysis("arg")),
