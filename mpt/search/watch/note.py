@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpt.keys import digest
+from mpt.search.display.status import COUNTS
 from mpt.trial.origin import now
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class NoteKeeper:
         Args:
             group: what it works on.
             steps: upstream steps it has taken.
-            queue: its downstream runs (`QueueProgress` as a dictionary); None while it learns.
+            queue: its downstream runs (`QueueStatus` as a dictionary); None while it learns.
         """
         rungs = [rung for rung in group.specs[0].upstream.rungs if rung > 0]
         begun = self._running.get(group.name)
@@ -172,7 +173,7 @@ class NoteKeeper:
             name=group.name,
             steps=steps,
             rung=next((one for one in rungs if one >= steps + (queue is None)), None),
-            tuned=None if queue is None else (int(queue["finished"]), int(queue["runs"])),
+            tuned=None if queue is None else (queue["finished"], sum(queue[n] for n in COUNTS)),
             since=now() if begun is None else begun.since,
         )
         if self._clock() - self._written >= EVERY_S:

@@ -128,8 +128,12 @@ def show(look: Look, console: Console, where: str) -> None:
         where: what the results are called.
     """
     studies, board, note = look.found.studies, look.found.board, look.note
-    if board is None:
-        console.print(f"{where}: no point so far")
+    if board is None and studies:
+        what = "search" if studies[0].role == "validation" else "replay"
+        partitions = ", ".join(dict.fromkeys(study.partition for study in studies))
+        console.print(f"{what} · {partitions} · backbone {studies[0].backbone}: no point so far")
+    elif board is None:
+        console.print("no point so far")
     else:
         console.print(subject_text(board.job))
         console.print(f"  score    {score_text(board.job)}")
@@ -189,6 +193,8 @@ def _progress(look: Look, console: Console) -> None:
     if board is not None:
         console.print(f"  cost     {cost_text(board, entries)}")
     if note is None:
+        if look.running:
+            console.print("  time     its driver runs, and has not said yet what it plans")
         return
     passed = look.now if look.running is not False else _time(note.updated)
     line = f"  time     {clock_text(_seconds(note.began, passed))} so far"
@@ -208,7 +214,10 @@ def _trials(note: DriverNote, console: Console, now: datetime.datetime) -> None:
         words = []
         if one.rung is not None:
             words.append(f"step {one.steps}, rung {one.rung}")
-        words.append("learning" if one.tuned is None else "run {} of {}".format(*one.tuned))
+        if one.tuned is not None:
+            words.append("{} of {} runs".format(*one.tuned))
+        else:
+            words.append("starting" if one.rung is None else "learning")
         console.print(f"{' ' * 13}{', '.join(words)}, for {_age(one.since, now)}")
     if len(trials) > RUNNING_SHOWN:
         console.print(f"{' ' * 11}and {len(trials) - RUNNING_SHOWN} more")

@@ -17,6 +17,15 @@ from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.watch.note import EVERY_S, KIND, DriverNote, NoteKeeper, driver_notes
 from mpt.study.study import Study
+from mpt.trial.run_queue import QueueStatus
+
+
+def _queue(finished: int, runs: int) -> dict[str, Any]:
+    """Return what a trial reports of its runs, one of which is running."""
+    speeds = {"steps_s": 1.0, "examples_s": 8.0, "tokens_s": 9.0, "useful": 1.0}
+    waiting = runs - finished - 1
+    status = QueueStatus(finished=finished, running=1, waiting=waiting, **speeds)
+    return dataclasses.asdict(status)
 
 
 class Driven:
@@ -65,9 +74,9 @@ def test_running_trials_say_where_they_are(driven: Driven) -> None:
     driven.begin()
     baseline, _, learning, tuning = driven.groups
     driven.left.runs = 2.6
-    driven.report(baseline, 0, {"finished": 1, "runs": 4})
+    driven.report(baseline, 0, _queue(1, 4))
     driven.report(learning, 2)
-    driven.report(tuning, 2, {"finished": 3, "runs": 8})
+    driven.report(tuning, 2, _queue(3, 8))
     running = {one.name: one for one in driven.note.running}
     assert [running[one.name].steps for one in (baseline, learning, tuning)] == [0, 2, 2]
     # one that learns is on its way to the next rung, one that tunes is at it

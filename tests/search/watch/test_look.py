@@ -124,7 +124,7 @@ def test_a_driver_says_what_is_planned_and_running_and_how_long_it_takes(tmp_pat
     # 1800 s were left ten minutes ago
     assert "  time     30 min so far, about 20 min left, noted 10 min ago" in text
     assert "  running  t0\n             step 24, rung 50, learning, for 12 min\n" in text
-    assert "           t1\n             step 50, rung 50, run 3 of 8, for 12 min\n" in text
+    assert "           t1\n             step 50, rung 50, 3 of 8 runs, for 12 min\n" in text
     assert "t8" not in text
     assert "and 2 more" in text
     text = _shown(tmp_path)  # the driver is gone, and with it what was running and left
@@ -213,12 +213,14 @@ def test_numbers_of_a_smoke_run_are_called_meaningless_and_none_is_the_best(
 def test_a_study_without_a_point_and_an_empty_database_are_shown_as_such(tmp_path: Path) -> None:
     with open_results(tmp_path):
         pass
-    assert _shown(tmp_path).splitlines()[0] == "here: no point so far"
+    assert _shown(tmp_path).splitlines()[0] == "no point so far"
     study = Stored(tmp_path).study()
     lines = _shown(tmp_path).splitlines()
-    assert lines[0] == "here: no point so far"
+    assert lines[0] == "search · random_to_random · backbone embedded: no point so far"
     assert lines[1].startswith(f"  study    {study.id}")
     assert "  done     0 points" in lines
+    with driver_lock(tmp_path):
+        assert "  time     its driver runs, and has not said yet what it plans" in _shown(tmp_path)
 
 
 def test_a_point_of_a_method_that_is_not_known_here_is_named_and_passed_over(
