@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpt.arguments import OneLineParser
+from mpt.cli.flags import Parser
 from mpt.errors import MptError, UsageError
 from mpt.words import counted
 
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m analysis", description="Tables, figures and exports of a database."
+        prog=Parser.command[0] if Parser.command else "python -m analysis",
+        description="Tables, figures and exports of a database.",
     )
     commands = parser.add_subparsers(required=True, metavar="report|arg|significance|export")
     _add_report(

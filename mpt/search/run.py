@@ -315,7 +315,7 @@ class _Driver:
             if share is not None:
                 show.problem(share)
             left = TimeLeft(work, known, slots)
-            show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
+            show.say(f"  time     about {clock_text(left.seconds)} on {counted(slots, 'worker')}")
             show.lines_head()
             self._note.begin(self._job, list(board.studies.values()), work, left)
             tuning = Session(

@@ -184,11 +184,11 @@ class Display:
         """Print one finished point."""
         assert entry.score is not None
         high = "–" if best is None or best <= BAD_SCORE else _signed(best)
+        scored = f" {_arg(entry.score):>8}  {_interval(entry.score)}"
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
             f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
-            f"{_arg(entry.score):>9}  {_interval(entry.score):<16}"
-            f"{'' if self._smoke else high:>7}"
+            f"{scored:<27} {'' if self._smoke else high:>6}"
             f"{clock_text(left):>10}"
         )
 

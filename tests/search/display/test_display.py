@@ -84,6 +84,17 @@ def test_a_smoke_run_is_labelled_and_a_partial_one_too() -> None:
     assert "  partial: smoke, 3 source tasks" in show.lines
 
 
+def test_a_landed_line_has_blanks_between_its_words_whatever_they_are() -> None:
+    show = Shown(maml_job())
+    trial = show.job.trials[0]
+    wide = point_of(trial, 10000, 1234.5)
+    for point in (point_of(trial, 10000, None), wide, point_of(trial, 10000, -100.0)):
+        show.display.landed(point, 9, 1234.5, 40.0)
+    undefined, large, _ = (line.split()[3:-2] for line in show.lines)
+    assert undefined == ["10000", "undefined", "–", "+1234.50"]
+    assert large == ["10000", "+1234.50", "[+1233.50,", "+1235.50]", "+1234.50"]
+
+
 def test_no_number_of_a_smoke_run_is_called_the_best() -> None:
     shown = []
     for smoke in (False, True):
