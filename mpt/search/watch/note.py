@@ -7,6 +7,7 @@ compute anything.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpt.errors import StorageError
 from mpt.keys import digest
 from mpt.search.display.status import COUNTS
 from mpt.trial.origin import now
@@ -157,7 +159,8 @@ class NoteKeeper:
             runs=(work.all_there, work.all_runs),
             left_s=left.seconds,
         )
-        self._write()
+        with contextlib.suppress(StorageError):  # nothing depends on it
+            self._write()
 
     def report(self, group: TrialGroup, steps: int, queue: Mapping[str, Any] | None) -> None:
         """Take in where a trial stands.
@@ -189,7 +192,8 @@ class NoteKeeper:
         if self._note is not None:
             self._running.clear()
             self._note = dataclasses.replace(self._note, exit_code=exit_code, failed=dict(failed))
-            self._write()
+            with contextlib.suppress(StorageError):
+                self._write()
 
     def _write(self) -> None:
         if self._note is None or self._left is None:

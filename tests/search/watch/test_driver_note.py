@@ -11,6 +11,7 @@ import pytest
 from search_toys import with_rungs
 from trial_toys import Bench, bench
 
+from mpt.errors import StorageError
 from mpt.search.cost.plan import RemainingWork
 from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.job import SearchJob
@@ -122,3 +123,15 @@ def test_a_note_of_another_version_is_passed_over(driven: Driven) -> None:
     body = dataclasses.asdict(driven.note)
     driven.bench.database.put_document(KIND, "other", {**body, "colour": "red"})
     assert driven.note.trials == 2
+
+
+def test_a_storage_that_is_full_changes_nothing_of_a_search(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise StorageError("no space")
+
+    monkeypatch.setattr(driven.bench.database, "put_document", full)
+    driven.begin()
+    driven.keeper.end(0, {})
+    assert driver_notes(driven.bench.database) == []
