@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpt.arguments import OneLineParser
+from mpt.cli.flags import Parser
 from mpt.errors import MptError, UsageError
 from mpt.words import counted
 
-from .export.file import Exported
+from .export.file import UNKNOWN, Exported
 from .tables.render import RENDERERS
 
 
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m analysis", description="Tables, figures and exports of a database."
+        prog=Parser.command[0] if Parser.command else "python -m analysis",
+        description="Tables, figures and exports of a database.",
     )
     commands = parser.add_subparsers(required=True, metavar="report|arg|significance|export")
     _add_report(
@@ -185,7 +187,7 @@ def _significance(flags: argparse.Namespace) -> int:
 
 
 def _add_exports(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(required=True, metavar="optuna|parquet|peft")
+    kinds = parser.add_subparsers(required=True, metavar="optuna|parquet|peft|hub")
     for name, about in (
         ("optuna", "the points of every search as trials; FILE ends in .db or .log (journal)"),
         ("parquet", "every run as a row"),
@@ -205,9 +207,29 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
     add("--results", type=Path, metavar="DIR", help="results that know the prompt (default: those "
         "around it)")  # fmt: skip
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
+    _add_model(peft)
+    peft.set_defaults(run=_export_peft)
+    hub = kinds.add_parser(
+        "hub",
+        help="a point's prompt as a folder for the Hugging Face Hub",
+        description="Write a point's prompt as a folder for the Hugging Face Hub: an adapter of "
+        "PEFT, and a model card with the study, the scores and their intervals.",
+    )
+    _add_source(hub)
+    add = hub.add_argument
+    add("--point", metavar="ID", help="first 8 digits of its key or more (default: the only one)")
+    add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
+    add("--license", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
+    _add_model(hub)
+    hub.set_defaults(run=_export_hub)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what a prompt is a prompt of."""
+    add = parser.add_argument
     add("--base-model", help="id or folder (default: what the records say)")
     add("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
-    peft.set_defaults(run=_export_peft)
 
 
 def _export(flags: argparse.Namespace) -> int:
@@ -225,9 +247,24 @@ def _export_peft(flags: argparse.Namespace) -> int:
     return _exported(export_peft(flags.prompt, flags.out, model))
 
 
-def _exported(written: Exported) -> int:
+def _export_hub(flags: argparse.Namespace) -> int:
+    from .export.hub import HubExport, export_hub
+    from .export.peft_adapter import Model
+
+    model = Model(store=flags.store, name=flags.base_model, kind=flags.kind)
+    export = HubExport(
+        point=flags.point,
+        study=flags.study,
+        storage=flags.storage,
+        licence=flags.license,
+        model=model,
+    )
+    return _exported(export_hub(flags.results, flags.out, export), "note")
+
+
+def _exported(written: Exported, head: str = "ignored") -> int:
     for problem in written.problems:
-        print(f"ignored: {problem}", file=sys.stderr)
+        print(f"{head}: {problem}", file=sys.stderr)
     print(f"{written.count} {written.what} → {written.path}")
     return 0
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from mpt.errors import UsageError
 
+UNKNOWN = "unknown"
+"""The Hub's word for a licence that nobody has chosen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
 """Kind of model → PEFT's word."""
+_CAUSAL = ("gpt2", "llama", "smollm")
+"""Words in the types and ids of decoder-only models."""
 _WIDTHS = ("d_model", "n_embd", "hidden_size")
 """Names that model configurations have for d."""
 
@@ -78,22 +80,33 @@ def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
     name = model.name or recorded
     if name is None:
         raise UsageError(f"{prompt_file}: no record names its model; give it with --base-model")
-    _write(out, _adapter(prompt_file, prompt, name, model.kind), prompt)
+    write_adapter(out, adapter_of(str(prompt_file), prompt, name, model.kind), prompt)
     return Exported(path=out, count=len(prompt), what="virtual tokens")
 
 
-def _adapter(prompt_file: Path, prompt: Tensor, name: str, kind: str | None) -> dict[str, Any]:
-    """Return the configuration of an adapter; refuse a prompt [P, d] of another width."""
+def adapter_of(what: str, prompt: Tensor, name: str, kind: str | None) -> dict[str, Any]:
+    """Return the configuration of an adapter.
+
+    Args:
+        what: what the prompt is called in messages.
+        prompt: φ [P, d].
+        name: id or folder of its language model.
+        kind: see `Model`.
+
+    Raises:
+        UsageError: the model is of another width than the prompt.
+    """
     source = pretrained_source(name)
     settings = _configuration(source)
     length, width = prompt.shape
     widths = {settings[field] for field in _WIDTHS if field in settings}
     if widths and width not in widths:
-        raise UsageError(f"{prompt_file}: is {width} wide, but {name} is {widths.pop()}")
+        raise UsageError(f"{what}: is {width} wide, but {name} is {widths.pop()}")
     known = str(settings.get("model_type", source)).lower()
+    causal = any(word in known for word in _CAUSAL)
     return {
         "peft_type": "PROMPT_TUNING",
-        "task_type": TASK_TYPES[kind or ("causal" if "gpt2" in known else "seq2seq")],
+        "task_type": TASK_TYPES[kind or ("causal" if causal else "seq2seq")],
         "base_model_name_or_path": source,
         "prompt_tuning_init": "RANDOM",
         "num_virtual_tokens": length,
@@ -108,12 +121,29 @@ def _recorded_model(prompt_file: Path, model: Model) -> str | None:
     origin = origin_of(prompt_file, model)
     if origin is None:
         return None
-    if origin.position != "prepend":
-        raise UsageError(
-            f"{prompt_file}: was trained with position {origin.position!r}, but PEFT puts a "
-            "prompt before the input; train one with position 'prepend'"
-        )
+    _check(str(prompt_file), origin.position)
     return origin.backbone
+
+
+def check_position(what: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a prompt that PEFT would put elsewhere than it stood in training.
+
+    Args:
+        what: what the prompt is called in messages.
+        settings: of its study, as a record has them.
+
+    Raises:
+        UsageError: it did not stand before the input.
+    """
+    _check(what, _position(settings))
+
+
+def _check(what: str, position: str) -> None:
+    if position != "prepend":
+        raise UsageError(
+            f"{what}: was trained with position {position!r}, but PEFT puts a prompt before the "
+            "input; train one with position 'prepend'"
+        )
 
 
 def _configuration(source: str) -> dict[str, Any]:
@@ -122,8 +152,20 @@ def _configuration(source: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _write(out: Path, config: dict[str, Any], prompt: Tensor) -> None:
-    """Write the two files into a new directory; it is there whole or not at all."""
+def write_adapter(
+    out: Path, config: Mapping[str, Any], prompt: Tensor, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write an adapter into a new directory; it is there whole or not at all.
+
+    Args:
+        out: the directory.
+        config: of `adapter_of`.
+        prompt: φ [P, d].
+        texts: name → text of further files.
+
+    Raises:
+        UsageError: `out` exists or cannot be written.
+    """
     from safetensors.torch import save_file
 
     refuse_existing(out)
@@ -136,6 +178,8 @@ def _write(out: Path, config: dict[str, Any], prompt: Tensor) -> None:
         temporary.mkdir(parents=True)
         save_file({"prompt_embeddings": prompt.contiguous()}, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name, text in (texts or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         temporary.rename(out)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error}); give another") from None

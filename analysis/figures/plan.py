@@ -55,15 +55,26 @@ def beside(notes: Iterable[str]) -> str:
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:
     """Return what cells say that left something out, or are means over upstream seeds."""
-    found = []
+    partial: dict[str, list[str]] = {}
+    means: dict[str, list[str]] = {}
     for cell in cells:
         label, points = method_label(cell.place.method), len(cell.points)
-        found += [f"{label} is partial ({cell.partial})"] if cell.partial else []
+        if cell.partial:
+            partial.setdefault(cell.partial.removeprefix("partial: "), []).append(label)
         if points > 1:
-            found.append(
-                f"{label} is the mean over {points} upstream seeds (a learning curve is of one)"
-            )
-    return found
+            mean = f"the mean over {points} upstream seeds (a learning curve is of one)"
+            means.setdefault(mean, []).append(label)
+    return [
+        f"{_subject(labels)} {text}"
+        for texts in ({f"partial: {text}": who for text, who in partial.items()}, means)
+        for text, labels in texts.items()
+    ]
+
+
+def _subject(labels: Sequence[str]) -> str:
+    """Return "MAML is" or "MAML, MTL are", each label once."""
+    distinct = list(dict.fromkeys(labels))
+    return f"{', '.join(distinct)} {'is' if len(distinct) == 1 else 'are'}"
 
 
 def of_main_protocol(cell: Cell, but: str = "") -> bool:

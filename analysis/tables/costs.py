@@ -187,7 +187,11 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     return Table(
         name=f"search-budget-{word}",
         title=f"Best validation ARG % within a budget of upstream {word} ({look.about})",
-        columns=("partition", "method", *(f"≤ {quantity(b).number} {word}" for b in budgets)),
+        columns=(
+            "partition",
+            "method",
+            *(f"≤ {TableCell(value=b, digits=0).number} {word}" for b in budgets),
+        ),
         rows=tuple(rows),
         notes=("A maximum over settings is too high by chance: compare at equal settings too.",),
     )

@@ -31,7 +31,17 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
 
 def whole_parser() -> argparse.ArgumentParser:
     """Return one parser of all commands, as far as they have parsers of their own."""
-    from mpt.cli import backbone, doctor, paper, per_setting, replay, search, similarity, studies
+    from mpt.cli import (
+        backbone,
+        doctor,
+        paper,
+        per_setting,
+        replay,
+        search,
+        similarity,
+        studies,
+        watch,
+    )
     from mpt.cli.main import COMMANDS
     from mpt.config import known_methods
 
@@ -41,6 +51,7 @@ def whole_parser() -> argparse.ArgumentParser:
         "paper": paper.parser_of,
         "similarity": similarity.parser_of,
         "studies": studies.parser_of,
+        "watch": watch.parser_of,
         "doctor": doctor.parser_of,
         "backbone": backbone.parser_of,
         "completion": parser_of,

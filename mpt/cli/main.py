@@ -66,10 +66,11 @@ COMMANDS: dict[str, Command] = {
         "search", "best settings over partitions, backbones, methods", _call("mpt.cli.replay")
     ),
     "similarity": Command("search", "compare tasks, choose sources", _call("mpt.cli.similarity")),
+    "watch": Command("search", "a search while it runs, from its results", _call("mpt.cli.watch")),
     "paper": Command("search", "the whole study: searches, replay, sweeps, report", _paper),
     "report": Command("results", "tables and figures as one site", _analysis("report")),
     "arg": Command("results", "ARG of results, or of scores from elsewhere", _analysis("arg")),
-    "export": Command("results", "Optuna, Parquet, PEFT", _analysis("export")),
+    "export": Command("results", "Optuna, Parquet, PEFT, Hugging Face Hub", _analysis("export")),
     "studies": Command("results", "which studies a database holds", _call("mpt.cli.studies")),
     "doctor": Command("results", "check a database and its files", _call("mpt.cli.doctor")),
     "gym": Command("data", "build, verify and examine few-shot files", _call("mpt.gym.__main__")),

@@ -26,7 +26,7 @@ from mpt.seeds import numpy_generator
 if TYPE_CHECKING:
     from mpt.metrics.moderation import Prior
     from mpt.metrics.relative_gain import Scores
-    from mpt.search.leaderboard import Leaderboard, PointStatus
+    from mpt.search.leaderboard import PointStatus, RecordedLeaderboard
     from mpt.store.records import StudyRecord
     from mpt.study.specs import TrialSpec
     from mpt.study.study import StudyPlan
@@ -111,7 +111,7 @@ def seed_of(trial: TrialSpec) -> int:
     return trial.plan.config.train_seed if own is None else int(own)
 
 
-def rankings(board: Leaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
+def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
     """Return one ranking a study and method that has scored points with an upstream seed.
 
     Args:
@@ -139,7 +139,7 @@ def _compared_on(plan: StudyPlan, group: Sequence[PointStatus]) -> tuple[int, ..
 
 
 def _shared_priors(
-    board: Leaderboard, groups: Mapping[tuple[StudyPlan, str], Sequence[PointStatus]]
+    board: RecordedLeaderboard, groups: Mapping[tuple[StudyPlan, str], Sequence[PointStatus]]
 ) -> dict[str, Prior]:
     """Return backbone → spread between upstream seeds over all cells of a replay on it.
 
@@ -172,7 +172,7 @@ class _Held:
         return Replicates(name=name, scores=tables)
 
 
-def _held(board: Leaderboard, plan: StudyPlan) -> _Held | None:
+def _held(board: RecordedLeaderboard, plan: StudyPlan) -> _Held | None:
     """Return a study's plain prompt tuning; None if it is not whole or gets nothing right."""
     record, baseline = board.studies[plan], board.baseline_scores(plan)
     tasks = [] if baseline is None else _tasks(record, baseline)
@@ -203,7 +203,7 @@ def _compared(
 
 
 def ranking_of(
-    board: Leaderboard,
+    board: RecordedLeaderboard,
     plan: StudyPlan,
     group: Sequence[PointStatus],
     seeds: Sequence[int],
@@ -250,7 +250,7 @@ def ranking_of(
 
 
 def tables_of(
-    board: Leaderboard, plan: StudyPlan, entries: Sequence[PointStatus]
+    board: RecordedLeaderboard, plan: StudyPlan, entries: Sequence[PointStatus]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return test scores [T, D] of plain prompt tuning and of some scored points of a study.
 

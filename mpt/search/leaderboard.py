@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,49 +38,46 @@ class PointStatus:
     """Why there is no point and none is waited for; None if there is one, or it is to come."""
 
 
-class Leaderboard:
-    """The points of a job, as the database has them; what is whole is read once.
+class RecordedLeaderboard:
+    """The points of trials whose keys are known, as the database has them.
+
+    What is whole is read once.
 
     Args:
         job: the trials.
-        studies: opens a study, which is needed for the keys of its points.
+        studies: the record of every study.
+        trials: each with the key of its upstream trajectory.
         database: where results are.
+        stoppers: whose stops count, by name; None: everybody's.
     """
 
     def __init__(
-        self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
+        self,
+        job: SearchJob,
+        studies: Mapping[StudyPlan, StudyRecord],
+        trials: Iterable[tuple[TrialSpec, str]],
+        database: Database,
+        stoppers: Collection[str] | None = None,
     ) -> None:
         self.job = job
         """What it is the leaderboard of."""
         self._database, self._store = database, TrialStore(database)
-        self._stops = {s.point: s for s in database.stops() if s.by in job.stoppers}
+        stops = [s for s in database.stops() if stoppers is None or s.by in stoppers]
+        self._stops = {stop.point: stop for stop in stops}
         self.trials: list[TrialSpec] = []
         self.upstream: list[str] = []
         """Key of each trial's upstream trajectory."""
         self.study_of: list[str] = []
         """Key of each trial's study."""
-        self.studies: dict[StudyPlan, StudyRecord] = {}
+        self.studies = dict(studies)
         """The record of every study."""
         self._keys: dict[tuple[int, int], str] = {}
         self._places: dict[str, tuple[int, int]] = {}
         self._index: dict[TrialSpec, int] = {}
         self._known: dict[tuple[int, int], PointStatus] = {}
-        upstream: dict[TrialSpec, str] = {}
-        for plan in job.plans:  # each study is opened once
-            study = studies(plan)
-            self.studies[plan] = study_record(study)
-            for trial in job.known:
-                if trial.plan == plan:
-                    upstream[trial] = upstream_key(study, trial.upstream.config)
-        for trial in job.known:
-            self._add(trial, upstream[trial])
+        for trial, upstream in trials:
+            self._add(trial, upstream)
         self.refresh()
-
-    def add(self, trial: TrialSpec, study: Study) -> int:
-        """Take in a trial that the job did not list; return its position."""
-        if trial not in self._index:
-            self._add(trial, upstream_key(study, trial.upstream.config))
-        return self._index[trial]
 
     def _add(self, trial: TrialSpec, upstream: str) -> None:
         index = len(self.trials)
@@ -221,6 +218,36 @@ class Leaderboard:
         """Return the stored points of plain prompt tuning: study → point."""
         keys = {point_key(record.key, "", 0): record.key for record in self.studies.values()}
         return {keys[key]: point for key, point in self._database.points_of(list(keys)).items()}
+
+
+class Leaderboard(RecordedLeaderboard):
+    """The points of a job.
+
+    Args:
+        job: the trials.
+        studies: opens a study, which is needed for the keys of its points.
+        database: where results are.
+    """
+
+    def __init__(
+        self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
+    ) -> None:
+        records: dict[StudyPlan, StudyRecord] = {}
+        upstream: dict[TrialSpec, str] = {}
+        for plan in job.plans:  # each study is opened once
+            study = studies(plan)
+            records[plan] = study_record(study)
+            for trial in job.known:
+                if trial.plan == plan:
+                    upstream[trial] = upstream_key(study, trial.upstream.config)
+        known = [(trial, upstream[trial]) for trial in job.known]
+        super().__init__(job, records, known, database, job.stoppers)
+
+    def add(self, trial: TrialSpec, study: Study) -> int:
+        """Take in a trial that the job did not list; return its position."""
+        if trial not in self._index:
+            self._add(trial, upstream_key(study, trial.upstream.config))
+        return self._index[trial]
 
 
 def ranked(entries: Sequence[PointStatus]) -> list[PointStatus]:

@@ -28,6 +28,7 @@ from mpt.search.cost.trial_memory import largest_trials
 from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.display.display import Display
 from mpt.search.display.document import document_of, plan_document
+from mpt.search.display.header import cost_text
 from mpt.search.job import Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.search.ray.interrupts import Interrupts
@@ -41,6 +42,7 @@ from mpt.search.rounds import (
     with_first_seed,
     with_replicates,
 )
+from mpt.search.watch.note import NoteKeeper
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
@@ -224,6 +226,7 @@ class _Driver:
     ) -> None:
         self._job, self._execution, self._show = job, execution, show
         self._interrupts, self._database = interrupts, database
+        self._note = NoteKeeper(database)
         self._open = False
         self._rates: Rates | None = None
 
@@ -247,6 +250,7 @@ class _Driver:
         if missing or self._open:
             code = INTERRUPTED if self._interrupts.name else FAILED
         seconds = time.perf_counter() - began
+        self._note.end(code, failures)
         self._finish(board, board.entries(), failures, code, missing, seconds)
         return code
 
@@ -311,10 +315,20 @@ class _Driver:
             if share is not None:
                 show.problem(share)
             left = TimeLeft(work, known, slots)
-            show.say(f"  time     about {clock_text(left.seconds)} on {slots} workers")
+            show.say(f"  time     about {clock_text(left.seconds)} on {counted(slots, 'worker')}")
             show.lines_head()
+            self._note.begin(self._job, list(board.studies.values()), work, left)
             tuning = Session(
-                job, execution, board, groups, self._database, open_plan, show, left, _stamp()
+                job,
+                execution,
+                board,
+                groups,
+                self._database,
+                open_plan,
+                show,
+                left,
+                self._note,
+                _stamp(),
             )
             with show.live(), self._interrupts.tuning(execution.signals):
                 tuning.run(slots)
@@ -403,19 +417,8 @@ def _closing(
     job: SearchJob, execution: Execution, show: Display, board: Leaderboard, seconds: float
 ) -> None:
     """Say what the search has cost, where it is, and what to do next."""
-    entries = [entry for entry in board.entries() if entry.record is not None]
-    upstream = {}
-    for entry in entries:  # later rungs of a trajectory include the earlier ones
-        assert entry.record is not None
-        upstream[entry.record.upstream] = entry.record.cost
-    steps = sum(cost.steps for cost in upstream.values())
-    spent = sum(cost.seconds for cost in upstream.values())
-    runs = board.run_costs(entries)
-    show.say(
-        f"cost     {steps:.0f} upstream steps ({clock_text(spent)} of computing), "
-        f"{runs['runs']:.0f} downstream runs ({clock_text(runs['seconds'])}); "
-        f"this call took {clock_text(seconds)}"
-    )
+    cost = cost_text(board, board.entries())
+    show.say(f"cost     {cost}; this call took {clock_text(seconds)}")
     where = job.store or job.results / "mpt.db"
     show.say(f"results  {where} (prompts and checkpoints in {job.files})")
     show.say(f"next     {execution.next_step}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -49,6 +50,48 @@ def driver_lock(results: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(results: Path) -> bool | None:
+    """Return whether a driver holds a directory of results; None where that cannot be told.
+
+    The lock is looked at and not taken: a driver that starts meanwhile finds it free. Only the
+    lock of a process that is not on this host, or has the number of one that is, is shared for a
+    moment, which fails while a driver holds it.
+    """
+    path = Path(results) / FILE
+    try:
+        entry = json.loads(path.read_text())
+        if entry["host"] == platform.node() and not _alive(int(entry["pid"])):
+            return False
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def _sign(descriptor: int) -> None:

@@ -109,8 +109,12 @@ def plan_study(
             raise DataError(
                 f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
             )
-    smoke = [] if smoke_sources is None else [f"smoke, {smoke_sources} source tasks"]
-    smoke += [] if smoke_scored is None else [f"{smoke_scored} {role} tasks"]
+    smoke = []
+    if smoke_sources is not None:  # there may be fewer
+        count = len(learned.there[:smoke_sources])
+        smoke.append(f"smoke, {counted(count, 'source task')}")
+    if smoke_scored is not None:
+        smoke.append(counted(len(tasks.there[:smoke_scored]), f"{role} task"))
     notes = [", ".join(smoke)] if smoke else []
     notes += [] if chosen is None else [chosen]
     notes += learned.note() + tasks.note()
@@ -123,7 +127,7 @@ def plan_study(
         source_shots=source_shots,
         target_shots=target_shots,
         partial=f"partial: {'; '.join(notes)}" if notes else None,
-        smoke=bool(smoke),
+        smoke=smoke_sources is not None or smoke_scored is not None,
     )
 
 

@@ -23,6 +23,7 @@ from trial_toys import bench
 from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob
 from mpt.search.run import DONE, FAILED, peek, plan_search, run_search
+from mpt.search.watch.note import driver_notes
 from mpt.store.database import open_results
 from mpt.study.study import Study
 from mpt.trial.runs import upstream_key
@@ -74,6 +75,10 @@ def test_a_search_ends_with_a_ranking_and_a_finished_one_returns_at_once(
     assert lines[-1] == "next     rest"
     # two workers, another order, no Ray: the same bits
     assert bits(results) == undisturbed
+    with open_results(results, read_only=True) as database:
+        (note,) = driver_notes(database)  # what it has said to those who watch
+    assert (note.exit_code, note.trials, note.points, note.running) == (0, 2, 6, ())
+    assert note.runs[0] == note.runs[1] > 0
 
     before, files = dump(results), sorted(results.rglob("*"))
     execution = Execution(signals=False, resume="the same command", next_step="rest")

@@ -16,12 +16,12 @@ import pytest
 
 import mpt
 from mpt.errors import StorageError, UsageError
-from mpt.store.lock import driver_lock
+from mpt.store.lock import driver_lock, is_held
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from mpt.store.lock import driver_lock
+from mpt.store.lock import driver_lock, is_held
 with driver_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -55,6 +55,21 @@ def test_the_second_driver_is_told_who_holds_the_directory_and_a_dead_one_is_rep
         assert str(holder.pid) in (tmp_path / "driver.lock").read_text()
         with driver_lock(tmp_path):
             assert str(os.getpid()) in (tmp_path / "driver.lock").read_text()
+
+
+def test_whether_a_driver_is_there_can_be_asked_without_being_in_its_way(tmp_path: Path) -> None:
+    assert is_held(tmp_path) is False
+    with _hold(tmp_path) as holder:
+        for _ in range(2):
+            assert is_held(tmp_path) is True
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert is_held(tmp_path) is False
+    with driver_lock(tmp_path):
+        assert is_held(tmp_path) is True
+    assert is_held(tmp_path) is False  # the process in the file lives, and has let go
+    (tmp_path / "driver.lock").write_text("no JSON")
+    assert is_held(tmp_path) is False
 
 
 def test_the_lock_is_free_after_its_block_even_after_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@
   const plots = JSON.parse(held.textContent);
   const stand = { "#000000": "ink", "#ffffff": "paper" }; // colours that stand for the page's
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const PAGE = 660; // pixels between the margins of a printed page
   let print = null; // colours of a print, which is on white whatever the screen shows
   const colors = () =>
     print ?? {
@@ -38,10 +39,12 @@
       modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     };
+    if (print) layout.width = PAGE;
     return [data, { ...base, ...layout, margin: { ...base.margin, ...layout.margin } }];
   };
   const config = {
     responsive: true,
+    displayModeBar: innerWidth >= 600, // on a phone it would hide the axis
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
   };

@@ -68,6 +68,11 @@ class TimeLeft:
             self._each[index] = min(self._each[index], done)
 
     @property
+    def runs(self) -> float:
+        """Downstream runs that were computed since the search began; half a run counts half."""
+        return sum(runs for _, runs in self._seen.values())
+
+    @property
     def seconds(self) -> float:
         """Seconds left."""
         elapsed = self._clock() - self._begun

@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mpt.config import UpstreamConfig
-from mpt.search.comparison import seed_of
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import (
@@ -32,17 +31,24 @@ from mpt.search.display.configurations import (
     replicated,
     row_of,
 )
+from mpt.search.display.header import (
+    SMOKE,
+    listed_seeds,
+    score_text,
+    seeds_text,
+    studies_text,
+    subject_text,
+)
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
 from mpt.study.replaced import replaced_text
 from mpt.trial.score import BAD_SCORE, PointScore
 from mpt.words import counted
 
 if TYPE_CHECKING:
-    from mpt.config import StudyConfig
     from mpt.search.comparison import Ranking
     from mpt.search.cost.plan import RemainingWork
     from mpt.search.job import SearchJob
-    from mpt.store.records import Stop, StudyRecord
+    from mpt.store.records import Stop
 
 PIPE_WIDTH = 100
 """Columns where the output is no terminal."""
@@ -104,9 +110,18 @@ class Display:
         self._live: Live | None = None
         self._status_at = clock()
 
+    @property
+    def _smoke(self) -> bool:
+        """Whether the numbers mean nothing: then none is called the best."""
+        return any(plan.smoke for plan in self._job.plans)
+
     def say(self, text: str = "") -> None:
         """Print one line."""
         self._console.print(text)
+
+    def warn(self, text: str) -> None:
+        """Print one line that must not be missed: red on a terminal."""
+        self._console.print(Text(text, style="bold red"))
 
     def problem(self, text: str) -> None:
         """Print a problem once."""
@@ -123,28 +138,18 @@ class Display:
         """Say what is searched, over what, and how much of it is there."""
         job, first = self._job, self._job.trials[0]
         config, (trials, points) = first.plan.config, job.total
-        methods = dict.fromkeys(trial.upstream.config.method.upper() for trial in job.trials)
-        partitions = dict.fromkeys(plan.config.partition for plan in job.plans)
-        backbones = dict.fromkeys(plan.config.backbone for plan in job.plans)
         rungs = ", ".join(map(str, first.upstream.rungs))
-        what = "search" if first.plan.role == "validation" else "replay"
-        self.say(
-            f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone "
-            f"{', '.join(backbones)}"
-        )
+        self.say(subject_text(job))
         steps = f"steps {rungs}{' are rungs of one run' if ',' in rungs else ''}"
         self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
         self.say(f"  space    {job.title}")
-        self.say(
-            "  score    ARG (%) over prompt tuning on "
-            f"{counted(len(first.plan.scored), f'{first.plan.role} task')} × "
-            f"{counted(len(config.data_seeds), 'data seed')}"
-        )
+        self.say(f"  score    {score_text(job)}")
         self.say(
             f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
             f"shared baseline), {work.all_there} stored"
         )
-        seeds = seeds_text(config) if what == "search" else listed_seeds(job)
+        replay = first.plan.role == "target"
+        seeds = listed_seeds(job) if replay else seeds_text(config)
         if "," in seeds:
             self.say(f"  seeds    {seeds}")
         if board is not None:
@@ -155,7 +160,7 @@ class Display:
         if config.replaced:
             self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
-            self.say("  a smoke run shows that the path works; its numbers mean nothing")
+            self.warn(f"  {SMOKE}")
 
     def points_table(self, entries: Sequence[PointStatus]) -> None:
         """List every point of the plan (`--dry-run`); none is known of a searcher of one's own."""
@@ -172,17 +177,18 @@ class Display:
         self.say()
         self.say(
             f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>7}{'ARG %':>9}  "
-            f"{'95 % interval':<16}{'best':>7}{'time left':>10}"
+            f"{'95 % interval':<16}{'' if self._smoke else 'best':>7}{'time left':>10}"
         )
 
     def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
         """Print one finished point."""
         assert entry.score is not None
+        high = "–" if best is None or best <= BAD_SCORE else _signed(best)
+        scored = f" {_arg(entry.score):>8}  {_interval(entry.score)}"
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
             f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
-            f"{_arg(entry.score):>9}  {_interval(entry.score):<16}"
-            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>7}"
+            f"{scored:<27} {'' if self._smoke else high:>6}"
             f"{clock_text(left):>10}"
         )
 
@@ -229,6 +235,7 @@ class Display:
         """Print the configurations of one method in one study, and what they show."""
         columns = Columns(self._job, replicates=False)
         wide = self._console.width >= WIDE or not self._console.is_terminal
+        wide = wide and not self._smoke
         heads = (*HEADS, *WIDE_HEADS) if wide else HEADS
         table = self._table("rank", *columns.names, "steps", *heads)
         table.padding = (0, 1, 0, 0)  # 80 columns hold two rates and both intervals
@@ -236,6 +243,9 @@ class Display:
             cells = [*columns.of(one.first.trial), str(one.first.steps), *row_of(one, wide=wide)]
             table.add_row(rank_of(place, one), *cells)
         self._print(table)
+        if self._smoke:
+            self.warn(SMOKE)
+            return
 
         def name(entry: PointStatus) -> str:
             pairs = zip(columns.names, columns.of(entry.trial), strict=True)
@@ -277,6 +287,9 @@ class Display:
         self._stops(entries)
         for label in self._labels(entries):
             self.say(label)
+        if self._smoke:
+            self.warn(SMOKE)
+            return
         if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
             return
@@ -336,31 +349,6 @@ class Display:
         for column in columns:
             table.add_column(column, justify="right")
         return table
-
-
-def studies_text(studies: Sequence[StudyRecord]) -> str:
-    """Return which studies a job belongs to: their ids, the first few of them."""
-    ids = [study.id for study in studies]
-    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
-    first = studies[0]
-    shared = f"{first.precision}, train seed {first.train_seed}"
-    return f"{', '.join(ids[:4])}{more} ({shared})"
-
-
-def seeds_text(config: StudyConfig) -> str:
-    """Return which upstream seeds a study has, and what for."""
-    first, *others = config.seeds
-    if not others:
-        return f"{first} for all"
-    fresh = ", ".join(map(str, config.fresh_seeds))
-    text = f"{first} for all, {', '.join(map(str, others))} for those that may be the best"
-    return f"{text}; the best is reported on {fresh}" if fresh else text
-
-
-def listed_seeds(job: SearchJob) -> str:
-    """Return the upstream seeds of a replay, which every cell has."""
-    upstream = (one for one in job.trials if isinstance(one.upstream.config, UpstreamConfig))
-    return f"{', '.join(map(str, dict.fromkeys(seed_of(one) for one in upstream)))} for every cell"
 
 
 def score_words(score: PointScore) -> list[str]:

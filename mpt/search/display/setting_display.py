@@ -9,6 +9,7 @@ from mpt.search.cells import cells_of
 from mpt.search.display.cells import HEADS, cell_words
 from mpt.search.display.columns import Columns
 from mpt.search.display.display import ONE_SEED, SCORE_COLUMNS, Display, score_words
+from mpt.search.display.header import SMOKE
 from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class SettingDisplay(Display):
                 best.append(order[0])
             else:
                 self.say("no point so far")
-        self._list("best point of every setting and method", best)
+        if not self._smoke:
+            self._list("best point of every setting and method", best)
 
     def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
         """Return what the studies of these points left out, each once."""
@@ -76,6 +78,8 @@ class CellDisplay(SettingDisplay):
         self._reasons(there)
         for label in self._job.partial:
             self.say(label)
+        if self._smoke:
+            self.warn(SMOKE)
 
     def _averaged(self, title: str, cells: Sequence[Cell], rankings: Sequence[Ranking]) -> None:
         """Print one line a cell of several upstream seeds, and what the intervals are of."""

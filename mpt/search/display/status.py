@@ -7,11 +7,12 @@ from typing import Any
 
 from mpt.search.cost.time_left import clock_text
 
-_COUNTS = ("finished", "running", "waiting")
+COUNTS = ("finished", "running", "waiting")
+"""What a queue of runs is counted by; together they are all runs of a point."""
 
 
 class Status:
-    """Adds up what trials report of their downstream runs (`QueueProgress` as a dictionary)."""
+    """Adds up what trials report of their downstream runs (`QueueStatus` as a dictionary)."""
 
     def __init__(self) -> None:
         self._trials: dict[int, Mapping[str, Any] | None] = {}
@@ -37,8 +38,8 @@ class Status:
         found = [tuning for tuning in self._trials.values() if tuning is not None]
         if not found:
             return ""
-        total = {name: sum(tuning[name] for tuning in found) for name in (*_COUNTS, *_SPEEDS)}
-        counts = ", ".join(f"{total[name]} {name}" for name in _COUNTS)
+        total = {name: sum(tuning[name] for tuning in found) for name in (*COUNTS, *_SPEEDS)}
+        counts = ", ".join(f"{total[name]} {name}" for name in COUNTS)
         speeds = ", ".join(f"{total[name]:.3g} {text}" for name, text in _SPEEDS.items())
         return f"runs     {counts} · {speeds} · about {clock_text(left_s)} left"
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mpt.search.display.display import Display
     from mpt.search.job import Execution, SearchJob, Suggestions
     from mpt.search.leaderboard import Leaderboard
+    from mpt.search.watch.note import NoteKeeper
     from mpt.store.database import Database
     from mpt.store.records import Stop
     from mpt.study.study import Study, StudyPlan
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 PENDING = 200
 """Trials of a list that wait for a place at the most: an autoscaler adds nodes for them."""
+
+_NOTE = "the note for those who watch"
 
 CHECKPOINTS = "checkpoints"
 """Folder of Tune's files, below the root of the artifacts."""
@@ -60,6 +63,7 @@ class Session:
         studies: opens a study.
         show: where progress goes.
         left: time left.
+        note: what is said of it in the database.
         name: of this session, for Tune's folder.
     """
 
@@ -73,6 +77,7 @@ class Session:
         studies: Callable[[StudyPlan], Study],
         show: Display,
         left: TimeLeft,
+        note: NoteKeeper,
         name: str,
     ) -> None:
         self._job, self._execution, self._board = job, execution, board
@@ -80,7 +85,7 @@ class Session:
         self._database, self._studies, self._name = database, studies, name
         self._queue: TrialQueue | None = None
         folder = _below(job.files, f"{CHECKPOINTS}/{name}")
-        self.watcher = Watcher(show, board, self._groups, database, left, folder)
+        self.watcher = Watcher(show, board, self._groups, database, left, note, folder)
 
     def run(self, slots: int) -> None:
         """Run the trials; return when all ended or Tune was stopped.
@@ -318,10 +323,12 @@ class Watcher(tune.Callback):
         groups: list[TrialGroup],
         database: Database,
         left: TimeLeft,
+        note: NoteKeeper,
         folder: str,
     ) -> None:
         self._show, self.board, self.groups = show, board, groups
         self._database, self._left, self._folder = database, left, folder
+        self._note = note
         scored = [entry for entry in board.entries() if entry.score is not None]
         self._scores = [entry.score.score for entry in scored if entry.score is not None]
         self._said = {board.point_key(entry) for entry in scored}
@@ -349,8 +356,8 @@ class Watcher(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Take in one report."""
+        number = int(trial.config["trial"])
         with self.shielded("the display"):
-            number = int(trial.config["trial"])
             group = self.groups[number]
             self._left.report(group.indices[0] if group.indices else None, number, result)
             self._status.report(number, result.get("queue"))
@@ -365,13 +372,15 @@ class Watcher(tune.Callback):
                 self._show.stopped(stop)
             self._stops.clear()
             self._show.status(self._status.text(self._left.seconds))
+        with self.shielded(_NOTE):
+            self._note.report(self.groups[number], int(result["steps"]), result.get("queue"))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
         """Forget a trial's runs; print points that it had stored when a worker of it died."""
+        number = int(trial.config["trial"])
         with self.shielded("the display"):
-            number = int(trial.config["trial"])
             self._status.report(number, None)
             points = [
                 self.board.entry(index, rung)
@@ -381,6 +390,8 @@ class Watcher(tune.Callback):
             keys = [self.board.point_key(point) for point in points]
             self.board.refresh([key for key in keys if key not in self._said])
             self._land([key for key in keys if self._is_stored(key)])
+        with self.shielded(_NOTE):
+            self._note.over(self.groups[number])
 
     def _is_stored(self, key: str) -> bool:
         entry = self.board.by_key(key)
@@ -413,11 +424,13 @@ class Watcher(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note a trial that failed for good."""
+        group, reason = self.groups[int(trial.config["trial"])], "unknown reason"
         with self.shielded("the display"):
-            name, reason = self.groups[int(trial.config["trial"])].name, "unknown reason"
             with contextlib.suppress(Exception):  # its file may not have been written
                 reason = str(trial.get_error()).strip().splitlines()[-1]
-            self.failures[name] = f"{reason} (details: {trial.error_file})"
+            self.failures[group.name] = f"{reason} (details: {trial.error_file})"
+        with self.shielded(_NOTE):
+            self._note.over(group)
 
     def _land(self, keys: Sequence[str]) -> None:
         """Print the points that have a score now; one without a baseline is looked at again."""

@@ -324,7 +324,7 @@ def test_a_caption_says_what_a_number_leaves_out(tmp_path: Path) -> None:
     found = {f.name: f for f in _draw(tmp_path / "results", tmp_path / "out")}
     assert found["gain-cls-to-cls"].caption.endswith(
         "Note: ARG of MAML: 1 of 2 tasks have a relative gain; "
-        "MAML is partial (3 of 10 source tasks)."
+        "MAML is partial: 3 of 10 source tasks."
     )
     ranking = found["search-ranking-maml-random-to-random"]
-    assert ranking.caption.endswith("Note: MAML is partial (2 source tasks missing).")
+    assert ranking.caption.endswith("Note: MAML is partial: 2 source tasks missing.")

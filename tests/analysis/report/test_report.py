@@ -19,6 +19,7 @@ from analysis.figures import Figure
 from analysis.report.report import ReportOptions, write_report
 from analysis.results.reading import load_results
 from analysis.results.sections import PAIRS
+from mpt.cli.flags import Parser
 
 HOSTILE = "<script>alert('x')</script>\" onload=\"x|[y](javascript:z)"
 VOID = {"meta", "img", "br"}
@@ -307,6 +308,18 @@ def test_flags_that_cannot_be_met_are_usage_errors(
     out = str(results.root.parent / "report")
     assert main(["report", "--results", str(results.root), "--out", out, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("mpt", "report")])
+def test_the_usage_names_the_program_that_was_called(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Parser, "command", words)
+    with pytest.raises(SystemExit) as end:
+        main(["report", "--help"])
+    assert end.value.code == 0
+    program = "mpt report" if words else "python -m analysis report"
+    assert capsys.readouterr().out.startswith(f"usage: {program} ")
 
 
 def test_a_report_neither_replaces_its_records_nor_a_file(

@@ -110,7 +110,7 @@ def test_searches_are_compared_at_every_budget_that_was_recorded(tmp_path: Path)
         _rungs(results, "maml", gains, str(at), role="validation")
     _rungs(results, "reptile", {50: 5.0}, role="validation")
     table = search_budget_table(_look(tmp_path), "steps")
-    assert table.columns[2:] == ("≤ 25.0 steps", "≤ 50.0 steps")
+    assert table.columns[2:] == ("≤ 25 steps", "≤ 50 steps")
     values = {row[1].text: [cell.value for cell in row[2:]] for row in table.rows}
     assert values["MAML"] == pytest.approx([3.0, 4.0], rel=1e-9)
     assert values["Reptile"] == [None, pytest.approx(5.0, rel=1e-9)]

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from display_toys import (
+    RUNGS,
     Shown,
     job_of,
     maml_job,
@@ -23,7 +24,8 @@ from display_toys import (
 from rich.console import Console
 
 from mpt.config import StudyConfig, UpstreamConfig
-from mpt.search.display.display import Display, make_console, studies_text
+from mpt.search.display.display import Display, make_console
+from mpt.search.display.header import SMOKE, studies_text
 from mpt.search.job import Suggestions
 from mpt.search.leaderboard import Leaderboard, PointStatus
 from mpt.store.records import StudyRecord
@@ -80,6 +82,35 @@ def test_a_smoke_run_is_labelled_and_a_partial_one_too() -> None:
     show.display.header(work_of())
     assert "a smoke run shows that the path works; its numbers mean nothing" in show.text
     assert "  partial: smoke, 3 source tasks" in show.lines
+
+
+def test_a_landed_line_has_blanks_between_its_words_whatever_they_are() -> None:
+    show = Shown(maml_job())
+    trial = show.job.trials[0]
+    wide = point_of(trial, 10000, 1234.5)
+    for point in (point_of(trial, 10000, None), wide, point_of(trial, 10000, -100.0)):
+        show.display.landed(point, 9, 1234.5, 40.0)
+    undefined, large, _ = (line.split()[3:-2] for line in show.lines)
+    assert undefined == ["10000", "undefined", "–", "+1234.50"]
+    assert large == ["10000", "+1234.50", "[+1233.50,", "+1235.50]", "+1234.50"]
+
+
+def test_no_number_of_a_smoke_run_is_called_the_best() -> None:
+    shown = []
+    for smoke in (False, True):
+        show = Shown(maml_job(smoke=smoke))
+        points = [point_of(trial, RUNGS[0], 1.0) for trial in show.job.trials]
+        show.display.lines_head()
+        for point in points:
+            show.display.landed(point, 1, 2.0, 3.0)
+        show.display.ranking(points)
+        shown.append(show)
+    real, smoke_run = shown
+    assert "best" in real.text
+    assert real.text.count("+2.00") > smoke_run.text.count("+2.00"), "the best so far"
+    assert "best" not in smoke_run.text
+    assert smoke_run.lines[-1] == SMOKE
+    assert SMOKE not in real.text
 
 
 def test_a_job_over_several_studies_and_methods_names_each_once() -> None:

@@ -16,6 +16,7 @@ from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.ray.schedulers import StopDecision
 from mpt.search.ray.tuning import Watcher
+from mpt.search.watch.note import NoteKeeper
 from mpt.study.study import Study
 from mpt.trial.trial import Trial
 
@@ -39,11 +40,15 @@ class Watched:
         board = Leaderboard(found.job, lambda _: found.studies[0], found.database)
         self.groups = open_groups(board, lambda _: found.studies[0], found.database)
         left: Any = SimpleNamespace(
-            report=lambda *_: None, stopped=lambda index: self.stopped.append(index), seconds=60.0
+            report=lambda *_: None,
+            stopped=lambda index: self.stopped.append(index),
+            seconds=60.0,
+            runs=0.0,
         )
+        self.note = NoteKeeper(found.database)
         self.stopped: list[int] = []
         self.watcher = Watcher(
-            self.show, board, self.groups, found.database, left, "checkpoints/now"
+            self.show, board, self.groups, found.database, left, self.note, "checkpoints/now"
         )
 
     @property
