@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +26,7 @@ from transformers.activations import NewGELUActivation
 from mpt.backbones import tokens
 from mpt.backbones.cross_entropy import greedy_choice, token_losses
 from mpt.backbones.generation import GREEDY, Decoding, Generation, beam_search, greedy_search
+from mpt.backbones.identity.digest import digest_of
 from mpt.backbones.rows import Batch, Row, RowCache, RowTable
 from mpt.errors import UsageError
 from mpt.gym.episodes import render
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Backbone", "Batch", "Row", "RowTable"]
 
 _DROPOUT_RATES = ("dropout", "activation_dropout", "attention_dropout", "hidden_dropout")
-_NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
 class Backbone(ABC):
@@ -110,15 +108,8 @@ class Backbone(ABC):
 
         Two copies of a checkpoint have one digest wherever they lie and however they are sharded.
         """
-        sha = hashlib.sha256()
-        config = self._model.config.to_dict()
-        identity = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
-        sha.update(json.dumps(identity, sort_keys=True, default=str).encode())
-        for key, tensor in sorted(self._model.state_dict().items()):
-            sha.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        sha.update(tokens.identity(self._tokenizer))
-        return sha.hexdigest()
+        weights = sorted(self._model.state_dict().items())
+        return digest_of(self._model.config, weights, self._tokenizer)
 
     def embeddings(self) -> Tensor:
         """Return what the words enter the model as [V, d] in float32, detached.
