@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,7 +28,6 @@ from transformers.activations import NewGELUActivation
 from mpt.backbones import tokens
 from mpt.backbones.cross_entropy import greedy_choice, token_losses
 from mpt.backbones.generation import GREEDY, Decoding, Generation, beam_search, greedy_search
-from mpt.backbones.identity.digest import digest_of
 from mpt.backbones.rows import Batch, Row, RowCache, RowTable
 from mpt.errors import UsageError
 from mpt.gym.episodes import render
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Backbone", "Batch", "Row", "RowTable"]
 
 _DROPOUT_RATES = ("dropout", "activation_dropout", "attention_dropout", "hidden_dropout")
+_NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "dtype")
 
 
 class Backbone(ABC):
@@ -408,3 +410,22 @@ def use_fused_gelu(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(getattr(module, "act", None), NewGELUActivation):
             module.act = nn.GELU(approximate="tanh")
+
+
+def digest_of(config: Any, weights: Iterable[tuple[str, Tensor]], tokenizer: Any) -> str:
+    """Return the digest of a model.
+
+    Args:
+        config: the model's configuration; where it lies and who wrote it do not count.
+        weights: (name, weight) of its whole state, one after the other in the order of names;
+            none is kept.
+        tokenizer: its tokenizer.
+    """
+    sha = hashlib.sha256()
+    identity = {k: v for k, v in config.to_dict().items() if k not in _NOT_IDENTITY}
+    sha.update(json.dumps(identity, sort_keys=True, default=str).encode())
+    for name, weight in weights:
+        sha.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        sha.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    sha.update(tokens.identity(tokenizer))
+    return sha.hexdigest()

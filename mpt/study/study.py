@@ -357,6 +357,6 @@ def _known(config: StudyConfig, study: Study) -> Backbone | None:
 def _weightless(name: str, position: str, precision: str) -> Backbone | None:
     import torch
 
-    from mpt.backbones.identity.weightless import weightless
+    from mpt.study.weightless import weightless
 
     return weightless(name, getattr(torch, precision), position)

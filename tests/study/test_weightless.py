@@ -11,8 +11,8 @@ from toy_backbones import FAMILIES
 from transformers import AutoModelForSeq2SeqLM
 
 from mpt.backbones import load_backbone
-from mpt.backbones.identity.weightless import weightless
 from mpt.config import EMBEDDED_BACKBONES
+from mpt.study.weightless import weightless
 
 FORMATS = (torch.float32, torch.bfloat16, torch.float64)
 

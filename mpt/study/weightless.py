@@ -19,10 +19,9 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from mpt.backbones.base import Backbone
+from mpt.backbones.base import Backbone, digest_of
 from mpt.backbones.convert import from_bins
 from mpt.backbones.families import family_of
-from mpt.backbones.identity.digest import digest_of
 from mpt.backbones.load import hub_id, only_bins, pretrained_source, read_pretrained
 
 

@@ -1,1 +1,0 @@
-"""What tells one model from another, and how it is found without loading the model."""
