@@ -102,7 +102,7 @@ def test_searches_in_two_settings_are_ranked_apart_and_their_best_replayed(
     shown = capsys.readouterr().out
     for setting in ("random_to_random", "qa_to_qa"):
         assert f"MAML on {setting}, backbone {toy_checkpoint}" in shown
-    assert "best point of every setting and method" in shown
+    assert "first point of every setting and method" in shown
 
     replay = ["--backbones", str(toy_checkpoint), "--methods", "maml,fine_tuning", *common]
     replay += ["--from", str(results), "--json"]

@@ -76,6 +76,9 @@ def print_document(body: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+SMOKE = "a smoke run: its numbers mean nothing, so no point is called the best"
+
+
 class Display:
     """Prints; holds nothing but the console and which settings differ between trials.
 
@@ -100,6 +103,7 @@ class Display:
         self._sink = sink or print_document
         self._console = console or make_console(stderr=as_json)
         self._columns = Columns(job)
+        self._smoke = any(trial.plan.smoke for trial in job.trials)
         self._said: set[str] = set()
         self._live: Live | None = None
         self._status_at = clock()
@@ -172,17 +176,18 @@ class Display:
         self.say()
         self.say(
             f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>7}{'ARG %':>9}  "
-            f"{'95 % interval':<16}{'best':>7}{'time left':>10}"
+            f"{'95 % interval':<16}{'' if self._smoke else 'best':>7}{'time left':>10}"
         )
 
     def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
         """Print one finished point."""
         assert entry.score is not None
+        leader = "–" if best is None or best <= BAD_SCORE else _signed(best)
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
             f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
             f"{_arg(entry.score):>9}  {_interval(entry.score):<16}"
-            f"{'–' if best is None or best <= BAD_SCORE else _signed(best):>7}"
+            f"{'' if self._smoke else leader:>7}"
             f"{clock_text(left):>10}"
         )
 
@@ -241,7 +246,7 @@ class Display:
             pairs = zip(columns.names, columns.of(entry.trial), strict=True)
             return ", ".join([*(f"{key} {value}" for key, value in pairs), f"steps {entry.steps}"])
 
-        for line in findings(ranking, name):
+        for line in [SMOKE] if self._smoke else findings(ranking, name):
             self.say(line)
 
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
@@ -279,6 +284,9 @@ class Display:
             self.say(label)
         if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
             self.say("no point has an ARG: there is no best one")
+            return
+        if self._smoke:
+            self.say(SMOKE)
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None

@@ -36,7 +36,8 @@ class SettingDisplay(Display):
                 best.append(order[0])
             else:
                 self.say("no point so far")
-        self._list("best point of every setting and method", best)
+        what = "first" if self._smoke else "best"
+        self._list(f"{what} point of every setting and method", best)
 
     def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
         """Return what the studies of these points left out, each once."""

@@ -56,6 +56,16 @@ def test_every_point_stands_in_the_ranking_best_first(show: Shown) -> None:
     assert max(map(len, show.lines)) <= 100
 
 
+def test_a_smoke_run_has_no_best_point() -> None:
+    show = Shown(maml_job(smoke=True))
+    show.display.lines_head()
+    show.display.landed(_point(0, 2500, 1.0), 1, 1.0, 60.0)
+    show.display.ranking([_point(0, 2500, 1.0), _point(1, 2500, 2.0)])
+    assert "a smoke run: its numbers mean nothing, so no point is called the best" in show.lines
+    assert show.text.count("best") == 1
+    assert "worst" not in show.text
+
+
 def test_the_winner_may_stand_at_an_early_rung(show: Shown) -> None:
     """Neither the last row nor the last rung of a trial."""
     scores = {0: (1.0, 33.02, -66.97), 1: (13.02, 2.0, 3.0)}
