@@ -27,8 +27,8 @@ class Study:
         allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
         smoke: a tiny size that shows that the path works; its numbers mean nothing.
         **options: what replaces the preset of the backbone: `prompt_length`, `tuning_steps`,
-            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`, `replace` (a
-            table: task → task in its place), … (the fields of
+            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`,
+            `upstream_precision`, `replace` (a table: task → task in its place), … (the fields of
             `mpt.study.options.StudyOptions`).
 
     Raises:

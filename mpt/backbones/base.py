@@ -17,7 +17,7 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -110,15 +110,8 @@ class Backbone(ABC):
 
         Two copies of a checkpoint have one digest wherever they lie and however they are sharded.
         """
-        sha = hashlib.sha256()
-        config = self._model.config.to_dict()
-        identity = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
-        sha.update(json.dumps(identity, sort_keys=True, default=str).encode())
-        for key, tensor in sorted(self._model.state_dict().items()):
-            sha.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        sha.update(tokens.identity(self._tokenizer))
-        return sha.hexdigest()
+        weights = sorted(self._model.state_dict().items())
+        return digest_of(self._model.config, weights, self._tokenizer)
 
     def embeddings(self) -> Tensor:
         """Return what the words enter the model as [V, d] in float32, detached.
@@ -417,3 +410,22 @@ def use_fused_gelu(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(getattr(module, "act", None), NewGELUActivation):
             module.act = nn.GELU(approximate="tanh")
+
+
+def digest_of(config: Any, weights: Iterable[tuple[str, Tensor]], tokenizer: Any) -> str:
+    """Return the digest of a model.
+
+    Args:
+        config: the model's configuration; where it lies and who wrote it do not count.
+        weights: (name, weight) of its whole state, one after the other in the order of names;
+            none is kept.
+        tokenizer: its tokenizer.
+    """
+    sha = hashlib.sha256()
+    identity = {k: v for k, v in config.to_dict().items() if k not in _NOT_IDENTITY}
+    sha.update(json.dumps(identity, sort_keys=True, default=str).encode())
+    for name, weight in weights:
+        sha.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        sha.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    sha.update(tokens.identity(tokenizer))
+    return sha.hexdigest()

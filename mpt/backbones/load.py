@@ -96,7 +96,7 @@ def _weights(name: str, family: type[Backbone], source: str, dtype: torch.dtype)
     """Return the model with every weight that the checkpoint must hold."""
     options = {"dtype": dtype, "output_loading_info": True, "use_safetensors": True}
     here = Path(source)
-    if bins := _only_bins(here) if here.exists() else _hub_bins(source, (True,)):
+    if bins := only_bins(here) if here.exists() else _hub_bins(source, (True,)):
         source = str(from_bins(name, bins))
     try:
         model, info = read_pretrained("weights", name, family.auto, source, **options)
@@ -115,7 +115,7 @@ def _weights(name: str, family: type[Backbone], source: str, dtype: torch.dtype)
     return model
 
 
-def _only_bins(folder: Path) -> Path | None:
+def only_bins(folder: Path) -> Path | None:
     """Return a folder whose weights are ``pytorch_model*.bin`` only, else None."""
     if any(folder.glob("*.safetensors")) or not any(folder.glob("pytorch_model*.bin")):
         return None
@@ -141,7 +141,7 @@ def _hub_bins(source: str, attempts: Iterable[bool]) -> Path | None:
                 )
         except Exception:  # not cached, no such model, no Hub: the weights' reader has said which
             continue
-        if bins := _only_bins(Path(found)):
+        if bins := only_bins(Path(found)):
             return bins
     return None
 

@@ -124,6 +124,7 @@ def add_backbone(parser: Parser) -> None:
 
 
 OPTIONS: Mapping[str, tuple[str, str]] = {
+    "upstream_precision": ("format", "number format upstream of methods with an inner loop"),
     "prompt_length": ("whole", "virtual tokens of the prompt"),
     "tuning_steps": ("whole", "steps of a downstream run"),
     "tuning_lrs": ("rates", "downstream learning rates, comma-separated"),
@@ -151,7 +152,10 @@ def add_options(parser: Parser) -> None:
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, type=kinds[kind], metavar="N", help=text)
+        if kind == "format":
+            group.add_argument(flag, choices=OFFERED, help=text)
+        else:
+            group.add_argument(flag, type=kinds[kind], metavar="N", help=text)
 
 
 def options_of(flags: argparse.Namespace) -> StudyOptions:

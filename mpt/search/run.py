@@ -398,19 +398,19 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
 
 
 @functools.lru_cache(maxsize=2)
-def open_plan(plan: StudyPlan) -> Study:
-    """Open a study as a worker would."""
+def open_plan(plan: StudyPlan, *, computes: bool = False) -> Study:
+    """Open a study as a worker would; without `computes` to name its trajectories and runs."""
     import torch
 
     # One thread, as in the workers: the last bit of a mean, and with it a key, may depend on it.
     torch.set_num_threads(1)
-    return open_study(plan)
+    return open_study(plan, computes=computes)
 
 
 def _probe(trials: Sequence[TrialSpec], work: RemainingWork) -> Rates:
     """Measure the rates here, of every kind of work that is left."""
     open_plan.cache_clear()  # a worker starts from nothing
-    return probe_trials(trials_to_probe(trials, work), open_plan)
+    return probe_trials(trials_to_probe(trials, work), functools.partial(open_plan, computes=True))
 
 
 def _closing(

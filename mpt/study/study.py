@@ -255,6 +255,9 @@ class Study:
     """Upstream items: every source task at every data seed."""
     scored: Mapping[str, Mapping[int, FewShotTask]]
     """Scored task → data seed → its few-shot sample."""
+    computes: bool = True
+    """Whether the weights in further number formats are loaded; else only what keys need of them
+    is known, and the driver of a search has one copy of the model in memory."""
 
     @property
     def config(self) -> StudyConfig:
@@ -264,14 +267,24 @@ class Study:
     def upstream_backbone(self, method: str) -> Backbone:
         """Return what a method learns upstream through, see `StudyConfig.upstream_precision`."""
         number_format = self.config.upstream_format(method)
-        if number_format == self.config.precision:
+        return self.further_backbone(dataclasses.replace(self.config, precision=number_format))
+
+    def further_backbone(self, config: StudyConfig) -> Backbone:
+        """Return the backbone of a study like this one in another number format, or another."""
+        own = self.config
+        if (config.backbone, config.precision) == (own.backbone, own.precision):
             return self.backbone
-        own = dataclasses.replace(self.config, precision=number_format)
-        return backbone_of(own, str(self.backbone.device))
+        known = None if self.computes else _known(config, self)
+        return known or backbone_of(config, str(self.backbone.device))
 
 
-def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
+def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> Study:
     """Load the backbone and read the few-shot files.
+
+    Args:
+        plan: the study.
+        device: where the weights go.
+        computes: see `Study`.
 
     Raises:
         UsageError: the backbone cannot be loaded.
@@ -287,7 +300,9 @@ def open_study(plan: StudyPlan, device: str = "cpu") -> Study:
     if not items:
         raise UsageError("the study has no source tasks")
     backbone = backbone_of(config, device)
-    return Study(plan=plan, backbone=backbone, items=tuple(items), scored=samples)
+    return Study(
+        plan=plan, backbone=backbone, items=tuple(items), scored=samples, computes=computes
+    )
 
 
 def _samples(
@@ -326,3 +341,26 @@ def _backbone(name: str, device: str, position: str, precision: str) -> Backbone
     from mpt.backbones import load_backbone
 
     return load_backbone(name, device=device, dtype=getattr(torch, precision), position=position)
+
+
+def _known(config: StudyConfig, study: Study) -> Backbone | None:
+    """Return a backbone without weights, as a study that does not compute has it.
+
+    None where the files do not tell its digest; that they tell the digest of the loaded weights is
+    looked at first.
+    """
+    loaded, own = study.backbone, study.config
+    if config.backbone == own.backbone:
+        told = _weightless(own.backbone, own.prompt.position, own.precision)
+        if told is None or told.digest != loaded.digest:
+            return None
+    return _weightless(config.backbone, config.prompt.position, config.precision)
+
+
+@functools.lru_cache(maxsize=4)
+def _weightless(name: str, position: str, precision: str) -> Backbone | None:
+    import torch
+
+    from mpt.study.weightless import weightless
+
+    return weightless(name, getattr(torch, precision), position)

@@ -16,7 +16,7 @@ from mpt.seeds import numpy_generator
 from mpt.store.records import RunIdentity
 from mpt.study.record import run_recipe
 from mpt.study.specs import FineTuningConfig, MethodConfig, PromptTuningConfig
-from mpt.study.study import Study, backbone_of
+from mpt.study.study import Study
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,11 +128,10 @@ def tuned_study(study: Study, config: FineTuningConfig) -> Study:
         precision="float32",
         downstream=config.downstream,
     )
-    same = (own.backbone, own.precision) == (study.config.backbone, study.config.precision)
     return dataclasses.replace(
         study,
         plan=dataclasses.replace(study.plan, config=own),
-        backbone=study.backbone if same else backbone_of(own, str(study.backbone.device)),
+        backbone=study.further_backbone(own),
     )
 
 

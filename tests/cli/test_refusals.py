@@ -24,7 +24,8 @@ ROOT = Path(mpt.__file__).resolve().parents[1]
         (["--plan-gpus", "8"], "--plan-gpus says something only with --dry-run"),
         (["--simulate-seeds", "4"], "--simulate-seeds says something only with --simulate"),
         (["--gpus-per-trial", "2"], "--gpus-per-trial is 2, but must be in [0, 1]"),
-        (["--precision", "float16"], "invalid choice: 'float16'"),
+        (["--precision", "float16"], "--precision: invalid choice: 'float16'"),
+        (["--upstream-precision", "float16"], "--upstream-precision: invalid choice: 'float16'"),
         (
             ["--searcher", "random", "--num-samples", "99999999999"],
             "--num-samples is 99999999999, but must be ≤ 1000000",

@@ -111,6 +111,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--tuning-lrs",
         "--tuning-start",
         "--tuning-steps",
+        "--upstream-precision",
         "--upstream-seeds",
         "--wandb",
         "-h",
@@ -257,6 +258,26 @@ def test_a_search_has_the_number_format_of_the_replay_unless_another_is_asked_fo
     assert precision() == "float32"
     assert precision("--backbone", "x/y") == recipe("paper").precision["downstream"] == "bfloat16"
     assert precision("--backbone", "x/y", "--precision", "float32") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("words", "both"),
+    [
+        ([], ("bfloat16", "float32")),  # the paper's
+        (["--precision", "bfloat16"], ("bfloat16", None)),
+        (["--upstream-precision", "bfloat16"], ("bfloat16", "bfloat16")),
+        (
+            ["--precision", "bfloat16", "--upstream-precision", "float32"],
+            ("bfloat16", "float32"),
+        ),
+    ],
+)
+def test_the_number_format_upstream_is_asked_for_by_a_flag_of_its_own(
+    words: list[str], both: tuple[str, str | None], toy_gym: Path
+) -> None:
+    job = _job("maml", "--smoke", "--gym", str(toy_gym), "--backbone", "x/y", *words)
+    config = job.plans[0].config
+    assert (config.precision, config.upstream_precision) == both
 
 
 def test_the_commands_told_to_the_user_say_what_was_asked(parse: Parse, toy_gym: Path) -> None:

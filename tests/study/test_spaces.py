@@ -134,7 +134,7 @@ def test_the_paper_grids_of_the_other_methods_are_the_papers(
 
 
 def test_multitask_epochs_become_steps_of_the_studys_rows() -> None:
-    # recipe row 17: 20 epochs in batches of 4 over random_to_random's rows are 280060 steps
+    # recipe row 17: 20 epochs in batches of 4 over the classification sources' rows: 280060 steps
     space = load_space("multitask", "paper").on_rows(4 * 14003)
     grid = space.grid()
     assert sum(len(one.rungs) for one in grid) == 36
