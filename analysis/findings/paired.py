@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -52,24 +52,51 @@ class Paired:
     """Tasks of either side."""
     data_seeds: int
     upstream_seeds: int
+    by_seed: tuple[float, ...] = ()
+    """One difference an upstream seed, in the order of the seeds; none of a mean over settings."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval; None with one data seed and one upstream seed."""
-        drawn = self.deviations[~np.isnan(self.deviations)]
+        return self.ends(LEVEL)
+
+    def ends(self, level: float) -> tuple[float, float] | None:
+        """Return the interval that covers with this probability, as `interval`."""
         if math.isnan(self.seed_variance):
+            drawn = self._drawn
             if not len(drawn):
                 return None
-            low, high = np.percentile(self.value + drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            low, high = np.percentile(self.value + drawn, [50 * (1 - level), 50 * (1 + level)])
             return float(low), float(high)
+        spread, freedom = self._spread
+        half = float(stats.t.ppf(0.5 + level / 2, freedom)) * spread if spread else 0.0
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided, not corrected; None with one upstream seed."""
+        if math.isnan(self.seed_variance):
+            return None
+        spread, freedom = self._spread
+        if not spread:
+            return 1.0 if self.value == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.value) / spread, freedom))
+
+    @property
+    def _drawn(self) -> np.ndarray:
+        return self.deviations[~np.isnan(self.deviations)]
+
+    @property
+    def _spread(self) -> tuple[float, float]:
+        """Standard error of the difference and its degrees of freedom, with several seeds."""
+        drawn = self._drawn
         data = float(drawn.var()) if len(drawn) else 0.0
         total = self.seed_variance + data
         if total <= 0:
-            return self.value, self.value
+            return 0.0, 1.0
         data_freedom = max(1, len(self.tasks) * (self.data_seeds - 1))
         freedom = total**2 / (self.seed_variance**2 / self.seed_freedom + data**2 / data_freedom)
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * math.sqrt(total)
-        return self.value - half, self.value + half
+        return math.sqrt(total), freedom
 
     @property
     def sign(self) -> int:
@@ -116,6 +143,7 @@ def paired(one: Replicates, other: Replicates | None) -> Paired | None:
         of=len(every),
         data_seeds=count,
         upstream_seeds=len(seeds),
+        by_seed=tuple(map(float, differences)),
     )
 
 
@@ -141,6 +169,29 @@ def mean_of(pairs: Sequence[Paired]) -> Paired:
         of=max(one.of for one in pairs),
         data_seeds=min(one.data_seeds for one in pairs),
         upstream_seeds=min(one.upstream_seeds for one in pairs),
+    )
+
+
+def crossed_mean(pairs: Sequence[Paired]) -> Paired:
+    """Return the mean of differences over settings that have the same upstream seeds.
+
+    Means are taken over settings within each upstream seed first, and the spread is that between
+    seeds: settings in which a seed has learned the same prompt, such as other downstream budgets
+    or targets of the same sources, are then not taken for independent.
+
+    Args:
+        pairs: at least one; all of the same upstream seeds.
+    """
+    rows = {len(one.by_seed) for one in pairs}
+    if len(rows) != 1 or 0 in rows:
+        raise ValueError(f"pairs have {sorted(rows)} upstream seeds, but must have the same")
+    by_seed = np.mean([one.by_seed for one in pairs], axis=0)
+    seeds = len(by_seed)
+    return replace(
+        mean_of(pairs),
+        seed_variance=float(by_seed.var(ddof=1)) / seeds if seeds > 1 else math.nan,
+        seed_freedom=seeds - 1,
+        by_seed=tuple(map(float, by_seed)),
     )
 
 
