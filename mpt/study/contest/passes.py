@@ -66,5 +66,5 @@ def unequal(passes: Mapping[str, float], budget: float) -> list[str]:
         f"{name} has {value:.0f} row passes, {100 * (value / budget - 1):+.1f} % of the matched "
         f"{budget:.0f}"
         for name, value in passes.items()
-        if abs(value / budget - 1) > TOLERANCE
+        if abs(value - budget) > TOLERANCE * budget
     ]
