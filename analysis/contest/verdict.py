@@ -18,6 +18,7 @@ import numpy as np
 
 from mpt.metrics.differences import holm
 from mpt.study.contest.passes import spent_passes, unequal
+from mpt.words import counted
 
 from ..findings.paired import LEVEL, Paired, crossed_mean, paired
 from ..results.cells import Cell
@@ -25,6 +26,8 @@ from ..results.names import partition_label
 from .arenas import Arena, Confirmed
 
 CONSISTENT = "consistently better than the best multitask learning"
+LEAST_SEEDS = 8
+"""Fresh upstream seeds that this may be said on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,21 +155,36 @@ def _by_partition(own: Mapping[Arena, Paired]) -> dict[str, Paired]:
 
 
 def _sentence(one: Against, verdict: Verdict) -> str:
-    """Say what was found of one contestant; "consistently" only where all conditions hold."""
-    lost, low_high = one.partitions_of(-1), one.interval
-    where = "" if low_high is None else f" [{low_high[0]:+.1f}, {low_high[1]:+.1f}]"
-    value = f"{one.pooled.value:+.1f}{where} points of ARG, pooled"
-    best = verdict.best_pooled
-    tail = f"; clearly lost: {', '.join(lost)}" if lost else "; no partition is clearly lost"
-    if one.clear > 0 and not lost and not verdict.confirmed.missing:
-        return f"{one.name} is {CONSISTENT} ({best}): {value}{tail}."
+    """Say what was found of a contestant; "consistently" only if nothing speaks against it."""
+    best, ends = verdict.best_pooled, one.interval
+    where = "" if ends is None else f" [{ends[0]:+.1f}, {ends[1]:+.1f}]"
+    count = len(one.partitions)
+    value = f"{one.pooled.value:+.1f}{where} points of ARG over {counted(count, 'partition')}"
+    lost = one.partitions_of(-1)
+    tail = f"clearly lost: {', '.join(lost)}" if lost else "no partition is clearly lost"
+    against = _objections(one, verdict)
+    if one.clear > 0 and not against:
+        return f"{one.name} is {CONSISTENT} ({best}): {value}; {tail}."
     if one.clear > 0:
-        missing = len(verdict.confirmed.missing)
-        tail += f"; {missing} points are missing" if missing else ""
-        return f"{one.name} is better than {best} pooled, but not consistently: {value}{tail}."
+        why = "; ".join(against)
+        return f"{one.name} is better than {best} in the mean, not consistently: {value}; {why}."
     if one.clear < 0:
-        return f"{one.name} is worse than {best}: {value}{tail}."
-    return f"{one.name} cannot be told from {best}: {value}{tail}."
+        return f"{one.name} is worse than {best}: {value}; {tail}."
+    return f"{one.name} cannot be told from {best}: {value}; {tail}."
+
+
+def _objections(one: Against, verdict: Verdict) -> list[str]:
+    """Return what forbids to call a contestant that is better pooled consistently better."""
+    confirmed, lost = verdict.confirmed, one.partitions_of(-1)
+    found = [f"clearly lost: {', '.join(lost)}"] if lost else []
+    if len(confirmed.seeds) < LEAST_SEEDS:
+        seeds = counted(len(confirmed.seeds), "upstream seed")
+        found.append(f"{seeds}, and a claim needs {LEAST_SEEDS}")
+    if confirmed.missing:
+        found.append(f"{counted(len(confirmed.missing), 'point')} missing")
+    if not confirmed.kept:
+        found.append("the frozen settings are not those that the confirmation began with")
+    return [*found, "a smoke run"] if confirmed.smoke else found
 
 
 def order_of(verdict: Verdict) -> Sequence[str]:

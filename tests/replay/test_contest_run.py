@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from stored import compute
 
+import mpt
 from analysis.contest.report import write_contest
+from analysis.contest.verdict import CONSISTENT
 from mpt.cli.beat_mtl import main
 from mpt.replay.contest import plan as plan_module
 from mpt.replay.contest import run as run_module
 from mpt.search.cost.plan import Rates, RunRate
 from mpt.search.job import SearchJob
+from mpt.study.contest.frozen import read_frozen
 from tools.recompute_contest import recompute
 
 RATES = Rates(steps={"any": 2.0}, runs={"any": RunRate(step_s=0.5, row_s=0.25)}, start_s=0.0)
@@ -96,7 +99,9 @@ def test_from_the_search_to_a_table_that_is_recomputed(
     assert report["smoke"]
     assert report["frozen_kept"]
     assert report["missing"] == report["unequal_budgets"] == []
-    assert all(line.startswith("Smoke run") for line in report["verdict"])
+    for line in report["verdict"]:
+        assert line.startswith("Smoke run, the numbers mean nothing: ")
+        assert CONSISTENT not in line
     assert len(report["arenas"]) == len(again["arenas"]) == 2
     for arena in report["arenas"]:
         place = arena["backbone"], arena["tuning_steps"], arena["partition"]
@@ -111,6 +116,25 @@ def test_from_the_search_to_a_table_that_is_recomputed(
         assert low <= body["interval"][0] <= body["interval"][1] <= high
     for ending in ("md", "html", "svg", "png"):
         assert (results / "report" / f"contest.{ending}").stat().st_size > 0
+
+
+def test_frozen_is_the_point_with_the_highest_mean_over_search_seeds(results: Path) -> None:
+    """After the search of the test before, read from the database by themselves."""
+    found = mpt.load_results(results)
+    studies = found.studies()
+    searched = studies[studies["role"] == "validation"]["study"]
+    points = found.points()
+    points = points[points["study"].isin(searched)]
+    settings = ["study", "method", "steps", "soup"]
+    assert (points.groupby(settings).size() == 2).all()  # both search seeds, and no other
+    means = points.groupby(settings)["arg"].mean()
+    best = means.groupby(["study", "method"]).max()
+    entries = read_frozen(results / "frozen-smoke.toml").entries.values()
+    frozen = sorted((entry.upstream.config.method, entry.arg) for entry in entries)
+    expected = sorted((method, arg) for (_, method), arg in best.items())
+    assert [name for name, _ in frozen] == [name for name, _ in expected]
+    for (_, arg), (_, mean) in zip(frozen, expected, strict=True):
+        assert arg == pytest.approx(mean, abs=1e-4)  # written with four decimals
 
 
 @pytest.mark.timeout(1800)  # for hangs only

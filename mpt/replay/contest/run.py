@@ -22,7 +22,7 @@ from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import Execution, SearchJob
 from mpt.search.ray.session import one_ray
-from mpt.search.run import DONE, run_search, set_results_aside
+from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Frozen, freeze, keep, read_frozen
 
@@ -88,8 +88,12 @@ class ContestRun:
 
     def run(self) -> int:
         """Run it, or as far as it gets; return the exit code (`run_search`)."""
-        with one_ray():
-            code = self._run()
+        try:
+            with one_ray():
+                code = self._run()
+        except KeyboardInterrupt:
+            self._say(f"interrupted between two stages; resume with: {self._execution.resume}")
+            code = INTERRUPTED
         if self._manner.as_json:
             own = {name: value for name, value in self._reported.items() if name != "lines"}
             frozen = str(self._manner.frozen)

@@ -16,14 +16,15 @@ from stored import Stored
 from analysis.contest.arenas import read_confirmed
 from analysis.contest.figure import draw_contest
 from analysis.contest.tables import arena_table, pooled_table
-from analysis.contest.verdict import judge
+from analysis.contest.verdict import Verdict, judge
 from analysis.findings.paired import Paired, crossed_mean
 from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
-from mpt.study.contest.frozen import Entry, Frozen, freeze
+from mpt.store.database import open_results
+from mpt.study.contest.frozen import Entry, Frozen, freeze, keep
 from mpt.study.specs import UpstreamSpec
 
-SEEDS = (501, 502, 503, 504)
+SEEDS = tuple(range(501, 509))
 CONFIGS = {
     "mtl": UpstreamConfig(method="multitask", outer_lr=0.1),
     "mtl_soup": UpstreamConfig(method="multitask", outer_lr=0.1, soup=2),
@@ -88,6 +89,13 @@ def frozen(tmp_path: Path) -> Path:
     return path
 
 
+def _judged(results: Path, frozen: Path) -> Verdict:
+    """Judge a confirmation that began with the frozen file."""
+    with open_results(results) as database:
+        keep(database, frozen)
+    return judge(read_confirmed(results, None, frozen))
+
+
 def _write(results: Path, args: Mapping[str, Mapping[str, float]], **changes: Any) -> None:
     """Store a point an upstream seed: partition → contestant → ARG, ± 1 between seeds."""
     stored = Stored(results)
@@ -104,7 +112,7 @@ def test_what_beats_the_best_multitask_learning_everywhere_is_consistently_bette
 ) -> None:
     row = {"mtl": 2.0, "mtl_soup": 8.0, "path": 20.0}
     _write(tmp_path / "r", {"cls_to_cls": row, "qa_to_qa": row})
-    verdict = judge(read_confirmed(tmp_path / "r", None, frozen))
+    verdict = _judged(tmp_path / "r", frozen)
     assert verdict.best_pooled == "mtl_soup"
     assert [one.name for one in verdict.against] == ["path", "mtl"]
     first = verdict.against[0]
@@ -124,13 +132,32 @@ def test_a_partition_that_is_clearly_lost_forbids_the_claim(tmp_path: Path, froz
     won = {"mtl": 2.0, "mtl_soup": 8.0, "path": 90.0}
     lost = {"mtl": 30.0, "mtl_soup": 8.0, "path": 10.0}  # lost to the other multitask there
     _write(tmp_path / "r", {"cls_to_cls": won, "qa_to_qa": won, "nonpara_to_para": lost})
-    verdict = judge(read_confirmed(tmp_path / "r", None, frozen))
+    verdict = _judged(tmp_path / "r", frozen)
     path = next(one for one in verdict.against if one.name == "path")
     assert path.clear == 1
     assert path.partitions_of(-1) == ["NP→P"]
     sentence = next(line for line in verdict.sentences if line.startswith("path "))
-    assert "but not consistently" in sentence
+    assert "in the mean, not consistently" in sentence
     assert "clearly lost: NP→P" in sentence
+
+
+@pytest.mark.parametrize(
+    ("seeds", "kept", "said"),
+    [
+        (SEEDS[1:], True, "7 upstream seeds, and a claim needs 8"),
+        (SEEDS, False, "not those that the confirmation began with"),
+    ],
+)
+def test_few_seeds_and_settings_that_were_not_kept_forbid_the_claim(
+    seeds: tuple[int, ...], kept: bool, said: str, tmp_path: Path, frozen: Path
+) -> None:
+    row = {"mtl": 2.0, "mtl_soup": 8.0, "path": 20.0}
+    _write(tmp_path / "r", {"cls_to_cls": row}, seeds=seeds)
+    confirmed = read_confirmed(tmp_path / "r", None, frozen)
+    assert not confirmed.kept
+    sentence = judge(dataclasses.replace(confirmed, kept=kept)).sentences[0]
+    assert "not consistently" in sentence
+    assert said in sentence
 
 
 def test_a_missing_point_leaves_its_seed_out_and_is_named(tmp_path: Path, frozen: Path) -> None:
@@ -142,7 +169,9 @@ def test_a_missing_point_leaves_its_seed_out_and_is_named(tmp_path: Path, frozen
     (line,) = confirmed.missing
     assert line.startswith("path on Cls→Cls, embedded")
     assert line.endswith("upstream seed 501: missing")
-    assert not any("consistently better" in one for one in judge(confirmed).sentences)
+    told = judge(confirmed).sentences[0]
+    assert "not consistently" in told
+    assert "1 point missing" in told
 
 
 def test_without_a_whole_seed_or_any_point_there_is_no_verdict(
@@ -160,6 +189,6 @@ def test_without_a_whole_seed_or_any_point_there_is_no_verdict(
 
 def test_budgets_are_read_from_the_records(tmp_path: Path, frozen: Path) -> None:
     _write(tmp_path / "r", {"cls_to_cls": {"mtl": 2.0, "mtl_soup": 8.0, "path": 20.0}})
-    verdict = judge(read_confirmed(tmp_path / "r", None, frozen))
+    verdict = _judged(tmp_path / "r", frozen)
     assert math.isclose(verdict.passes["path"], 0.0)  # no examples are recorded by hand
     assert len(verdict.unequal) == 3
