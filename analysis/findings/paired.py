@@ -58,18 +58,39 @@ class Paired:
     """Tasks of either side."""
     data_seeds: int
     upstream_seeds: int
+    by_seed: tuple[float, ...] = ()
+    """One difference an upstream seed, in the order of the seeds; none of a mean over settings."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval; None with one data seed and one upstream seed."""
-        drawn = self.deviations[~np.isnan(self.deviations)]
+        return self.ends(LEVEL)
+
+    def ends(self, level: float) -> tuple[float, float] | None:
+        """Return the interval that covers with this probability, as `interval`."""
         if math.isnan(self.seed_variance):
+            drawn = self._drawn
             if not len(drawn):
                 return None
-            low, high = np.percentile(self.value + drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            low, high = np.percentile(self.value + drawn, [50 * (1 - level), 50 * (1 + level)])
             return float(low), float(high)
+        centres = self.value + _thinned(self._drawn)
+        return _quantiles(centres, math.sqrt(self.seed_variance), self.seed_freedom, level)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided, not corrected: 1 − the level whose interval ends at 0; None with one seed."""
+        if math.isnan(self.seed_variance):
+            return None
+        centres = self.value + _thinned(self._drawn)
         scale = math.sqrt(self.seed_variance)
-        return _quantiles(self.value + _thinned(drawn), scale, self.seed_freedom)
+        at_zero = -centres / scale if scale > 0 else np.where(centres == 0, 0, -np.inf * centres)
+        below = float(stats.t.cdf(at_zero, self.seed_freedom).mean())
+        return 2 * min(below, 1 - below)
+
+    @property
+    def _drawn(self) -> np.ndarray:
+        return self.deviations[~np.isnan(self.deviations)]
 
     @property
     def sign(self) -> int:
@@ -84,25 +105,27 @@ def _thinned(drawn: np.ndarray) -> np.ndarray:
     return np.quantile(drawn, ranks) if len(drawn) else np.zeros(1)
 
 
-def _quantiles(centres: np.ndarray, scale: float, freedom: float) -> tuple[float, float]:
-    """Return the ends of the middle 95 % of a centre drawn at random plus `scale` · t."""
+def _quantiles(
+    centres: np.ndarray, scale: float, freedom: float, level: float
+) -> tuple[float, float]:
+    """Return the ends of the middle `level` of a centre drawn at random plus `scale` · t."""
     if scale <= 0:
-        low, high = np.percentile(centres, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+        low, high = np.percentile(centres, [50 * (1 - level), 50 * (1 + level)])
         return float(low), float(high)
 
-    def end(level: float) -> float:
+    def end(rank: float) -> float:
         """Between the quantiles around the lowest and the highest centre alone."""
-        off = scale * float(stats.t.ppf(level, freedom))
+        off = scale * float(stats.t.ppf(rank, freedom))
         below, above = float(centres.min()) + off, float(centres.max()) + off
         if above - below <= 1e-12 * scale:
             return below
         return float(
             optimize.brentq(
-                lambda x: stats.t.cdf((x - centres) / scale, freedom).mean() - level, below, above
+                lambda x: stats.t.cdf((x - centres) / scale, freedom).mean() - rank, below, above
             )
         )
 
-    return end(0.5 - LEVEL / 2), end(0.5 + LEVEL / 2)
+    return end(0.5 - level / 2), end(0.5 + level / 2)
 
 
 def paired(one: Replicates, other: Replicates | None) -> Paired | None:
@@ -144,6 +167,7 @@ def paired(one: Replicates, other: Replicates | None) -> Paired | None:
         of=len(every),
         data_seeds=count,
         upstream_seeds=len(seeds),
+        by_seed=tuple(map(float, differences)),
     )
 
 
@@ -188,6 +212,29 @@ def mean_of(pairs: Sequence[Paired]) -> Paired:
         of=max(one.of for one in pairs),
         data_seeds=min(one.data_seeds for one in pairs),
         upstream_seeds=min(one.upstream_seeds for one in pairs),
+    )
+
+
+def crossed_mean(pairs: Sequence[Paired]) -> Paired:
+    """Return the mean of differences over settings that have the same upstream seeds.
+
+    Means are taken over settings within each upstream seed first, and the spread is that between
+    seeds: settings in which a seed has learned the same prompt, such as other downstream budgets
+    or targets of the same sources, are then not taken for independent.
+
+    Args:
+        pairs: at least one; all of the same upstream seeds.
+    """
+    rows = {len(one.by_seed) for one in pairs}
+    if len(rows) != 1 or 0 in rows:
+        raise ValueError(f"pairs have {sorted(rows)} upstream seeds, but must have the same")
+    by_seed = np.mean([one.by_seed for one in pairs], axis=0)
+    seeds = len(by_seed)
+    return replace(
+        mean_of(pairs),
+        seed_variance=float(by_seed.var(ddof=1)) / seeds if seeds > 1 else math.nan,
+        seed_freedom=seeds - 1,
+        by_seed=tuple(map(float, by_seed)),
     )
 
 

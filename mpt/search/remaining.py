@@ -26,6 +26,7 @@ from mpt.trial.runs import (
     tuned_study,
     upstream_key,
 )
+from mpt.trial.starts import own_rows
 from mpt.upstream.soup import soup_key
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class _Count:
         key = soup_key(members)
         record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
+        chosen = study.config.downstream.start == "chosen"
+        # members that are chosen have runs of their own; how many is known only then
+        own_key = f"{key} chosen" if chosen and len(members) > 1 else key
+        rows = 0
         steps, points = 0.0, 0
         reached = {member: self._reached.get(member, 0) for member in members}
         per_point = [run for pack in packs for run in pack.runs]
@@ -115,10 +120,11 @@ class _Count:
                 own = self._rung_packs(study, key, rung, point_key(record, key, rung))
                 steps += 0 if own else self._steps_to(study, rung, reached)
                 there = self._store.present(keys_of(own))
+                rows += 0 if own or not chosen else choice_rows(study, len(members))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
             reached = {member: max(at, rung) for member, at in reached.items()}
-            if (key, rung, alike) not in self._own:
-                self._own.add((key, rung, alike))
+            if (own_key, rung, alike) not in self._own:
+                self._own.add((own_key, rung, alike))
                 self.runs += len(per_point)
                 self.runs_there += len(per_point) - len(missing)
                 left += missing
@@ -126,7 +132,7 @@ class _Count:
         return TrialWork(
             kind=step_kind(trial.plan.config, trial.upstream.config),
             steps=math.ceil(steps),
-            runs=_run_work(left, study),
+            runs=_run_work(left, study, choosing=rows),
             points=points,
             begin=rungs[-1] - math.ceil(steps),
         )
@@ -191,14 +197,28 @@ def _members(study: Study, trial: TrialSpec) -> list[str]:
     return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
 
 
-def _run_work(runs: Sequence[PlannedRun], study: Study, tuned: str = "prompt") -> RunWork:
-    """Return the work of some runs."""
+def choice_rows(study: Study, members: int) -> int:
+    """Return the rows that pass forward while all targets of a point choose their starts.
+
+    Args:
+        study: whose targets choose.
+        members: of the soup; one: there are the learned prompt and the plain start alone.
+    """
+    starts = 2 if members == 1 else members + 2
+    samples = (task for of_task in study.scored.values() for task in of_task.values())
+    return starts * sum(len(own_rows(study, task)) for task in samples)
+
+
+def _run_work(
+    runs: Sequence[PlannedRun], study: Study, tuned: str = "prompt", choosing: int = 0
+) -> RunWork:
+    """Return the work of some runs, and of as many rows by which targets choose their starts."""
     down = study.config.downstream
     return RunWork(
         kind=run_kind(study.config, tuned),
         runs=len(runs),
         steps=sum(down.steps_on(len(run.task.train)) for run in runs),
-        rows=sum(evaluated_rows(run, down) for run in runs),
+        rows=choosing + sum(evaluated_rows(run, down) for run in runs),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = (
-    *("published", "results", "tables", "figures", "findings", "paper", "significance"),
+    *("published", "results", "tables", "figures", "findings", "paper", "significance", "contest"),
     *("export", "report", "__main__"),
 )
 """Parts of the analysis in the order in which data flow."""

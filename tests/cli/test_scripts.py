@@ -31,6 +31,7 @@ def test_a_job_is_short_and_works_from_any_directory(job: Path, tmp_path: Path) 
     assert done.returncode == 0
     assert "--gpus-per-trial" in done.stdout
     first = {
+        "beat_mtl": "A contest against multitask learning",
         "replay": "Replay best settings",
         "per_setting": "settings of every method",
         "paper": "The whole study",
@@ -58,7 +59,8 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
     # a bad flag or --help must not wait for it, and Ctrl-C at the start must not end in its import
     modules = "mpt.cli.main, mpt.cli.search, mpt.cli.per_setting, mpt.cli.replay"
-    modules += ", mpt.cli.paper, mpt.cli.similarity, analysis.report.report"
+    modules += ", mpt.cli.paper, mpt.cli.similarity, mpt.cli.beat_mtl"
+    modules += ", analysis.report.report, analysis.contest.report"
     slow = {"torch", "ray", "optuna", "matplotlib"}
     code = f"import sys, {modules}; sys.exit(bool({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False)

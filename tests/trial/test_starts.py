@@ -165,6 +165,30 @@ def test_runs_are_shared_with_the_studies_that_have_the_same_starts(
         assert (found.stored, len(point.runs)) == (there, 2 * TARGETS)
 
 
+def test_the_plan_counts_the_rows_by_which_targets_will_choose(
+    study: Study, job: SearchJob
+) -> None:
+    """And for a soup runs of its own: its members may be chosen."""
+    own = sum(
+        len(own_rows(study, t)) for by_seed in study.scored.values() for t in by_seed.values()
+    )
+    single = dataclasses.replace(SOUP, soup=1)
+    studies = {one.plan: one for one in (study, choosing(study))}
+
+    def planned(config: UpstreamConfig) -> list[tuple[int, int]]:
+        specs = [spec_of(one, 2, config=config) for one in studies.values()]
+        work = remaining_work(specs, studies.__getitem__, found.store, found.files)
+        return [(trial.runs.runs, trial.runs.rows) for trial in work.trials]
+
+    with bench(job, choosing(study)) as found:
+        learned, chosen = planned(single)
+        assert chosen == (0, 2 * own)  # from the learned prompt or the plain start: runs of others
+        learned, chosen = planned(SOUP)
+        assert chosen == (learned[0], learned[1] + 4 * own)
+        done(found, spec_of(choosing(study), 2))
+        assert planned(SOUP)[1] == (0, 0)
+
+
 def test_a_trial_killed_after_any_unit_keeps_to_the_stored_choice(
     study: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ class RunWork:
     steps: int
     """Optimiser steps of all of them."""
     rows: int
-    """Rows that they evaluate, dev rows once an evaluation."""
+    """Rows that they evaluate, dev rows once an evaluation, and by which starts are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)

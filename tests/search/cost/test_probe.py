@@ -120,6 +120,13 @@ def test_every_kind_of_work_is_probed_once(
     assert probed == [True, False, False]
 
 
+def test_a_horizon_shorter_than_the_probe_does_not_end_it(opened: Study) -> None:
+    config = UpstreamConfig(outer_lr=0.3, decay_horizon=1)
+    trial = TrialSpec(plan=opened.plan, upstream=UpstreamSpec(config=config, rungs=(1,)))
+    rates = probe_trials([trial], lambda _: opened)
+    assert min(rates.steps.values()) > 0
+
+
 def test_a_finished_kind_is_not_probed(longer: SearchJob, opened: Study, tmp_path: Path) -> None:
     with bench(longer, opened, results=tmp_path) as found:
         work = _left(found, opened)

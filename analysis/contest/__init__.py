@@ -1,0 +1,1 @@
+"""The report of a contest against multitask learning, and what it is computed from."""

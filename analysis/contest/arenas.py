@@ -1,0 +1,168 @@
+"""The confirmation of a contest as cells: arena → contestant → upstream seed.
+
+An arena is a backbone, a partition and a number of downstream steps. Points that are not those of
+the frozen settings are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mpt.config import DownstreamConfig
+from mpt.errors import DataError, UsageError
+from mpt.store.database import open_results
+from mpt.study.choice import point_config
+from mpt.study.contest.definition import REFERENCE
+from mpt.study.contest.frozen import KIND, Frozen, read_frozen
+
+from ..findings.settings import upstream_seed
+from ..results.cells import Cell
+from ..results.names import PARTITION_LABELS, in_order, partition_label
+from ..results.reading import load_results
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Arena:
+    """Where contestants meet."""
+
+    backbone: str
+    tuning_steps: int
+    """Downstream steps."""
+    partition: str
+
+    @property
+    def label(self) -> str:
+        """For tables and figures."""
+        return f"{partition_label(self.partition)}, {self.backbone}, {self.tuning_steps} steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What a database has of a confirmation."""
+
+    frozen: Frozen
+    arenas: Mapping[Arena, Mapping[str, Mapping[int, Cell]]]
+    """Arena → contestant → upstream seed → cell, of the seeds that all contestants have everywhere
+    (`seeds`); arenas in which a contestant has none are absent."""
+    seeds: tuple[int, ...]
+    missing: tuple[str, ...]
+    """What is not there or diverged, one line each."""
+    smoke: bool
+    kept: bool
+    """Whether the settings are those that the database kept when the confirmation began."""
+
+    @property
+    def contestants(self) -> list[str]:
+        """Those that are in every arena, in the order of the frozen file."""
+        return [n for n in self.frozen.entries if all(n in row for row in self.arenas.values())]
+
+    @property
+    def references(self) -> list[str]:
+        """The contestants that are multitask learning."""
+        entries = self.frozen.entries
+        return [n for n in self.contestants if entries[n].upstream.config.method == REFERENCE]
+
+
+def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
+    """Read a confirmation.
+
+    Raises:
+        UsageError: there is no such database or file, or no confirmatory point.
+        DataError: they are broken, or no upstream seed is complete.
+    """
+    settings, cells = read_frozen(frozen), _cells(results, store)
+    found: dict[Arena, dict[str, dict[int, Cell]]] = {}
+    for cell in cells:
+        name = _contestant(cell, settings)
+        if name is not None:
+            found.setdefault(_arena(cell), {}).setdefault(name, {})[upstream_seed(cell)] = cell
+    if not found:
+        raise UsageError(
+            f"{results} holds no confirmatory point of {frozen}; run --stages confirm first"
+        )
+    names = [n for n in settings.entries if any(n in row for row in found.values())]
+    seeds, missing = _complete(found, names)
+    if not seeds:
+        raise DataError(
+            f"{results}: no upstream seed is complete ({len(missing)} points are missing, the "
+            f"first: {missing[0]}); run --stages confirm to its end"
+        )
+    order = in_order((arena.partition for arena in found), PARTITION_LABELS)
+    places = sorted(found, key=lambda a: (a.backbone, a.tuning_steps, order.index(a.partition)))
+    return Confirmed(
+        frozen=settings,
+        arenas={
+            place: {name: {seed: found[place][name][seed] for seed in seeds} for name in names}
+            for place in places
+        },
+        seeds=seeds,
+        missing=tuple(missing),
+        smoke=any(cell.study.smoke for cell in cells),
+        kept=_kept(results, store, frozen, settings),
+    )
+
+
+def _complete(
+    found: Mapping[Arena, Mapping[str, Mapping[int, Cell]]], names: Sequence[str]
+) -> tuple[tuple[int, ...], list[str]]:
+    """Return the upstream seeds that all have everywhere, and what the others lack."""
+    every = {seed for row in found.values() for own in row.values() for seed in own}
+    missing, broken = [], set()
+    for arena, row in found.items():
+        for name in names:
+            own = row.get(name, {})
+            for seed in sorted(every):
+                status = own[seed].status if seed in own else "missing"
+                if status != "ok":
+                    missing.append(f"{name} on {arena.label}, upstream seed {seed}: {status}")
+                    broken.add(seed)
+    return tuple(sorted(every - broken)), missing
+
+
+def _cells(results: Path, store: str | None) -> Sequence[Cell]:
+    """Return every point on target tasks."""
+    sections = load_results(results, store=store, averaged=False).sections
+    cells = {
+        rung.key: rung
+        for section in sections
+        for cell in section.select(role="target")
+        for rung in section.rungs[cell.key]
+    }
+    return list(cells.values())
+
+
+def _contestant(cell: Cell, frozen: Frozen) -> str | None:
+    """Return whose frozen settings a point has."""
+    if cell.steps == 0:
+        return None
+    config, start = replace(point_config(cell.point), seed=None), _downstream(cell, "start")
+    for name, entry in frozen.entries.items():
+        if (entry.upstream.config, *entry.upstream.rungs, entry.start) == (
+            config,
+            cell.steps,
+            start,
+        ):
+            return name
+    return None
+
+
+def _arena(cell: Cell) -> Arena:
+    return Arena(
+        backbone=cell.place.backbone,
+        tuning_steps=int(str(_downstream(cell, "steps"))),
+        partition=cell.place.partition,
+    )
+
+
+def _downstream(cell: Cell, name: str) -> object:
+    """Return a downstream setting of a cell's study, whose record has what is not the default."""
+    own = cell.study.settings.get("downstream", {})
+    return own.get(name, getattr(DownstreamConfig(), name))
+
+
+def _kept(results: Path, store: str | None, path: Path, frozen: Frozen) -> bool:
+    with open_results(results, store, read_only=True) as database:
+        kept = database.documents(KIND, frozen.contest).get(frozen.contest)
+    return kept is not None and kept["text"] == path.read_text(encoding="utf-8")

@@ -1,0 +1,164 @@
+"""A verdict as tables and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mpt.words import counted
+
+from ..findings.paired import Paired
+from ..tables.table import Table, TableCell, number, text
+from .verdict import Against, Verdict, order_of
+
+
+def pooled_table(verdict: Verdict) -> Table:
+    """Return a row a contestant: its mean ARG, and its difference to the best MTL."""
+    found = {one.name: one for one in verdict.against}
+    return Table(
+        name="contest-pooled",
+        title=f"Difference to the best multitask learning ({verdict.best_pooled}), pooled",
+        columns=(
+            "contestant",
+            "ARG, %",
+            "difference, simultaneous 95 %",
+            "p (Holm)",
+            "seeds won",
+            "partitions clearly won",
+            "clearly lost",
+            "row passes",
+        ),
+        rows=tuple(_pooled_row(verdict, name, found.get(name)) for name in order_of(verdict)),
+        notes=tuple(_notes(verdict)),
+    )
+
+
+def _pooled_row(verdict: Verdict, name: str, one: Against | None) -> tuple[TableCell, ...]:
+    own = (text(name), number(verdict.pooled_arg(name)))
+    passes = number(verdict.passes[name], digits=0)
+    if one is None:
+        return (*own, text("the reference"), *(text("") for _ in range(4)), passes)
+    low, high = one.interval or (None, None)
+    return (
+        *own,
+        TableCell(value=one.pooled.value, low=low, high=high),
+        number(one.p, digits=4),
+        text(f"{one.won} of {len(one.pooled.by_seed)}"),
+        text(", ".join(one.partitions_of(1)) or "none"),
+        text(", ".join(one.partitions_of(-1)) or "none"),
+        passes,
+    )
+
+
+def arena_table(verdict: Verdict) -> Table:
+    """Return a row an arena: the best MTL's ARG there, and all differences to it."""
+    names = list(order_of(verdict))
+    found = {one.name: one for one in verdict.against}
+    rows = []
+    for arena, best in verdict.best.items():
+        cells = [text(arena.label), text(best), number(_mean(verdict.args[arena][best]))]
+        for name in names:
+            if name == best:
+                cells.append(text("the reference"))
+            elif name in found:
+                cells.append(_cell(found[name].arenas[arena]))
+            else:  # the best MTL of all arenas is not the best of this one
+                gap = _mean(verdict.args[arena][name]) - _mean(verdict.args[arena][best])
+                cells.append(number(gap))
+        rows.append(tuple(cells))
+    return Table(
+        name="contest-arenas",
+        title="Difference to the best multitask learning of every arena",
+        columns=("arena", "best MTL", "its ARG, %", *names),
+        rows=tuple(rows),
+        notes=("Intervals are 95 %, over upstream seeds and data seeds, and not corrected.",),
+    )
+
+
+def _cell(one: Paired) -> TableCell:
+    low, high = one.interval or (None, None)
+    return TableCell(value=one.value, low=low, high=high)
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return float(np.mean(values))
+
+
+def _notes(verdict: Verdict) -> list[str]:
+    confirmed, frozen = verdict.confirmed, verdict.confirmed.frozen
+    seeds = ", ".join(map(str, confirmed.seeds))
+    tried = next(iter(frozen.entries.values())).tried
+    searched = ", ".join(map(str, frozen.search_seeds))
+    notes = [
+        "Smoke run: the numbers mean nothing." if confirmed.smoke else "",
+        f"Mean over {len(verdict.args)} arenas and fresh upstream seeds {seeds}. Settings were "
+        f"chosen on {frozen.backbone}, validation tasks and upstream seeds {searched}, of {tried} "
+        "points a contestant.",
+        "The reference is the best multitask contestant on these very runs. Intervals hold "
+        "upstream seeds × data seeds and are simultaneous for "
+        f"{counted(len(verdict.against), 'comparison')}.",
+        "" if confirmed.kept else "The frozen file is not what the confirmation began with.",
+        *(f"Missing: {line}." for line in confirmed.missing),
+        *(f"Budget: {line}." for line in verdict.unequal),
+        "" if verdict.unequal else "Budgets are equal within 2 %, by the records.",
+        _choosing(verdict),
+    ]
+    return [note for note in notes if note]
+
+
+def _choosing(verdict: Verdict) -> str:
+    """Say what choosing starts has cost beside the row passes."""
+    rows = [
+        float(starts["forward rows"])
+        for arena in verdict.confirmed.arenas.values()
+        for cells in arena.values()
+        for cell in cells.values()
+        if (starts := cell.point.provenance.get("starts")) is not None
+    ]
+    if not rows:
+        return ""
+    return (
+        "Not among the row passes: the forward passes by which targets choose, "
+        f"{np.mean(rows):.0f} rows a point on average, over all of its targets."
+    )
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """Return everything that the tables hold, for other programs."""
+    confirmed = verdict.confirmed
+    return {
+        "contest": confirmed.frozen.contest,
+        "smoke": confirmed.smoke,
+        "upstream_seeds": list(confirmed.seeds),
+        "best_mtl": verdict.best_pooled,
+        "verdict": verdict.sentences,
+        "missing": list(confirmed.missing),
+        "frozen_kept": confirmed.kept,
+        "row_passes": dict(verdict.passes),
+        "unequal_budgets": list(verdict.unequal),
+        "pooled": {
+            one.name: {
+                **_body(one.pooled),
+                "simultaneous_interval": one.interval,
+                "p_holm": one.p,
+                "partitions": {name: _body(pair) for name, pair in one.partitions.items()},
+            }
+            for one in verdict.against
+        },
+        "arenas": [
+            {
+                "backbone": arena.backbone,
+                "tuning_steps": arena.tuning_steps,
+                "partition": arena.partition,
+                "best_mtl": verdict.best[arena],
+                "arg": {name: _mean(values) for name, values in row.items()},
+                "difference": {one.name: _body(one.arenas[arena]) for one in verdict.against},
+            }
+            for arena, row in verdict.args.items()
+        ],
+    }
+
+
+def _body(one: Paired) -> dict[str, Any]:
+    return {"difference": one.value, "interval": one.interval, "by_seed": list(one.by_seed)}

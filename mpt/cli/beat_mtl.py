@@ -1,0 +1,135 @@
+"""The command line of a contest against MTL: ``python tune_jobs/beat_mtl.py [flags]``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.cli.flags import (
+    Parser,
+    add_common,
+    check_gym,
+    execution_of,
+    names,
+    places,
+    seeds,
+    work_with,
+)
+from mpt.errors import UsageError
+from mpt.study.spaces import SPACES
+
+if TYPE_CHECKING:
+    from mpt.replay.contest.run import ContestReport
+    from mpt.study.contest.definition import Contest
+
+RESULTS = "results/beat_mtl"
+STAGES_TEXT = "search, freeze, confirm, report"
+
+
+def main(argv: Sequence[str] | None = None, *, report: ContestReport) -> int:
+    """Run a contest from command-line flags; return the exit code.
+
+    Args:
+        argv: arguments without the program's name; None for those of the process.
+        report: writes the report at the end.
+    """
+    return work_with(parser_of, partial(_work, report), argv)
+
+
+def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> int:
+    from mpt.replay.contest.run import ContestRun, Manner, stages_from
+    from mpt.replay.contest.stages import ContestRequest, search_job
+    from mpt.search.cost.planner import Planning
+
+    contest = contest_of(flags)
+    place = places(flags, RESULTS)
+    request = ContestRequest(
+        contest=contest,
+        **place,
+        gym=flags.gym,
+        data_seeds=flags.data_seeds,
+        train_seed=flags.train_seed,
+        smoke=flags.smoke,
+        allow_missing=flags.allow_missing,
+        keep_prompts=flags.keep_prompts,
+    )
+    check_gym(search_job(request).plans)
+    manner = Manner(
+        stages=stages_from(flags.stages),
+        frozen=frozen_of(flags, place["results"], contest.name),
+        report=_path(flags.report) if flags.report else place["results"] / "report",
+        planning=Planning(price=flags.price, gpus=flags.plan_gpus),
+        dry_run=flags.dry_run,
+        fresh=flags.fresh,
+        as_json=flags.json,
+    )
+    execution = execution_of(parser, flags, str(manner.report))
+    return ContestRun(request, execution, manner, report).run()
+
+
+def contest_of(flags: argparse.Namespace) -> Contest:
+    """Return the contest that the flags ask for.
+
+    Raises:
+        UsageError: something named is unknown, or seeds of search and confirmation overlap.
+    """
+    from mpt.study.contest.definition import load_contest
+
+    if flags.smoke and flags.contest not in (None, "smoke"):
+        raise UsageError(
+            f"--contest is {flags.contest!r}, but a smoke run has a contest of its own; leave "
+            "one of --smoke and --contest out"
+        )
+    contest = load_contest("smoke" if flags.smoke else flags.contest or "full")
+    changes: dict[str, Any] = {}
+    for name in ("search_seeds", "upstream_seeds", "partitions", "tuning_steps", "backbones"):
+        value = getattr(flags, "budgets" if name == "tuning_steps" else name)
+        changes |= {name: value} if value else {}
+    if flags.contestants:
+        changes["contestants"] = contest.with_only(flags.contestants)
+    return dataclasses.replace(contest, **changes)
+
+
+def frozen_of(flags: argparse.Namespace, results: Path, contest: str) -> Path:
+    """Return the file of frozen settings: in a checkout a file of the repository."""
+    if flags.frozen:
+        return _path(flags.frozen)
+    docs = SPACES.parent / "docs"
+    folder = docs / "beat_mtl" if docs.is_dir() and not flags.smoke else results
+    return folder / f"frozen-{contest}.toml"
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def parser_of() -> Parser:
+    """Return the parser of this command."""
+    parser = Parser(
+        "A contest against multitask learning: choose every method's settings on validation "
+        "tasks at one budget, freeze them in a file, confirm them on target tasks and fresh "
+        "upstream seeds, and report the differences to the best multitask learning. The same "
+        "command again resumes."
+    )
+    add = parser.add_argument_group("contest").add_argument
+    add("--contest", metavar="NAME", help="table of beat_mtl.toml (default: full)")
+    add("--stages", type=names, default=(), help=f"some of {STAGES_TEXT} (default: all)")
+    add("--contestants", type=names, default=(), help="comma-separated (default: all)")
+    add("--backbones", type=names, default=(), help="the first is searched (default: contest's)")
+    add("--partitions", type=names, default=(), help="of the confirmation (default: contest's)")
+    add("--budgets", type=seeds, metavar="N", help="steps of downstream tuning, comma-separated")
+    add("--search-seeds", type=seeds, metavar="N", help="upstream seeds settings are chosen on")
+    add("--upstream-seeds", type=seeds, metavar="N", help="fresh ones, of the confirmation")
+    add("--data-seeds", type=seeds, metavar="N", help="few-shot samples (default: the study's)")
+    add(
+        "--frozen",
+        metavar="FILE",
+        help="frozen settings (default: docs/beat_mtl/frozen-NAME.toml)",
+    )
+    add("--report", help="where the report goes (default: report/ in the results directory)")
+    add_common(parser, RESULTS)
+    return parser

@@ -1,0 +1,202 @@
+"""The stages of a contest as jobs of the search driver: the search and the confirmation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpt.errors import UsageError
+from mpt.gym.catalogue import load_catalogue
+from mpt.replay.replay import in_rounds
+from mpt.search.comparison import rankings, without_seed
+from mpt.search.job import SearchJob
+from mpt.search.replication import replicates_of, with_seed
+from mpt.search.run import peek
+from mpt.study.contest.definition import Contest
+from mpt.study.contest.frozen import Entry, Frozen
+from mpt.study.options import StudyOptions
+from mpt.study.presets import load_smoke_size, load_study
+from mpt.study.specs import TrialSpec
+from mpt.study.study import gym_folder, plan_study
+
+if TYPE_CHECKING:
+    from mpt.config import StudyConfig, UpstreamConfig
+    from mpt.search.comparison import Ranking
+    from mpt.study.contest.definition import Contestant
+
+EVAL_EVERY = 10
+"""Most downstream steps between two dev evaluations of the confirmation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContestRequest:
+    """A contest, and where and on what data it is held."""
+
+    contest: Contest
+    results: Path
+    """Results directory."""
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    storage: str | None = None
+    """Where checkpoints and prompts go; None: the results directory."""
+    gym: str = "embedded"
+    data_seeds: tuple[int, ...] | None = None
+    """Few-shot samples; None: those of the study's preset."""
+    train_seed: int = 42
+    smoke: bool = False
+    allow_missing: bool = False
+    keep_prompts: bool = False
+
+
+def search_job(request: ContestRequest) -> SearchJob:
+    """Return the job that scores every point of every contestant on validation tasks.
+
+    Raises:
+        UsageError: backbone or gym is unknown.
+        DataError: few-shot files are missing; all are listed.
+    """
+    contest, size = request.contest, load_smoke_size()
+    config = _study(request, contest.backbones[0])
+    config = dataclasses.replace(
+        config, upstream_seeds=contest.search_seeds, replicates=1, fresh_replicates=0
+    )
+    rounds = []
+    for one in contest.contestants:
+        plan = plan_study(
+            _started(config, one.start),
+            allow_missing=request.allow_missing,
+            smoke_sources=size.source_tasks if request.smoke else None,
+            smoke_scored=2 if request.smoke else None,
+        )
+        trials = [TrialSpec(plan=plan, upstream=point) for point in one.points]
+        rounds += [[with_seed(trial, seed) for seed in contest.search_seeds] for trial in trials]
+    return _job(request, in_rounds(rounds), "search", allocation="full")
+
+
+def confirmation_job(request: ContestRequest, entries: dict[str, Entry]) -> SearchJob:
+    """Return the job that scores frozen settings on target tasks, on all upstream seeds.
+
+    Args:
+        request: the contest.
+        entries: contestant → settings.
+
+    Raises:
+        UsageError: a backbone, partition or the gym is unknown.
+        DataError: few-shot files are missing; all are listed.
+    """
+    contest, size = request.contest, load_smoke_size()
+    names = contest.partitions or load_catalogue(gym_folder(request.gym)).partition_names
+    cells = []
+    for backbone in contest.backbones:
+        study = _study(request, backbone)
+        for steps in contest.tuning_steps:
+            every = min(steps, EVAL_EVERY)
+            tuned = StudyOptions(tuning_steps=steps, eval_every=every).apply(study)
+            for name in names:
+                plans = {
+                    start: plan_study(
+                        dataclasses.replace(_started(tuned, start), partition=name),
+                        role="target",
+                        allow_missing=request.allow_missing,
+                        smoke_sources=size.source_tasks if request.smoke else None,
+                        smoke_scored=2 if request.smoke else None,
+                    )
+                    for start in dict.fromkeys(entry.start for entry in entries.values())
+                }
+                cells += [
+                    TrialSpec(plan=plans[entry.start], upstream=entry.upstream)
+                    for entry in entries.values()
+                ]
+    trials = in_rounds(replicates_of(cell, contest.upstream_seeds) for cell in cells)
+    return _job(request, trials, "confirmation", allocation="race")
+
+
+def expected_entries(contest: Contest) -> dict[str, Entry]:
+    """Return the first point of every contestant, in the place of what a search will choose."""
+    return {
+        one.name: Entry(start=one.start, upstream=one.points[0], arg=0.0, tried=len(one.points))
+        for one in contest.contestants
+    }
+
+
+def choose(request: ContestRequest) -> Frozen:
+    """Return the settings of every contestant with the highest mean ARG over search seeds.
+
+    Raises:
+        UsageError: a point of the search is missing.
+    """
+    contest, job = request.contest, search_job(request)
+    with peek(job) as look:
+        missing = look.work.points - look.work.points_there
+        if missing:
+            raise UsageError(
+                f"{missing} of {look.work.points} points of the search are missing, but settings "
+                "are chosen from all of them; run --stages search to its end"
+            )
+        ranks = rankings(look.board, look.entries)
+    return Frozen(
+        contest=contest.name,
+        row_passes=contest.row_passes,
+        backbone=contest.backbones[0],
+        search_seeds=contest.search_seeds,
+        smoke=request.smoke,
+        entries={one.name: _best(one, ranks) for one in contest.contestants},
+    )
+
+
+def _best(contestant: Contestant, ranks: list[Ranking]) -> Entry:
+    """Return the point of a contestant with the highest mean; points of others do not count."""
+    own = {(without_seed(_config(point.config)), point.rungs[0]) for point in contestant.points}
+    for ranking in ranks:
+        plan = ranking.best.first.trial.plan
+        if plan.config.downstream.start != contestant.start:
+            continue
+        for one in ranking.configurations:  # best first
+            spec = one.first.trial.upstream
+            config = without_seed(_config(spec.config))
+            if (config, one.first.steps) in own:
+                chosen = dataclasses.replace(spec, config=config, rungs=(one.first.steps,))
+                tried = len(contestant.points)
+                return Entry(
+                    start=contestant.start, upstream=chosen, arg=one.summary.arg, tried=tried
+                )
+    raise UsageError(
+        f"no point of contestant {contestant.name} has an ARG, so none can be frozen; see why "
+        "with mpt doctor, or leave it out with --contestants"
+    )
+
+
+def _config(config: object) -> UpstreamConfig:
+    from mpt.config import UpstreamConfig
+
+    assert isinstance(config, UpstreamConfig)
+    return config
+
+
+def _study(request: ContestRequest, backbone: str) -> StudyConfig:
+    study = dataclasses.replace(
+        load_study(backbone, smoke=request.smoke),
+        gym=request.gym,
+        train_seed=request.train_seed,
+    )
+    return StudyOptions(data_seeds=request.data_seeds).apply(study)
+
+
+def _started(config: StudyConfig, start: str) -> StudyConfig:
+    return StudyOptions(tuning_start=start).apply(config)
+
+
+def _job(
+    request: ContestRequest, trials: tuple[TrialSpec, ...], what: str, *, allocation: str
+) -> SearchJob:
+    return SearchJob(
+        trials=tuple(dict.fromkeys(trials)),
+        results=request.results,
+        store=request.store,
+        storage=request.storage,
+        title=f'contest "{request.contest.name}", {what}: {request.contest.title}',
+        keep_prompts=request.keep_prompts,
+        allocation=allocation,
+    )

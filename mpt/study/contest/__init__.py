@@ -1,0 +1,1 @@
+"""What a contest against multitask learning is: its definition, frozen settings and budget."""

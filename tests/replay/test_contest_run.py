@@ -1,0 +1,156 @@
+"""A contest at smoke size, from the search to a table that an independent script recomputes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stored import compute
+
+import mpt
+from analysis.contest.report import write_contest
+from analysis.contest.verdict import CONSISTENT
+from mpt.cli.beat_mtl import main
+from mpt.replay.contest import plan as plan_module
+from mpt.replay.contest import run as run_module
+from mpt.search.cost.plan import Rates, RunRate
+from mpt.search.job import SearchJob
+from mpt.study.contest.frozen import read_frozen
+from tools.recompute_contest import recompute
+
+RATES = Rates(steps={"any": 2.0}, runs={"any": RunRate(step_s=0.5, row_s=0.25)}, start_s=0.0)
+
+Contest = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("contest") / "results"
+
+
+@pytest.fixture
+def contest(results: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
+    """The job, computing in this process and with a speed that is given."""
+
+    def computed(job: SearchJob, *_: Any, **__: Any) -> int:
+        compute(job)
+        return 0
+
+    monkeypatch.setattr(run_module, "run_search", computed)
+    monkeypatch.setattr(plan_module, "measured", lambda *_: (RATES, 2))
+
+    def run(*flags: str) -> int:
+        words = ["--smoke", "--results", str(results), *flags]
+        return main(words, report=write_contest)
+
+    return run
+
+
+def test_the_plan_writes_nothing_and_tells_hours_of_every_part(
+    contest: Contest, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert contest("--dry-run") == 0
+    said = capsys.readouterr().out
+    assert not results.exists()
+    lines = {" ".join(line.split()[:-4]): line.split() for line in said.splitlines()}
+    for part in ("search", "confirm", "embedded, 2 tuning steps", "random_to_random"):
+        assert float(lines[part][-1]) >= 0
+    parts = [lines[name] for name in ("random_to_random", "cls_to_cls")]
+    assert sum(int(part[-4]) for part in parts) == int(lines["confirm"][-4]) == 12
+    assert "path_chosen: 2 points of path, start chosen by the target" in said
+    assert "unequal" not in said
+
+
+def test_a_part_of_the_confirmation_can_be_taken(
+    contest: Contest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = ("--partitions", "qa_to_qa", "--budgets", "2,3", "--upstream-seeds", "7")
+    assert contest("--dry-run", *part, "--contestants", "multitask,path") == 0
+    said = capsys.readouterr().out
+    assert "embedded, 3 tuning steps" in said
+    assert "cls_to_cls" not in said
+    (confirm,) = (line for line in said.splitlines() if re.match(r"confirm +\d", line))
+    assert confirm.split()[1] == "4"  # one partition, two budgets, one seed, two contestants
+
+
+def test_there_is_no_confirmation_before_settings_are_frozen(
+    contest: Contest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert contest("--stages", "confirm") == 2
+    assert "--stages search,freeze" in capsys.readouterr().err
+    assert contest("--stages", "freeze") == 2
+    assert "points of the search are missing" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(1800)  # for hangs only
+def test_from_the_search_to_a_table_that_is_recomputed(
+    contest: Contest, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert contest() == 0
+    capsys.readouterr()
+    frozen = results / "frozen-smoke.toml"
+    report = json.loads((results / "report" / "contest.json").read_text(encoding="utf-8"))
+    again = recompute(results / "mpt.db", frozen)
+    assert report["smoke"]
+    assert report["frozen_kept"]
+    assert report["missing"] == report["unequal_budgets"] == []
+    for line in report["verdict"]:
+        assert line.startswith("Smoke run, the numbers mean nothing: ")
+        assert CONSISTENT not in line
+    assert len(report["arenas"]) == len(again["arenas"]) == 2
+    for arena in report["arenas"]:
+        place = arena["backbone"], arena["tuning_steps"], arena["partition"]
+        row = again["arenas"][place]
+        assert arena["best_mtl"] == again["best"][place]
+        means = {name: float(np.mean(list(by_seed.values()))) for name, by_seed in row.items()}
+        assert means == pytest.approx(arena["arg"], abs=1e-9)
+    for name, body in report["pooled"].items():
+        assert body["difference"] == pytest.approx(again["pooled"][name], abs=1e-9)
+        assert len(body["by_seed"]) == 2
+        low, high = body["simultaneous_interval"]
+        assert low <= body["interval"][0] <= body["interval"][1] <= high
+    for ending in ("md", "html", "svg", "png"):
+        assert (results / "report" / f"contest.{ending}").stat().st_size > 0
+
+
+def test_frozen_is_the_point_with_the_highest_mean_over_search_seeds(results: Path) -> None:
+    """After the search of the test before, read from the database by themselves."""
+    found = mpt.load_results(results)
+    studies = found.studies()
+    searched = studies[studies["role"] == "validation"]["study"]
+    points = found.points()
+    points = points[points["study"].isin(searched)]
+    settings = ["study", "method", "steps", "soup"]
+    assert (points.groupby(settings).size() == 2).all()  # both search seeds, and no other
+    means = points.groupby(settings)["arg"].mean()
+    best = means.groupby(["study", "method"]).max()
+    entries = read_frozen(results / "frozen-smoke.toml").entries.values()
+    frozen = sorted((entry.upstream.config.method, entry.arg) for entry in entries)
+    expected = sorted((method, arg) for (_, method), arg in best.items())
+    assert [name for name, _ in frozen] == [name for name, _ in expected]
+    for (_, arg), (_, mean) in zip(frozen, expected, strict=True):
+        assert arg == pytest.approx(mean, abs=1e-4)  # written with four decimals
+
+
+@pytest.mark.timeout(1800)  # for hangs only
+def test_the_same_again_goes_on_and_changed_settings_are_refused(
+    contest: Contest, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the run of the test before."""
+    assert contest() == 0
+    said = capsys.readouterr().out
+    assert "nothing is left to compute" in said
+    assert "frozen-smoke.toml (as it was)" in said
+    frozen = results / "frozen-smoke.toml"
+    text = frozen.read_text(encoding="utf-8")
+    frozen.write_text(text.replace("outer_lr = 0.1", "outer_lr = 0.2"), encoding="utf-8")
+    assert contest("--stages", "confirm") == 2
+    assert "changed after the first confirmatory point" in capsys.readouterr().err
+    frozen.write_text(text, encoding="utf-8")
+    assert contest("--stages", "confirm", "--upstream-seeds", "42") == 2
+    assert "seed 42 is one that" in capsys.readouterr().err
