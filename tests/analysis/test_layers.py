@@ -27,8 +27,13 @@ ALLOWED = (
     "study",
 )
 """Parts of the library that the analysis may read."""
-EXTRA = {"export/peft_adapter.py": {"mpt.backbones.load", "mpt.prompts"}}
-"""An adapter of PEFT names the folder of a packaged model, and holds a prompt of ours."""
+EXTRA = {
+    "export/peft_adapter.py": {"mpt.backbones.load", "mpt.prompts"},
+    "export/hub.py": {"mpt.prompts"},
+    "__main__.py": {"mpt.cli.flags"},
+}
+"""An adapter of PEFT names the folder of a packaged model, and holds a prompt of ours, as a folder
+for the hub does; the command line has the parser of all commands."""
 
 
 def _imports(path: Path) -> Iterator[tuple[int, str]]:
