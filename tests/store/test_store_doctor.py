@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from store_records import artifact, diverged, point, run, study
 
+from mpt.cli.main import main
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, open_results
 from mpt.store.doctor import check
@@ -187,3 +188,16 @@ def test_files_elsewhere_are_found_by_their_root(full: Database, tmp_path: Path)
     full.add_artifact(artifact(uri="rungs/5", digest=""))
     assert check(full, storage=True, artifacts=files) == []
     assert len(check(full, storage=True)) == 1
+
+
+def test_the_command_ends_with_3_where_a_file_is_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_results(tmp_path) as database:
+        uri, digest = Artifacts(str(tmp_path)).write("rungs/5", b"data")
+        database.add_artifact(artifact(uri=uri, digest=digest))
+    assert main(["doctor", str(tmp_path)]) == 0
+    (tmp_path / "rungs" / "5").write_bytes(b"torn")
+    capsys.readouterr()
+    assert main(["doctor", str(tmp_path)]) == 3
+    assert "its digest does not fit" in capsys.readouterr().out
