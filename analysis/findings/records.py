@@ -34,12 +34,19 @@ def findings_of(section: Section, backbone: str = "") -> Findings:
     """Compute everything that is said of a section.
 
     Args:
-        section: what the database says.
+        section: what the database says; of a smoke run nothing is found but its cost.
         backbone: of the findings that are about one model; empty chooses, as the tables do.
     """
     settings = target_settings(section)
     main = main_backbone(settings, backbone)
     plain = [one for one in settings if is_plain(one) and one.place.backbone == main]
+    if section.smoke:
+        return Findings(
+            studied=tuple(identity(section)),
+            findings=(cost_finding(section),),
+            not_run="",
+            matrix=None,
+        )
     matrix = matrix_of(plain)
     parts = [
         start_findings(plain, matrix),

@@ -313,3 +313,13 @@ def test_the_study_is_named_in_words(found: Findings) -> None:
     assert "MAML and MTL against plain prompt tuning (PT) on embedded and pico-gpt" in first
     assert "Cls→Cls, QA→QA and NP→P" in first
     assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")
+
+
+def test_nothing_is_found_in_a_smoke_run_but_its_cost(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for method, score in (("maml", 0.9), ("multitask", 0.5)):
+        results.point(method, "cls_to_cls", flat({"a": score}), flat({"a": 0.5}), smoke=True)
+    found = findings_of(load_results(tmp_path).main)
+    assert [one.question for one in found.findings] == ["What did it cost?"]
+    assert (found.not_run, found.matrix) == ("", None)
+    assert any("numbers mean nothing" in sentence for sentence in found.studied)
