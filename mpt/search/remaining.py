@@ -81,13 +81,14 @@ class _Count:
         self._own: set[tuple[str, int, tuple[str, ...]]] = set()
         self._tuned: set[str] = set()
         self._reached: dict[str, int] = {}
+        self._baseline: list[RunPack] = []
         self.shared: dict[str, bool] = {}
         self.shared_left: list[RunWork] = []
         self.points_there = self.runs = self.runs_there = 0
 
     def take_baseline(self, study: Study) -> None:
         """Count the baseline's runs that no study before has."""
-        packs = baseline_packs(study)
+        packs = self._baseline = baseline_packs(study)
         new = [run for pack in packs for run in pack.runs if run.key not in self.shared]
         there = self._store.present([run.key for run in new])
         self.shared |= {run.key: run.key in there for run in new}
@@ -96,10 +97,10 @@ class _Count:
             self.shared_left.append(_run_work(left, study))
 
     def take_trial(self, study: Study, trial: TrialSpec) -> TrialWork:
-        """Count a trial's points, upstream steps and own runs."""
+        """Count points, upstream steps and own runs of a trial of the study last taken."""
         if isinstance(trial.upstream.config, FineTuningConfig):
             return self._take_fine_tuning(study, trial)
-        packs, rungs = baseline_packs(study), trial.upstream.rungs
+        packs, rungs = self._baseline, trial.upstream.rungs
         members = _members(study, trial)
         key = soup_key(members)
         record, stored = study_record(study).key, self._stored(study, key, rungs)

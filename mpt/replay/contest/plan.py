@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mpt.replay.whole_study_plan import table_lines
-from mpt.search.cost.plan import estimate, run_seconds, work_seconds
+from mpt.search.cost.plan import run_seconds, work_seconds
 from mpt.search.cost.planner import plan_lines
 from mpt.search.run import measured, peek
 from mpt.study.contest.definition import Contest
@@ -42,7 +42,7 @@ def plan_contest(
     execution: Execution,
     planning: Planning,
     say: Callable[[str], None],
-) -> tuple[Rates | None, float]:
+) -> Rates | None:
     """Measure what is left of some stages and say it; write nothing.
 
     Args:
@@ -52,54 +52,51 @@ def plan_contest(
         say: where lines go.
 
     Returns:
-        The rates that were measured (None: nothing is left), and seconds of wall-clock time.
+        The rates that were measured; None: nothing is left.
     """
-    works = {}
-    for name, job in jobs.items():
-        with peek(job) as look:
-            works[name] = look.work
-    left = {
-        name: job for name, job in jobs.items() if works[name].points_there < works[name].points
-    }
-    rates, seconds = None, 0.0
-    lines: list[str] = []
-    if left:
-        job = next(iter(left.values()))
-        job = dataclasses.replace(
-            job, trials=tuple(t for one in left.values() for t in one.trials)
-        )
-        with peek(job) as look:
-            work = look.work
+    first = next(iter(jobs.values()))
+    trials = tuple(trial for job in jobs.values() for trial in job.trials)
+    job = dataclasses.replace(first, trials=trials)
+    with peek(job) as look:
+        work = look.work
+    rates, lines = None, ["nothing is left to compute"]
+    if work.points_there < work.points:
         rates, slots = measured(job.trials, work, execution, say)
         lines = plan_lines(
             job, work, rates, slots, gpus_per_trial=execution.gpus_per_trial, planning=planning
         )
-        seconds = sum(estimate(works[name], rates, slots) for name in left)
     rows: list[tuple[str, ...]] = [HEAD]
-    for name, job in jobs.items():
-        rows += _rows(name, job, works[name], rates)
-    for line in table_lines(rows):
+    for name, one in jobs.items():
+        rows += _rows(name, set(one.trials), job, work, rates)
+    shared = sum(part.runs for part in work.shared_left)
+    spent = sum(run_seconds(part, rates) for part in work.shared_left) if rates else 0.0
+    hours = f"{spent / 3600:.2f}"
+    rows.append(("", "plain prompt tuning for all of them", "", "", str(shared), hours))
+    for line in [*table_lines(rows), *lines]:
         say(line)
-    for line in lines or ["nothing is left to compute"]:
-        say(line)
-    return rates, seconds
+    return rates
 
 
 def _rows(
-    stage: str, job: SearchJob, work: RemainingWork, rates: Rates | None
+    stage: str, own: set[TrialSpec], job: SearchJob, work: RemainingWork, rates: Rates | None
 ) -> list[tuple[str, ...]]:
     """Return one row for a stage, and one for each part that a user can leave out."""
     each = [0.0] * len(job.trials) if rates is None else work_seconds(work, rates)[0]
-    rows = [_row(stage, "", job.trials, work, each, job.trials)]
-    shared = sum(part.runs for part in work.shared_left)
-    seconds = sum(run_seconds(part, rates) for part in work.shared_left) if rates else 0.0
-    groups: dict[str, list[TrialSpec]] = {}
-    for trial in job.trials:
-        for part in _parts(trial):
-            groups.setdefault(part, []).append(trial)
-    rows += [_row("", part, own, work, each, job.trials) for part, own in groups.items()]
-    hours = f"{seconds / 3600:.2f}"
-    return [*rows, ("", "plain prompt tuning, shared by all", "", "", str(shared), hours)]
+    groups: dict[tuple[str, str], list[int]] = {(stage, ""): []}
+    for place, trial in enumerate(job.trials):
+        if trial in own:
+            for part in (stage, ""), *(("", text) for text in _parts(trial)):
+                groups.setdefault(part, []).append(place)
+    return [
+        (
+            *part,
+            str(sum(len(job.trials[at].upstream.rungs) for at in places)),
+            str(sum(work.trials[at].points for at in places)),
+            str(sum(work.trials[at].runs.runs for at in places)),
+            f"{sum(each[at] for at in places) / 3600:.2f}",
+        )
+        for part, places in groups.items()
+    ]
 
 
 def _parts(trial: TrialSpec) -> tuple[str, ...]:
@@ -109,24 +106,3 @@ def _parts(trial: TrialSpec) -> tuple[str, ...]:
         return ()
     tuning = f"{config.backbone}, {config.downstream.steps} tuning steps"
     return f"  {tuning}", f"  {config.partition}"
-
-
-def _row(
-    stage: str,
-    part: str,
-    own: Sequence[TrialSpec],
-    work: RemainingWork,
-    each: Sequence[float],
-    trials: Sequence[TrialSpec],
-) -> tuple[str, ...]:
-    mine = set(own)
-    places = [place for place, trial in enumerate(trials) if trial in mine]
-    works = [work.trials[place] for place in places]
-    return (
-        stage,
-        part,
-        str(sum(len(trial.upstream.rungs) for trial in own)),
-        str(sum(one.points for one in works)),
-        str(sum(one.runs.runs for one in works)),
-        f"{sum(each[place] for place in places) / 3600:.2f}",
-    )

@@ -17,7 +17,6 @@ from mpt.replay.contest.stages import (
     expected_entries,
     search_job,
 )
-from mpt.search.cost.time_left import clock_text
 from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import Execution, SearchJob
@@ -111,8 +110,7 @@ class ContestRun:
             set_results_aside(next(iter(jobs.values())), self._say)
         rates: Rates | None = None
         if jobs:
-            rates, seconds = plan_contest(jobs, self._execution, manner.planning, self._say)
-            self._say(f"stages   {clock_text(seconds)} one after the other")
+            rates = plan_contest(jobs, self._execution, manner.planning, self._say)
         if manner.dry_run:
             return DONE
         if "search" in jobs:
