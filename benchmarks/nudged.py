@@ -34,7 +34,7 @@ from mpt.study.presets import load_smoke_size, load_study
 from mpt.study.spaces import load_space
 from mpt.study.specs import UpstreamSpec, trials_of
 from mpt.study.study import plan_study
-from mpt.upstream import maml
+from mpt.upstream.methods import maml
 from mpt.upstream.registry import UPSTREAM_METHODS
 
 if TYPE_CHECKING:

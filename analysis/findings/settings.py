@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..results.cells import Cell, Place
-from ..results.names import METHODS, PARTITION_LABELS, in_order, paper_backbone, partition_label
+from ..results.names import (
+    METHODS,
+    PARTITION_LABELS,
+    UNTRAINED,
+    in_order,
+    paper_backbone,
+    partition_label,
+)
 from ..results.protocols import scored_alike
 from ..results.sections import Section
 
@@ -33,8 +40,8 @@ class Setting:
 
     @property
     def learned(self) -> list[str]:
-        """Methods that learn something upstream."""
-        return [name for name, cells in self.methods.items() if learns(cells)]
+        """Methods that learn something upstream; the untrained start is none of them."""
+        return [n for n, cells in self.methods.items() if learns(cells) and n != UNTRAINED]
 
     @property
     def tasks(self) -> tuple[str, ...]:

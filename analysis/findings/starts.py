@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mpt.words import counted
 
-from ..results.names import BASELINE, method_label
+from ..results.names import BASELINE, UNTRAINED, method_label
 from .finding import Finding, extent, listed, signed
 from .matrix import Matrix
 from .paired import Paired
@@ -21,10 +21,13 @@ def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Fi
     if not learned:
         return [], ["learned starts on target tasks (a replay)"]
     found = [_help(learned, matrix), _where(learned, matrix)]
+    control = _beyond_start(learned, matrix)
+    found.append(control)
     others = [name for name in learned if name != MTL and (name, MTL) in matrix.duels]
     if others:
         found.append(_against_mtl(others, matrix))
-    missing = [] if others else ["another learned start beside MTL"]
+    missing = [] if control else ["the untrained start, which is the control of learned ones"]
+    missing += [] if others else ["another learned start beside MTL"]
     return [one for one in found if one is not None], missing
 
 
@@ -48,6 +51,32 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
         sentence=f"{verdict}, as the mean relative gain (ARG) over {_span(first.settings)}: "
         f"{listed(numbers)} ({extent(first.mean)}).",
         tables=("table-2", "duels"),
+        told=bool(told),
+    )
+
+
+def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
+    """Return what learning adds to the start that it set out from."""
+    added = {n: d for n in learned if (d := matrix.duels.get((n, UNTRAINED))) is not None}
+    alone = matrix.duels.get((UNTRAINED, BASELINE))
+    if not added or alone is None:
+        return None
+    above = [name for name, duel in added.items() if duel.mean.sign > 0]
+    below = [name for name, duel in added.items() if duel.mean.sign < 0]
+    sides = [(above, "above"), (below, "below")]
+    told = [f"{len(n)} {'lies' if len(n) == 1 else 'lie'} {where}" for n, where in sides if n]
+    verdict = (
+        f"Of {counted(len(added), 'learned start')}, {listed(told)} the untrained one"
+        if told
+        else "No learned start can be told from the untrained one"
+    )
+    numbers = [f"{method_label(n)} {signed(d.mean, ' points')}" for n, d in added.items()]
+    first = next(iter(added.values()))
+    return Finding(
+        question="Is it the learning, or the start?",
+        sentence=f"{verdict}: {listed(numbers)}; with nothing learned the start has an ARG of "
+        f"{signed(alone.mean)} ({extent(first.mean, first.settings)}).",
+        tables=("duels", "table-2"),
         told=bool(told),
     )
 

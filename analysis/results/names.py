@@ -18,8 +18,11 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """Method → label of those that the paper compares with prompt tuning, in its order. It decides the
 order of rows and nothing else: other methods stand behind them, under their own names."""
+UNTRAINED = "untrained"
+"""The control: the start of the learned prompts, with nothing learned."""
 META = ("maml", "fomaml", "reptile")
 """The methods that the paper calls meta prompt tuning (MPT)."""
+_MORE_LABELS = {BASELINE: "PT", UNTRAINED: "untrained"}
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"pt": BASELINE, "mtl": "multitask", "ft": "fine_tuning"}
 )
@@ -61,7 +64,7 @@ def canonical_method(name: str) -> str:
 def method_label(name: str) -> str:
     """Return a method's label; an unknown one is its name. A mark behind it stays (`Place`)."""
     method, blank, mark = name.partition(" ")
-    return {**METHODS, BASELINE: "PT"}.get(method, method) + blank + mark
+    return {**METHODS, **_MORE_LABELS}.get(method, method) + blank + mark
 
 
 def partition_label(name: str) -> str:

@@ -157,6 +157,10 @@ class UpstreamRun:
 
     def _step(self) -> None:
         """Take one outer step: the sum or mean of the gradients of `items_per_step` episodes."""
+        if not self._method.learns:
+            self.step_count, self.query_loss = self.step_count + 1, 0.0
+            self.cost.steps += 1
+            return
         count = self._config.items_per_step
         total = torch.zeros_like(self.iterate)
         losses = []

@@ -17,8 +17,8 @@ from mpt.config import METHODS, OWN_METHODS, UpstreamConfig, register_method_nam
 from mpt.errors import UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
-from mpt.upstream import fomaml, maml, multitask, path, reptile
 from mpt.upstream.losses import ItemRows, UnionRows
+from mpt.upstream.methods import fomaml, maml, multitask, path, reptile, untrained
 
 if TYPE_CHECKING:
     from mpt.gym.episodes import Episode
@@ -51,6 +51,8 @@ class Method:
     """Whether `UpstreamConfig.second_order` means anything."""
     adapts: bool = True
     """Whether it has an inner loop, so that `inner_lr` and `inner_steps` mean anything."""
+    learns: bool = True
+    """Whether its steps move the prompt; the control has steps that read and do nothing."""
     settings: tuple[tuple[str, float], ...] = ()
     """Its own settings with their defaults; they stand in `UpstreamConfig.extra`."""
     version: str = ""
@@ -69,6 +71,9 @@ UPSTREAM_METHODS: dict[str, Method] = {
         adapts=False,
     ),
     "path": Method(outer_gradient=path.outer_gradient),
+    "untrained": Method(
+        outer_gradient=untrained.outer_gradient, query=False, adapts=False, learns=False
+    ),
 }
 
 

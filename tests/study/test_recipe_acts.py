@@ -20,9 +20,10 @@ from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.study.recipes import recipe
-from mpt.upstream import inner, maml
+from mpt.upstream import inner
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.losses import ItemLoss
+from mpt.upstream.methods import maml
 
 LONG = 200
 """Letters of the inputs and answers of `wordy`: longer than every limit on targets."""

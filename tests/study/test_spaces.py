@@ -87,14 +87,14 @@ def _shipped(methods: tuple[str, ...]) -> list[Space]:
 def test_every_shipped_space_names_its_source_and_can_be_used(space: Space) -> None:
     assert space.source
     count = 3 if space.size is None else min(3, space.size)
-    assert count > 1
+    assert count > 1 or space.method == "untrained"  # it has nothing to search
     trajectories = space.on_rows(100).sample(count, seed=0)
     assert len({one.config for one in trajectories}) == count
     for one in trajectories:
         assert space.on_rows(100).trajectory(space.settings(one)) == one
 
 
-@pytest.mark.parametrize("method", [*METHODS, *OWN_METHODS, "prompt_tuning"])
+@pytest.mark.parametrize("method", [*METHODS, "path", "prompt_tuning"])
 def test_every_method_has_the_papers_grid_an_embedded_one_and_wide_ranges(method: str) -> None:
     spaces = {space.name: space for space in _shipped((method,))}
     assert {"paper", "embedded", "wide"} <= set(spaces)

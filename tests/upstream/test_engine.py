@@ -377,7 +377,7 @@ def test_schedule_free_iterates_are_those_of_a_plain_loop(
     reference: Any = HuggingFaceAdafactor(
         [z], lr=0.3, scale_parameter=False, relative_step=False, weight_decay=1e-5
     )
-    iterates = []
+    iterates: list[Tensor] = []
     for _ in range(5):
         x = torch.stack(iterates).mean(0) if iterates else z.detach().clone()
         z.grad = curvature * (0.1 * z.detach() + 0.9 * x - 1.0)

@@ -15,7 +15,7 @@ from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.gym.episodes import Episode
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.inner import adapt, query_gradient
-from mpt.upstream.maml import outer_gradient
+from mpt.upstream.methods.maml import outer_gradient
 
 
 @pytest.fixture(scope="module")

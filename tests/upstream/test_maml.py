@@ -11,7 +11,7 @@ from mpt.backbones import Backbone
 from mpt.config import UpstreamConfig
 from mpt.gym.episodes import Episode, EpisodeStream
 from mpt.gym.fewshot import FewShotTask
-from mpt.upstream.maml import outer_gradient
+from mpt.upstream.methods.maml import outer_gradient
 from mpt.upstream.second_order import ENGINES
 
 P = 3

@@ -16,8 +16,8 @@ from mpt.backbones import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.gym.episodes import Episode
-from mpt.upstream import fomaml, maml, multitask, path
 from mpt.upstream.engine import UpstreamRun
+from mpt.upstream.methods import fomaml, maml, multitask, path
 
 PATH = UpstreamConfig(method="path", inner_lr=5.0)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mpt.config import UpstreamConfig
 from mpt.gym.episodes import Episode
-from mpt.upstream.reptile import outer_gradient
+from mpt.upstream.methods.reptile import outer_gradient
 
 CONFIG = UpstreamConfig(method="reptile", inner_lr=3e-5, inner_steps=10)
 EPISODE = Episode(0, 0, "toy", 13, ((0,),) * 10, ())

@@ -21,7 +21,7 @@ from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.finite_difference import finite_difference_product
 from mpt.upstream.inner import adapt
-from mpt.upstream.maml import outer_gradient
+from mpt.upstream.methods.maml import outer_gradient
 from mpt.upstream.second_order import ENGINES, exact_product, resolve
 
 INNER_LR = 300.0

@@ -27,8 +27,8 @@ from mpt.gym.episodes import EpisodeStream
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.prompts import init_upstream
 from mpt.seeds import numpy_generator
-from mpt.upstream import fomaml, maml
 from mpt.upstream.losses import ItemLoss, ItemRows
+from mpt.upstream.methods import fomaml, maml
 from tools.embedded_models.evidence import PROMPT, SEED, TEXT
 
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)

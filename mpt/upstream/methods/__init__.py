@@ -1,0 +1,1 @@
+"""Upstream methods: an outer gradient each."""
