@@ -286,8 +286,8 @@ def test_what_was_not_run_is_one_line_and_no_finding(replayed: Findings, found: 
     curves = "learning curves (runs with two dev evaluations or more)"
     assert replayed.not_run == (
         f"Not run: {control}; target tasks with more or fewer labels (Table 3); source tasks with "
-        "more labels (Figure 3); fewer source tasks (Table 4); other backbones (Table 5); a search "
-        f"over hyperparameters; {curves}."
+        "more labels (Figure 3); fewer source tasks (Table 4); other backbones (Table 5); a "
+        f"search over hyperparameters; {curves}."
     )
     assert len(replayed.findings) == 4
     assert found.not_run == f"Not run: {control}; {curves}."
