@@ -7,6 +7,7 @@ directory that cannot be written.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import stat
@@ -153,6 +154,9 @@ def _sqlite_path(url: URL) -> Path:
 
 def _server_engine(url: URL, name: str) -> Engine:
     options = {"connect_timeout": CONNECT_S} if url.get_backend_name() == "postgresql" else {}
+    # An error in a batch is raised, and met where two processes write the same row; psycopg says
+    # it once more, as a warning of the batch that it closes.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         return sa.create_engine(url, pool_pre_ping=True, connect_args=options)
     except ModuleNotFoundError as error:

@@ -110,7 +110,14 @@ def _on_terminal(results: Path, rows: int, act: Callable[[int], object]) -> tupl
     environment = {**os.environ, "PYTHONPATH": ROOT, "COLUMNS": "80", "LINES": str(rows)}
     command = [sys.executable, "-m", "mpt", "watch", str(results), "--every", "1"]
     process = subprocess.Popen(
-        command, stdin=child, stdout=child, stderr=child, env=environment, close_fds=True
+        command,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=environment,
+        close_fds=True,
+        # tests that run in the background have it ignored, and what they start too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(child)
     drawn, acted, end = b"", False, time.monotonic() + 120
