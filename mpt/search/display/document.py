@@ -39,10 +39,11 @@ def document_of(
         command: what to run next.
 
     Returns:
-        ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``stoppers``;
+        ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``smoke``, ``stoppers``;
         ``rankings``, one a study and method (see `document_of_ranking`); ``best``, that of the
-        only ranking, or None if there are several or no point has an ARG; ``points``, best first,
-        then those without a score in the order of the search (see `_point`); ``cells``, what a
+        only ranking, or None if there are several, no point has an ARG, or it is a smoke run, as
+        its numbers mean nothing; ``points``, best first, then those without a score in the order
+        of the search (see `_point`); ``cells``, what a
         replay is made of (see `cell_document`), none of a search; ``studies``, ``failures``,
         ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
@@ -54,13 +55,15 @@ def document_of(
     ranks = rankings(board, entries)
     found = [document_of_ranking(one, board.point_key) for one in ranks]
     targets = [entry for entry in entries if entry.trial.plan.role == "target"]
-    whole = len(found) == 1 and best is not None and best.score > BAD_SCORE
+    smoke = any(plan.smoke for plan in job.plans)
+    whole = len(found) == 1 and best is not None and best.score > BAD_SCORE and not smoke
     return {
         "version": VERSION,
         "exit_code": exit_code,
         "results": str(job.results),
         "title": job.title,
         "partial": list(job.partial),
+        "smoke": smoke,
         "stoppers": sorted(job.stoppers),
         "best": found[0]["best"] if whole else None,
         "rankings": found,

@@ -90,12 +90,21 @@ def test_the_head_says_what_was_searched_and_how_it_ended(
         "results": str(found.job.results),
         "title": 'space "toy"',
         "partial": [],
+        "smoke": False,
         "stoppers": ["racing"],
         "cells": [],
         "studies": [{"id": record.id, "key": record.key, "partition": record.partition}],
         "failures": [{"trial": "maml-x", "reason": "OSError: no space"}],
         "next": "mpt again",
     }
+
+
+def test_a_smoke_run_has_no_best_point(found: Bench) -> None:
+    plan = dataclasses.replace(found.job.trials[0].plan, smoke=True)
+    trials = tuple(dataclasses.replace(trial, plan=plan) for trial in found.job.trials)
+    job = dataclasses.replace(found.job, trials=trials)
+    body = document_of(job, _board(found), exit_code=0, failures={}, command="mpt again")
+    assert (body["smoke"], body["best"]) == (True, None)
 
 
 def test_with_one_upstream_seed_the_best_has_no_honest_number_and_the_document_says_so(
