@@ -174,3 +174,19 @@ def test_a_table_refuses_rows_of_another_length_and_names_that_are_no_file_names
         Table(name="toy", title="", columns=("a", "b"), rows=((text("x"),),))
     with pytest.raises(ValueError, match=r"name is '\.\./x'"):
         Table(name="../x", title="", columns=(), rows=())
+
+
+def test_a_mark_stands_behind_its_number_and_is_explained_once_below() -> None:
+    cells = (TableCell(value=1.0, flags=("partial",)), TableCell(value=2.0, flags=("partial",)))
+    rows = tuple((cell,) for cell in (*cells, TableCell(value=3.0)))
+    said = to_markdown(Table(name="t", title="T", columns=("ARG %",), rows=rows))
+    assert said.count("§ recorded as partial: tasks were left out") == 1
+    assert [line.count("§") for line in said.splitlines() if line.startswith("| ")] == [
+        0,
+        0,
+        1,
+        1,
+        0,
+    ]
+    whole = to_markdown(Table(name="t", title="T", columns=("ARG %",), rows=rows[2:]))
+    assert "§" not in whole
