@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mpt.words import counted
 
 from ..results.names import BASELINE, UNTRAINED, method_label
 from .finding import Finding, extent, listed, signed
-from .matrix import Matrix
+from .matrix import Duel, Matrix
 from .paired import Paired
 from .settings import Setting
 
@@ -35,23 +35,15 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     gains = {n: d for n in learned if (d := matrix.duels.get((n, BASELINE))) is not None}
     if not gains:
         return None
-    above = [name for name, duel in gains.items() if duel.mean.sign > 0]
-    below = [name for name, duel in gains.items() if duel.mean.sign < 0]
+    told, verdict = _verdict(gains, "plain prompt tuning")
     numbers = [f"{method_label(n)} {signed(d.mean)}" for n, d in gains.items()]
-    sides = [(above, "above"), (below, "below")]
-    told = [f"{len(n)} {'lies' if len(n) == 1 else 'lie'} {where}" for n, where in sides if n]
-    verdict = (
-        f"Of {counted(len(gains), 'learned start')}, {listed(told)} plain prompt tuning"
-        if told
-        else "No learned start can be told from plain prompt tuning"
-    )
     first = next(iter(gains.values()))
     return Finding(
         question="Does a learned start help?",
         sentence=f"{verdict}, as the mean relative gain (ARG) over {_span(first.settings)}: "
         f"{listed(numbers)} ({extent(first.mean)}).",
         tables=("table-2", "duels"),
-        told=bool(told),
+        told=told,
     )
 
 
@@ -61,15 +53,7 @@ def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     alone = matrix.duels.get((UNTRAINED, BASELINE))
     if not added or alone is None:
         return None
-    above = [name for name, duel in added.items() if duel.mean.sign > 0]
-    below = [name for name, duel in added.items() if duel.mean.sign < 0]
-    sides = [(above, "above"), (below, "below")]
-    told = [f"{len(n)} {'lies' if len(n) == 1 else 'lie'} {where}" for n, where in sides if n]
-    verdict = (
-        f"Of {counted(len(added), 'learned start')}, {listed(told)} the untrained one"
-        if told
-        else "No learned start can be told from the untrained one"
-    )
+    told, verdict = _verdict(added, "the untrained one")
     numbers = [f"{method_label(n)} {signed(d.mean, ' points')}" for n, d in added.items()]
     first = next(iter(added.values()))
     return Finding(
@@ -77,8 +61,18 @@ def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
         sentence=f"{verdict}: {listed(numbers)}; with nothing learned the start has an ARG of "
         f"{signed(alone.mean)} ({extent(first.mean, first.settings)}).",
         tables=("duels", "table-2"),
-        told=bool(told),
+        told=told,
     )
+
+
+def _verdict(duels: Mapping[str, Duel], other: str) -> tuple[bool, str]:
+    """Return whether any of these can be told from another start, and how many, in words."""
+    signs = [duel.mean.sign for duel in duels.values()]
+    sides = [(signs.count(1), "above"), (signs.count(-1), "below")]
+    told = [f"{n} {'lies' if n == 1 else 'lie'} {where}" for n, where in sides if n]
+    if not told:
+        return False, f"No learned start can be told from {other}"
+    return True, f"Of {counted(len(duels), 'learned start')}, {listed(told)} {other}"
 
 
 def _span(settings: int) -> str:
