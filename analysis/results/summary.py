@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from mpt.metrics.relative_gain import (
     Gain,
     Scores,
-    TaskGain,
     average_relative_gain,
     interval_over_tasks,
 )
@@ -115,8 +114,3 @@ def summary_of(cell: Cell, tasks: Sequence[str] | None = None) -> Summary | None
     scores, baseline = mean_scores(cell), scores_of(cell.baseline)
     summary = summarise(scores, baseline, chosen, cell.seeds, cell.train_seed)
     return dataclasses.replace(summary, upstream=upstream_summary(cell, tasks))
-
-
-def task_gain(summary: Summary, task: str) -> TaskGain | None:
-    """Return the gain on one task; None if the summary does not run over it."""
-    return next((gain for gain in summary.gain.tasks if gain.task == task), None)
