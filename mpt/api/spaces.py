@@ -42,6 +42,7 @@ def make_space(
     method: str,
     *,
     steps: int | Sequence[int],
+    decay: bool = False,
     title: str = "",
     first: dict[str, float] | None = None,
     **settings: float | Sequence[float] | Range,
@@ -51,6 +52,7 @@ def make_space(
     Args:
         method: name of a built-in or registered method.
         steps: upstream steps at which a trial is scored (rungs of one run).
+        decay: let the outer rate fall linearly to 0 at each of `steps`, each in a run of its own.
         title: for headers and tables.
         first: settings that are tried first.
         **settings: a number (fixed), a list of values, or a range. What is not named has its
@@ -88,6 +90,8 @@ def make_space(
             domains.append(Domain(name=name, values=tuple(value)))
         else:
             fixed[name] = value
+    if decay and "decay_horizon" in settings:
+        raise UsageError("decay is True, and decay_horizon is given too; leave one of them out")
     rungs = (steps,) if isinstance(steps, int) else tuple(steps)
     space = Space(
         name="own",
@@ -99,6 +103,7 @@ def make_space(
         fixed=fixed,
         first=dict(first or {}),
     )
+    space = space.decaying() if decay else space
     check_space(space)
     return space
 

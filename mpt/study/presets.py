@@ -63,7 +63,7 @@ class SmokeSize:
 
     def cut_space(self, space: Space) -> Space:
         """Return a space with the smoke rungs."""
-        return dataclasses.replace(space, rungs=self.steps, epochs=())
+        return space.at_steps(self.steps)
 
 
 def default_space(backbone: str) -> str:

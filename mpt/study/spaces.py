@@ -2,8 +2,11 @@
 
 Settings that make a trajectory (learning rates and the like) are searched; `steps` are rungs of a
 trajectory, because the learning rate is constant and n steps are the beginning of any longer run.
-So 3 × 3 trajectories with 3 rungs are 27 points. Multitask learning may count `epochs` over the
-source tasks' rows instead; how many steps they are depends on the study and on the batch size.
+So 3 × 3 trajectories with 3 rungs are 27 points. With ``decay = true`` beside the steps the outer
+rate falls linearly to 0 at each of them: then no run is the beginning of another, and the same 27
+points are 27 trajectories, whose horizon is searched like any setting. Multitask learning may
+count `epochs` over the source tasks' rows instead; how many steps they are depends on the study
+and on the batch size.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ MOST_SAMPLES = 1_000_000
 LIKE = "fomaml"
 """Whose spaces serve a registered method that has no file of its own."""
 
+HORIZON = "decay_horizon"
+"""The step at which the outer rate is 0; with ``decay = true`` that of every value of `steps`."""
+
 PROMPT_TUNING = "prompt_tuning"
 """Plain prompt tuning: its space holds settings of `DownstreamConfig`, and `lr` for one of `lrs`;
 it has no trajectories."""
@@ -68,6 +74,24 @@ class Space:
     """Settings that are not searched but differ from the defaults."""
     first: Mapping[str, Any]
     """The point that is tried first; empty: the grid's own order."""
+    decay: bool = False
+    """Whether the outer rate falls to 0 at each of `rungs`, each in a trajectory of its own; then
+    `decay_horizon` is one of `domains`, with these values."""
+
+    def decaying(self) -> Space:
+        """Return the space with an outer rate that falls to 0 at each of its steps."""
+        domains = (*self.domains, Domain(name=HORIZON, values=self.rungs))
+        return dataclasses.replace(self, domains=domains, decay=True).at_steps(self.rungs)
+
+    def at_steps(self, rungs: tuple[int, ...]) -> Space:
+        """Return the space with other steps; where the outer rate decays, to 0 at each of them."""
+        found = dataclasses.replace(self, rungs=rungs, epochs=())
+        if not self.decay:
+            return found
+        horizon = Domain(name=HORIZON, values=rungs)
+        domains = (horizon if domain.name == HORIZON else domain for domain in self.domains)
+        first = {**self.first, HORIZON: rungs[0]} if self.first else {}
+        return dataclasses.replace(found, domains=tuple(domains), first=first)
 
     def on_rows(self, rows: int) -> Space:
         """Return the space for source tasks with this many train and dev rows."""
@@ -154,6 +178,9 @@ class Space:
         return UpstreamSpec(config=config, rungs=self._rungs(config))
 
     def _rungs(self, config: UpstreamConfig) -> tuple[int, ...]:
+        if self.decay:
+            assert config.decay_horizon is not None
+            return (config.decay_horizon,)
         if not self.epochs:
             return self.rungs
         if self.rows is None:
@@ -202,7 +229,9 @@ def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Spac
         raise DataError(f"{path}: [{name}.search] {fault}")
     fixed = table_of(table.get("fixed", {}), path, f"{name}.fixed")
     only_keys(fixed, tuple(key for key in searchable if key not in search), path, f"{name}.fixed")
-    rungs = _ascending(_domain(length[0], search.pop(length[0]), path, name), path, name)
+    row = dict(table_of(search.pop(length[0]), path, f"{name}.search.{length[0]}"))
+    decay = _decays(row.pop("decay", False), length[0], (*search, *fixed), path, name)
+    rungs = _ascending(_domain(length[0], row, path, name), path, name)
     space = Space(
         name=name,
         method=method,
@@ -214,8 +243,21 @@ def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Spac
         fixed={**_of_recipe(table.get("recipe"), method, search, path, name), **fixed},
         first=table_of(table.get("first", {}), path, f"{name}.first"),
     )
+    space = space.decaying() if decay else space
     check_space(space, str(path))
     return space
+
+
+def _decays(decay: Any, length: str, others: Collection[str], path: Path, space: str) -> bool:
+    """Return whether the steps of a space are horizons, too."""
+    where = f"{path}: [{space}.search.{length}] decay"
+    if not isinstance(decay, bool):
+        raise DataError(f"{where} is {decay!r}, but must be true or false")
+    if decay and length != "steps":
+        raise DataError(f"{where} is true, but needs steps: epochs have no horizon")
+    if decay and HORIZON in others:
+        raise DataError(f"{where} is true, and {HORIZON} is given too; leave one of them out")
+    return decay
 
 
 def _of_recipe(
