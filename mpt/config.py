@@ -17,10 +17,13 @@ SEED_STEP = 1000
 """Between the upstream seeds of one train seed: those of 42 and 43 have none in common."""
 METHODS = ("maml", "fomaml", "reptile", "multitask")
 """The paper's upstream methods."""
-OWN_METHODS = ("path", "untrained")
+CONTROL = "untrained"
+"""The start itself with nothing learned."""
+
+OWN_METHODS = ("path", CONTROL)
 """Upstream methods beside them."""
 _REGISTERED: list[str] = []
-_WITHOUT_INNER = {"multitask", "untrained", "prompt_tuning", "fine_tuning"}
+_WITHOUT_INNER = {"multitask", CONTROL, "prompt_tuning", "fine_tuning"}
 
 
 def known_methods() -> tuple[str, ...]:

@@ -250,13 +250,16 @@ def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
     return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
 
 
-def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> Execution:
+def execution_of(
+    parser: Parser, flags: argparse.Namespace, next_step: str, control: str = ""
+) -> Execution:
     """Return where and how a job runs.
 
     Args:
         parser: of these flags, see `command_of`.
         flags: what was asked for.
         next_step: the command that suits the finished job.
+        control: the command that runs the control of a search; empty: there is none to run.
 
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
@@ -279,6 +282,7 @@ def execution_of(parser: Parser, flags: argparse.Namespace, next_step: str) -> E
         methods=registered(),
         resume=command_of(parser, flags),
         next_step=next_step,
+        control_step=control,
     )
 
 
@@ -291,9 +295,21 @@ def _check_gpus(gpus: float) -> None:
         )
 
 
-def command_of(parser: Parser, flags: argparse.Namespace, **changes: object) -> str:
-    """Return the command line that stands for these flags; without ``--fresh``, to go on."""
-    words = list(parser.command or ("python", sys.argv[0]))
+def command_of(
+    parser: Parser,
+    flags: argparse.Namespace,
+    program: Sequence[str] | None = None,
+    **changes: object,
+) -> str:
+    """Return the command line that stands for these flags; without ``--fresh``, to go on.
+
+    Args:
+        parser: of these flags.
+        flags: what was asked for.
+        program: what is called; None: this program.
+        **changes: flags that are to be otherwise.
+    """
+    words = list(program or parser.command or ("python", sys.argv[0]))
     for name, value in {**vars(flags), "fresh": False, **changes}.items():
         if value == parser.get_default(name):
             continue

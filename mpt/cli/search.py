@@ -22,7 +22,7 @@ from mpt.cli.flags import (
     work_with,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
-from mpt.config import StudyConfig, known_methods
+from mpt.config import CONTROL, StudyConfig, known_methods
 from mpt.errors import UsageError
 from mpt.search.job import ALLOCATIONS, SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
@@ -65,7 +65,8 @@ def _work(method: str, parser: Parser, flags: argparse.Namespace) -> int:
         return simulate_search(flags, lambda number: _job(method, flags, number))
     job = _job(method, flags)
     space = load_space(method, flags.space or default_space(flags.backbone))
-    execution = execution_of(parser, flags, _next_step(parser, flags, space.size))
+    step = _next_step(parser, flags, space.size)
+    execution = execution_of(parser, flags, step, _control_step(method, parser, flags))
     return carry_out(job, execution, flags)
 
 
@@ -183,3 +184,12 @@ def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> s
         return command_of(parser, flags, num_samples=more)
     wide = "embedded_wide" if default_space(flags.backbone) == "embedded" else "wide"
     return command_of(parser, flags, space=wide, searcher="optuna", num_samples=None)
+
+
+def _control_step(method: str, parser: Parser, flags: argparse.Namespace) -> str:
+    """Return the command that runs the control; empty of itself and at smoke size."""
+    if method == CONTROL or flags.smoke:
+        return ""
+    program = ("mpt", "search", CONTROL)
+    searched = {"space": None, "searcher": "grid", "num_samples": None, "scheduler": "none"}
+    return command_of(parser, flags, program, allocation="full", racing=False, **searched)

@@ -188,3 +188,5 @@ class Execution:
     """The command that goes on after an interruption."""
     next_step: str = ""
     """The command that suits a finished search."""
+    control_step: str = ""
+    """The command that runs the control of a search (`mpt.search.control`); empty: none."""

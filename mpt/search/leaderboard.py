@@ -141,6 +141,12 @@ class RecordedLeaderboard:
         """Return the key of a point."""
         return self._keys[entry.index, entry.steps]
 
+    def scored_of(self, plan: StudyPlan, method: str) -> list[tuple[Point, PointScore]]:
+        """Return the scored points of a method in a study, whether the job has them or not."""
+        points = self._database.points(self.studies[plan].key, method)
+        scores = self._store.scores([point.key for point in points])
+        return [(point, scores[point.key]) for point in points if point.key in scores]
+
     def rung_scores(self, index: int) -> dict[int, float]:
         """Return rung → score of a trial's points that are stored."""
         entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import UsageError
-from mpt.search.comparison import rankings, seed_of
+from mpt.search.comparison import Ranking, rankings, seed_of
+from mpt.search.control import control_of
 from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import Rates, RemainingWork
 from mpt.search.cost.planner import Planning, plan_lines
@@ -358,8 +359,9 @@ class _Driver:
         if code == INTERRUPTED:
             _interrupted(execution, show)
             return
+        found = rankings(board, entries)
         if ranked(entries):
-            show.ranking(entries, rankings(board, entries))
+            show.ranking(entries, found)
         for name, reason in failures.items():
             show.say(f"failed: {name}: {reason}")
         if code == FAILED:
@@ -368,6 +370,9 @@ class _Driver:
             )
         else:
             _closing(job, execution, show, board, seconds)
+            for line in _control_lines(execution, board, entries, found):
+                show.say(line)
+            show.say(f"next     {execution.next_step}")
 
 
 def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
@@ -421,7 +426,20 @@ def _closing(
     show.say(f"cost     {cost}; this call took {clock_text(seconds)}")
     where = job.store or job.results / "mpt.db"
     show.say(f"results  {where} (prompts and checkpoints in {job.files})")
-    show.say(f"next     {execution.next_step}")
+
+
+def _control_lines(
+    execution: Execution,
+    board: Leaderboard,
+    entries: Sequence[PointStatus],
+    found: Sequence[Ranking],
+) -> Iterator[str]:
+    """Say what learning adds to its start, or which command would show it."""
+    if not execution.control_step:
+        return
+    for ranking in found:
+        control = control_of(board, entries, ranking)
+        yield f"control  not run: {execution.control_step}" if control is None else control.text()
 
 
 def set_results_aside(job: SearchJob, say: Callable[[str], None]) -> None:

@@ -173,11 +173,13 @@ class Database:
         """Return the point of a key, or None."""
         return self.points_of([key]).get(key)
 
-    def points(self, study: str | None = None) -> list[Point]:
-        """Return the points (of the study with this key), the oldest first."""
-        query = (
-            queries.POINTS if study is None else queries.POINTS.where(schema.study.c.key == study)
-        )
+    def points(self, study: str | None = None, method: str | None = None) -> list[Point]:
+        """Return the points (of the study with this key, and of one method), the oldest first."""
+        query = queries.POINTS
+        if study is not None:
+            query = query.where(schema.study.c.key == study)
+        if method is not None:
+            query = query.where(schema.point.c.method == method)
         with self.reading() as connection:
             found = connection.execute(query.order_by(schema.point.c.id)).mappings().all()
             return queries.with_runs(connection, found)

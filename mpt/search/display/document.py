@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.search.cells import cells_of
 from mpt.search.comparison import rankings
+from mpt.search.control import control_of
 from mpt.search.display.cells import cell_document
 from mpt.search.display.configurations import document_of_ranking
 from mpt.search.leaderboard import PointStatus, ranked
 from mpt.trial.score import BAD_SCORE
 
 if TYPE_CHECKING:
+    from mpt.search.comparison import Ranking
     from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard
 
@@ -40,7 +42,8 @@ def document_of(
 
     Returns:
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``smoke``, ``stoppers``;
-        ``rankings``, one a study and method (see `document_of_ranking`); ``best``, that of the
+        ``rankings``, one a study and method (see `document_of_ranking`), with ``control``, what
+        the best adds to the untrained start, None if that was not run; ``best``, that of the
         only ranking, or None if there are several, no point has an ARG, or it is a smoke run, as
         its numbers mean nothing; ``points``, best first, then those without a score in the order
         of the search (see `_point`); ``cells``, what a
@@ -53,7 +56,10 @@ def document_of(
     order += [entry for entry in entries if entry.score is None]
     best = order[0].score if order else None
     ranks = rankings(board, entries)
-    found = [document_of_ranking(one, board.point_key) for one in ranks]
+    found = [
+        {**document_of_ranking(one, board.point_key), "control": _control(board, entries, one)}
+        for one in ranks
+    ]
     targets = [entry for entry in entries if entry.trial.plan.role == "target"]
     smoke = any(plan.smoke for plan in job.plans)
     whole = len(found) == 1 and best is not None and best.score > BAD_SCORE and not smoke
@@ -80,6 +86,14 @@ def document_of(
         "cost": board.run_costs(entries),
         "next": command,
     }
+
+
+def _control(
+    board: Leaderboard, entries: Sequence[PointStatus], ranking: Ranking
+) -> dict[str, Any] | None:
+    """Return ``arg`` of the start, ``added`` by the best (see `Difference`) and ``fresh``."""
+    found = control_of(board, entries, ranking)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str, Any]:
