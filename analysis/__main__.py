@@ -107,6 +107,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"upstream {unit} of the view at equal cost (default: what all methods used)",
         )
+    add("--contest", type=Path, metavar="DIR", help="results of a contest (tune_jobs/beat_mtl.py)")
     add("--copy-records", action="store_true", help="add the records of every point as JSON")
     add("--no-figures", action="store_true", help="tables only")
     parser.set_defaults(run=_report)
@@ -121,6 +122,7 @@ def _report(flags: argparse.Namespace) -> int:
         study=flags.study,
         backbone=flags.backbone,
         budgets={unit: budget for unit, budget in budgets.items() if budget is not None},
+        contest=flags.contest,
         figures=not flags.no_figures,
         copy_records=flags.copy_records,
     )

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mpt.study.contest.frozen import write_kept
 from mpt.words import counted
 
 from ..findings.paired import Paired
 from ..tables.table import Table, TableCell, number, text
 from .verdict import Against, Verdict, order_of
+
+MISSING = 5
+"""Missing points that are named."""
+
+
+def future_work(results: Path, store: str | None = None) -> list[Table]:
+    """Return the contest of a results directory as tables of a report on the paper.
+
+    The paper leaves open whether an algorithm beats multitask learning everywhere. The frozen
+    settings are those that the database kept when the confirmation began.
+
+    Raises:
+        UsageError: there is no database, or no confirmatory point in it.
+        DataError: it is broken.
+    """
+    from .arenas import read_confirmed  # statistics take seconds to import
+    from .verdict import judge
+
+    with tempfile.TemporaryDirectory(prefix="mpt-contest-") as folder:
+        verdict = judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
+    pooled, arenas = pooled_table(verdict), arena_table(verdict)
+    notes = (*(f"{one[0].upper()}{one[1:]}" for one in verdict.sentences), *pooled.notes)
+    title = f"The paper's future work. {pooled.title}"
+    return [
+        dataclasses.replace(pooled, title=title, notes=notes),
+        dataclasses.replace(arenas, title=f"The paper's future work. {arenas.title}"),
+    ]
 
 
 def pooled_table(verdict: Verdict) -> Table:
@@ -99,7 +130,8 @@ def _notes(verdict: Verdict) -> list[str]:
         "upstream seeds × data seeds and are simultaneous for "
         f"{counted(len(verdict.against), 'comparison')}.",
         "" if confirmed.kept else "The frozen file is not what the confirmation began with.",
-        *(f"Missing: {line}." for line in confirmed.missing),
+        *(f"Missing: {line}." for line in confirmed.missing[:MISSING]),
+        f"And {more} more are missing." if (more := len(confirmed.missing) - MISSING) > 0 else "",
         *(f"Budget: {line}." for line in verdict.unequal),
         "" if verdict.unequal else "Budgets are equal within 2 %, by the records.",
         _choosing(verdict),

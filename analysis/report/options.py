@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,8 @@ class ReportOptions:
     """Of the tables that show one model; None chooses (`Lookup`)."""
     budgets: Mapping[str, float] | None = None
     """Cost ("steps", "examples") → budget of the view at equal cost; None: the common one."""
+    contest: Path | None = None
+    """Results directory of a contest against multitask learning; None: none is shown."""
     figures: bool = True
     """Draw the figures too."""
     copy_records: bool = False

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
 
+from ..contest.tables import future_work
 from ..findings.duels import duel_plot, duel_table
 from ..findings.matrix import Matrix
 from ..findings.records import findings_of
@@ -41,8 +42,11 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
     look = look_of(section, options)
     found = findings_of(section, look.backbone)
     duels = [] if found.matrix is None else [duel_table(found.matrix, look.about)]
-    named = {table.name: table for table in (*duels, *all_tables(look, options, gym=gym))}
-    tables = [table.of(section.label, suffix) for table in named.values()]
+    # of the report and not of a study, so in the first section alone
+    contest = future_work(options.contest) if options.contest and not suffix else []
+    every = (*duels, *contest, *all_tables(look, options, gym=gym))
+    named = {table.name: table for table in every}
+    tables = [one if one in contest else one.of(section.label, suffix) for one in named.values()]
     aliases = [(name, table.name) for name, table in zip(named, tables, strict=True)]
     places = {
         dict(aliases)[f"search-{n}"]: cells[0].place

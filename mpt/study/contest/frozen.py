@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.keys import changed
+from mpt.store.database import open_results
 from mpt.store.records import BASELINE
 from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
@@ -155,6 +156,25 @@ def keep(database: Database, path: Path) -> None:
             "confirmation began with; restore it, or confirm anew in another --results"
         )
     database.put_document(KIND, frozen.contest, {"text": text})
+
+
+def write_kept(results: Path, store: str | None, folder: Path) -> Path:
+    """Write the frozen settings that a confirmation began with into a folder; return the file.
+
+    Raises:
+        UsageError: the results hold no confirmation.
+    """
+    with open_results(results, store, read_only=True) as database:
+        kept = database.documents(KIND)
+    if not kept:
+        raise UsageError(
+            f"{store or results} holds no confirmation of a contest; run python "
+            "tune_jobs/beat_mtl.py, or name the --results of one that ran"
+        )
+    name, document = next(iter(kept.items()))
+    path = folder / f"frozen-{name}.toml"
+    path.write_text(document["text"], encoding="utf-8")
+    return path
 
 
 def confirmed(database: Database) -> bool:

@@ -18,6 +18,7 @@ from analysis.contest.figure import draw_contest
 from analysis.contest.tables import arena_table, pooled_table
 from analysis.contest.verdict import Verdict, judge
 from analysis.findings.paired import Paired, crossed_mean
+from analysis.report.report import ReportOptions, write_report
 from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.store.database import open_results
@@ -192,3 +193,38 @@ def test_budgets_are_read_from_the_records(tmp_path: Path, frozen: Path) -> None
     verdict = _judged(tmp_path / "r", frozen)
     assert math.isclose(verdict.passes["path"], 0.0)  # no examples are recorded by hand
     assert len(verdict.unequal) == 3
+
+
+def test_a_report_shows_the_contest_that_a_database_began_with(
+    tmp_path: Path, frozen: Path
+) -> None:
+    results, out = tmp_path / "r", tmp_path / "report"
+    row = {"mtl": 2.0, "mtl_soup": 8.0}
+    _write(results, {"cls_to_cls": row, "qa_to_qa": row})
+    options = ReportOptions(contest=results, figures=False)
+    with pytest.raises(UsageError, match="holds no confirmation of a contest"):
+        write_report(results, out, options)
+    _write(results, {"cls_to_cls": {"path": 20.0}, "qa_to_qa": {"path": 20.0}})
+    _judged(results, frozen)
+    frozen.unlink()  # it is read from the database
+    write_report(results, out, options)
+    page = (out / "report.md").read_text()
+    assert page.count("### The paper's future work.") == 2
+    assert "consistently better than the best multitask learning" in page
+    assert "future work" not in _plain_report(results, tmp_path / "plain")
+
+
+def _plain_report(results: Path, out: Path) -> str:
+    write_report(results, out, ReportOptions(figures=False))
+    return (out / "report.md").read_text()
+
+
+def test_of_many_missing_points_the_first_are_named_and_the_rest_counted(
+    tmp_path: Path, frozen: Path
+) -> None:
+    row = {"mtl": 2.0, "mtl_soup": 8.0}
+    _write(tmp_path / "r", {"cls_to_cls": row})
+    _write(tmp_path / "r", {"cls_to_cls": {"path": 20.0}}, seeds=SEEDS[:1])
+    notes = pooled_table(_judged(tmp_path / "r", frozen)).notes
+    assert sum(note.startswith("Missing: ") for note in notes) == 5
+    assert "And 2 more are missing." in notes
