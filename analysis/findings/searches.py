@@ -7,22 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpt.metrics.replicates import Comparison, Replicates, compare
-from mpt.seeds import numpy_generator
 from mpt.words import counted
 
 from ..figures.charts.data import Estimate, Search, name_of, write
 from ..figures.charts.from_search import searches
 from ..figures.charts.sensitivity import Importance, importance
-from ..results.cells import Cell, Place, scores_of
+from ..results.cells import Cell, Place
 from ..results.names import method_label, partition_label
+from ..results.searched import Configuration, compared, configurations_of
 from ..results.sections import Section
 from ..results.summary import summary_of
 from .finding import Finding, listed, with_interval
-from .settings import upstream_seed, without_seed
-
-Configuration = dict[int, Cell]
-"""Upstream seed → cell, of one configuration at one rung."""
 
 
 def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
@@ -37,51 +32,6 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
         found += _leader(label, cells, configurations)
         found += _settings(label, place, configurations)
     return found, [] if groups else ["a search over hyperparameters"]
-
-
-def configurations_of(cells: Sequence[Cell]) -> list[Configuration]:
-    """Return the configurations of a search at their rungs, each with its upstream seeds."""
-    groups: dict[object, Configuration] = {}
-    for cell in (point for entry in cells for point in entry.points):
-        if cell.status == "ok" and cell.tasks:
-            key = without_seed(cell.config), cell.steps
-            groups.setdefault(key, {}).setdefault(upstream_seed(cell), cell)
-    return list(groups.values())
-
-
-def compared(configurations: Sequence[Configuration]) -> Comparison | None:
-    """Compare configurations by their replicates; those without every score take no part."""
-    rows, baseline = [], None
-    for number, cells in enumerate(configurations):
-        tables = {seed: _table(cell) for seed, cell in cells.items()}
-        whole = {seed: table for seed, table in tables.items() if table is not None}
-        if whole:
-            rows.append(Replicates(name=str(number), scores={s: t[0] for s, t in whole.items()}))
-            baseline = next(iter(whole.values()))[1]
-    if baseline is None:
-        return None
-    fine = baseline.mean(1) > 0
-    rows = [
-        Replicates(name=row.name, scores={s: table[fine] for s, table in row.scores.items()})
-        for row in rows
-    ]
-    if not fine.any():
-        return None
-    root = next(iter(configurations[0].values())).train_seed
-    rng = numpy_generator(root, "bootstrap", "replicates")
-    return compare(rows, baseline[fine], rng=rng, resamples=2000)
-
-
-def _table(cell: Cell) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return scores and baseline [tasks, data seeds]; None if one is missing."""
-    sides = [scores_of(cell.tasks), scores_of(cell.baseline)]
-    tasks = sorted(cell.tasks)
-    if not all(
-        seed in side.get(task, {}) for side in sides for task in tasks for seed in cell.seeds
-    ):
-        return None
-    own, base = (np.array([[side[t][s] for s in cell.seeds] for t in tasks]) for side in sides)
-    return own, base
 
 
 def _leader(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..results.cells import Cell, Place
 from ..results.names import (
@@ -17,6 +16,7 @@ from ..results.names import (
     partition_label,
 )
 from ..results.protocols import scored_alike
+from ..results.searched import without_seed
 from ..results.sections import Section
 
 Replicates = Mapping[int, Cell]
@@ -71,11 +71,6 @@ def shared_seeds(one: Replicates, other: Replicates) -> tuple[Replicates, Replic
     """Return two configurations at the upstream seeds that both have."""
     both = [seed for seed in one if seed in other]
     return {seed: one[seed] for seed in both}, {seed: other[seed] for seed in both}
-
-
-def without_seed(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return settings but for the upstream seed, fit for a key."""
-    return tuple(sorted((name, repr(v)) for name, v in config.items() if name != "seed"))
 
 
 def target_settings(section: Section) -> list[Setting]:

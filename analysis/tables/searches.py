@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mpt.store.records import Stop
 from mpt.words import counted
 
 from ..results.cells import Cell
 from ..results.names import method_label, partition_label
+from ..results.searched import unstable_points
 from .lookup import Lookup, about
 from .table import Row, Table, number, quantity, text
 
@@ -18,6 +19,11 @@ _RACE = (
     "Ranked by the mean over upstream seeds. A race gives more of them to what may be the best: "
     "the search has chosen the highest mean among those with most, and a configuration with one "
     "seed stands high by chance more easily. A maximum is too high by chance in any case."
+)
+_UNSTABLE = (
+    "Unstable (*): the upstream seeds lie wider apart than the configurations that cannot be told "
+    "from the best and than the seeds of the others (F test of variances at 1 %, Bonferroni), or "
+    "the loss of a trajectory jumped or diverged."
 )
 _RANK_COLUMNS = ("ARG %", "median RG %", "upstream samples")
 
@@ -61,18 +67,26 @@ def _ranking(look: Lookup, at: int, cells: list[Cell]) -> Table:
     points = sum(len(cell.points) for cell in cells)
     counts = [counted(points, "point")]
     counts += [counted(len(cells), "configuration")] if several else []
+    reasons = unstable_points(cells)
+    unstable = {cell.key: why for cell in ordered if (why := _reasons_of(cell, reasons))}
     return Table(
         name=f"search-{at}",
         title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
         f"validation tasks ({about(place.backbone, place.gym)}{which})",
         columns=("rank", *settings, "steps", *(_SEEDS if several else ()), *_RANK_COLUMNS),
         rows=tuple(
-            _row(look, rank, cell, settings, several=several)
+            _row(look, f"{rank}{'*' * (cell.key in unstable)}", cell, settings, several=several)
             for rank, cell in enumerate(ordered, start=1)
         ),
         notes=(
             f"{', '.join(counts)}; shared settings stand on the cells' pages.",
             *((_RACE,) if several else ()),
+            *((_UNSTABLE,) if unstable else ()),
+            *(
+                f"* {_settings_text(cell, settings)}: {'; '.join(unstable[cell.key])}."
+                for cell in ordered
+                if cell.key in unstable
+            ),
         ),
     )
 
@@ -93,7 +107,7 @@ def _order(look: Lookup, cell: Cell) -> tuple[bool, float]:
     return value is None, 0.0 if value is None else -value
 
 
-def _row(look: Lookup, rank: int, cell: Cell, settings: list[str], *, several: bool) -> Row:
+def _row(look: Lookup, rank: str, cell: Cell, settings: list[str], *, several: bool) -> Row:
     summary = look.summary(cell)
     median = None if summary is None else summary.gain.median_of_defined
     return (
@@ -105,6 +119,16 @@ def _row(look: Lookup, rank: int, cell: Cell, settings: list[str], *, several: b
         number(median),
         quantity(cell.cost["examples"]),
     )
+
+
+def _reasons_of(cell: Cell, reasons: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return why a configuration is unstable, each reason once; none if it is not."""
+    return tuple(dict.fromkeys(why for one in cell.points for why in reasons.get(one.key, ())))
+
+
+def _settings_text(cell: Cell, settings: Sequence[str]) -> str:
+    words = [f"{name} {_setting(cell.config.get(name))}" for name in settings]
+    return ", ".join([*words, f"{cell.steps} steps"])
 
 
 def _setting(value: object) -> str:

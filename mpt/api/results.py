@@ -230,6 +230,7 @@ def summary_row(summary: Summary) -> dict[str, Any]:
         "tied": summary.tied,
         "p_best": summary.p_best,
         "unstable": summary.unstable,
+        "reasons": "; ".join(summary.reasons),
     }
 
 

@@ -37,6 +37,7 @@ from mpt.metrics.differences import (
     tested,
     variance_of,
 )
+from mpt.metrics.instability import wide_spreads
 from mpt.metrics.moderation import Prior
 
 RESAMPLES = 4000
@@ -50,6 +51,9 @@ class Replicates:
     """What its summary is found by; different for all."""
     scores: Mapping[int, np.ndarray]
     """Upstream seed → test scores [tasks T, data seeds D], fractions."""
+    events: tuple[str, ...] = ()
+    """What happened while it was learned that makes it unstable (a loss that jumped, a trajectory
+    that diverged), for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +77,15 @@ class Summary:
     """Whether it cannot be told from the leader (it belongs to the tie set)."""
     p_best: float
     """Share of draws in which it has the highest expected ARG."""
-    unstable: bool
-    """Whether its upstream seeds disagree by more than the tie set and the leader's interval are
-    wide."""
+    reasons: tuple[str, ...]
+    """Why it is unstable, for people: its upstream seeds lie wider apart than the tie set and the
+    leader's interval are wide and than those of the others do (`mpt.metrics.instability`), or
+    its learning was (`Replicates.events`)."""
+
+    @property
+    def unstable(self) -> bool:
+        """Whether there is such a reason."""
+        return bool(self.reasons)
 
     @property
     def seeds(self) -> int:
@@ -202,7 +212,9 @@ def compare(
     best = _shares_of_best(samples, args)
     tied = {n: n == leader or (d := differences[n]).p is None or d.p > 1 - LEVEL for n in args}
     return Comparison(
-        summaries=_summaries(by_seed, args, intervals, differences, tied, best, leader),
+        summaries=_summaries(
+            by_seed, args, intervals, differences, tied, best, leader, configurations
+        ),
         leader=leader,
         prior=prior,
         levels=_levels(prior, baseline),
@@ -247,7 +259,7 @@ def estimate(
         to_leader=None,
         tied=True,
         p_best=math.nan,
-        unstable=False,
+        reasons=configuration.events,
     )
 
 
@@ -369,13 +381,16 @@ def _summaries(
     tied: Mapping[str, bool],
     best: Mapping[str, float],
     leader: str,
+    configurations: Sequence[Replicates],
 ) -> dict[str, Summary]:
     ties = [args[name] for name, is_tied in tied.items() if is_tied]
     expected = intervals[leader][0]
     width = max(max(ties) - min(ties), 0.0 if expected is None else expected[1] - expected[0])
+    wide, events = wide_spreads(by_seed), {one.name: one.events for one in configurations}
     found = {}
     for name, values in by_seed.items():
         span = max(values.values()) - min(values.values())
+        spread = (wide[name].text,) if name in wide and span > width else ()
         found[name] = Summary(
             name=name,
             arg=args[name],
@@ -386,7 +401,7 @@ def _summaries(
             to_leader=differences.get(name),
             tied=tied[name],
             p_best=best[name],
-            unstable=len(values) > 1 and span > width,
+            reasons=(*spread, *events[name]),
         )
     return found
 

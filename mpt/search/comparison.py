@@ -169,7 +169,23 @@ class _Held:
     def replicates(self, name: str, points: Mapping[int, PointStatus]) -> Replicates:
         """Return the scores of one configuration: upstream seed → point."""
         tables = {seed: _scores(one, self.tasks, self.record) for seed, one in points.items()}
-        return Replicates(name=name, scores=tables)
+        return Replicates(name=name, scores=tables, events=events_of(points))
+
+
+def events_of(points: Mapping[int, PointStatus]) -> tuple[str, ...]:
+    """Return what happened on the way to some replicates that makes them unstable.
+
+    Args:
+        points: upstream seed → point.
+    """
+    found = []
+    for seed, entry in points.items():
+        record = entry.record
+        if record is not None and record.status == "diverged":
+            found.append(f"seed {seed}: {record.note or 'diverged'}")
+        elif record is not None and record.jump is not None:
+            found.append(f"seed {seed}: {record.jump.text}")
+    return tuple(found)
 
 
 def _held(board: RecordedLeaderboard, plan: StudyPlan) -> _Held | None:

@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 from mpt.keys import digest, key_of
 from mpt.metrics import SCORE_CODE
+from mpt.upstream.jumps import Jump, from_record
 
 BASELINE = "prompt_tuning"
 """Method of plain prompt tuning, which every study has one point of."""
+
+JUMP = "jump"
+"""What a jump of the loss is called in a point's provenance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +233,11 @@ class Point:
     def key(self) -> str:
         """The point's key."""
         return point_key(self.study, self.upstream, self.steps)
+
+    @property
+    def jump(self) -> Jump | None:
+        """Largest jump of the loss on the way to it; None if there was none."""
+        return from_record(self.provenance.get(JUMP))
 
     @property
     def checksum(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError
 from mpt.store.records import Artifact, Cost
 from mpt.trial.origin import now
+from mpt.upstream.jumps import Jump, as_record, from_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,8 @@ class Rung:
     """`prompt_digest` of the prompt."""
     cost: Cost
     """From step 0 on."""
+    jump: Jump | None = None
+    """Largest jump of the loss since step 0; None if there was none."""
 
 
 def keep_file(
@@ -69,7 +72,13 @@ def keep_file(
 
 
 def save_rung(
-    store: TrialStore, artifacts: Artifacts, upstream: str, steps: int, prompt: Tensor, cost: Cost
+    store: TrialStore,
+    artifacts: Artifacts,
+    upstream: str,
+    steps: int,
+    prompt: Tensor,
+    cost: Cost,
+    jump: Jump | None = None,
 ) -> Rung:
     """Keep a prompt as that of a trajectory, or of a soup, at a rung; return it.
 
@@ -80,12 +89,15 @@ def save_rung(
         steps: after which the prompt stood.
         prompt: φ* [P, d]; it is copied.
         cost: from step 0 on.
+        jump: the largest of the loss since step 0.
     """
     from mpt.prompts import prompt_bytes, prompt_digest
 
-    rung = Rung(steps, prompt.detach().clone(), prompt_digest(prompt), cost)
+    rung = Rung(steps, prompt.detach().clone(), prompt_digest(prompt), cost, jump)
     name = f"rungs/{upstream}/{steps}.safetensors"
     meta = {"digest": rung.digest, **dataclasses.asdict(cost)}
+    if jump is not None:
+        meta["jump"] = as_record(jump)
     data = prompt_bytes(rung.prompt, {"upstream": upstream, "steps": str(steps)})
     keep_file(store, artifacts, "rung", upstream, steps, name, data, meta)
     return rung
@@ -135,4 +147,5 @@ def load_rung(
     if metadata.get("upstream") != upstream or found.meta.get("digest") != prompt_digest(prompt):
         raise DataError(f"{found.uri}: is not the prompt that the database means")
     cost = Cost(**{name: found.meta[name] for name in ("steps", "examples", "tokens", "seconds")})
-    return Rung(steps, prompt.to(device), str(found.meta["digest"]), cost)
+    jump = from_record(found.meta.get("jump"))
+    return Rung(steps, prompt.to(device), str(found.meta["digest"]), cost, jump)

@@ -19,6 +19,7 @@ from mpt.store.records import Cost
 from mpt.trial.files import Rung, load_rung, save_rung
 from mpt.trial.runs import member_keys
 from mpt.trial.starts import LEARNED
+from mpt.upstream.jumps import Jump, largest_of
 from mpt.upstream.soup import mean_prompt, members_of, soup_key
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Place:
             self.problem(f"{error}; the rung is computed again")
             return None
 
-    def keep(self, upstream: str, steps: int, prompt: Any, cost: Cost) -> Rung:
+    def keep(self, upstream: str, steps: int, prompt: Any, cost: Cost, jump: Jump | None) -> Rung:
         """Keep a prompt [P, d] at a rung; return it."""
-        return save_rung(self.store, self.artifacts, upstream, steps, prompt, cost)
+        return save_rung(self.store, self.artifacts, upstream, steps, prompt, cost, jump)
 
 
 class Trajectory:
@@ -116,7 +117,7 @@ class Trajectory:
             self._step_s = (time.perf_counter() - started) / steps
         if run.step_count != rung:
             return None
-        self._rung = self._place.keep(self.key, rung, run.prompt, self.cost)
+        self._rung = self._place.keep(self.key, rung, run.prompt, self.cost, run.jump)
         return self._rung
 
     def _upstream(self, rung: int) -> UpstreamRun:
@@ -216,9 +217,9 @@ class Learning:
             return self.members[0].rung(rung)
         rungs = [found for member in self.members if (found := member.rung(rung)) is not None]
         prompt = mean_prompt([one.prompt for one in rungs])
-        self._rung = self._place.keep(
-            self.key, rung, prompt, total_cost([one.cost for one in rungs])
-        )
+        cost = total_cost([one.cost for one in rungs])
+        jump = largest_of([one.jump for one in rungs])
+        self._rung = self._place.keep(self.key, rung, prompt, cost, jump)
         return self._rung
 
     def _learn(self, number: int, member: Trajectory, rung: int, chunk_s: float) -> Rung | None:

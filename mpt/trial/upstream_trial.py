@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpt.config import UpstreamConfig
+from mpt.store.records import JUMP
 from mpt.trial.learning import Learning, Place
 from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
 from mpt.trial.starts import StartChoice, summary, words
 from mpt.trial.trial import Cell, Stopped, Trial, TrialOptions
+from mpt.upstream.jumps import as_record
 
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
@@ -114,13 +116,17 @@ class UpstreamTrial(Trial):
         return self._choosing[1]
 
     def _told(self, cell: Cell, rung: Rung) -> dict[str, Any]:
-        """Return what a point says of its starts."""
+        """Return what a point says of its starts, and of a loss that has jumped."""
+        notes, origin = [], {}
+        if rung.jump is not None:
+            notes, origin = [rung.jump.text], {JUMP: as_record(rung.jump)}
         if cell.study.config.downstream.start == "learned":
-            return {"prompt": rung.digest}
+            return {"prompt": rung.digest, "note": "; ".join(notes), "origin": origin}
         choice = self._choice(cell, rung.steps)
         assert choice is not None
         assert choice.record is not None
-        note, origin = words(choice.record), {"starts": summary(choice.record)}
+        note = "; ".join([words(choice.record), *notes])
+        origin["starts"] = summary(choice.record)
         return {"prompt": None, "note": note, "origin": origin}
 
     def _stage(self, cell: Cell, packs: list[RunPack]) -> list[RunPack]:

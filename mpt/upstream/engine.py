@@ -33,6 +33,7 @@ from mpt.keys import changed, key_of
 from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
+from mpt.upstream.jumps import Jump, LossWatch
 from mpt.upstream.losses import Cost, ItemLoss
 from mpt.upstream.registry import UPSTREAM_METHODS
 from mpt.upstream.second_order import resolve
@@ -86,6 +87,7 @@ class UpstreamRun:
         query_loss: mean over the last step's episodes of the loss that the method reports (on
             query rows after adaptation; Reptile and multitask learning: on their training rows);
             NaN before the first step.
+        jump: the largest jump of this loss so far, see `mpt.upstream.jumps`.
         key: see `trajectory_key`.
     """
 
@@ -125,6 +127,7 @@ class UpstreamRun:
         self.step_count = 0
         self.cost = Cost()
         self.query_loss = math.nan
+        self._watch = LossWatch()
         self._log_choices(config)
 
     @property
@@ -136,6 +139,11 @@ class UpstreamRun:
     def prompt(self) -> Tensor:
         """φ* as it stands [P, d], a view of the state; before the first step it is the start."""
         return self.iterate if self._mean is None else self._mean
+
+    @property
+    def jump(self) -> Jump | None:
+        """The largest jump of the loss so far; None if there was none."""
+        return self._watch.largest
 
     def advance(self, n_steps: int) -> None:
         """Take `n_steps` more outer steps.
@@ -180,6 +188,7 @@ class UpstreamRun:
             raise Diverged(self.step_count + 1, "the outer gradient is not finite")
         self._move(total)
         self.query_loss = sum(losses) / count
+        self._watch.see(self.step_count, self.query_loss)
         self.cost.steps += 1
         self.cost.examples += seen.examples
         self.cost.tokens += seen.tokens
@@ -248,6 +257,7 @@ class UpstreamRun:
                 "step_count": self.step_count,
                 "query_loss": self.query_loss if math.isfinite(self.query_loss) else None,
                 "cost": dataclasses.asdict(self.cost),
+                "losses": self._watch.state(),
             },
         }
 
@@ -265,6 +275,8 @@ class UpstreamRun:
                     f"{self.key[:12]}: settings, data, backbone or code differ; start it anew"
                 )
             prompt, loss = tensors.pop("prompt"), meta["query_loss"]
+            watch = LossWatch()
+            watch.load(meta.get("losses") or {})  # a checkpoint of an older version has none
             mean = None if self._mean is None else tensors.pop("mean").to(self._mean)
             cost, step_count = Cost(**meta["cost"]), int(meta["step_count"])
             if any(t is not None and t.shape != self.iterate.shape for t in (prompt, mean)):
@@ -277,7 +289,7 @@ class UpstreamRun:
         self.iterate.copy_(prompt)
         if self._mean is not None and mean is not None:
             self._mean.copy_(mean)
-        self.step_count, self.cost = step_count, cost
+        self.step_count, self.cost, self._watch = step_count, cost, watch
         self.query_loss = math.nan if loss is None else float(loss)
 
 

@@ -12,6 +12,7 @@ from benchmarks.nudged import (
     VERSIONS,
     Answer,
     compared,
+    execution_of,
     job_of,
     lines_of,
     main,
@@ -63,6 +64,13 @@ def test_the_three_searches_differ_in_method_and_precision_alone(tmp_path: Path)
     assert [job.trials[0].method for job in jobs] == ["maml", "nudged_maml", "maml"]
     assert [job.trials[0].plan.config.precision for job in jobs] == ["float32"] * 2 + ["float64"]
     assert {len(job.trials) for job in jobs} == {9}
+
+
+def test_who_is_interrupted_is_told_the_command_that_goes_on() -> None:
+    upstream_method(nudged_maml, name=NUDGED)
+    execution = execution_of(["--seeds", "2", "--results", "my results"])
+    assert execution.resume == "python benchmarks/nudged.py --seeds 2 --results 'my results'"
+    assert set(execution.methods) == {NUDGED}
 
 
 def test_its_import_registers_no_method() -> None:

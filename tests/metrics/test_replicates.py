@@ -178,6 +178,8 @@ def test_an_unstable_configuration_is_named() -> None:
         rng=RNG(1),
     )
     assert {n for n, one in found.summaries.items() if one.unstable} == {"wild"}
+    (reason,) = found.summaries["wild"].reasons
+    assert reason.startswith("standard deviation between its seeds 50.0, of the others 0.1 (F")
 
 
 def test_the_same_generator_gives_the_same_comparison() -> None:

@@ -10,6 +10,7 @@ from mpt.study.study import shots_text
 
 if TYPE_CHECKING:
     from mpt.search.job import SearchJob, TrialSpec
+    from mpt.search.leaderboard import PointStatus
 
 _STUDY: dict[str, Callable[[TrialSpec], Any]] = {
     "method": lambda trial: trial.upstream.config.method,
@@ -67,6 +68,11 @@ class Columns:
     def of(self, trial: TrialSpec) -> list[str]:
         """Return a trial's values, in the order of `names`."""
         return _texts([_value(trial, name) for name in self.names])
+
+    def name(self, entry: PointStatus) -> str:
+        """Return a point's settings and steps in words."""
+        pairs = zip(self.names, self.of(entry.trial), strict=True)
+        return ", ".join([*(f"{key} {value}" for key, value in pairs), f"steps {entry.steps}"])
 
     def line(self, words: Sequence[str]) -> str:
         """Return one word a column, flush right."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HEADS = ("seeds", "ARG %", "expected 95 %", "one new run")
 WIDE_HEADS = ("to the best", "P(best)")
 """Shown where a line has room for them."""
+UNSTABLE_SHOWN = 5
+"""Unstable configurations that are given with their reasons; `--json` has all."""
 
 
 def row_of(one: Configuration, *, wide: bool) -> list[str]:
@@ -81,11 +83,24 @@ def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[s
             f"paired, Holm over {comparison.tests} tests)"
         )
         yield f"cheapest of them: {name(ranking.cheapest.first)}"
-    unstable = sum(one.summary.unstable for one in ranking.configurations)
-    if unstable:
-        yield f"note: {unstable} unstable (*): their upstream seeds lie wider apart than the ties"
+    yield from unstable_lines(ranking, name)
     if "upstream seeds" in comparison.levels:
         yield f"intervals are over {' and '.join(comparison.levels)}"
+
+
+def unstable_lines(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[str]:
+    """Say which configurations are unstable and why, one line each, `UNSTABLE_SHOWN` at most."""
+    unstable = [one for one in ranking.configurations if one.summary.unstable]
+    if not unstable:
+        return
+    yield (
+        f"note: {len(unstable)} unstable (*): upstream seeds wider apart than the ties and than "
+        "those of the others (F test at 1 %), or a loss that jumped or diverged"
+    )
+    for one in unstable[:UNSTABLE_SHOWN]:
+        yield f"unstable {name(one.first)}: {'; '.join(one.summary.reasons)}"
+    if len(unstable) > UNSTABLE_SHOWN:
+        yield f"unstable … and {len(unstable) - UNSTABLE_SHOWN} more"
 
 
 def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> dict[str, Any]:
@@ -146,6 +161,8 @@ def summary_document(summary: Summary) -> dict[str, Any]:
         "tied": summary.tied,
         "p_best": summary.p_best,
         "unstable": summary.unstable,
+        "reasons": list(summary.reasons),
+        "spread": summary.spread,
     }
 
 

@@ -30,6 +30,7 @@ from mpt.search.display.configurations import (
     rank_of,
     replicated,
     row_of,
+    unstable_lines,
 )
 from mpt.search.display.header import (
     SMOKE,
@@ -247,12 +248,15 @@ class Display:
             self.warn(SMOKE)
             return
 
-        def name(entry: PointStatus) -> str:
-            pairs = zip(columns.names, columns.of(entry.trial), strict=True)
-            return ", ".join([*(f"{key} {value}" for key, value in pairs), f"steps {entry.steps}"])
-
-        for line in findings(ranking, name):
+        for line in findings(ranking, columns.name):
             self.say(line)
+
+    def _unstable(self, rankings: Sequence[Ranking]) -> None:
+        """Say which points of one upstream seed are unstable."""
+        columns = Columns(self._job, replicates=False)
+        for one in rankings:
+            for line in unstable_lines(one, columns.name):
+                self.say(line)
 
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped.
@@ -283,6 +287,7 @@ class Display:
             )
         self._print(table)
         self.one_seed(order)
+        self._unstable(rankings)
         self._reasons(order)
         self._stops(entries)
         for label in self._labels(entries):
@@ -295,10 +300,8 @@ class Display:
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None
-            pairs = zip(self._columns.names, self._columns.of(entry.trial), strict=True)
-            settings = ", ".join(f"{name} {value}" for name, value in pairs)
             self.say(
-                f"{title:<8} {settings}, steps {entry.steps}: "
+                f"{title:<8} {self._columns.name(entry)}: "
                 f"ARG {_arg(entry.score)} {_interval(entry.score)}"
             )
 

@@ -181,3 +181,28 @@ def test_the_page_of_a_cell_lists_each_seed(tmp_path: Path) -> None:
         assert key in text
     assert "method, upstream seed 1042" in text
     assert "ⁿ mean over several upstream seeds" in (out / "report.md").read_text()
+
+
+def test_a_search_names_what_is_unstable_and_why(tmp_path: Path) -> None:
+    """A spread that the others do not have, a loss that jumped, a seed that diverged."""
+    results = Results(tmp_path)
+    jump = {"step": 30, "loss": 9.0, "before": 1.5, "deviations": 12.0}
+    for place, outer in enumerate((0.01, 0.02, 0.03, 0.04, 0.05)):
+        for number, seed in enumerate((None, 1042, 2042, 3042)):
+            gain = 10 - place + (40.0 if place == 4 else 1.0) * (number - 1.5)
+            fields: dict[str, Any] = {"settings": {"outer_lr": outer}, "role": "validation"}
+            if (place, number) == (1, 2):
+                fields["provenance"] = {"jump": jump}
+            wrong = (place, number) == (2, 1)
+            _put(results, "maml", None if wrong else gain, seed, **fields)
+    (table,) = search_tables(Lookup(_section(tmp_path)))
+    at = table.columns.index("outer lr") if "outer lr" in table.columns else 1
+    marked = {row[at].text for row in table.rows if row[0].text.endswith("*")}
+    assert marked == {"0.02", "0.03", "0.05"}
+    (spread,) = [note for note in table.notes if note.startswith("* outer_lr 0.05, 100 steps: ")]
+    assert "standard deviation between its seeds 51.6, of the others 1.3 (F test, p " in spread
+    (jumped,) = [note for note in table.notes if note.startswith("* outer_lr 0.02, 100 steps: ")]
+    assert "seed 2042: loss jumped to 9 at step 30, 6.0 times what it was before" in jumped
+    (lost,) = [note for note in table.notes if note.startswith("* outer_lr 0.03, 100 steps: ")]
+    assert "seed 1042: loss is NaN" in lost
+    assert any(note.startswith("Unstable (*)") for note in table.notes)
