@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from drawn import labels, legend, places, points, segments, texts
 from analysis.figures.charts.data import Estimate, Sweep, TaskChart, missing
 from analysis.figures.drawing.sweeps import draw_sweep
 from analysis.figures.drawing.tasks import draw_tasks, limits, shorten
+from analysis.figures.interactive.tasks import task_plot
 
 
 def _chart(**series: tuple[Estimate, ...]) -> TaskChart:
@@ -110,6 +112,49 @@ def test_an_extreme_gain_is_an_arrow_with_its_number_and_leaves_the_others_their
     left, right = figure.axes[0].get_xlim()
     assert -40 < left < -12
     assert 12 < right < 40
+
+
+def _one_wide() -> TaskChart:
+    """Gains of two methods on eight tasks; one task has a baseline near zero."""
+    usual = tuple(_of(value, 20) for value in (-20, -10, 0, 10, 20, 30, 40))
+    wide = Estimate(value=100, low=-60, high=1245.9)
+    return TaskChart(
+        title="Gain",
+        axis="%",
+        tasks=tuple("abcdefgh"),
+        series={"maml": (*usual, wide), "fomaml": (*usual, _of(90, 20))},
+        zero=True,
+    )
+
+
+def test_an_interval_over_a_baseline_near_zero_is_cut_and_its_end_written_behind_the_axis() -> (
+    None
+):
+    figure = draw_tasks(_one_wide())
+    left, right = figure.axes[0].get_xlim()
+    assert -100 < left < -60, "the side that fits is not cut"
+    assert 110 < right < 250, "room for the range of values, -20 to 100"
+    assert len(points(figure, "value:maml")) == 8, "every value is a dot"
+    assert texts(figure, "cut") == ["→ 1246"]
+    assert texts(figure, "outside") == []
+    assert [round(y) for _, y in places(figure, "cut")] == [7]
+
+
+def test_the_interactive_figure_has_the_same_axis_and_notes() -> None:
+    layout = task_plot(_one_wide())["layout"]
+    chart = _one_wide()
+    every = [one for line in chart.series.values() for one in line]
+    assert layout["xaxis"]["range"] == list(limits(every, zero=True))
+    (note,) = layout["annotations"]
+    assert (note["text"], note["y"], note["x"]) == ("→ 1246", 7, 1.0)
+    scores = dataclasses.replace(chart, zero=False)
+    assert "range" not in task_plot(scores)["layout"]["xaxis"]
+
+
+def test_intervals_that_are_long_everywhere_are_not_cut() -> None:
+    estimates = [_of(value, 50) for value in (1, 2, 3)]
+    low, high = limits(estimates, zero=True)
+    assert low < -49 < 53 < high
 
 
 def test_the_axis_holds_all_ends_where_none_is_extreme() -> None:
