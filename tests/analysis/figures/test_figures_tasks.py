@@ -114,39 +114,41 @@ def test_an_extreme_gain_is_an_arrow_with_its_number_and_leaves_the_others_their
     assert 12 < right < 40
 
 
-def _one_wide() -> TaskChart:
-    """Gains of two methods on eight tasks; one task has a baseline near zero."""
-    usual = tuple(_of(value, 20) for value in (-20, -10, 0, 10, 20, 30, 40))
-    wide = Estimate(value=100, low=-60, high=1245.9)
+def _some_wide() -> TaskChart:
+    """Gains of two methods on seven tasks; three tasks have a baseline near zero."""
+    usual = tuple(_of(value, 20) for value in (-20, 0, 20, 40))
+    wide = (
+        Estimate(value=100, low=-60, high=600),
+        Estimate(value=120, low=-50, high=700),
+        Estimate(value=110, low=-60, high=1245.9),
+    )
     return TaskChart(
         title="Gain",
         axis="%",
-        tasks=tuple("abcdefgh"),
-        series={"maml": (*usual, wide), "fomaml": (*usual, _of(90, 20))},
+        tasks=tuple("abcdefg"),
+        series={"maml": (*usual, *wide), "fomaml": (*usual, *wide)},
         zero=True,
     )
 
 
-def test_an_interval_over_a_baseline_near_zero_is_cut_and_its_end_written_behind_the_axis() -> (
-    None
-):
-    figure = draw_tasks(_one_wide())
+def test_long_intervals_over_baselines_near_zero_are_cut_and_their_ends_written() -> None:
+    figure = draw_tasks(_some_wide())
     left, right = figure.axes[0].get_xlim()
     assert -100 < left < -60, "the side that fits is not cut"
-    assert 110 < right < 250, "room for the range of values, -20 to 100"
-    assert len(points(figure, "value:maml")) == 8, "every value is a dot"
-    assert texts(figure, "cut") == ["→ 1246"]
+    assert 260 < right < 300, "room for the range of values, -20 to 120, and a margin"
+    assert len(points(figure, "value:maml")) == 7, "every value is a dot"
+    assert texts(figure, "cut") == ["→ 600", "→ 700", "→ 1246"]
     assert texts(figure, "outside") == []
-    assert [round(y) for _, y in places(figure, "cut")] == [7]
+    assert [round(y) for _, y in places(figure, "cut")] == [4, 5, 6]
 
 
 def test_the_interactive_figure_has_the_same_axis_and_notes() -> None:
-    layout = task_plot(_one_wide())["layout"]
-    chart = _one_wide()
+    chart = _some_wide()
+    layout = task_plot(chart)["layout"]
     every = [one for line in chart.series.values() for one in line]
     assert layout["xaxis"]["range"] == list(limits(every, zero=True))
-    (note,) = layout["annotations"]
-    assert (note["text"], note["y"], note["x"]) == ("→ 1246", 7, 1.0)
+    notes = [(note["text"], note["y"], note["x"]) for note in layout["annotations"]]
+    assert notes == [("→ 600", 4, 1.0), ("→ 700", 5, 1.0), ("→ 1246", 6, 1.0)]
     scores = dataclasses.replace(chart, zero=False)
     assert "range" not in task_plot(scores)["layout"]["xaxis"]
 
