@@ -165,11 +165,10 @@ def _draw_cut(ax: Axes, row: int, estimates: Sequence[Estimate]) -> None:
     low, high = ax.get_xlim()
     words = reach([one for one in estimates if _within(one.value, low, high)], low, high)
     if words:  # behind the right edge: left of the axis are the names
-        ax.text(
-            1.01,
-            row,
+        ax.annotate(
             words,
-            transform=ax.get_yaxis_transform(),
+            (1.01, row),
+            xycoords=ax.get_yaxis_transform(),
             va="center",
             color=style.GREY,
             fontsize=style.SMALL,
