@@ -31,6 +31,11 @@ def known_methods() -> tuple[str, ...]:
     return (*METHODS, *OWN_METHODS, *_REGISTERED)
 
 
+def registered_methods() -> tuple[str, ...]:
+    """Return the names of the upstream methods that are not built in."""
+    return tuple(_REGISTERED)
+
+
 def register_method_name(name: str, *, adapts: bool = True) -> None:
     """Let a method's name be used in settings (see `mpt.upstream.registry.register`).
 

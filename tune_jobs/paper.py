@@ -9,10 +9,10 @@ python tune_jobs/paper.py --help       all flags; exit codes as in maml_rr.py
 import sys
 
 try:
-    from mpt.cli.main import analysis
+    from mpt.cli.main import report_lines
     from mpt.cli.paper import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 
 if __name__ == "__main__":
-    sys.exit(main(report=analysis("report.report").report_lines))
+    sys.exit(main(report=report_lines))

@@ -12,7 +12,7 @@ and reported on target tasks and upstream seeds that chose nothing (search_space
 import sys
 
 try:
-    from mpt.cli.main import analysis
+    from mpt.cli.main import report_lines
     from mpt.cli.paper import main
 except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
@@ -27,4 +27,4 @@ DEFAULTS = (
 )
 
 if __name__ == "__main__":
-    sys.exit(main([*DEFAULTS, *sys.argv[1:]], report=analysis("report.report").report_lines))
+    sys.exit(main([*DEFAULTS, *sys.argv[1:]], report=report_lines))

@@ -56,7 +56,6 @@ def duel_plot(matrix: Matrix) -> Plot:
         "y": names,
         "z": [[None if d is None else (d.wins - d.losses) / d.settings for d in r] for r in rows],
         "text": [["" if d is None else f"{d.wins}–{d.ties}–{d.losses}" for d in r] for r in rows],
-        "texttemplate": "%{text}",
         "hovertext": [
             [
                 "" if d is None else _said(name, column, d)

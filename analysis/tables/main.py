@@ -6,6 +6,8 @@ methods in the paper's order, then every other method that was recorded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..published.numbers import CASES, TARGET_SHOTS
 from ..results.cells import OWN, Cell
 from ..results.names import (
@@ -19,7 +21,7 @@ from ..results.names import (
 from .arg import DETAILS, INTERVALS, detail_cells, seeds_note
 from .lookup import PLAIN, Lookup, column_label, is_plain, pilot_choice, with_edition
 from .similarity import pilot_notes, pilot_table, pilot_values, similarity_table
-from .table import Table, TableCell, text
+from .table import Row, Table, TableCell, text
 
 SWEPT = "cls_to_cls"
 """Partition of Tables 3 and 4 and of Figure 3."""
@@ -65,7 +67,8 @@ def main_table(look: Lookup) -> Table:
 
 def detail_table(look: Lookup) -> Table:
     """Return Table 2 with the interval over tasks, the median, and tasks near zero."""
-    rows, notes = [], []
+    rows: list[Row] = []
+    said: dict[str, list[tuple[str, str]]] = {}
     for cell in sorted(look.targets(), key=_in_paper_order):
         summary = look.summary(cell)
         if summary is None or not is_plain(cell):
@@ -73,16 +76,26 @@ def detail_table(look: Lookup) -> Table:
         column = (cell.place.partition, cell.place.edition)
         names = (column_label(column), method_label(cell.place.method))
         rows.append((*map(text, names), *detail_cells(summary, look.table_cell(cell))))
-        said = [*filter(None, [seeds_note(summary)]), *summary.gain.reasons]
-        notes += [f"{' '.join(names)}: {reason}" for reason in said]
-        notes += [f"{' '.join(names)}: {cell.partial}"] if cell.partial else []
+        for note in (seeds_note(summary), *summary.gain.reasons, cell.partial):
+            if note:
+                said.setdefault(note, []).append(names)
     return Table(
         name="table-2-details",
         title=f"Table 2 in detail ({look.about})",
         columns=("partition", "method", *DETAILS),
         rows=tuple(rows),
-        notes=(INTERVALS, *notes),
+        notes=(INTERVALS, *(f"{_whose(names, rows)}: {note}" for note, names in said.items())),
     )
+
+
+def _whose(names: Sequence[tuple[str, str]], rows: Sequence[Row]) -> str:
+    """Return of which rows a note is: partitions, each with its methods; or that it is of all."""
+    if len(rows) > 1 and len(names) == len(rows):
+        return "all rows"
+    methods: dict[str, list[str]] = {}
+    for partition, method in names:
+        methods.setdefault(partition, []).append(method)
+    return "; ".join(f"{partition} {', '.join(here)}" for partition, here in methods.items())
 
 
 def _in_paper_order(cell: Cell) -> tuple[list[int], str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.cli.flags import (
     Parser,
     add_common,
+    check_backbones,
     check_gym,
     execution_of,
     names,
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None, *, report: ContestReport) -> int:
 
 
 def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> int:
+    check_backbones(flags.backbones, flags.gym)
     from mpt.replay.contest.run import ContestRun, Manner, stages_from
     from mpt.replay.contest.stages import ContestRequest, search_job
     from mpt.search.cost.planner import Planning

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.arguments import OneLineParser, number
-from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone
+from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
 from mpt.search.cost.stated import parse_throughput
 from mpt.search.job import Execution, SearchJob
@@ -25,6 +25,7 @@ from mpt.study.replaced import parse_replacements
 
 if TYPE_CHECKING:
     from mpt.study.study import StudyPlan
+    from mpt.upstream.registry import Method
 
 
 _NEEDS = {
@@ -264,8 +265,6 @@ def execution_of(
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
-    from mpt.upstream.registry import registered
-
     _check_gpus(flags.gpus_per_trial)
     for package in ("mlflow", "wandb"):
         if getattr(flags, package) is not None and find_spec(package) is None:
@@ -279,11 +278,20 @@ def execution_of(
         mlflow=flags.mlflow,
         wandb=flags.wandb,
         dashboard=flags.dashboard,
-        methods=registered(),
+        methods=_registered(),
         resume=command_of(parser, flags),
         next_step=next_step,
         control_step=control,
     )
+
+
+def _registered() -> dict[str, Method]:
+    """Return the methods that workers have to be told; without any, torch is not imported."""
+    if not registered_methods():
+        return {}
+    from mpt.upstream.registry import registered
+
+    return registered()
 
 
 def _check_gpus(gpus: float) -> None:
@@ -348,12 +356,12 @@ def carry_out(
         table: what is shown at the end: "points", ranked; "settings", points ranked within every
             setting and method; or "cells", one line each in the job's order.
     """
+    check_gym(job.plans)
     from mpt.search.cost.planner import Planning, stated_lines
-    from mpt.search.display.display import Display  # imports torch, which takes seconds
+    from mpt.search.display.display import Display
     from mpt.search.display.setting_display import CellDisplay, SettingDisplay
     from mpt.search.run import plan_search, run_search
 
-    check_gym(job.plans)
     job = replace(job, keep_prompts=flags.keep_prompts)
     displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
     show = displays[table](job, as_json=flags.json)
@@ -399,26 +407,33 @@ def load_methods(argv: Sequence[str] | None) -> None:
 
 
 def check_gym(plans: Sequence[StudyPlan]) -> None:
+    """Refuse plans that have a real language model on the generated gym, as `check_backbones`."""
+    for plan in plans:
+        check_backbones([plan.config.backbone], plan.config.gym)
+
+
+def check_backbones(backbones: Sequence[str], gym: str) -> None:
     """Refuse a real language model on the generated gym, which says nothing about it.
 
+    Of names alone, so that a misspelt one is refused before torch is imported.
+
     Raises:
-        UsageError: a plan has both, and ``--gym`` was not given.
+        UsageError: both are there, and ``--gym`` was not given.
     """
     asked = any(word == "--gym" or word.startswith("--gym=") for word in sys.argv)
-    for plan in plans:
-        config = plan.config
-        if config.gym == "embedded" and config.backbone not in EMBEDDED_BACKBONES and not asked:
-            near = near_backbone(config.backbone)
-            if near is not None and not Path(config.backbone).exists():
-                raise UsageError(
-                    f"backbone {config.backbone} is unknown; the nearest known name is {near} (a "
-                    "model of that name on the Hub or in a folder needs --gym DIR)"
-                )
+    for backbone in backbones:
+        if gym != "embedded" or backbone in EMBEDDED_BACKBONES or asked:
+            continue
+        near = near_backbone(backbone)
+        if near is not None and not Path(backbone).exists():
             raise UsageError(
-                f"backbone {config.backbone} needs --gym DIR, a directory of few-shot files; the "
-                "generated gym is made for the embedded models (--gym embedded takes it all the "
-                "same)"
+                f"backbone {backbone} is unknown; the nearest known name is {near} (a model of "
+                "that name on the Hub or in a folder needs --gym DIR)"
             )
+        raise UsageError(
+            f"backbone {backbone} needs --gym DIR, a directory of few-shot files; the generated "
+            "gym is made for the embedded models (--gym embedded takes it all the same)"
+        )
 
 
 def work_with(

@@ -45,11 +45,23 @@ def _search(argv: list[str]) -> int:
 def _paper(argv: list[str]) -> int:
     from mpt.cli.paper import main
 
-    return main(argv, report=analysis("report.report").report_lines)
+    return main(argv, report=report_lines)
 
 
 def _analysis(name: str) -> Callable[[list[str]], int]:
     return lambda argv: int(analysis("__main__").main([name, *argv]))
+
+
+def _gym(argv: list[str]) -> int:
+    from mpt.gym.__main__ import main
+
+    return main(argv, program="mpt gym")
+
+
+def report_lines(*where: Any) -> Sequence[str]:
+    """Write a report at the end of a study; only then are tables and figures imported."""
+    lines: Sequence[str] = analysis("report.report").report_lines(*where)
+    return lines
 
 
 def analysis(module: str) -> Any:
@@ -73,7 +85,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("results", "Optuna, Parquet, PEFT, Hugging Face Hub", _analysis("export")),
     "studies": Command("results", "which studies a database holds", _call("mpt.cli.studies")),
     "doctor": Command("results", "check a database and its files", _call("mpt.cli.doctor")),
-    "gym": Command("data", "build, verify and examine few-shot files", _call("mpt.gym.__main__")),
+    "gym": Command("data", "build, verify and examine few-shot files", _gym),
     "backbone": Command(
         "data", "what a language model is, and whether it fits", _call("mpt.cli.backbone")
     ),

@@ -13,6 +13,7 @@ from mpt.cli.flags import (
     Parser,
     add_common,
     add_options,
+    check_backbones,
     command_of,
     execution_of,
     names,
@@ -48,6 +49,7 @@ def _work(report_writer: ReportWriter, parser: Parser, flags: argparse.Namespace
     if flags.smoke:
         after = command_of(parser, flags, smoke=False, results=None)
     execution = execution_of(parser, flags, after)
+    check_backbones(flags.backbones, flags.gym)
     from mpt.replay.whole_study import WholeRequest  # torch and Ray take seconds to import
     from mpt.replay.whole_study_run import Manner, WholeStudy
     from mpt.search.cost.planner import Planning

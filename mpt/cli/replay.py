@@ -13,6 +13,7 @@ from mpt.cli.flags import (
     add_common,
     add_options,
     carry_out,
+    check_backbones,
     command_of,
     execution_of,
     names,
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(parser: Parser, flags: argparse.Namespace) -> int:
+    check_backbones(flags.backbones, flags.gym)
     from mpt.replay.replay import plan_replay
 
     request = request_of(

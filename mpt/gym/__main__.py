@@ -28,14 +28,15 @@ SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
 SHOWN_PAIRS = 20
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: str = "python -m mpt.gym") -> int:
     """Run one command and return its exit code (0 done, 1 differences, 2 usage, 3 data, 75 stop).
 
     Args:
         argv: arguments without the program's name; None for those of the process.
+        program: how it was called, for help texts.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser(program).parse_args(argv)
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
@@ -48,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="python -m mpt.gym", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog=program, description="Make, check and examine a gym of few-shot files."
+    )
     commands = parser.add_subparsers(required=True, metavar="build|verify|doctor")
     build = commands.add_parser("build", help="build few-shot files from raw rows; resumes")
     build.add_argument(

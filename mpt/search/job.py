@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
-from mpt.store.database import database_url
+from mpt.store.location import database_url
 from mpt.study.specs import TrialSpec
 from mpt.study.study import StudyPlan
 

@@ -54,6 +54,9 @@ from mpt.trial.store import TrialStore
 from mpt.words import counted
 
 DONE, FAILED, INTERRUPTED = 0, 4, 75
+WAIT = "  wait     a few steps of each kind of work are timed first"
+"""What is said before the first trial starts, or a plan is shown."""
+
 _OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
 
 
@@ -92,6 +95,7 @@ def run_search(
                     show.problem(note)
                 if fresh:
                     _set_aside(job, show.say)
+                show.opening()
                 with open_results(job.results, job.store, read_only=False) as database:
                     return _Driver(job, execution, show, interrupts, database).run(rates)
         except KeyboardInterrupt:
@@ -111,6 +115,7 @@ def plan_search(
 ) -> int:
     """Print every point, the runs and a measured estimate; write no results."""
     show = display or Display(job)
+    show.opening()
     with peek(job) as look:
         show.header(look.work, look.board)
         show.points_table(look.entries)
@@ -122,6 +127,7 @@ def plan_search(
             show.say("nothing is left to do; the same command without --dry-run ranks the points")
             show.document(lambda: plan_document(job, look.entries, ()))
             return DONE
+        show.say(WAIT)
         rates, slots = measured(look.expected, look.work, execution, show.say)
         gpus = execution.gpus_per_trial
         lines = plan_lines(
@@ -302,6 +308,8 @@ class _Driver:
     ) -> dict[str, str]:
         """Run the trials that are not over; return trial → why it failed."""
         job, execution, show = job or self._job, self._execution, self._show
+        if self._rates is None:
+            show.say(WAIT)
         if self._rates is None and on_this_cpu(execution):
             self._rates = _probe(expected, work)
         wanted = len(groups) + max(0, len(expected) - len(job.known))

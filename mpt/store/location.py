@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 FILE = "mpt.db"
 """Name of the database in a directory of results."""
@@ -20,6 +22,8 @@ def parse_url(url: str) -> sa.URL:
     Raises:
         UsageError: it is no URL.
     """
+    import sqlalchemy as sa  # a help text needs no URL
+
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
@@ -51,6 +55,8 @@ def database_url(results: Path, store: str | None = None) -> str:
             f"--store {store}: must be a path that ends in .db or a database's URL, such as "
             "postgresql://user@host/name"
         )
+    import sqlalchemy as sa
+
     path = Path(store) if store is not None else Path(results) / FILE
     url = sa.URL.create("sqlite", database=str(path.absolute()))
     return url.render_as_string(hide_password=False)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from mpt.errors import DataError
 from mpt.store.errors import storage_errors
 from mpt.store.filesystems import read_regular, write_whole
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 """Version of the format of a checkpoint folder."""
@@ -36,21 +36,28 @@ def pack_state(state: dict[str, Any]) -> bytes:
     Raises:
         TypeError: it holds what a file cannot hold.
     """
+    import torch  # only who computes has states; who looks at results waits for no torch
+    from safetensors.torch import save
+
     tensors: dict[str, torch.Tensor] = {}
     tree = _without_tensors(state, "state", tensors)
     # safetensors cannot hold an empty table of tensors together with metadata on every version
     tensors.setdefault("_", torch.zeros(1))
-    return save_tensors(tensors, metadata={"tree": json.dumps(tree)})
+    return save(tensors, metadata={"tree": json.dumps(tree)})
 
 
 def unpack_state(data: bytes) -> dict[str, Any]:
     """Return the state that `pack_state` was given; tensors are fresh copies."""
+    from safetensors.torch import load
+
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    return _with_tensors(json.loads(header["__metadata__"]["tree"]), load_tensors(data))
+    return _with_tensors(json.loads(header["__metadata__"]["tree"]), load(data))
 
 
 def _without_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    import torch
+
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {_TENSOR: path}

@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
 from mpt.search.run import DONE, peek, plan_search, run_search, set_results_aside
 from mpt.store.lock import driver_lock
-from mpt.study.study import Study
+from mpt.study.study import Study, StudyPlan
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_an_interrupt_before_ray_runs_is_a_clean_end(
     monkeypatch.setattr(run_module._Driver, "run", interrupted)
     assert run_search(job, Execution(resume="again")) == 75
     said = "interrupted; what was finished is kept. Resume with: again\n"
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out.endswith(f"\n{said}")
 
 
 def test_results_of_an_older_version_are_named_and_left_alone(
@@ -204,6 +204,44 @@ def test_results_of_an_older_version_are_named_and_left_alone(
     run_search(job, Execution(signals=False, resume="again"))
     assert "holds results of an older version" in capsys.readouterr().out
     assert (job.results / "leaves").exists()
+
+
+# --- the first lines -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [run_search, plan_search])
+def test_what_is_searched_is_said_before_the_study_is_opened(
+    start: Callable[[SearchJob, Execution], int],
+    job: SearchJob,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Reading weights takes seconds, or minutes over a network."""
+    said = []
+
+    def open_plan(plan: StudyPlan) -> Study:
+        said.append(capsys.readouterr().out)
+        raise DataError("stop here")
+
+    monkeypatch.setattr(run_module, "open_plan", open_plan)
+    with pytest.raises(DataError, match="stop here"):
+        start(job, Execution(signals=False))
+    first, *rest = said[0].splitlines()
+    assert first.startswith("MAML search · ")
+    assert any(line.startswith("  score ") for line in rest)
+    assert rest[-1].startswith("  results ")
+
+
+def test_who_waits_for_a_measurement_is_told_so(
+    job: SearchJob, half: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half.database.close()
+    assert plan_search(job, Execution(workers=2)) == DONE
+    assert run_module.WAIT in capsys.readouterr().out.splitlines()
+    half.run(0, 1)
+    capsys.readouterr()
+    assert plan_search(job, Execution(workers=2)) == DONE
+    assert run_module.WAIT not in capsys.readouterr().out, "nothing is measured"
 
 
 # --- --dry-run -----------------------------------------------------------------------------------

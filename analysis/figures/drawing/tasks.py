@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 
@@ -36,10 +37,11 @@ def shorten(names: Sequence[str], letters: int = _NAME) -> list[str]:
 def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
     """Return the range of the axis: all values and intervals, but for a few extreme gains.
 
-    Where 0 is a mark (gains), a side whose outermost end is more than 4 times as far from the
-    median as nine tenths of all ends are reaches 2.5 times as far only: a relative gain over a
-    baseline near zero would squeeze all the others. What lies outside is drawn on the edge as an
-    arrow with its number.
+    Where 0 is a mark (gains), a relative gain over a baseline near zero would squeeze all the
+    others. So a side whose outermost end is more than 4 times as far from the median as nine
+    tenths of all ends are reaches 2.5 times as far only; and beyond the outermost value in there
+    is room for intervals as long as the range of values or twice a usual interval, no longer.
+    What lies outside, and where an interval ends that is cut, stands as a number on the edge.
     """
     ends = [
         end
@@ -55,9 +57,40 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
         usual = float(np.quantile(np.abs(np.subtract(ends, middle)), 0.9))
         low = low if middle - low <= 4 * usual else middle - 2.5 * usual
         high = high if high - middle <= 4 * usual else middle + 2.5 * usual
+        inside = [0.0, *(e.value for e in estimates if _within(e.value, low, high))]
+        first, last = min(inside), max(inside)
+        room = max(last - first, 2 * _usual_length(estimates))
+        if room > 0:
+            low, high = max(low, first - room), min(high, last + room)
         low, high = min(low, 0.0), max(high, 0.0)
     margin = 0.04 * (high - low) or max(0.05 * abs(high), 0.5)
     return low - margin, high + margin
+
+
+def _usual_length(estimates: Sequence[Estimate]) -> float:
+    """Return the median length of the intervals; 0 where there is none."""
+    lengths = [
+        one.high - one.low for one in estimates if one.low is not None and one.high is not None
+    ]
+    return float(np.median(lengths)) if lengths else 0.0
+
+
+def _within(value: float | None, low: float, high: float) -> TypeGuard[float]:
+    return value is not None and low <= value <= high
+
+
+def reach(estimates: Sequence[Estimate], low: float, high: float) -> str:
+    """Return how far a row's values and intervals reach beyond an axis; empty where they do not.
+
+    Args:
+        estimates: of one row.
+        low: where the axis begins.
+        high: where it ends.
+    """
+    ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
+    left, right = min(ends, default=low), max(ends, default=high)
+    words = [f"← {left:.0f}"] if left < low else []
+    return " ".join([*words, *([f"→ {right:.0f}"] if right > high else [])])
 
 
 @style.drawn
@@ -65,7 +98,8 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     """Return a dot plot: a row for each task, in it a dot and an interval for each method.
 
     A missing value is a question mark on the left edge. What is outside of the axis (see `limits`)
-    is an arrow on its edge with the number beside it.
+    is an arrow on its edge with the number beside it; where intervals are cut, the outermost end
+    of the row stands behind the edge.
     """
     methods = style.by_method(chart.series)
     rows = [chart.summary_label] * bool(chart.summary) + shorten(chart.tasks)
@@ -86,6 +120,8 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     for number, method in enumerate(methods):
         offset = (number - (len(methods) - 1) / 2) * _PITCH_CM / pitch
         _draw_method(ax, method, values[method], offset)
+    for row, line in enumerate(zip(*values.values(), strict=True)):
+        _draw_cut(ax, row, line)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(axis="y", length=0, labelsize=style.SMALL + 0.3)
     if chart.summary:
@@ -122,6 +158,22 @@ def _draw_method(ax: Axes, method: str, values: Sequence[Estimate], offset: floa
         [x for x, _ in dots], [y for _, y in dots], marker=shown.marker, color=shown.color, lw=0,
         ms=2.4, gid=f"value:{method}",
     )  # fmt: skip
+
+
+def _draw_cut(ax: Axes, row: int, estimates: Sequence[Estimate]) -> None:
+    """Write behind the edge how far intervals reach that the axis cuts, of values in it."""
+    low, high = ax.get_xlim()
+    words = reach([one for one in estimates if _within(one.value, low, high)], low, high)
+    if words:  # behind the right edge: left of the axis are the names
+        ax.annotate(
+            words,
+            (1.01, row),
+            xycoords=ax.get_yaxis_transform(),
+            va="center",
+            color=style.GREY,
+            fontsize=style.SMALL,
+            gid="cut",
+        )
 
 
 def _draw_outside(ax: Axes, value: float, y: float, color: str) -> None:

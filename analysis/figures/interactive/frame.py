@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 from ...results.names import method_label
 from ...tables.table import shown
@@ -46,13 +47,78 @@ DIVERGING = [
 """Colour map of gains: red below 0, blue above."""
 
 
+DIGITS = ("#010101", "#fefefe")
+"""Colours of numbers on coloured cells, which are the same on a light and on a dark page."""
+
+
 def plot(traces: Sequence[Any], **layout: Any) -> Plot:
-    """Return checked traces with their layout as plain JSON; no template of Plotly's is in it."""
-    figure = go.Figure(list(traces))
+    """Return checked traces with their layout as plain JSON; no template of Plotly's is in it.
+
+    The texts of heat maps become traces of their own, behind all others.
+    """
+    heated = [one for one in traces if one["type"] == "heatmap" and "text" in one]
+    figure = go.Figure([*traces, *map(digits, heated)])
     figure.update_layout(template=None, **layout)
     made: Plot = json.loads(figure.to_json())
     made["layout"].pop("template", None)
     return made
+
+
+def digits(heat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts of a heat map, each in the one of `DIGITS` that stands out more.
+
+    Plotly's own are grey on every light colour and white on every dark one, and hard to read on
+    those in between.
+    """
+    columns, rows = heat["x"], heat["y"]
+    cells = [
+        (columns[x], rows[y], heat["text"][y][x], float(value))
+        for y, line in enumerate(heat["z"])
+        for x, value in enumerate(line)
+        if value is not None and heat["text"][y][x]
+    ]
+    low, high = heat["zmin"], heat["zmax"]
+    shares = [min(1.0, max(0.0, (cell[3] - low) / ((high - low) or 1.0))) for cell in cells]
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [cell[0] for cell in cells],
+        "y": [cell[1] for cell in cells],
+        "text": [cell[2] for cell in cells],
+        "textfont": {"color": [_digit_on(heat["colorscale"], share) for share in shares]},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        **{axis: heat[axis] for axis in ("xaxis", "yaxis") if axis in heat},
+    }
+
+
+def _digit_on(scale: Any, share: float) -> str:
+    """Return the colour of a number at a place of a colour map, 0 to 1."""
+    (under,) = sample_colorscale(scale, [share], colortype="tuple")
+    dark, light = DIGITS
+    return dark if contrast(under, _rgb(dark)) >= contrast(under, _rgb(light)) else light
+
+
+def _rgb(color: str) -> tuple[float, ...]:
+    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the contrast of two colours (red, green, blue in [0, 1]), from 1 to 21.
+
+    https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio; text needs 4.5.
+    """
+    low, high = sorted(_luminance(color) for color in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: Sequence[float]) -> float:
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color
+    ]
+    return sum(
+        weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
 
 
 def marker(method: str, size: int = 8) -> dict[str, Any]:

@@ -241,7 +241,6 @@ def _map(search: Search, x: str, y: str) -> dict[str, Any]:
         "y": [f" {write(value)}" for value in ys],
         "z": [[c[0] if c and c[1] else None for c in row] for row in cells],
         "text": [[f"{c[0]:.1f}" if c and c[1] else "" for c in row] for row in cells],
-        "texttemplate": "%{text}",
         "hovertext": [
             [f"mean of {c[1]} of {c[2]} points" if c else "" for c in row] for row in cells
         ],

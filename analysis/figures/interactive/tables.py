@@ -28,7 +28,6 @@ def heat_map(table: Table) -> Plot | None:
         "y": [escaped(row[0].text or "") for row in rows],
         "z": [[cell.value for cell in row[1:]] for row in rows],
         "text": [[_written(cell) for cell in row[1:]] for row in rows],
-        "texttemplate": "%{text}",
         "customdata": [[cell.link or "" for cell in row[1:]] for row in rows],
         "hovertext": [_hovers(table, row) for row in rows],
         "hoverinfo": "text",

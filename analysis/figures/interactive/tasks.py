@@ -7,24 +7,30 @@ from typing import Any
 
 from ..charts.data import CurvePanel, Estimate, StepsTo, Sweep, TaskChart
 from ..drawing.style import by_method, look
-from ..drawing.tasks import shorten
+from ..drawing.tasks import limits, reach, shorten
 from .frame import Plot, escaped, hover, marker, name, page, plot, whiskers
 
 
 def task_plot(chart: TaskChart) -> Plot:
-    """Return a row for each task, in it a dot and an interval for each method."""
+    """Return a row for each task, in it a dot and an interval for each method.
+
+    The axis is that of the printed figure (`limits`): behind it stands how far a row reaches.
+    """
     methods = by_method(chart.series)
     tasks = [escaped(task) for task in shorten(chart.tasks)]
     summary = bool(chart.summary)
     rows = [chart.summary_label.upper() if chart.summary_label == "arg" else chart.summary_label]
     labels = [*(rows if summary else []), *tasks]
     traces = []
+    lines: list[list[Estimate]] = [[] for _ in labels]
     for at, method in enumerate(methods):
         estimates = list(chart.series[method])
         names = list(chart.tasks)
         if summary:
             estimates.insert(0, chart.summary.get(method, _NONE))
             names.insert(0, chart.summary_label)
+        for line, one in zip(lines, estimates, strict=True):
+            line.append(one)
         offset = 0.7 * ((at + 0.5) / len(methods) - 0.5)
         traces.append(
             {
@@ -43,10 +49,18 @@ def task_plot(chart: TaskChart) -> Plot:
                 "hoverinfo": "text",
             }
         )
+    axis: dict[str, Any] = {"title": {"text": chart.axis}, "zeroline": chart.zero}
+    ends: list[dict[str, Any]] = []
+    if chart.zero:  # scores are never far from each other
+        low, high = limits([one for line in lines for one in line], chart.zero)
+        axis["range"] = [low, high]
+        ends = _ends(lines, low, high)
     return plot(
         traces,
         height=130 + max(22, 9 * len(methods)) * len(labels),
-        xaxis={"title": {"text": chart.axis}, "zeroline": chart.zero},
+        xaxis=axis,
+        annotations=ends,
+        margin={"r": 56 if ends else 10},
         yaxis={
             "tickvals": list(range(len(labels))),
             "ticktext": labels,
@@ -55,6 +69,26 @@ def task_plot(chart: TaskChart) -> Plot:
             "automargin": True,
         },
     )
+
+
+def _ends(lines: Sequence[Sequence[Estimate]], low: float, high: float) -> list[dict[str, Any]]:
+    """Return a note behind the axis for each row that reaches beyond it."""
+    notes = []
+    for row, line in enumerate(lines):
+        words = reach(line, low, high)
+        if words:
+            notes.append(
+                {
+                    "text": words,
+                    "xref": "paper",
+                    "x": 1.0,
+                    "xanchor": "left",
+                    "y": row,
+                    "showarrow": False,
+                    "font": {"size": 10},
+                }
+            )
+    return notes
 
 
 _NONE = Estimate(value=None, note="no score")

@@ -135,8 +135,11 @@ class Display:
         if self._as_json:
             self._sink(body())
 
-    def header(self, work: RemainingWork, board: Leaderboard | None = None) -> None:
-        """Say what is searched, over what, and how much of it is there."""
+    def opening(self) -> None:
+        """Say what is searched, over what, and where results go: all that no model is needed for.
+
+        It comes before weights are read, so that nobody waits in front of an empty screen.
+        """
         job, first = self._job, self._job.trials[0]
         config, (trials, points) = first.plan.config, job.total
         rungs = ", ".join(map(str, first.upstream.rungs))
@@ -145,16 +148,10 @@ class Display:
         self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
         self.say(f"  space    {job.title}")
         self.say(f"  score    {score_text(job)}")
-        self.say(
-            f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
-            f"shared baseline), {work.all_there} stored"
-        )
         replay = first.plan.role == "target"
         seeds = listed_seeds(job) if replay else seeds_text(config)
         if "," in seeds:
             self.say(f"  seeds    {seeds}")
-        if board is not None:
-            self.say(f"  study    {studies_text(list(board.studies.values()))}")
         self.say(f"  results  {job.results}")
         for label in job.partial:
             self.say(f"  {label}")
@@ -162,6 +159,15 @@ class Display:
             self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
             self.warn(f"  {SMOKE}")
+
+    def header(self, work: RemainingWork, board: Leaderboard | None = None) -> None:
+        """Say how much of the work is there, and in which studies."""
+        self.say(
+            f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
+            f"shared baseline), {work.all_there} stored"
+        )
+        if board is not None:
+            self.say(f"  study    {studies_text(list(board.studies.values()))}")
 
     def points_table(self, entries: Sequence[PointStatus]) -> None:
         """List every point of the plan (`--dry-run`); none is known of a searcher of one's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from drawn import labels, legend, places, points, segments, texts
 from analysis.figures.charts.data import Estimate, Sweep, TaskChart, missing
 from analysis.figures.drawing.sweeps import draw_sweep
 from analysis.figures.drawing.tasks import draw_tasks, limits, shorten
+from analysis.figures.interactive.tasks import task_plot
 
 
 def _chart(**series: tuple[Estimate, ...]) -> TaskChart:
@@ -110,6 +112,51 @@ def test_an_extreme_gain_is_an_arrow_with_its_number_and_leaves_the_others_their
     left, right = figure.axes[0].get_xlim()
     assert -40 < left < -12
     assert 12 < right < 40
+
+
+def _some_wide() -> TaskChart:
+    """Gains of two methods on seven tasks; three tasks have a baseline near zero."""
+    usual = tuple(_of(value, 20) for value in (-20, 0, 20, 40))
+    wide = (
+        Estimate(value=100, low=-60, high=600),
+        Estimate(value=120, low=-50, high=700),
+        Estimate(value=110, low=-60, high=1245.9),
+    )
+    return TaskChart(
+        title="Gain",
+        axis="%",
+        tasks=tuple("abcdefg"),
+        series={"maml": (*usual, *wide), "fomaml": (*usual, *wide)},
+        zero=True,
+    )
+
+
+def test_long_intervals_over_baselines_near_zero_are_cut_and_their_ends_written() -> None:
+    figure = draw_tasks(_some_wide())
+    left, right = figure.axes[0].get_xlim()
+    assert -100 < left < -60, "the side that fits is not cut"
+    assert 260 < right < 300, "room for the range of values, -20 to 120, and a margin"
+    assert len(points(figure, "value:maml")) == 7, "every value is a dot"
+    assert texts(figure, "cut") == ["→ 600", "→ 700", "→ 1246"]
+    assert texts(figure, "outside") == []
+    assert [round(y) for _, y in places(figure, "cut")] == [4, 5, 6]
+
+
+def test_the_interactive_figure_has_the_same_axis_and_notes() -> None:
+    chart = _some_wide()
+    layout = task_plot(chart)["layout"]
+    every = [one for line in chart.series.values() for one in line]
+    assert layout["xaxis"]["range"] == list(limits(every, zero=True))
+    notes = [(note["text"], note["y"], note["x"]) for note in layout["annotations"]]
+    assert notes == [("→ 600", 4, 1.0), ("→ 700", 5, 1.0), ("→ 1246", 6, 1.0)]
+    scores = dataclasses.replace(chart, zero=False)
+    assert "range" not in task_plot(scores)["layout"]["xaxis"]
+
+
+def test_intervals_that_are_long_everywhere_are_not_cut() -> None:
+    estimates = [_of(value, 50) for value in (1, 2, 3)]
+    low, high = limits(estimates, zero=True)
+    assert low < -49 < 53 < high
 
 
 def test_the_axis_holds_all_ends_where_none_is_extreme() -> None:

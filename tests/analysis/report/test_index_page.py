@@ -167,7 +167,7 @@ def test_the_heat_map_holds_the_tables_numbers_and_marks_intervals_without_0(
     document: _Document,
 ) -> None:
     plots: dict[str, Any] = json.loads(document.held("plots"))
-    (heat,) = plots["picture-heat-table-2"]["data"]
+    heat, digits = plots["picture-heat-table-2"]["data"]
     rows = dict(zip(heat["y"], heat["z"], strict=True))
     assert list(rows) == ["MTL", "MAML"]
     columns = dict(zip(heat["x"], rows["MAML"], strict=True))
@@ -175,6 +175,10 @@ def test_the_heat_map_holds_the_tables_numbers_and_marks_intervals_without_0(
     assert columns["QA→QA"] == pytest.approx(100 * (0.2 + 0.01 / 0.5))
     assert columns["Cls→Cls"] == pytest.approx(100 * (0.2 + (0.01 / 0.5 + 0.01 / 0.4) / 2))
     assert all("●" in one for row in heat["text"] for one in row)
+    written = zip(digits["y"], digits["x"], digits["text"], strict=True)
+    assert [words for _, _, words in written] == [
+        one for row in heat["text"] for one in row if one
+    ]
     assert "2/2 runs" in heat["hovertext"][0][1] or "4/4 runs" in heat["hovertext"][0][1]
 
 

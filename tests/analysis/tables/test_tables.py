@@ -125,6 +125,28 @@ def test_a_missing_run_leaves_a_count_a_mark_and_a_reason(tmp_path: Path) -> Non
     assert "Cls→Cls MAML: b: method lacks data seed 13" in detail_table(look).notes
 
 
+def test_a_note_is_said_once_for_all_rows_it_is_of(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    low = flat({"a": 0.5, "b": 0.0})
+    for method in ("maml", "reptile"):
+        results.point(method, "cls_to_cls", _scores(20), low)
+    results.point("maml", "qa_to_qa", _scores(20), PT, without=[("b", 13, 0.5)])
+    _, *notes = detail_table(_look(tmp_path)).notes
+    zero = "b: the baseline scores 0, a relative gain needs more than 0"
+    assert f"Cls→Cls MAML, Reptile: {zero}" in notes
+    assert "QA→QA MAML: b: method lacks data seed 13" in notes
+    assert sum(zero in note for note in notes) == 1
+
+
+def test_a_note_of_every_row_does_not_list_them(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    low = flat({"a": 0.5, "b": 0.0})
+    for method in ("maml", "reptile"):
+        results.point(method, "cls_to_cls", _scores(20), low)
+    _, *notes = detail_table(_look(tmp_path)).notes
+    assert notes == ["all rows: b: the baseline scores 0, a relative gain needs more than 0"]
+
+
 def test_fine_tuning_serves_the_partitions_with_the_same_target_tasks(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("fine_tuning", "cls_to_cls", _scores(16), PT)

@@ -56,6 +56,7 @@ def _study(**changes: Any) -> StudyRecord:
 
 def test_the_header_says_what_how_much_and_where(show: Shown) -> None:
     study = _study(precision="bfloat16", train_seed=7)
+    show.display.opening()
     show.display.header(work_of(), _board(study))
     for part in (
         "MAML search · random_to_random · backbone embedded",
@@ -73,12 +74,14 @@ def test_the_header_says_what_how_much_and_where(show: Shown) -> None:
 
 
 def test_without_a_board_the_header_names_no_study(show: Shown) -> None:
+    show.display.opening()
     show.display.header(work_of())
     assert "study  " not in show.text
 
 
 def test_a_smoke_run_is_labelled_and_a_partial_one_too() -> None:
     show = Shown(maml_job(smoke=True, partial="partial: smoke, 3 source tasks"))
+    show.display.opening()
     show.display.header(work_of())
     assert "a smoke run shows that the path works; its numbers mean nothing" in show.text
     assert "  partial: smoke, 3 source tasks" in show.lines
@@ -118,6 +121,7 @@ def test_a_job_over_several_studies_and_methods_names_each_once() -> None:
     other = StudyConfig(partition="qa_to_qa", backbone="google/t5-base-lm-adapt")
     trials = [trial_of(role="target"), trial_of(reptile, role="target"), trial_of(study=other)]
     show = Shown(job_of(*trials))
+    show.display.opening()
     show.display.header(work_of())
     assert show.lines[0] == (
         "MAML, REPTILE replay · random_to_random, qa_to_qa · backbone embedded, "
@@ -130,6 +134,7 @@ def test_one_of_something_is_singular_in_a_header() -> None:
     study = StudyConfig(data_seeds=(13,))
     trial = trial_of(study=study, role="target", rungs=(7,), scored=("a",))
     show = Shown(job_of(trial))
+    show.display.opening()
     show.display.header(work_of())
     assert "  points   1 from 1 trial (steps 7)" in show.text
     assert "on 1 target task × 1 data seed\n" in show.text
@@ -169,6 +174,7 @@ def test_a_point_is_one_line_under_its_head(show: Shown) -> None:
 
 def test_a_search_over_two_rates_fits_a_terminal_of_80_columns() -> None:
     show = Shown(width=80)
+    show.display.opening()
     show.display.header(work_of())
     show.display.lines_head()
     points = [_point(n, steps, -12.34) for n in range(3) for steps in (2500, 5000, 10000)]
@@ -218,6 +224,7 @@ def test_the_header_counts_the_trials_that_a_search_will_choose() -> None:
     plan: StudyPlan = maml_job().plans[0]
     search = Suggestions(space=space, plan=plan, count=7, seed=0)
     show = Shown(dataclasses.replace(maml_job(), trials=(search.first,), suggestions=search))
+    show.display.opening()
     show.display.header(work_of())
     assert "points   21 from 7 trials" in show.text
     show.display.landed(point_of(search.first, search.first.upstream.rungs[0], 1.0), 1, 1.0, 0.0)
