@@ -152,7 +152,7 @@ def test_fine_tuning_in_two_studies_is_counted_once(job: SearchJob, study: Study
 
 
 def test_zero_shot_is_counted_in_rows_and_equal_test_files_once(
-    job: SearchJob, study: Study
+    job: SearchJob, study: Study, tmp_path: Path
 ) -> None:
     upstream = UpstreamSpec(config=ZeroShotConfig())
     down = study.config.downstream
@@ -175,7 +175,8 @@ def test_zero_shot_is_counted_in_rows_and_equal_test_files_once(
         name: {seed: dataclasses.replace(task, test=samples[0].test) for seed, task in row.items()}
         for name, row in study.scored.items()
     }
-    with bench(job, dataclasses.replace(study, scored=alike)) as found:
+    other = dataclasses.replace(study, scored=alike)
+    with bench(job, other, results=tmp_path / "other") as found:
         (same,) = left_of(found, spec).trials
         saved = len(VALIDATION) * (len(SEEDS) - 1) * len(samples[0].test)
         assert same.runs.rows == work.runs.rows - saved
