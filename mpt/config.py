@@ -23,7 +23,7 @@ CONTROL = "untrained"
 OWN_METHODS = ("path", CONTROL)
 """Upstream methods beside them."""
 _REGISTERED: list[str] = []
-_WITHOUT_INNER = {"multitask", CONTROL, "prompt_tuning", "fine_tuning"}
+_WITHOUT_INNER = {"multitask", CONTROL, "prompt_tuning", "fine_tuning", "zero_shot"}
 
 
 def known_methods() -> tuple[str, ...]:

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 DEFAULTS = (
     *("--backbones", "smollm2"),
     *("--stages", "search,replay"),
-    *("--methods", "multitask,fomaml,maml,reptile,untrained"),
+    *("--methods", "multitask,fomaml,maml,reptile,untrained,zero_shot"),
     *("--partitions", "random_to_random"),
     *("--results", "results/real"),
     "--allow-missing",  # not every task of the gym can be had; results say what is missing

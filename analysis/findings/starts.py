@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mpt.words import counted
 
-from ..results.names import BASELINE, UNTRAINED, method_label
+from ..results.names import BASELINE, UNTRAINED, ZERO_SHOT, method_label
 from .finding import Finding, extent, listed, signed
 from .matrix import Duel, Matrix
 from .paired import Paired
@@ -17,9 +17,10 @@ MTL = "multitask"
 
 def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Finding], list[str]]:
     """Return what is found about learned starts, and what was not run."""
+    bare = [one for one in [_without_prompt(matrix)] if one is not None]
     learned = [name for name in matrix.methods if any(name in s.learned for s in settings)]
     if not learned:
-        return [], ["learned starts on target tasks (a replay)"]
+        return bare, ["learned starts on target tasks (a replay)"]
     found = [_help(learned, matrix), _where(learned, matrix)]
     control = _beyond_start(learned, matrix)
     found.append(control)
@@ -28,7 +29,7 @@ def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Fi
         found.append(_against_mtl(others, matrix))
     missing = [] if control else ["the untrained start, which is the control of learned ones"]
     missing += [] if others else ["another learned start beside MTL"]
-    return [one for one in found if one is not None], missing
+    return [*(one for one in found if one is not None), *bare], missing
 
 
 def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
@@ -62,6 +63,26 @@ def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
         f"{signed(alone.mean)} ({extent(first.mean, first.settings)}).",
         tables=("duels", "table-2"),
         told=told,
+    )
+
+
+def _without_prompt(matrix: Matrix) -> Finding | None:
+    """Return what the model is worth as it is, where that was run."""
+    duel = matrix.duels.get((ZERO_SHOT, BASELINE))
+    if duel is None:
+        return None
+    sign = duel.mean.sign
+    verdict = {
+        1: "The model as it is scores above plain prompt tuning",
+        0: "The model as it is cannot be told from plain prompt tuning",
+        -1: "The model as it is scores below plain prompt tuning",
+    }[sign]
+    return Finding(
+        question="What can the model do without a prompt?",
+        sentence=f"{verdict}: zero-shot has an ARG of {signed(duel.mean)} "
+        f"({extent(duel.mean, duel.settings)}).",
+        tables=("table-2", "duels"),
+        told=sign != 0,
     )
 
 

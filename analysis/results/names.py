@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from mpt.store.records import BASELINE
+from mpt.store.records import BASELINE, ZERO_SHOT
 
 METHODS: Mapping[str, str] = MappingProxyType(
     {
@@ -22,7 +22,7 @@ UNTRAINED = "untrained"
 """The control: the start of the learned prompts, with nothing learned."""
 META = ("maml", "fomaml", "reptile")
 """The methods that the paper calls meta prompt tuning (MPT)."""
-_MORE_LABELS = {BASELINE: "PT", UNTRAINED: "untrained"}
+_MORE_LABELS = {BASELINE: "PT", UNTRAINED: "untrained", ZERO_SHOT: "zero-shot"}
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"pt": BASELINE, "mtl": "multitask", "ft": "fine_tuning"}
 )

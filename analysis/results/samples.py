@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mpt.metrics.relative_gain import Candidate, select_by_dev
-from mpt.store.records import Point, ScoreRow, Stop, StudyRecord
+from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order
 
 from .cells import RUN_COSTS, Cell, Place, Sample, Samples, TakenRun
 
@@ -93,13 +93,6 @@ class RunTable:
                     f"point {point.key}: its runs of {task}, data seed {seed}, learning rate "
                     f"{', '.join(f'{row.lr:g}' for row in strange)} are not asked for by its study"
                 )
-
-
-def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
-    """Return the learning rates of a point's runs in the order that decides ties on dev."""
-    own = point.settings.get("downstream")
-    lrs = own.get("lrs") if isinstance(own, dict) else None
-    return tuple(map(float, lrs)) if lrs else study.lrs
 
 
 def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float]) -> Sample:

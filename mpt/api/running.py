@@ -276,6 +276,7 @@ def replay(
     *,
     partitions: str | Sequence[str] = "all",
     fine_tuning: bool = False,
+    zero_shot: bool = False,
     replicates: int | None = None,
     upstream_seeds: Sequence[int] = (),
     results: str | Path | None = None,
@@ -292,6 +293,7 @@ def replay(
         best: one or more points of searches in one study.
         partitions: "all" of the gym's, or some.
         fine_tuning: score fine-tuning of all weights too, with the study's steps; once.
+        zero_shot: score the model as it is too, without a prompt; once.
         replicates: upstream seeds of every cell; None: the one of the point.
         upstream_seeds: these upstream seeds in their place, e.g. others than those the points
             were chosen on.
@@ -335,9 +337,8 @@ def replay(
             allow_missing=allow_missing,
             smoke_scored=2 if smoke else None,
         )
-        cells += [
-            TrialSpec(plan=plan, upstream=spec) for spec in _specs(points, plan, fine_tuning)
-        ]
+        specs = _specs(points, plan, fine_tuning=fine_tuning, zero_shot=zero_shot)
+        cells += [TrialSpec(plan=plan, upstream=spec) for spec in specs]
     own = points[0].results if results is None else results
     job = SearchJob(
         trials=in_rounds(replicates_of(cell, seeds) for cell in cells),
@@ -348,13 +349,17 @@ def replay(
     return ReplayResult(job, code)
 
 
-def _specs(points: Sequence[BestPoint], plan: StudyPlan, fine_tuning: bool) -> list[UpstreamSpec]:
+def _specs(
+    points: Sequence[BestPoint], plan: StudyPlan, *, fine_tuning: bool, zero_shot: bool
+) -> list[UpstreamSpec]:
     from mpt.replay.settings import load_replay_settings
-    from mpt.study.specs import FINE_TUNING
+    from mpt.study.specs import FINE_TUNING, UpstreamSpec, ZeroShotConfig
 
     specs = [point.upstream for point in points]
     if fine_tuning:
         specs.append(load_replay_settings(plan.config.downstream).own[FINE_TUNING])
+    if zero_shot:
+        specs.append(UpstreamSpec(config=ZeroShotConfig()))
     return specs
 
 

@@ -134,6 +134,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "eval_every": ("whole", "downstream steps between two dev evaluations"),
     "max_input": ("whole", "tokens of an input, end mark included"),
     "max_target": ("whole", "tokens of a target, end mark included"),
+    "template": ("template", '"plain" text to text, or "chat": the tokenizer\'s own template'),
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
     "replace": ("tasks", "old=new,…: declared tasks in the place of some that cannot be had"),
@@ -149,7 +150,7 @@ def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
     kinds: dict[str, Callable[[str], Any]]
     kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds, "start": str}
-    kinds["tasks"] = parse_replacements
+    kinds |= {"tasks": parse_replacements, "template": str}
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")

@@ -9,16 +9,21 @@ a repetition penalty does not follow the arg-max: there every output is generate
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import Tensor
 
 from mpt.backbones.base import Backbone, Batch, Row
 from mpt.backbones.generation import Generation
 from mpt.backbones.rows import length_groups
+from mpt.downstream.limits import default_limits
 from mpt.downstream.out_of_memory import attempt, halved
+from mpt.downstream.record import TuningResult
 from mpt.downstream.verdict import can_still_match
 from mpt.gym.fewshot import some_rows
 from mpt.metrics import task_metrics
@@ -202,3 +207,45 @@ class Evaluator:
         if key not in self._texts:
             self._texts[key] = self._backbone.decode(key)
         return self._texts[key]
+
+
+def zero_shot(
+    backbone: Backbone,
+    task: FewShotTask,
+    config: DownstreamConfig,
+    text: TextConfig,
+    known: dict[tuple[Example, ...], float] | None = None,
+) -> TuningResult:
+    """Return what the frozen model gives without any prompt: nothing is trained or chosen.
+
+    The path is that of prompt tuning with a prompt of 0 tokens, as in fine-tuning: same rows, same
+    texts, same metric. The model has not been told the words of the labels, so a task of labels
+    often scores 0.
+
+    Args:
+        backbone: the frozen model.
+        task: its test rows are scored, and its dev rows, by which nothing is chosen.
+        config: rows and generation; what it says of training is not read.
+        text: lengths of inputs and targets.
+        known: scores of test files of this task; the new one is put there. The data seeds of a
+            task mostly share one, and without training its score is the same.
+    """
+    known = {} if known is None else known
+    started = time.perf_counter()
+    none = torch.zeros(1, 0, backbone.d_model, device=backbone.device)
+    limit = default_limits(backbone.device).evaluation
+
+    def score(split: str) -> float:
+        return Evaluator(backbone, [task], split, config, text, limit).scores(none, [0])[0]
+
+    dev, file = score("dev"), tuple(task.test)
+    test = known[file] = known[file] if file in known else score("test")
+    return TuningResult(
+        dev=dev,
+        test=test,
+        best_step=0,
+        curve=((0, dev, math.nan),),
+        prompt=none[0].cpu(),
+        status="ok",
+        cost={"steps": 0, "examples": 0, "tokens": 0, "seconds": time.perf_counter() - started},
+    )

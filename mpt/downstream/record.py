@@ -15,7 +15,8 @@ from mpt.backbones.rows import RowTable
 from mpt.gym.fewshot import FewShotTask
 
 Curve = Sequence[tuple[int, float, float]]
-"""(step, dev score, mean training loss since the evaluation before) of every evaluation."""
+"""(step, dev score, mean training loss since the evaluation before) of every evaluation; the loss
+is NaN where nothing was trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class TuningResult:
     """(step, dev score, mean training loss since the evaluation before) of every evaluation."""
     prompt: Tensor
     """The selected prompt [P, d], on the CPU; if the run diverged, the one selected until then.
-    [0, d] from fine-tuning."""
+    [0, d] where there was none."""
     status: str
     """"ok" or "diverged"."""
     cost: dict[str, float]

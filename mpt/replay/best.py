@@ -13,10 +13,9 @@ from mpt.errors import UsageError
 from mpt.keys import digest
 from mpt.replay.epochs import epoch_steps, searched_epochs
 from mpt.store.database import open_results
-from mpt.store.records import BASELINE
 from mpt.study.choice import chosen, listed, only_protocol, point_config
 from mpt.study.replaced import REPLACED, replaced_text
-from mpt.study.specs import FINE_TUNING, UpstreamSpec
+from mpt.study.specs import BASELINES, UpstreamSpec
 from mpt.trial.score import BAD_SCORE
 from mpt.trial.store import TrialStore
 from mpt.words import counted
@@ -150,8 +149,8 @@ class BestPoints:
             by_method: dict[str, _Search] = {}
             for point in points:
                 score = scores.get(point.key)
-                # fine-tuning is never searched: it has the settings of replay.toml or a recipe
-                own = point.method not in (BASELINE, FINE_TUNING)
+                # these are never searched: fine-tuning's settings are of replay.toml or a recipe
+                own = point.method not in BASELINES
                 if own and score is not None and score.score > BAD_SCORE:
                     entry = by_method.setdefault(point.method, _Search(study))
                     entry.points.append((score, point))

@@ -20,7 +20,7 @@ from mpt.replay.request import Request, Setting, default_backbone, searched_by, 
 from mpt.replay.source import SettingsSource
 from mpt.search.job import SearchJob
 from mpt.search.replication import replicates_of
-from mpt.study.specs import FINE_TUNING, FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import BASELINES, FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.words import counted
 
 
@@ -37,7 +37,7 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
     """Turn a request into a job.
 
     Where the request or the preset names upstream seeds (or how many), every cell is run with all
-    of them, fine-tuning once; else with the first one.
+    of them, fine-tuning and zero-shot once; else with the first one.
 
     Args:
         request: what is to be replayed.
@@ -114,7 +114,7 @@ class _Cells:
                     text = f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"
                     self.notes[text] = None
                     self.found.append(TrialSpec(plan=plan, upstream=best.upstream))
-                    any_searched = any_searched or method != FINE_TUNING
+                    any_searched = any_searched or method not in BASELINES
                 elif needed:
                     where = f"{source.searched_as(method)} on {plan.config.backbone}"
                     (self.lacking if strict else left)[where] = None
@@ -153,6 +153,8 @@ def _text(upstream: UpstreamSpec) -> str:
     if isinstance(config, FineTuningConfig):
         down = config.downstream
         return f"lr {', '.join(f'{lr:g}' for lr in down.lrs)}, {down.steps} steps"
+    if isinstance(config, ZeroShotConfig):
+        return "the model as it is, without a prompt"
     assert isinstance(config, UpstreamConfig)
     inner = f"inner lr {config.inner_lr:g}, " if adapts(config.method) else ""
     own = "".join(f"{name} {value:g}, " for name, value in config.extra)

@@ -17,6 +17,7 @@ from mpt.config import (
 )
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS
+from mpt.store.records import ZERO_SHOT
 from mpt.study.spaces import SPACES
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
@@ -28,7 +29,7 @@ PRESETS = ("embedded", SMOLLM2)
 
 def replayable() -> tuple[str, ...]:
     """Return the methods that can be compared with plain prompt tuning: all that are known."""
-    return (*known_methods(), FINE_TUNING)
+    return (*known_methods(), FINE_TUNING, ZERO_SHOT)
 
 
 def studied() -> tuple[str, ...]:
@@ -89,7 +90,7 @@ def load_replay_settings(
     tables = read_toml(path)
     only_keys(tables, ("sweep", *PRESETS, "smoke"), path, "")
     sweeps = _table(tables, path, "sweep", SWEEPS)
-    own = _table(tables, path, preset, replayable())
+    own = _table(tables, path, preset, (*known_methods(), FINE_TUNING))
     smoke = _table(tables, path, "smoke", ("partitions", "target_tasks", "steps", "source"))
     for key in ("partitions", "target_tasks", "steps"):
         if not _is_count(smoke.get(key)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts
+from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts, known_methods
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
@@ -13,13 +13,13 @@ from mpt.replay.settings import (
     PRESETS,
     ReplaySettings,
     load_replay_settings,
-    replayable,
     studied,
 )
+from mpt.store.records import ZERO_SHOT
 from mpt.study.epochs import source_rows
 from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
-from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
+from mpt.study.specs import BASELINES, FINE_TUNING, FineTuningConfig, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import StudyPlan, plan_study
 
 ADOPTED, ADOPTERS = "maml", ("fomaml", "reptile")
@@ -46,7 +46,7 @@ class SettingsSource:
         study = load_study(backbone, smoke=request.smoke)
         if not own and not request.smoke:
             assert self._recipe is not None
-            asked = methods_asked(request, None) or replayable()
+            asked = methods_asked(request, None) or (*known_methods(), FINE_TUNING)
             study = study_of(self._recipe, backbone, asked, request.precision)
         elif request.precision is not None:
             study = dataclasses.replace(
@@ -64,13 +64,14 @@ class SettingsSource:
         """Return the methods to be replayed, and whether each must have settings.
 
         Without a choice of the user's those of the paper must; a registered one is replayed where
-        there are some, and one of ours where a search found them.
+        there are some, and one of ours where a search found them. Zero-shot is replayed where it
+        is named.
         """
         asked = methods_asked(self._request, self.settings)
         if asked:
             return tuple((method, True) for method in asked)
-        open_ = replayable() if self._points is not None else (*studied(), FINE_TUNING)
-        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in open_)
+        open_ = known_methods() if self._points is not None else studied()
+        return tuple((name, name in (*METHODS, FINE_TUNING)) for name in (*open_, FINE_TUNING))
 
     def plan(self, setting: Setting) -> StudyPlan:
         """Return the study of a setting, with its files checked."""
@@ -92,7 +93,7 @@ class SettingsSource:
 
     def best(self, method: str, plan: StudyPlan) -> Best | None:
         """Return what is replayed of a method; None if there are no settings of it."""
-        if self._points is None or method == FINE_TUNING:
+        if self._points is None or method in BASELINES:
             best = self._unsearched(method, plan)
         else:
             best = self._points.best(self.searched_as(method), plan)
@@ -108,6 +109,8 @@ class SettingsSource:
 
     def _unsearched(self, method: str, plan: StudyPlan) -> Best | None:
         """Return a method's settings of the recipe or of the data file; None if there are none."""
+        if method == ZERO_SHOT:
+            return Best(upstream=UpstreamSpec(config=ZeroShotConfig()), origin="nothing to be set")
         if self._recipe is not None:
             return published(self._recipe, method, plan)
         if method not in self.settings.own:
@@ -195,6 +198,8 @@ def published(recipe: Recipe, method: str, plan: StudyPlan) -> Best | None:
 def _cut(upstream: UpstreamSpec, settings: ReplaySettings, plan: StudyPlan) -> UpstreamSpec:
     """Return a trajectory at smoke size."""
     steps = settings.smoke.steps
+    if isinstance(upstream.config, ZeroShotConfig):
+        return upstream
     if isinstance(upstream.config, FineTuningConfig):
         down = plan.config.downstream
         own = dataclasses.replace(down, lrs=upstream.config.downstream.lrs[:1], steps=steps)

@@ -29,7 +29,7 @@ from mpt.study.options import StudyOptions
 from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.record import study_record
 from mpt.study.spaces import load_space
-from mpt.study.specs import FINE_TUNING, TrialSpec
+from mpt.study.specs import BASELINES, TrialSpec
 from mpt.study.study import plan_study
 
 COMPARED = "nonpara_to_para"
@@ -149,7 +149,7 @@ def search_stage(request: WholeRequest) -> Stage | None:
         allow_missing=request.allow_missing,
         smoke_sources=None if size is None else size.source_tasks,
     )
-    methods = [name for name in request.methods if name != FINE_TUNING] or studied()
+    methods = [name for name in request.methods if name not in BASELINES] or studied()
     spaces = [load_space(method, default_space(backbone)) for method in methods]
     return Stage(name="search", trials=tuple(grid_trials(plan, spaces, size=size)))
 

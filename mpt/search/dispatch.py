@@ -1,7 +1,7 @@
 """Which trials have to run: what is missing, plain prompt tuning first, shared work once.
 
 A trial of Tune may serve several studies: those with the same sources share what is learned
-upstream, and those that score the same tasks share plain prompt tuning and fine-tuning.
+upstream, and those that score the same tasks share plain prompt tuning, fine-tuning and zero-shot.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mpt.study.specs import (
     FineTuningConfig,
     PromptTuningConfig,
     TrialSpec,
+    ZeroShotConfig,
     baseline_trials,
     settings_of,
 )
@@ -83,7 +84,7 @@ def _baselines(
 def _shared(left: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
     groups: dict[object, list[tuple[int, TrialSpec]]] = {}
     for index, trial in left:
-        if isinstance(trial.upstream.config, FineTuningConfig):
+        if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
             for task in trial.plan.scored:
                 part = TrialSpec(plan=trial.plan, upstream=trial.upstream, tasks=(task,))
                 groups.setdefault(_tuned_like(trial, task), []).append((index, part))
@@ -98,10 +99,12 @@ def _shared(left: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
 
 
 def _tuned_like(trial: TrialSpec, task: str) -> object:
-    """Return what trials share whose weights are tuned alike on a task."""
-    plan, config = trial.plan, trial.plan.config
+    """Return what trials share that do the same on a task, with nothing learned upstream."""
+    plan, config, own = trial.plan, trial.plan.config, trial.upstream.config
+    study = (config.precision, config.downstream) if isinstance(own, ZeroShotConfig) else ()
     return (
-        trial.upstream.config,
+        own,
+        study,
         task,
         config.backbone,
         config.gym,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
 from mpt.store.records import point_key
 from mpt.study.record import study_record
-from mpt.study.specs import FineTuningConfig, TrialSpec
+from mpt.study.specs import FineTuningConfig, TrialSpec, ZeroShotConfig
 from mpt.trial.files import load_rung
 from mpt.trial.runs import (
     PlannedRun,
@@ -25,6 +26,7 @@ from mpt.trial.runs import (
     member_keys,
     tuned_study,
     upstream_key,
+    zero_shot_packs,
 )
 from mpt.trial.starts import own_rows
 from mpt.upstream.soup import soup_key
@@ -98,8 +100,8 @@ class _Count:
 
     def take_trial(self, study: Study, trial: TrialSpec) -> TrialWork:
         """Count points, upstream steps and own runs of a trial of the study last taken."""
-        if isinstance(trial.upstream.config, FineTuningConfig):
-            return self._take_fine_tuning(study, trial)
+        if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
+            return self._take_unlearned(study, trial)
         packs, rungs = self._baseline, trial.upstream.rungs
         members = _members(study, trial)
         key = soup_key(members)
@@ -138,11 +140,13 @@ class _Count:
             begin=rungs[-1] - math.ceil(steps),
         )
 
-    def _take_fine_tuning(self, study: Study, trial: TrialSpec) -> TrialWork:
-        config = trial.upstream.config
-        assert isinstance(config, FineTuningConfig)
-        own = tuned_study(study, config)
-        new = [r for p in fine_tuning_packs(own) for r in p.runs if r.key not in self._tuned]
+    def _take_unlearned(self, study: Study, trial: TrialSpec) -> TrialWork:
+        """Count what fine-tuning or zero-shot has to do; studies share their runs."""
+        config, own, tuned = trial.upstream.config, study, "nothing"
+        if isinstance(config, FineTuningConfig):
+            own, tuned = tuned_study(study, config), "weights"
+        packs = fine_tuning_packs(own) if tuned == "weights" else zero_shot_packs(own)
+        new = [run for pack in packs for run in pack.runs if run.key not in self._tuned]
         self._tuned |= {run.key for run in new}
         there = self._store.present([run.key for run in new])
         left = [run for run in new if run.key not in there]
@@ -153,7 +157,7 @@ class _Count:
         return TrialWork(
             kind=step_kind(study.config, config),
             steps=0,
-            runs=_run_work(left, own, tuned="weights"),
+            runs=_run_work(left, own, tuned=tuned),
             points=1 - stored,
         )
 
@@ -218,14 +222,30 @@ def _run_work(
     return RunWork(
         kind=run_kind(study.config, tuned),
         runs=len(runs),
-        steps=sum(down.steps_on(len(run.task.train)) for run in runs),
-        rows=choosing + sum(evaluated_rows(run, down) for run in runs),
+        steps=sum(run_steps(run, down) for run in runs),
+        rows=choosing + sum(evaluated_rows(run, down) for run in runs) - _repeated(runs, down),
     )
+
+
+def _repeated(runs: Sequence[PlannedRun], down: DownstreamConfig) -> int:
+    """Return the test rows that are scored already: equal files, where nothing is tuned."""
+    files = [
+        (run.task.name, tuple(run.task.test)) for run in runs if run.identity.tuned == "nothing"
+    ]
+    left = Counter(files) - Counter(set(files))
+    return sum(
+        count * min(len(rows), down.max_test or len(rows)) for (_, rows), count in left.items()
+    )
+
+
+def run_steps(run: PlannedRun, down: DownstreamConfig) -> int:
+    """Return the optimiser steps of a run; none where nothing is tuned."""
+    return 0 if run.identity.tuned == "nothing" else down.steps_on(len(run.task.train))
 
 
 def evaluated_rows(run: PlannedRun, down: DownstreamConfig) -> int:
     """Return how many dev and test rows a run evaluates, dev rows once an evaluation."""
-    steps = down.steps_on(len(run.task.train))
+    evaluations = max(1, -(-run_steps(run, down) // down.eval_every))
     dev = min(len(run.task.dev), down.max_dev or len(run.task.dev))
     test = min(len(run.task.test), down.max_test or len(run.task.test))
-    return -(-steps // down.eval_every) * dev + test
+    return evaluations * dev + test

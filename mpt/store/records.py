@@ -18,6 +18,10 @@ from mpt.upstream.jumps import Jump, from_record
 
 BASELINE = "prompt_tuning"
 """Method of plain prompt tuning, which every study has one point of."""
+ZERO_SHOT = "zero_shot"
+"""Method of the model as it is, without a prompt: nothing is learned or tuned."""
+UNTUNED = 0.0
+"""Learning rate in the record of a run that tunes nothing."""
 
 JUMP = "jump"
 """What a jump of the loss is called in a point's provenance."""
@@ -37,14 +41,14 @@ class RunIdentity:
     """Examples a class (or in all) of the sample; None: unknown."""
     metric: str
     init: str | None
-    """Digest of the starting prompt; None where weights are tuned."""
+    """Digest of the starting prompt; None where there is no prompt."""
     lr: float
-    """Downstream learning rate."""
+    """Downstream learning rate; `UNTUNED` where nothing is tuned."""
     recipe: Mapping[str, Any]
     """Settings that differ from their defaults: {"downstream": …, "text": …, "prompt": …}."""
     train_seed: int
     tuned: str = "prompt"
-    """"prompt" or "weights"."""
+    """"prompt", "weights" or "nothing"."""
     precision: str = "float32"
     """Number format of weights and activations."""
     code: int = SCORE_CODE
@@ -244,6 +248,15 @@ class Point:
         """Digest of key and body."""
         body = [self.method, dict(self.settings), self.prompt, sorted(self.runs), self.status]
         return digest([self.key, body])[:32]
+
+
+def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
+    """Return the learning rates of a point's runs in the order that decides ties on dev."""
+    if point.method == ZERO_SHOT:
+        return (UNTUNED,)
+    own = point.settings.get("downstream")
+    lrs = own.get("lrs") if isinstance(own, dict) else None
+    return tuple(map(float, lrs)) if lrs else study.lrs
 
 
 def point_key(study: str, upstream: str, steps: int) -> str:

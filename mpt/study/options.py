@@ -21,6 +21,8 @@ class StudyOptions:
     """Tokens of an input, end mark included."""
     max_target: int | None = None
     """Tokens of a target, end mark included."""
+    template: str | None = None
+    """"plain" text to text, or "chat": the template of the model's tokenizer, upstream too."""
     tuning_steps: int | None = None
     """Steps of a downstream run."""
     tuning_lrs: tuple[float, ...] | None = None
@@ -59,7 +61,8 @@ class StudyOptions:
             UsageError: a value is not allowed; all of a part's are named at once.
         """
         prompt = _given(length=self.prompt_length, position=self.prompt_position)
-        text = _given(max_input=self.max_input, max_target=self.max_target)
+        template = _given(template=self.template)
+        text = _given(max_input=self.max_input, max_target=self.max_target, **template)
         downstream = _given(
             steps=self.tuning_steps,
             lrs=self.tuning_lrs,
@@ -78,6 +81,8 @@ class StudyOptions:
             train_seed=self.train_seed,
             precision=self.precision,
         )
+        if study.upstream_lengths is not None:
+            own["upstream_lengths"] = dataclasses.replace(study.upstream_lengths, **template)
         if (self.precision, self.upstream_precision) != (None, None):
             own["upstream_precision"] = self.upstream_precision
         return dataclasses.replace(

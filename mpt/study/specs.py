@@ -1,7 +1,7 @@
 """What a trial works on: one method with its settings in one study, scored at rungs.
 
-Plain prompt tuning and fine-tuning are methods like the others; they learn nothing upstream, so
-their one rung is step 0.
+Plain prompt tuning, fine-tuning and the model as it is (zero-shot) are methods like the others;
+they learn nothing upstream, so their one rung is step 0.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 from mpt.config import DownstreamConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
-from mpt.store.records import BASELINE
+from mpt.store.records import BASELINE, ZERO_SHOT
 from mpt.study.study import StudyPlan, shots_text
 
 FINE_TUNING = "fine_tuning"
+BASELINES = (BASELINE, FINE_TUNING, ZERO_SHOT)
+"""Methods without upstream learning: a replay has them, a search does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,15 @@ class FineTuningConfig:
             )
 
 
-MethodConfig = UpstreamConfig | PromptTuningConfig | FineTuningConfig
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """The frozen model without a prompt; how it is evaluated is the study's own."""
+
+    method: str = ZERO_SHOT
+    """Always "zero_shot"."""
+
+
+MethodConfig = UpstreamConfig | PromptTuningConfig | FineTuningConfig | ZeroShotConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +76,7 @@ class UpstreamSpec:
         if isinstance(config, FineTuningConfig):
             down = config.downstream
             return f"{config.method}-{len(down.lrs)}lrs-{down.steps}steps"
-        if isinstance(config, PromptTuningConfig):
+        if not isinstance(config, UpstreamConfig):
             return config.method
         inner = f"-inner{config.inner_lr:g}" if adapts(config.method) else ""
         steps = f"-k{config.inner_steps}" if adapts(config.method) else ""

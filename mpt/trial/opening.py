@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpt.study.specs import FineTuningConfig, PromptTuningConfig
-from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial
+from mpt.study.specs import FineTuningConfig, PromptTuningConfig, ZeroShotConfig
+from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial, ZeroShotTrial
 from mpt.trial.trial import Trial, TrialOptions
 from mpt.trial.upstream_trial import UpstreamTrial
 
@@ -31,4 +31,6 @@ def open_trial(
         kind = PromptTuningTrial
     elif isinstance(config, FineTuningConfig):
         kind = FineTuningTrial
+    elif isinstance(config, ZeroShotConfig):
+        kind = ZeroShotTrial
     return kind(studies, specs, store, artifacts, options)

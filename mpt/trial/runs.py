@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.keys import changed, digest, key_of
 from mpt.seeds import numpy_generator
-from mpt.store.records import RunIdentity
+from mpt.store.records import UNTUNED, ZERO_SHOT, RunIdentity
 from mpt.study.record import run_recipe
-from mpt.study.specs import FineTuningConfig, MethodConfig, PromptTuningConfig
+from mpt.study.specs import (
+    FineTuningConfig,
+    MethodConfig,
+    PromptTuningConfig,
+    ZeroShotConfig,
+)
 from mpt.study.study import Study
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ class PlannedRun:
     task: FewShotTask
     lr: float
     prompt: Tensor
-    """Starting prompt [P, d]; [0, d] where weights are tuned."""
+    """Starting prompt [P, d]; [0, d] where there is none."""
     identity: RunIdentity
 
     @property
@@ -120,6 +125,14 @@ def fine_tuning_packs(study: Study) -> list[RunPack]:
     return _packs(study, lambda _: (start, None), tuned="weights")
 
 
+def zero_shot_packs(study: Study) -> list[RunPack]:
+    """Return one pack a scored task, of one run a data seed: there are no rates to try."""
+    from mpt.downstream.fine_tuning import no_prompt
+
+    start = no_prompt(study.backbone)
+    return _packs(study, lambda _: (start, None), tuned="nothing")
+
+
 def tuned_study(study: Study, config: FineTuningConfig) -> Study:
     """Return the study as fine-tuning sees it: its own recipe, and float32 weights."""
     own = dataclasses.replace(
@@ -139,7 +152,8 @@ def upstream_key(study: Study, config: MethodConfig) -> str:
     """Return the key of what a point's runs start from, the number of steps excepted.
 
     That is an upstream trajectory on the study's source items, or a soup of some; fine-tuning has
-    a key of its settings in its place, and plain prompt tuning none ("").
+    a key of its settings in its place, zero-shot one of its backbone and evaluation, and plain
+    prompt tuning none ("").
     """
     from mpt.upstream.soup import soup_key
 
@@ -147,6 +161,9 @@ def upstream_key(study: Study, config: MethodConfig) -> str:
         return ""
     if isinstance(config, FineTuningConfig):
         return _fine_tuning_key(study, config)
+    if isinstance(config, ZeroShotConfig):
+        own = {"backbone": study.backbone.digest, **_recipe(study, "nothing")}
+        return key_of(ZERO_SHOT, own)
     return soup_key(member_keys(study, config))
 
 
@@ -194,15 +211,14 @@ def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask], Tensor]) -> 
 def _packs(
     study: Study, start: Callable[[FewShotTask], tuple[Tensor, str | None]], *, tuned: str
 ) -> list[RunPack]:
-    config, recipe = study.config, run_recipe(study.config)
-    if tuned == "weights":
-        del recipe["prompt"]
+    config, recipe = study.config, _recipe(study, tuned)
+    lrs = (UNTUNED,) if tuned == "nothing" else config.downstream.lrs
     packs = []
     for name, samples in study.scored.items():
         runs = []
         for task in samples.values():
             prompt, mark = start(task)
-            for lr in config.downstream.lrs:
+            for lr in lrs:
                 identity = RunIdentity(
                     backbone=study.backbone.digest,
                     task=task.name,
@@ -220,6 +236,25 @@ def _packs(
                 runs.append(PlannedRun(task, lr, prompt, identity))
         packs.append(RunPack(name, tuple(runs)))
     return packs
+
+
+def _recipe(study: Study, tuned: str) -> dict[str, Any]:
+    """Return the part of a recipe that a run's number depends on, by what is tuned."""
+    recipe = run_recipe(study.config)
+    if tuned == "prompt":
+        return recipe
+    del recipe["prompt"]
+    if tuned == "nothing":
+        down = recipe["downstream"]
+        recipe["downstream"] = {name: down[name] for name in down if name in _EVALUATION}
+    return recipe
+
+
+_EVALUATION = (
+    *("max_dev", "max_test", "sample", "max_generated"),
+    *("beams", "repetition_penalty", "length_penalty"),
+)
+"""Settings of `DownstreamConfig` that the score of a model without a prompt depends on."""
 
 
 def spread(packs: Sequence[RunPack], count: int) -> list[PlannedRun]:

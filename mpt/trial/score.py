@@ -15,7 +15,7 @@ from mpt.metrics.relative_gain import (
     select_by_dev,
 )
 from mpt.seeds import numpy_generator
-from mpt.store.records import Point, StudyRecord
+from mpt.store.records import Point, StudyRecord, lr_order
 
 BAD_SCORE = -100.0
 """Score of a point without an ARG: the ARG of a prompt that gets nothing right (in %). Searchers
@@ -63,14 +63,6 @@ class PointScore:
     """What a reader must know: divergence, tasks left out; empty if nothing."""
     selected: Scores | None = None
     """Task → data seed → test score of the taken run; None if the trajectory diverged."""
-
-
-def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
-    """Return the learning rates of a point's runs in the order that decides ties on dev."""
-    own = point.settings.get("downstream")
-    if isinstance(own, dict) and own.get("lrs"):
-        return tuple(float(lr) for lr in own["lrs"])
-    return study.lrs
 
 
 def selected_scores(runs: Iterable[ScoredRun], lrs: Sequence[float]) -> Scores:

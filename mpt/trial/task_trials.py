@@ -1,4 +1,4 @@
-"""Trials of methods that learn nothing upstream: plain prompt tuning and fine-tuning.
+"""Trials of methods that learn nothing upstream: plain prompt tuning, fine-tuning, zero-shot.
 
 Their runs are the same in every study that scores the same tasks. So a trial is some tasks, in all
 studies that score them; whoever stores the last run of a study's point stores the point.
@@ -7,7 +7,7 @@ studies that score them; whoever stores the last run of a study's point stores t
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import Study
@@ -20,8 +20,13 @@ from mpt.trial.runs import (
     keys_of,
     owner_of,
     tuned_study,
+    zero_shot_packs,
 )
 from mpt.trial.trial import Cell, Progress, Trial, finish_point
+
+if TYPE_CHECKING:
+    from mpt.downstream.record import TuningResult
+    from mpt.gym.fewshot import Example
 
 
 class TaskTrial(Trial):
@@ -96,10 +101,30 @@ class PromptTuningTrial(TaskTrial):
         return True
 
 
-class FineTuningTrial(TaskTrial):
-    """Fine-tuning: one run a unit."""
+class _RunByRun(TaskTrial):
+    """One run a unit, each by itself; what is stored is where it goes on."""
 
     _left: list[PlannedRun] | None = None
+
+    @abstractmethod
+    def _done(self, run: PlannedRun) -> TuningResult:
+        """Do a run."""
+
+    def _tune(self) -> bool:
+        if self._left is None:
+            packs = self._own_packs()
+            there = self._store.present(keys_of(packs))
+            self._left = [run for pack in packs for run in pack.missing(there)]
+        if not self._left:
+            return False
+        run = self._left.pop(0)
+        self._store.add_runs([run_record(run, self._done(run), {})])
+        self.progress.runs += 1
+        return True
+
+
+class FineTuningTrial(_RunByRun):
+    """Fine-tuning."""
 
     def _packs_of(self, cell: Cell) -> list[RunPack]:
         return fine_tuning_packs(self._tuned(cell))
@@ -109,25 +134,35 @@ class FineTuningTrial(TaskTrial):
         assert isinstance(config, FineTuningConfig)
         return tuned_study(cell.study, config)
 
-    def _tune(self) -> bool:
+    def _done(self, run: PlannedRun) -> TuningResult:
         from mpt.downstream.fine_tuning import fine_tune
         from mpt.downstream.record import TuningRun
 
-        if self._left is None:
-            packs = self._own_packs()
-            there = self._store.present(keys_of(packs))
-            self._left = [run for pack in packs for run in pack.missing(there)]
-        if not self._left:
-            return False
-        run, study = self._left.pop(0), self._tuned(self._cells[0])
+        study = self._tuned(self._cells[0])
         config = study.config
-        results = fine_tune(
+        (result,) = fine_tune(
             study.backbone,
             [TuningRun(run.task, run.lr, run.prompt)],
             config.downstream,
             config.text,
             config.train_seed,
         )
-        self._store.add_runs([run_record(run, results[0], {})])
-        self.progress.runs += 1
-        return True
+        return result
+
+
+class ZeroShotTrial(_RunByRun):
+    """The model as it is, without a prompt: evaluations alone, of equal test files once."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._known: dict[str, dict[tuple[Example, ...], float]] = {}
+
+    def _packs_of(self, cell: Cell) -> list[RunPack]:
+        return zero_shot_packs(cell.study)
+
+    def _done(self, run: PlannedRun) -> TuningResult:
+        from mpt.downstream.evaluation import zero_shot
+
+        study = self._cells[0].study
+        config, known = study.config, self._known.setdefault(run.task.name, {})
+        return zero_shot(study.backbone, run.task, config.downstream, config.text, known)

@@ -89,7 +89,7 @@ def register(name: str, method: Method) -> None:
     """
     if not name.isidentifier():
         raise UsageError(f"method name is {name!r}, but must be letters, digits and _")
-    if name in (*METHODS, *OWN_METHODS, "prompt_tuning", "fine_tuning"):
+    if name in (*METHODS, *OWN_METHODS, "prompt_tuning", "fine_tuning", "zero_shot"):
         raise UsageError(f"method name {name!r} is a built-in method's; take another")
     register_method_name(name, adapts=method.adapts)
     UPSTREAM_METHODS[name] = method

@@ -119,6 +119,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "eval_every": "20",
         "max_input": "33",
         "max_target": "5",
+        "template": "chat",
         "max_dev": "6",
         "max_test": "9",
         "replace": "a=b,c=d",
@@ -136,7 +137,8 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     down = changed.downstream
     assert (down.steps, down.lrs, down.batch_size, down.eval_every) == (40, (0.25, 0.125), 3, 20)
     assert (down.max_dev, down.max_test, down.start) == (6, 9, "chosen")
-    assert (changed.text.max_input, changed.text.max_target) == (33, 5)
+    text = changed.text
+    assert (text.max_input, text.max_target, text.template) == (33, 5, "chat")
     assert changed.data_seeds == (13, 21)
     assert changed.replaced == (("a", "b"), ("c", "d"))
     assert (changed.replicates, changed.seeds, changed.fresh_seeds) == (4, (7, 8), ())

@@ -12,7 +12,7 @@ from toys import toy_task
 from mpt.backbones import Backbone, Batch
 from mpt.backbones.generation import Generation
 from mpt.config import DownstreamConfig, TextConfig
-from mpt.downstream.evaluation import Evaluator
+from mpt.downstream.evaluation import Evaluator, zero_shot
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.prompt_tuning import TuningRun, tune
 from mpt.gym.fewshot import Example, FewShotTask
@@ -206,3 +206,57 @@ def test_every_way_of_tuning_is_scored_on_the_same_rows(
             seed,
         )
     assert seen == [("dev", ["x", "x", "y"]), ("test", ["x", "x", "x", "y", "y"])] * 4
+
+
+# --- zero-shot ---
+
+
+def test_zero_shot_is_the_models_own_generation_without_a_prompt(toy_backbone: Backbone) -> None:
+    task = _task("EM")
+    rows = [row for row, _ in toy_backbone.encode_rows(task.name, task.test, TextConfig())]
+    written = [
+        toy_backbone.decode(
+            toy_backbone.model.generate(
+                torch.tensor([row]), max_new_tokens=4, do_sample=False, num_beams=1
+            )[0, 1:].tolist()
+        )
+        for row in rows
+    ]
+    # answers that the model does give: every second row is right
+    told = [
+        Example(e.input, (w if n % 2 else "?",))
+        for n, (e, w) in enumerate(zip(task.test, written, strict=True))
+    ]
+    task = dataclasses.replace(task, test=tuple(told))
+    config = DownstreamConfig(max_generated=4, max_dev=3)
+    result = zero_shot(toy_backbone, task, config, TextConfig())
+    assert result.test == pytest.approx(len(told[1::2]) / len(told))
+    assert (result.status, result.best_step, result.prompt.shape[0]) == ("ok", 0, 0)
+    assert result.curve[0][:2] == (0, result.dev)
+    assert {name: result.cost[name] for name in ("steps", "examples", "tokens")} == {
+        "steps": 0,
+        "examples": 0,
+        "tokens": 0,
+    }
+
+
+def test_one_test_file_of_several_data_seeds_is_evaluated_once(
+    toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def scores(self: Evaluator, prompts: Tensor, *_: object) -> list[float]:
+        seen.append(self.split)
+        return [len(seen) / 10]
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    first = _task("ACC")
+    same = dataclasses.replace(first, seed=first.seed + 1)
+    other = dataclasses.replace(same, test=first.test[1:])
+    known: dict[tuple[Example, ...], float] = {}
+    found = [
+        zero_shot(toy_backbone, task, DownstreamConfig(), TextConfig(), known).test
+        for task in (first, same, other)
+    ]
+    assert seen == ["dev", "test", "dev", "dev", "test"]
+    assert found == [0.2, 0.2, 0.5]

@@ -14,7 +14,13 @@ from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.search.dispatch import TrialGroup, flat_config, open_groups
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
-from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, baseline_trials
+from mpt.study.specs import (
+    FineTuningConfig,
+    TrialSpec,
+    UpstreamSpec,
+    ZeroShotConfig,
+    baseline_trials,
+)
 from mpt.study.study import Study
 
 DOWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
@@ -145,6 +151,25 @@ def test_fine_tuning_is_cut_by_task_and_shared_by_the_studies_that_score_it(
             (("v_two",), (0, 1)),
         ]
         assert {spec.upstream for group in groups for spec in group.specs} == {upstream}
+
+
+def test_zero_shot_is_cut_by_task_and_shared_where_it_is_evaluated_alike(
+    job: SearchJob, study: Study
+) -> None:
+    upstream = UpstreamSpec(config=ZeroShotConfig())
+    down = dataclasses.replace(study.config.downstream, max_generated=2)
+    config = dataclasses.replace(study.config, downstream=down, partition="third")
+    shorter = dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
+    twin = twin_of(study, VALIDATION[1])
+    with bench(job, study, twin, shorter) as found:
+        specs = [TrialSpec(plan=one.plan, upstream=upstream) for one in found.studies]
+        groups = [group for group in groups_of(found, *specs) if group.indices]
+        assert [(group.specs[0].tasks, group.indices) for group in groups] == [
+            (("v-one",), (0,)),
+            (("v_two",), (0, 1)),
+            (("v-one",), (2,)),
+            (("v_two",), (2,)),
+        ]
 
 
 def test_a_configuration_is_flat_and_of_numbers_and_names(one: Bench) -> None:

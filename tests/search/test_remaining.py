@@ -18,7 +18,7 @@ from mpt.downstream.limits import PackLimits
 from mpt.search.cost.plan import RemainingWork
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
-from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import Study
 from mpt.trial import pack_limits
 
@@ -149,3 +149,34 @@ def test_fine_tuning_in_two_studies_is_counted_once(job: SearchJob, study: Study
         done = left_of(found, *specs)
         assert (done.points_there, done.runs_there) == (2, POINT)
         assert done.trials[0].points == 0
+
+
+def test_zero_shot_is_counted_in_rows_and_equal_test_files_once(
+    job: SearchJob, study: Study, tmp_path: Path
+) -> None:
+    upstream = UpstreamSpec(config=ZeroShotConfig())
+    down = study.config.downstream
+    with bench(job, study) as found:
+        spec = TrialSpec(plan=study.plan, upstream=upstream)
+        (work,) = left_of(found, spec).trials
+        runs = len(VALIDATION) * len(SEEDS)
+        assert (work.runs.runs, work.runs.steps, work.steps, work.points) == (runs, 0, 0, 1)
+        samples = [task for row in study.scored.values() for task in row.values()]
+        files = {(task.name, task.test) for task in samples}
+        assert len(files) == len(samples)  # the toy gym has a file a data seed
+        assert work.runs.rows == sum(
+            min(len(task.dev), down.max_dev or 99) + min(len(task.test), down.max_test or 99)
+            for task in samples
+        )
+        list(found.trial_of(spec).units())
+        done = left_of(found, spec)
+        assert (done.points_there, done.runs_there, done.trials[0].runs.rows) == (1, runs, 0)
+    alike = {
+        name: {seed: dataclasses.replace(task, test=samples[0].test) for seed, task in row.items()}
+        for name, row in study.scored.items()
+    }
+    other = dataclasses.replace(study, scored=alike)
+    with bench(job, other, results=tmp_path / "other") as found:
+        (same,) = left_of(found, spec).trials
+        saved = len(VALIDATION) * (len(SEEDS) - 1) * len(samples[0].test)
+        assert same.runs.rows == work.runs.rows - saved

@@ -8,9 +8,12 @@ import pytest
 from search_toys import SOURCES, toy_study
 
 import mpt
-from mpt.config import StudyConfig
+from mpt.config import StudyConfig, TextConfig
 from mpt.errors import DataError, UsageError
+from mpt.study.options import StudyOptions
+from mpt.study.record import study_record
 from mpt.study.study import open_study, plan_study
+from mpt.trial.runs import baseline_packs, keys_of
 
 REAL_GYM = Path(mpt.__file__).resolve().parents[1].parent / "shared" / "gym"
 HERE = Path("unused-checkpoint")
@@ -148,3 +151,20 @@ def test_a_presets_validation_tasks_are_those_of_the_gym_it_is_made_for(gym: Pat
     assert elsewhere.scored == plan_study(config).scored
     with pytest.raises(UsageError, match=r"validation task 'v-tow' is unknown"):
         plan_study(dataclasses.replace(config, validation=("v_two", "v-tow")))
+
+
+def test_the_chat_template_is_a_study_of_its_own_with_runs_of_its_own(
+    gym: Path, toy_checkpoint: Path
+) -> None:
+    plain = open_study(plan_study(toy_study(toy_checkpoint, gym)))
+    config = StudyOptions(template="chat").apply(plain.config)
+    chat = dataclasses.replace(plain, plan=dataclasses.replace(plain.plan, config=config))
+    assert study_record(plain).key != study_record(chat).key
+    assert study_record(chat).settings["text"]["template"] == "chat"
+    assert not set(keys_of(baseline_packs(plain))) & set(keys_of(baseline_packs(chat)))
+
+
+def test_the_chat_template_is_taken_upstream_too_where_lengths_differ_there() -> None:
+    config = StudyConfig(upstream_lengths=TextConfig(max_input=7))
+    changed = StudyOptions(template="chat").apply(config)
+    assert changed.upstream_text == TextConfig(max_input=7, template="chat")

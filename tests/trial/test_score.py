@@ -8,8 +8,8 @@ import pytest
 from score_toys import point_of, row, study_of
 
 from mpt.metrics.relative_gain import Scores
-from mpt.store.records import ScoreRow
-from mpt.trial.score import BAD_SCORE, lr_order, score_point, selected_scores, upper_end
+from mpt.store.records import ScoreRow, lr_order
+from mpt.trial.score import BAD_SCORE, score_point, selected_scores, upper_end
 
 STUDY = study_of()
 HALF: Scores = {"a": {0: 0.5, 1: 0.5}, "b": {0: 0.5, 1: 0.5}}
@@ -39,6 +39,8 @@ def test_the_order_is_the_studys_unless_the_method_has_learning_rates_of_its_own
     assert lr_order(point_of(study), study) == (0.5, 0.2)
     own = {"method": "fine_tuning", "downstream": {"lrs": [1e-3, 1e-2]}}
     assert lr_order(point_of(study, method="fine_tuning", settings=own), study) == (1e-3, 1e-2)
+    # where nothing is tuned there is one run, whatever the study's rates
+    assert lr_order(point_of(study, method="zero_shot", settings={}), study) == (0.0,)
 
 
 def test_a_missing_run_leaves_its_data_seed_without_a_score() -> None:

@@ -1,4 +1,4 @@
-"""Plain prompt tuning and fine-tuning: trials by task, shared by studies, computed once."""
+"""What learns nothing upstream: trials by task, shared by studies, computed once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from search_toys import SEEDS, VALIDATION, bits, with_rungs
 from trial_toys import Bench, bench, through_a_folder
 
 from mpt.config import DownstreamConfig
+from mpt.downstream.evaluation import zero_shot
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
 from mpt.downstream.record import TuningRun
 from mpt.search.job import SearchJob
@@ -23,11 +24,12 @@ from mpt.study.specs import (
     PromptTuningConfig,
     TrialSpec,
     UpstreamSpec,
+    ZeroShotConfig,
     baseline_trials,
 )
 from mpt.study.study import Study
-from mpt.trial.runs import baseline_packs, keys_of, owner_of
-from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial
+from mpt.trial.runs import baseline_packs, keys_of, owner_of, upstream_key, zero_shot_packs
+from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial, ZeroShotTrial
 from mpt.trial.upstream_trial import UpstreamTrial
 
 OWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
@@ -47,6 +49,11 @@ def tuned(study: Study, *tasks: str, **changes: Any) -> TrialSpec:
     return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config), tasks=tasks)
 
 
+def bare(study: Study, *tasks: str) -> TrialSpec:
+    upstream = UpstreamSpec(config=ZeroShotConfig())
+    return TrialSpec(plan=study.plan, upstream=upstream, tasks=tasks)
+
+
 def twin_of(study: Study, *tasks: str) -> Study:
     """Return a study of another partition that scores some of the same tasks."""
     config = dataclasses.replace(study.config, partition="another")
@@ -59,6 +66,7 @@ def test_the_trial_of_a_specification_is_chosen_by_its_method(one: Bench, study:
     assert type(one.trial(0)) is UpstreamTrial
     assert type(one.trial_of(baseline_trials(study.plan)[0])) is PromptTuningTrial
     assert type(one.trial_of(tuned(study))) is FineTuningTrial
+    assert type(one.trial_of(bare(study))) is ZeroShotTrial
 
 
 # --- plain prompt tuning -----------------------------------------------------------------------
@@ -217,3 +225,83 @@ def test_plain_prompt_tuning_has_no_settings_and_no_upstream_key(study: Study) -
     spec = baseline_trials(study.plan)[0]
     assert spec.upstream.config == PromptTuningConfig()
     assert spec.upstream.rungs == (0,)
+
+
+# --- zero-shot ---------------------------------------------------------------------------------
+
+BARE = len(VALIDATION) * len(SEEDS)
+"""Runs of a point of zero-shot: nothing is tuned, so there are no learning rates."""
+
+
+def test_zero_shot_is_one_evaluation_a_data_seed_scored_against_prompt_tuning(
+    one: Bench, study: Study
+) -> None:
+    list(one.trial_of(bare(study)).units())
+    (point,) = one.database.points()
+    assert (point.method, point.steps, point.status, point.prompt) == ("zero_shot", 0, "ok", None)
+    one.run_baseline()
+    score = one.store.score(point.key)
+    assert score is not None
+    assert score.runs == BARE
+    assert score.gain is not None
+    assert score.selected is not None
+    stored = one.database.runs(point.runs)
+    for run in stored.values():
+        task = study.scored[run.identity.task][run.identity.data_seed]
+        alone = zero_shot(study.backbone, task, study.config.downstream, study.config.text)
+        assert (run.test, run.dev) == (alone.test, alone.dev)
+        assert score.selected[task.name][task.seed] == alone.test
+        assert (run.identity.tuned, run.identity.init, run.identity.lr) == ("nothing", None, 0.0)
+        assert (run.cost.steps, run.cost.tokens, run.curve) == (0, 0, ((0, alone.dev, None),))
+
+
+def test_zero_shot_goes_on_at_the_run_where_it_ended(
+    one: Bench, job: SearchJob, study: Study, tmp_path: Path
+) -> None:
+    list(one.trial_of(bare(study)).units())
+    with bench(job, study, results=tmp_path / "killed") as found:
+        for _ in itertools.islice(found.trial_of(bare(study)).units(), 3):
+            pass
+        assert len(found.store.brought) == 3
+        again = found.trial_of(bare(study))
+        list(again.units())
+        assert again.progress.runs == BARE - 3
+        assert found.trial_of(bare(study)).unit().done
+        assert len(found.store.brought) == BARE
+    assert bits(tmp_path / "killed") == bits(job.results)
+
+
+def test_zero_shot_on_a_task_serves_all_studies_that_score_it(
+    job: SearchJob, study: Study
+) -> None:
+    twin = twin_of(study, VALIDATION[1])
+    with bench(job, study, twin) as found:
+        list(found.trial_of(*(bare(one, VALIDATION[1]) for one in (study, twin))).units())
+        list(found.trial_of(bare(study, VALIDATION[0])).units())
+        assert len(found.store.brought) == BARE
+        points = {point.study: len(point.runs) for point in found.database.points()}
+        assert points == {study_record(twin).key: len(SEEDS), study_record(study).key: BARE}
+
+
+def test_a_run_of_zero_shot_is_known_by_how_it_is_evaluated_alone(study: Study) -> None:
+    def keys(**changes: Any) -> set[str]:
+        down = dataclasses.replace(study.config.downstream, **changes)
+        return set(keys_of(zero_shot_packs(_with(study, downstream=down))))
+
+    plain = keys()
+    assert len(plain) == BARE
+    assert plain == keys(lrs=(0.1,), steps=7, batch_size=5, dropout=0.1, patience=3)
+    longer = dataclasses.replace(study.config.prompt, length=study.config.prompt.length + 1)
+    assert plain == set(keys_of(zero_shot_packs(_with(study, prompt=longer))))
+    for changes in ({"max_test": 3}, {"max_generated": 2}, {"sample": "stratified"}, {"beams": 2}):
+        assert not plain & keys(**changes)
+    cut = dataclasses.replace(study.config.text, max_input=5)
+    assert not plain & set(keys_of(zero_shot_packs(_with(study, text=cut))))
+    # the point is no other method's, and that of another study with the same evaluation
+    key = upstream_key(study, ZeroShotConfig())
+    assert key not in ("", upstream_key(study, FineTuningConfig(downstream=OWN)))
+
+
+def _with(study: Study, **changes: Any) -> Study:
+    config = dataclasses.replace(study.config, **changes)
+    return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))

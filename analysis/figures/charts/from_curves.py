@@ -11,7 +11,7 @@ from mpt.seeds import numpy_generator
 from mpt.store.records import Run
 
 from ...results.cells import Samples
-from ...results.names import BASELINE, method_label
+from ...results.names import BASELINE, ZERO_SHOT, method_label
 from .data import Band, CurvePanel, Estimate, StepsTo, missing
 from .from_cells import RESAMPLES, Group
 
@@ -37,7 +37,9 @@ def curves_of(
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
     runs = read({sample.taken.key for sample in samples if sample.taken is not None})
     curves: dict[str, Curves] = {
-        cell.place.method: _curves(cell.tasks, runs) for cell in group.cells
+        cell.place.method: _curves(cell.tasks, runs)
+        for cell in group.cells
+        if cell.place.method.partition(" ")[0] != ZERO_SHOT  # nothing is tuned: no curve
     }
     baseline: dict[str, Mapping[int, Curve]] = {}
     for cell in group.cells:

@@ -15,8 +15,8 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
 
     Args:
         study: backbone, lengths and number format.
-        trajectory: `UpstreamConfig`, or `FineTuningConfig`, which has no steps. A step of a soup
-            is one of each of its members.
+        trajectory: `UpstreamConfig`, or the settings of another method, which has no steps. A step
+            of a soup is one of each of its members.
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"
@@ -37,14 +37,19 @@ def _engine(trajectory: Any) -> str:
 
 
 def run_kind(study: StudyConfig, tuned: str) -> str:
-    """Return the kind of a study's runs; `tuned` is "prompt" or "weights"."""
+    """Return the kind of a study's runs; `tuned` is "prompt", "weights" or "nothing"."""
     down = study.downstream
     search = f", {down.beams} beams" if down.beams > 1 else ""
+    if tuned == "nothing":
+        return f"zero-shot{search}, {_weights(study, study.precision)}"
     dropout = ", dropout" if down.dropout else ""
     model = _model(study, study.precision)
     return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {model}"
 
 
 def _model(study: StudyConfig, precision: str) -> str:
-    format_ = "" if precision == "float32" else f" {precision}"
-    return f"{study.backbone}{format_}, {study.prompt.length} prompt tokens"
+    return f"{_weights(study, precision)}, {study.prompt.length} prompt tokens"
+
+
+def _weights(study: StudyConfig, precision: str) -> str:
+    return study.backbone if precision == "float32" else f"{study.backbone} {precision}"

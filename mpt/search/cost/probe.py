@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RunRate, Sizes
-from mpt.study.specs import FineTuningConfig
+from mpt.study.specs import FineTuningConfig, ZeroShotConfig
 from mpt.trial.runs import (
     PlannedRun,
     baseline_packs,
     fine_tuning_packs,
     spread,
     tuned_study,
+    zero_shot_packs,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def probe(
 
     Args:
         study: open study.
-        upstream: whose upstream steps are timed; fine-tuning has none.
+        upstream: whose upstream steps are timed; fine-tuning and zero-shot have none.
         start_s: seconds that opening the study took.
         known: kinds that are not measured again.
         clock: seconds.
@@ -107,6 +108,8 @@ def probe(
     if isinstance(upstream.config, FineTuningConfig):
         own = tuned_study(study, upstream.config)
         runs[run_kind(own.config, "weights")] = _fine_tuning(own, clock)
+    elif isinstance(upstream.config, ZeroShotConfig):
+        runs[run_kind(study.config, "nothing")] = _zero_shot(study, clock)
     else:
         kind = step_kind(study.config, upstream.config)
         steps[kind], size = _upstream(study, upstream, clock)
@@ -227,6 +230,23 @@ def _fine_tuning(study: Study, clock: Clock) -> RunRate:
 
     rate(2)  # pays for tables, caches and imports
     return rate(16)
+
+
+def _zero_shot(study: Study, clock: Clock) -> RunRate:
+    """Return the speed of the model without a prompt: evaluated rows alone."""
+    from mpt.downstream.evaluation import zero_shot
+
+    config = study.config
+    (run,) = spread(zero_shot_packs(study), 1)
+
+    def row_seconds(rows: int) -> float:
+        small = _small(config.downstream, 1, rows)
+        began = clock()
+        zero_shot(study.backbone, run.task, small, config.text)
+        return (clock() - began) / sum(_rows([run], small))
+
+    row_seconds(2)  # pays for tables, caches and imports
+    return RunRate(step_s=0.0, row_s=row_seconds(16))
 
 
 def _stamped(clock: Clock, work: Callable[[Callable[..., None]], T]) -> tuple[list[float], T]:

@@ -18,7 +18,7 @@ from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
-from mpt.study.specs import FineTuningConfig
+from mpt.study.specs import FineTuningConfig, ZeroShotConfig
 from mpt.study.study import gym_folder
 
 if TYPE_CHECKING:
@@ -124,6 +124,9 @@ def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) ->
         if isinstance(own, FineTuningConfig):
             steps, kind = 0, step_kind(config, own)
             runs = _runs(trial.plan, own.downstream, rows_of, "weights", 1)
+        elif isinstance(own, ZeroShotConfig):
+            steps, kind = 0, step_kind(config, own)
+            runs = _runs(trial.plan, config.downstream, rows_of, "nothing", 1)
         else:
             before = reached.get(trial.learned_from, 0)
             top = max(before, trial.upstream.rungs[-1])
@@ -172,12 +175,12 @@ def _work(
     steps = rows = 0
     for task, seed in samples:
         found = rows_of(plan, task, seed)
-        run = down.steps_on(found.train)
-        evaluations = -(-run // down.eval_every)
+        run = 0 if tuned == "nothing" else down.steps_on(found.train)
+        evaluations = max(1, -(-run // down.eval_every))
         steps += run
         rows += evaluations * min(found.dev, down.max_dev or found.dev)
         rows += min(found.test, down.max_test or found.test)
-    count = len(down.lrs)
+    count = 1 if tuned == "nothing" else len(down.lrs)
     return RunWork(
         kind=run_kind(plan.config, tuned),
         runs=count * len(samples),
@@ -213,6 +216,9 @@ def stated_rates(
                 step_s=own.downstream.batch_size * tuned.fine_tuning / full,
                 row_s=tuned.forward / full,
             )
+        elif isinstance(own, ZeroShotConfig):
+            bare = row_flops(config.backbone, 0, *lengths)
+            runs[run_kind(config, "nothing")] = RunRate(step_s=0.0, row_s=bare.forward / speed)
         elif isinstance(own, UpstreamConfig):
             rows = own.batch_size * own.items_per_step
             passes = upstream_passes(own, config)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
 from mpt.store.database import open_results
-from mpt.store.records import ScoreRow, StudyRecord
+from mpt.store.records import ScoreRow, StudyRecord, lr_order
 from mpt.study.choice import chosen, only_protocol, point_config
 from mpt.study.study import absolute_backbone
 from mpt.trial.racing import PlannedScore, hopeless, leader_low
-from mpt.trial.score import PointScore, lr_order
+from mpt.trial.score import PointScore
 from mpt.trial.store import TrialStore
 
 if TYPE_CHECKING:

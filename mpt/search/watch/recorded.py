@@ -12,10 +12,17 @@ from mpt.config import DownstreamConfig, StudyConfig, UpstreamConfig
 from mpt.errors import DataError
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import RecordedLeaderboard
-from mpt.store.records import BASELINE
+from mpt.store.records import BASELINE, ZERO_SHOT
 from mpt.study.choice import point_config
 from mpt.study.replaced import REPLACED
-from mpt.study.specs import FINE_TUNING, FineTuningConfig, MethodConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import (
+    FINE_TUNING,
+    FineTuningConfig,
+    MethodConfig,
+    TrialSpec,
+    UpstreamSpec,
+    ZeroShotConfig,
+)
 from mpt.study.study import StudyPlan
 
 if TYPE_CHECKING:
@@ -95,6 +102,8 @@ def _config(point: Point) -> MethodConfig:
     Raises:
         DataError: they are not those of this program.
     """
+    if point.method == ZERO_SHOT:
+        return ZeroShotConfig()
     if point.method != FINE_TUNING:
         return point_config(point)
     settings = dict(point.settings)

@@ -58,6 +58,17 @@ def _group(cells: tuple[Cell, ...]) -> Group:
     return Group(partition="cls_to_cls", cells=cells, scored="tasks")
 
 
+def test_a_method_that_tunes_nothing_has_no_curve(tmp_path: Path) -> None:
+    results = Results(tmp_path, lrs=(0.0,))
+    for method in ("zero_shot", "prompt_tuning"):
+        curve = ((0, 0.4, None),) if method == "zero_shot" else _curve(0.2, 0.5)
+        runs = _runs(results, method, {"a": dict.fromkeys(SEEDS, curve)})
+        point = {"steps": 0, "trajectory": method if method == "zero_shot" else ""}
+        results.point(method, "cls_to_cls", {}, {}, tasks=["a"], runs=runs, point=point)
+    section = load_results(tmp_path).main
+    assert set(curves_of(_group(section.cells), section.runs)) == {"prompt_tuning"}
+
+
 @pytest.fixture
 def two_tasks(tmp_path: Path) -> tuple[Section, Group]:
     maml = {

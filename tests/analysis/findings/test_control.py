@@ -67,3 +67,30 @@ def test_without_the_control_it_is_said_to_be_missing(tmp_path: Path) -> None:
     _put(results, "maml", (20.0, 22.0))
     assert QUESTION not in _found(tmp_path)
     assert "the untrained start" in findings_of(load_results(tmp_path).main).not_run
+
+
+@pytest.mark.parametrize(
+    ("score", "words", "told"),
+    [
+        (0.0, "scores below plain prompt tuning: zero-shot has an ARG of −100.0 %", True),
+        (0.6, "scores above plain prompt tuning: zero-shot has an ARG of +20.0 %", True),
+        (0.5, "cannot be told from plain prompt tuning: zero-shot has an ARG of 0.0 %", False),
+    ],
+)
+def test_the_model_as_it_is_is_told_where_it_was_run(
+    score: float, words: str, told: bool, tmp_path: Path
+) -> None:
+    results = Results(tmp_path, lrs=(0.0,))  # nothing is tuned: one run, without a rate
+    _put(results, "maml", (20.0, 22.0))
+    bare = {"steps": 0, "settings": {}}
+    results.point("zero_shot", "cls_to_cls", flat({"a": score}), flat({"a": 0.5}), point=bare)
+    found = _found(tmp_path)
+    one = found["What can the model do without a prompt?"]
+    assert one.sentence.startswith(f"The model as it is {words}")
+    assert one.told is told
+    assert "zero-shot" not in found["Does a learned start help?"].sentence
+
+
+def test_nothing_is_said_of_the_model_as_it_is_where_it_was_not_run(tmp_path: Path) -> None:
+    _put(Results(tmp_path), "maml", (20.0, 22.0))
+    assert "What can the model do without a prompt?" not in _found(tmp_path)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from analysis.__main__ import main
 from mpt.backbones import Backbone, load_backbone
 from mpt.backbones.convert import INSTALL_SMOLLM2
-from mpt.backbones.load import quiet
+from mpt.backbones.load import pretrained_source, quiet
 from mpt.config import TextConfig
+from mpt.prompts import prompt_bytes
 
 _GYM = Path(__file__).resolve().parents[3].parent / "shared" / "gym"
 _TASK = "tweet_eval-emotion"
@@ -79,3 +82,27 @@ def test_it_is_one_model_with_a_chat_template_wherever_it_was_converted(
     line = backbone.encode_chat("hello", 64)
     text: str = backbone._tokenizer.decode(line)
     assert text.endswith("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_peft_gives_an_exported_prompt_the_logits_that_it_has_here(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    backbone = load_backbone("smollm2", check=False)
+    generator = torch.Generator().manual_seed(0)
+    prompt = backbone.embeddings().std() * torch.randn(8, backbone.d_model, generator=generator)
+    file, out = tmp_path / "prompt.safetensors", tmp_path / "adapter"
+    file.write_bytes(prompt_bytes(prompt, {}))
+    words = ["export", "peft", str(file), "--base-model", "smollm2", "--out", str(out)]
+    assert main(words) == 0
+    with quiet():
+        base = AutoModelForCausalLM.from_pretrained(pretrained_source("smollm2"))
+        wrapped = peft.PeftModel.from_pretrained(base, out).eval()
+    ids = backbone.encode_input(_texts()[0], 48)
+    batch = backbone.collate([(ids, [backbone.end_id])], [0])
+    with torch.no_grad():
+        ours = backbone.head(backbone.target_states(prompt[None], batch))[0]
+        line = torch.tensor([ids])
+        theirs = wrapped(input_ids=line, attention_mask=torch.ones_like(line)).logits[0, -1]
+        bare = backbone.head(backbone.target_states(0 * prompt[None], batch))[0]
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    assert (bare - ours).abs().max() > 0.1  # the prompt is heard

@@ -18,7 +18,7 @@ from mpt.search.cost.plan import Rates, RemainingWork, work_seconds
 from mpt.search.cost.probe import probe_trials, trials_to_probe
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
-from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import Study, open_study
 
 DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=60, eval_every=20, max_generated=3)
@@ -65,7 +65,7 @@ def _estimated(found: Bench, study: Study) -> tuple[float, Rates]:
     return sum(each) + shared, rates
 
 
-@pytest.mark.parametrize("tuned", ["prompt", "weights"])
+@pytest.mark.parametrize("tuned", ["prompt", "weights", "nothing"])
 def test_the_estimate_is_near_what_a_search_takes(
     longer: SearchJob,
     opened: Study,
@@ -82,11 +82,17 @@ def test_the_estimate_is_near_what_a_search_takes(
     job = dataclasses.replace(longer, results=tmp_path)
     if tuned == "weights":
         job = dataclasses.replace(job, trials=(_tuned(job, (1e-3, 1e-4)),))
+    elif tuned == "nothing":
+        bare = UpstreamSpec(config=ZeroShotConfig())
+        job = dataclasses.replace(job, trials=(TrialSpec(plan=job.plans[0], upstream=bare),))
     with bench(job, opened) as found:
         estimated, rates = _estimated(found, opened)
         spent = _spent(found)
     assert 0.5 < estimated / spent < 2.0, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
-    assert all(rate.step_s > 0 and rate.row_s > 0 for rate in rates.runs.values())
+    assert all(rate.row_s > 0 for rate in rates.runs.values())
+    assert {kind for kind, rate in rates.runs.items() if rate.step_s == 0} == {
+        kind for kind in rates.runs if kind.startswith("zero-shot")
+    }
 
 
 def test_every_kind_of_work_is_probed_once(

@@ -24,7 +24,7 @@ from mpt.search.cost.stated import (
     upstream_passes,
 )
 from mpt.search.job import SearchJob
-from mpt.study.specs import TrialSpec, UpstreamSpec
+from mpt.study.specs import TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import StudyPlan, plan_study
 
 ROWS = Rows(train=16, dev=10, test=100, inputs=20, targets=4)
@@ -77,6 +77,18 @@ def test_work_is_that_of_a_search_from_nothing_and_shared_runs_count_once() -> N
     # a longer trial over the same trajectory adds its further steps alone
     longer = stated_work([_trial(), _trial(rungs=(10, 20, 50))], _rows)
     assert [part.steps for part in longer.trials] == [20, 30]
+
+
+def test_zero_shot_is_evaluated_rows_alone_of_one_run_a_data_seed() -> None:
+    spec = UpstreamSpec(config=ZeroShotConfig())
+    trial = dataclasses.replace(_trial(), upstream=spec)
+    (part,) = stated_work([trial], _rows).trials
+    assert (part.steps, part.runs.runs, part.runs.steps) == (0, 3 * 2, 0)
+    assert part.runs.rows == 6 * (10 + 40)
+    rates = stated_rates([trial], Throughput(bfloat16=8.0, float32=2.0), _rows)
+    rate = rates.runs[part.runs.kind]
+    row = row_flops("embedded", 0, 20, 4)
+    assert (rate.step_s, rate.row_s) == (0.0, pytest.approx(row.forward / 2e12))
 
 
 def test_rates_are_operations_over_the_stated_throughput() -> None:
