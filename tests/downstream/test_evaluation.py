@@ -214,11 +214,12 @@ def test_every_way_of_tuning_is_scored_on_the_same_rows(
 def test_zero_shot_is_the_models_own_generation_without_a_prompt(toy_backbone: Backbone) -> None:
     task = _task("EM")
     rows = [row for row, _ in toy_backbone.encode_rows(task.name, task.test, TextConfig())]
+    model: Any = toy_backbone.model
     written = [
         toy_backbone.decode(
-            toy_backbone.model.generate(
-                torch.tensor([row]), max_new_tokens=4, do_sample=False, num_beams=1
-            )[0, 1:].tolist()
+            model.generate(torch.tensor([row]), max_new_tokens=4, do_sample=False, num_beams=1)[
+                0, 1:
+            ].tolist()
         )
         for row in rows
     ]

@@ -197,7 +197,7 @@ def test_a_search_names_what_is_unstable_and_why(tmp_path: Path) -> None:
             _put(results, "maml", None if wrong else gain, seed, **fields)
     (table,) = search_tables(Lookup(_section(tmp_path)))
     at = table.columns.index("outer lr") if "outer lr" in table.columns else 1
-    marked = {row[at].text for row in table.rows if row[0].text.endswith("*")}
+    marked = {row[at].text for row in table.rows if str(row[0].text).endswith("*")}
     assert marked == {"0.02", "0.03", "0.05"}
     (spread,) = [note for note in table.notes if note.startswith("* outer_lr 0.05, 100 steps: ")]
     assert "standard deviation between its seeds 51.6, of the others 1.3 (F test, p " in spread
