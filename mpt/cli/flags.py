@@ -375,10 +375,17 @@ def carry_out(
                 show.say(line)
             return 0
         return plan_search(job, execution, show, planning)
+    if _EARLY:  # raised in a callback of the garbage collector, where nobody heard it
+        raise KeyboardInterrupt
     return run_search(job, execution, fresh=flags.fresh, display=show)
 
 
+_EARLY: list[int] = []
+"""Signals that came before a search took over."""
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _EARLY.append(number)
     raise KeyboardInterrupt
 
 

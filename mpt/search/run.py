@@ -241,6 +241,7 @@ class _Driver:
         began = time.perf_counter()
         job = with_known_trials(with_first_seed(self._job), self._database)
         board = self._board(job)
+        self._interrupts.check()  # the model and its packages were read, which takes seconds
         for study in board.studies.values():
             self._database.add_study(study)
         groups = open_groups(board, open_plan, self._database)

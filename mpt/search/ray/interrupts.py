@@ -38,6 +38,18 @@ class Interrupts:
         for number in _SIGNALS if wanted else ():
             signal.signal(number, self._handle)
 
+    def check(self) -> None:
+        """Raise what a handler has raised where nobody could hear it.
+
+        Python drops exceptions in callbacks of the garbage collector, which run often while
+        packages are imported.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+        """
+        if self.name is not None:
+            raise KeyboardInterrupt
+
     @contextlib.contextmanager
     def tuning(self, wanted: bool = True) -> Iterator[None]:
         """Tell Tune instead of raising, inside the block.
@@ -47,6 +59,7 @@ class Interrupts:
         if not wanted:
             yield
             return
+        self.check()
         old = signal.getsignal(signal.SIGUSR1)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._tuning = True

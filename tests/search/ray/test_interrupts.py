@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -107,3 +108,27 @@ def test_a_notebook_keeps_its_own_handlers() -> None:
     interrupts.listen(False)
     with interrupts.tuning(False):
         assert [signal.getsignal(number) for number in (*SIGNALS, signal.SIGUSR1)] == before
+
+
+class _Cycle:
+    """A cycle, which the garbage collector ends; its callback gets a signal."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        sum(range(10))  # the handler runs between two steps of the interpreter
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_python_drops_is_not_lost() -> None:
+    with Interrupts().watching() as interrupts:
+        interrupts.check()  # nothing came
+        _Cycle()
+        gc.collect()  # raises nothing: exceptions in finalisers are printed
+        assert interrupts.name == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        with pytest.raises(KeyboardInterrupt), interrupts.tuning():
+            pytest.fail("Tune must not start")
