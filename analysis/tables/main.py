@@ -79,12 +79,13 @@ def detail_table(look: Lookup) -> Table:
         for note in (seeds_note(summary), *summary.gain.reasons, cell.partial):
             if note:
                 said.setdefault(note, []).append(names)
+    shared_first = sorted(said.items(), key=lambda note: -len(note[1]))
     return Table(
         name="table-2-details",
         title=f"Table 2 in detail ({look.about})",
         columns=("partition", "method", *DETAILS),
         rows=tuple(rows),
-        notes=(INTERVALS, *(f"{_whose(names, rows)}: {note}" for note, names in said.items())),
+        notes=(INTERVALS, *(f"{_whose(names, rows)}: {note}" for note, names in shared_first)),
     )
 
 

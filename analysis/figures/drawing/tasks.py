@@ -40,7 +40,7 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
     Where 0 is a mark (gains), a relative gain over a baseline near zero would squeeze all the
     others. So a side whose outermost end is more than 4 times as far from the median as nine
     tenths of all ends are reaches 2.5 times as far only; and beyond the outermost value in there
-    is room for intervals as long as the range of values or twice a usual interval, no longer.
+    is room for intervals as long as the range of values or a usual interval, no longer.
     What lies outside, and where an interval ends that is cut, stands as a number on the edge.
     """
     ends = [
@@ -59,7 +59,7 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
         high = high if high - middle <= 4 * usual else middle + 2.5 * usual
         inside = [0.0, *(e.value for e in estimates if _within(e.value, low, high))]
         first, last = min(inside), max(inside)
-        room = max(last - first, 2 * _usual_length(estimates))
+        room = max(last - first, _usual_length(estimates))
         if room > 0:
             low, high = max(low, first - room), min(high, last + room)
         low, high = min(low, 0.0), max(high, 0.0)
