@@ -80,7 +80,8 @@ def _without_prompt(matrix: Matrix) -> Finding | None:
     return Finding(
         question="What can the model do without a prompt?",
         sentence=f"{verdict}: zero-shot has an ARG of {signed(duel.mean)} "
-        f"({extent(duel.mean, duel.settings)}).",
+        f"({counted(duel.settings, 'setting')}, {counted(len(duel.mean.tasks), 'task')}, "
+        f"{counted(duel.mean.data_seeds, 'data seed')}).",
         tables=("table-2", "duels"),
         told=sign != 0,
     )
