@@ -319,6 +319,7 @@ class _Driver:
             self._interrupts.listen(execution.signals)
             from mpt.search.ray.tuning import Session
 
+            self._interrupts.check()  # rates were measured, and Ray was started
             known = self._rates or remote_probe(trials_to_probe(expected, work), execution)
             self._rates = known
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)

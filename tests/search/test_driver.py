@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -194,6 +196,23 @@ def test_an_interrupt_before_ray_runs_is_a_clean_end(
     assert run_search(job, Execution(resume="again")) == 75
     said = "interrupted; what was finished is kept. Resume with: again\n"
     assert capsys.readouterr().out.endswith(f"\n{said}")
+
+
+def test_a_signal_that_an_import_has_swallowed_ends_the_search_all_the_same(
+    job: SearchJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch forgets an exception that is raised while it is being imported."""
+    opened = run_module.open_plan
+
+    def swallows(plan: StudyPlan) -> Study:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return opened(plan)
+
+    monkeypatch.setattr(run_module, "open_plan", swallows)
+    monkeypatch.setattr(run_module._Driver, "_rounds", lambda *_: pytest.fail("it goes on"))
+    assert run_search(job, Execution(resume="again")) == 75
+    assert "Resume with: again" in capsys.readouterr().out
 
 
 def test_results_of_an_older_version_are_named_and_left_alone(
