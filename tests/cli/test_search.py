@@ -105,6 +105,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--storage",
         "--store",
         "--study",
+        "--template",
         "--throughput",
         "--train-seed",
         "--tuning-batch",

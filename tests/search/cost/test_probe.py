@@ -20,6 +20,7 @@ from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import Study, open_study
+from mpt.upstream.jumps import HELD, WINDOW
 
 DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=60, eval_every=20, max_generated=3)
 
@@ -162,7 +163,9 @@ def test_the_probe_writes_nothing_and_tells_sizes_of_what_a_search_leaves(
     prompts = rates.sizes.rung - probe_module._POINT_BYTES
     # the file of a prompt has a head of some hundred bytes
     assert prompts <= max(rungs) <= prompts + 1000
-    assert rates.sizes.checkpoint == pytest.approx(states, rel=0.15)
+    # a state holds up to this many losses, of 25 characters at most; the probe took more steps
+    losses = 25 * (WINDOW + HELD)
+    assert 0.85 * states <= rates.sizes.checkpoint <= 1.15 * states + losses
     rows = rates.sizes.run - probe_module._ROW_BYTES
     assert rows == pytest.approx(sum(curves) / len(curves), rel=0.15)
     assert rates.sizes.queue > 0
