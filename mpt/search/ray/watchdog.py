@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ INTERRUPTED = 75
 _LOOK_S = 0.05
 _GRACE_S = 2.0
 """Seconds in which an orderly end of Ray may still come to its own end."""
+_AGENTS = 2
+"""Agents of a raylet: of the dashboard and of runtime environments."""
 _VITAL = ("raylet", "gcs_server")
 """Without one of these processes a driver hangs, or is ended by Ray after a minute."""
 
@@ -68,21 +71,38 @@ def _agents(raylets: Collection[int]) -> list[int]:
     return found
 
 
+def _wait(agents: Collection[int], over: threading.Event) -> None:
+    """Wait for a look's time, or until an agent ends: Ray may end us milliseconds after it."""
+    poll = select.poll()
+    with contextlib.ExitStack() as stack:
+        try:
+            for agent in agents:
+                ended = os.pidfd_open(agent)
+                stack.callback(os.close, ended)
+                poll.register(ended, select.POLLIN)
+        except (AttributeError, OSError):  # not this system, or it has ended
+            over.wait(_LOOK_S / 10)
+            return
+        poll.poll(1000 * _LOOK_S)
+
+
 def _watch(
     processes: dict[str, list[int]],
     over: threading.Event,
     say: Callable[[str], None],
     resume: str,
 ) -> None:
-    agents = _agents(processes["raylet"])
+    agents: set[int] = set()
     vital = [process for kind in _VITAL for process in processes.get(kind, ())]
     while not over.is_set():
+        if len(agents) < _AGENTS:  # a raylet starts them in its own time
+            agents.update(_agents(processes["raylet"]))
         if not all(map(lives, agents)):
             break
         if not all(map(lives, vital)):
             over.wait(_GRACE_S)
             break
-        over.wait(_LOOK_S)
+        _wait(agents, over)
     if over.is_set():
         return
     with contextlib.suppress(Exception):
