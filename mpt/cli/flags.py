@@ -339,6 +339,15 @@ def _word(value: object) -> str:
     return str(value)
 
 
+_EARLY: list[int] = []
+"""Signals that came before a search took over."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _EARLY.append(number)
+    raise KeyboardInterrupt
+
+
 def carry_out(
     job: SearchJob,
     execution: Execution,
@@ -378,15 +387,6 @@ def carry_out(
     if _EARLY:  # raised in a callback of the garbage collector, where nobody heard it
         raise KeyboardInterrupt
     return run_search(job, execution, fresh=flags.fresh, display=show)
-
-
-_EARLY: list[int] = []
-"""Signals that came before a search took over."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _EARLY.append(number)
-    raise KeyboardInterrupt
 
 
 _LOADED: set[str] = set()
@@ -466,6 +466,7 @@ def work_with(
 
 def exit_code(work: Callable[[], int]) -> int:
     """Do a job's work; return its exit code, with errors as one line on stderr."""
+    _EARLY.clear()
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _interrupt)  # a search takes over later
     try:

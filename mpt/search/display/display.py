@@ -142,9 +142,12 @@ class Display:
         """
         job, first = self._job, self._job.trials[0]
         config, (trials, points) = first.plan.config, job.total
-        rungs = ", ".join(map(str, first.upstream.rungs))
+        own = {trial.upstream.rungs for trial in job.trials}
+        reached = {rung for one in own for rung in one}
+        rungs = ", ".join(map(str, sorted(reached - {0} or reached)))  # 0: learns nothing
+        shared = len(own) == 1 and "," in rungs
         self.say(subject_text(job))
-        steps = f"steps {rungs}{' are rungs of one run' if ',' in rungs else ''}"
+        steps = f"steps {rungs}{' are rungs of one run' if shared else ''}"
         self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
         self.say(f"  space    {job.title}")
         self.say(f"  score    {score_text(job)}")
