@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,23 @@ def test_a_fault_in_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         exit_code(work)
+
+
+def test_a_signal_of_an_earlier_call_does_not_end_a_later_one(
+    monkeypatch: pytest.MonkeyPatch, job: SearchJob
+) -> None:
+    """Python drops what a handler raises in a finaliser; it is remembered for that call alone."""
+    monkeypatch.setattr(run_module, "run_search", lambda *_, **__: 0)
+
+    def work(signalled: bool) -> int:
+        if signalled:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        return carry_out(job, Execution(), _parsed()[1])
+
+    old = signal.getsignal(signal.SIGTERM)
+    try:
+        assert exit_code(lambda: work(signalled=True)) == 75
+        assert exit_code(lambda: work(signalled=False)) == 0
+    finally:
+        signal.signal(signal.SIGTERM, old)

@@ -54,6 +54,14 @@ def _study(**changes: Any) -> StudyRecord:
     return StudyRecord(**{**values, "partition": "p", "role": "validation", **changes})
 
 
+def test_the_head_names_the_steps_of_all_trials_and_whether_they_share_runs() -> None:
+    """As where an outer rate decays, which needs a trial for every number of steps."""
+    trials = [trial_of(UpstreamConfig(decay_horizon=n), rungs=(n,)) for n in (36, 12)]
+    show = Shown(job_of(*trials))
+    show.display.opening()
+    assert "points   2 from 2 trials (steps 12, 36)" in show.text
+
+
 def test_the_header_says_what_how_much_and_where(show: Shown) -> None:
     study = _study(precision="bfloat16", train_seed=7)
     show.display.opening()
