@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from mpt.config import CONTROL
 from mpt.store.records import BASELINE, ZERO_SHOT
 
 METHODS: Mapping[str, str] = MappingProxyType(
@@ -18,7 +19,7 @@ METHODS: Mapping[str, str] = MappingProxyType(
 )
 """Method → label of those that the paper compares with prompt tuning, in its order. It decides the
 order of rows and nothing else: other methods stand behind them, under their own names."""
-UNTRAINED = "untrained"
+UNTRAINED = CONTROL
 """The control: the start of the learned prompts, with nothing learned."""
 META = ("maml", "fomaml", "reptile")
 """The methods that the paper calls meta prompt tuning (MPT)."""
