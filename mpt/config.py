@@ -78,6 +78,7 @@ TEMPLATES = ("plain", "chat")
 POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 AVERAGES = ("last", "polynomial", "schedule_free")
+STARTS = ("names", "drawn", "words")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
@@ -227,8 +228,9 @@ class UpstreamConfig:
     """Upstream seed: root of this trajectory's start, episodes and dropout. Configurations that
     differ in it alone are replicates of one configuration. None: the study's train seed."""
     start: str = "names"
-    """Which names the starting prompt is made of: those of the first source "names" (paper), where
-    many sources give every seed the same start, or names "drawn" by the seed."""
+    """What the starting prompt is made of: the first source "names" (paper; many sources give
+    every seed the same start), names "drawn" by the seed, or "words" of the vocabulary drawn by
+    it, as in plain prompt tuning: its gain is then all learned."""
     start_seed: int | None = None
     """Seed of the start alone. None: the upstream seed's; the members of a soup share one."""
     soup: int = 1
@@ -265,7 +267,7 @@ class UpstreamConfig:
             ),
             activation_checkpointing=_SWITCH,
             seed=_OPTIONAL_SEED,
-            start=((lambda s: s in ("names", "drawn")), '"names" or "drawn"'),
+            start=((lambda s: s in STARTS), f"one of {', '.join(STARTS)}"),
             start_seed=_OPTIONAL_SEED,
             soup=_at_least(1),
             extra=(

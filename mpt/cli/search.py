@@ -27,7 +27,7 @@ from mpt.errors import UsageError
 from mpt.search.job import ALLOCATIONS, SCHEDULERS, SEARCHERS, SearchJob, Suggestions
 from mpt.study.epochs import on_study
 from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
-from mpt.study.spaces import Space, load_space
+from mpt.study.spaces import Space, control_space, load_space
 from mpt.study.specs import TrialSpec, UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan, plan_study
 
@@ -66,7 +66,7 @@ def _work(method: str, parser: Parser, flags: argparse.Namespace) -> int:
     job = _job(method, flags)
     space = load_space(method, flags.space or default_space(flags.backbone))
     step = _next_step(parser, flags, space.size)
-    execution = execution_of(parser, flags, step, _control_step(method, parser, flags))
+    execution = execution_of(parser, flags, step, _control_step(space, parser, flags))
     return carry_out(job, execution, flags)
 
 
@@ -186,10 +186,13 @@ def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> s
     return command_of(parser, flags, space=wide, searcher="optuna", num_samples=None)
 
 
-def _control_step(method: str, parser: Parser, flags: argparse.Namespace) -> str:
+def _control_step(space: Space, parser: Parser, flags: argparse.Namespace) -> str:
     """Return the command that runs the control; empty of itself and at smoke size."""
-    if method == CONTROL or flags.smoke:
+    if space.method == CONTROL or flags.smoke:
         return ""
     program = ("mpt", "search", CONTROL)
-    searched = {"space": None, "searcher": "grid", "num_samples": None, "scheduler": "none"}
+    default = default_space(flags.backbone)
+    like = control_space(space, default)
+    searched = {"searcher": "grid", "num_samples": None, "scheduler": "none"}
+    searched["space"] = None if like == default else like
     return command_of(parser, flags, program, allocation="full", racing=False, **searched)

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import mpt
-from mpt.config import METHODS, OWN_METHODS, DownstreamConfig, UpstreamConfig, known_methods
+from mpt.config import (
+    CONTROL,
+    METHODS,
+    OWN_METHODS,
+    DownstreamConfig,
+    UpstreamConfig,
+    known_methods,
+)
 from mpt.errors import DataError, UsageError
 from mpt.keys import changed
 from mpt.seeds import numpy_generator
@@ -212,6 +219,25 @@ def load_space(method: str, name: str, folder: Path = SPACES) -> Space:
     if name not in tables:
         raise UsageError(f"space {name!r} is unknown; {path.name} holds {', '.join(tables)}")
     return _space(method, name, table_of(tables[name], path, name), path)
+
+
+def control_space(space: Space, default: str, folder: Path = SPACES) -> str:
+    """Return the name of the control's space whose start is that of a space.
+
+    Only then is the difference of the two what was learned.
+
+    Args:
+        space: what is searched.
+        default: the one that is taken where it suits, and where none does.
+        folder: where `untrained.toml` is.
+    """
+    names = [default, *read_toml(folder / f"{CONTROL}.toml")]
+    start = space.fixed.get("start", "names")
+    starts = {
+        name: load_space(CONTROL, name, folder).fixed.get("start", "names")
+        for name in dict.fromkeys(names)
+    }
+    return next((name for name, own in starts.items() if own == start), default)
 
 
 def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Space:

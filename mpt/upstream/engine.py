@@ -294,7 +294,12 @@ class UpstreamRun:
 
 
 def start_names(tasks: Sequence[FewShotTask], config: UpstreamConfig, seed: int) -> list[str]:
-    """Return the names of source tasks in the order in which they become rows of the start."""
+    """Return names of source tasks in the order in which they become rows of the start.
+
+    There are none where it is made of words of the vocabulary alone.
+    """
+    if config.start == "words":
+        return []
     names = list(dict.fromkeys(task.name for task in tasks))
     if config.start == "drawn":
         order = numpy_generator(seed, "names", "upstream").permutation(len(names))

@@ -129,7 +129,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         (["--num-samples", "2.5"], "--num-samples: is '2.5', but must be a whole number ≥ 1"),
         (["--num-samples", "²"], "--num-samples: is '²', but must be a whole number ≥ 1"),
         (["--num-samples", "4"], "--num-samples is for --searcher random and optuna"),
-        (["--searcher", "optuna", "--num-samples", "10"], "space 'embedded' holds 9"),
+        (["--searcher", "optuna", "--num-samples", "10"], "space 'embedded' holds 6"),
         (["--scheduler", "pbt"], "argument --scheduler: invalid choice: 'pbt'"),
         (["--train-seed", "-1"], "--train-seed: is '-1', but must be a whole number ≥ 0"),
         (["--gpus-per-trial", "x"], "--gpus-per-trial: is 'x', but must be a number"),

@@ -13,7 +13,7 @@ from mpt.search.job import SearchJob
 from mpt.study.domains import Domain, from_ray, to_optuna, to_ray
 from mpt.study.epochs import on_study, source_rows
 from mpt.study.recipes import recipe
-from mpt.study.spaces import SPACES, Space, load_space
+from mpt.study.spaces import SPACES, Space, control_space, load_space
 from mpt.study.specs import UpstreamSpec
 
 GOOD = """
@@ -161,11 +161,22 @@ def test_the_rows_of_a_study_are_its_source_tasks_train_and_dev_rows(job: Search
     assert on_study(maml, plan) is maml
 
 
-@pytest.mark.parametrize("name", ["paper", "embedded"])
-def test_grids_have_the_papers_shape(name: str) -> None:
+@pytest.mark.parametrize(("name", "size"), [("paper", 9), ("embedded_names", 9), ("embedded", 6)])
+def test_grids_are_whole_and_have_three_rungs(name: str, size: int) -> None:
     grid = load_space("maml", name).grid()
-    assert len(grid) == len({one.config for one in grid}) == 9
+    assert len(grid) == len({one.config for one in grid}) == size
     assert all(len(one.rungs) == 3 for one in grid)
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded_names", "smollm2"])
+def test_the_control_starts_as_what_it_is_the_control_of(name: str) -> None:
+    """Where the two start apart, their difference is not learning alone."""
+    (control,) = load_space("untrained", name).grid()
+    for method in ("maml", "fomaml", "reptile", "multitask", "path"):
+        names = tomllib.loads((SPACES / f"{method}.toml").read_text())
+        if name in names:
+            starts = {_upstream(one).start for one in load_space(method, name).grid()}
+            assert starts == {_upstream(control).start}, method
 
 
 @pytest.mark.parametrize("method", ["multitask", "path"])
@@ -368,3 +379,19 @@ def test_a_missing_file_and_foreign_bytes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "maml.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not a TOML file in UTF-8"):
         load_space("maml", "toy", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "control"),
+    [
+        ("embedded", "embedded", "embedded"),
+        ("embedded_low", "embedded", "embedded_names"),
+        ("wide", "embedded", "paper"),
+        ("smollm2", "smollm2", "smollm2"),
+        ("wide", "paper", "paper"),
+    ],
+)
+def test_the_control_of_a_space_is_the_one_that_starts_like_it(
+    name: str, default: str, control: str
+) -> None:
+    assert control_space(load_space("maml", name), default) == control

@@ -55,3 +55,22 @@ def test_another_upstream_seed_is_another_start_and_another_trajectory(new_run: 
         run.advance(1)
     assert one.key != other.key
     assert not torch.equal(one.prompt, other.prompt)
+
+
+def test_a_start_of_words_names_no_task_and_is_drawn_by_the_seed(
+    new_run: NewRun, toy_backbone: Backbone, toy_tasks: list[FewShotTask]
+) -> None:
+    run, other = new_run(start="words"), new_run(start="words", seed=1042)
+    frequent = toy_backbone.embeddings()[toy_backbone.frequent_ids(5000)]
+    for start in (run.prompt, other.prompt):
+        distance = (start[:, None] - frequent[None]).abs().amax(2)  # [P, V]
+        assert torch.equal(distance.amin(1), torch.zeros(4))  # every row is a word's
+        assert len(set(distance.argmin(1).tolist())) == 4  # and no word stands twice
+    assert not torch.equal(run.prompt, other.prompt)
+    assert not torch.equal(run.prompt, new_run(start="names").prompt)
+    learned = new_run(method="multitask", start="words", average="last", outer_lr=0.3)
+    assert torch.equal(learned.prompt, run.prompt)
+    learned.advance(1)
+    assert not torch.equal(learned.prompt, run.prompt)
+    assert {len(new_run(start=s).key) for s in ("names", "drawn", "words")} == {64}
+    assert len({new_run(start=s).key for s in ("names", "drawn", "words")}) == 3

@@ -318,7 +318,7 @@ def test_the_command_prints_what_ran_what_was_stopped_and_the_regret(
     assert cli.main("maml", flags) == 0
     text = capsys.readouterr().out
     assert _files(tmp_path) == before  # nothing is written
-    assert text.count("maml-inner") == 9 + 1  # each trial once, and the winner
+    assert text.count("maml-inner") == 6 + 1  # each trial once, and the winner
     assert "stopped by asha at rung 12: score" in text
     assert "regret" in text
     assert "% of the cost saved" in text
