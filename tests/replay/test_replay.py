@@ -381,7 +381,7 @@ def test_the_file_has_settings_for_every_method_and_sweep() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("steps = 48", "steps = 0"), r"\[embedded.maml\] steps is 0"),
+        (("steps = 192", "steps = 0"), r"\[embedded.maml\] steps is 0"),
         (("inner_lr = 1.0", "inner = 1.0"), "'inner'"),
         (("inner_lr = 1.0", "inner_lr = -1.0"), "inner_lr is -1.0, but must be"),
         (('[16, 32, 64, 128, "all"]', "[16, true]"), r"\[sweep.target_shots\] values"),
@@ -470,4 +470,4 @@ def test_resume_commands_repeat_lists_and_from(monkeypatch: pytest.MonkeyPatch) 
 def test_path_is_replayed_where_it_is_named() -> None:
     (trial,) = plan_replay(_request(methods=("path",), partitions=("qa_to_qa",))).job.trials
     assert trial.upstream == SETTINGS.own["path"]
-    assert (trial.method, trial.upstream.rungs) == ("path", (48,))
+    assert (trial.method, trial.upstream.rungs) == ("path", (192,))
