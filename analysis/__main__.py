@@ -99,7 +99,11 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     add = parser.add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="where the report goes")
-    add("--backbone", help="of the tables that show one model (default: T5-large if it was run)")
+    add(
+        "--backbone",
+        metavar="MODEL",
+        help="of the tables that show one model (default: T5-large if it was run)",
+    )
     for unit in ("steps", "samples"):
         add(
             f"--budget-{unit}",
@@ -140,7 +144,7 @@ def _add_arg(parser: argparse.ArgumentParser) -> None:
     _add_source(parser, required=False)
     add = parser.add_argument
     add("--scores", type=Path, metavar="FILE", help="a CSV file in place of a database")
-    add("--partition", help="only this one (default: all that are there)")
+    add("--partition", metavar="NAME", help="only this one (default: all that are there)")
     add("--format", choices=tuple(RENDERERS), default="md", help="of the table")
     parser.set_defaults(run=_arg)
 
@@ -230,7 +234,7 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what a prompt is a prompt of."""
     add = parser.add_argument
-    add("--base-model", help="id or folder (default: what the records say)")
+    add("--base-model", metavar="MODEL", help="id or folder (default: what the records say)")
     add("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
 
 

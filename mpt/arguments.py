@@ -1,9 +1,11 @@
-"""What every command line of the project shares: errors as one line, and numbers."""
+"""What every command line of the project shares: errors as one line, numbers and lists."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mpt.errors import UsageError
@@ -29,3 +31,33 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be a number")
     return value
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers ≥ `low`."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= low:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
+
+    return parse
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse a comma-separated list of different names."""
+    found = tuple(word.strip() for word in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"is {text!r}, but must be different names, like a,b")
+    return found
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Parse comma-separated numbers > 0."""
+    return tuple(number(word) for word in text.split(","))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Parse comma-separated whole numbers ≥ 0."""
+    return tuple(whole(0)(word) for word in text.split(","))

@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.arguments import names, seeds
 from mpt.cli.flags import (
     Parser,
     add_common,
     check_backbones,
     check_gym,
     execution_of,
-    names,
     places,
-    seeds,
     work_with,
 )
 from mpt.errors import UsageError
@@ -119,19 +118,41 @@ def parser_of() -> Parser:
     )
     add = parser.add_argument_group("contest").add_argument
     add("--contest", metavar="NAME", help="table of beat_mtl.toml (default: full)")
-    add("--stages", type=names, default=(), help=f"some of {STAGES_TEXT} (default: all)")
-    add("--contestants", type=names, default=(), help="comma-separated (default: all)")
-    add("--backbones", type=names, default=(), help="the first is searched (default: contest's)")
-    add("--partitions", type=names, default=(), help="of the confirmation (default: contest's)")
-    add("--budgets", type=seeds, metavar="N", help="steps of downstream tuning, comma-separated")
-    add("--search-seeds", type=seeds, metavar="N", help="upstream seeds settings are chosen on")
-    add("--upstream-seeds", type=seeds, metavar="N", help="fresh ones, of the confirmation")
-    add("--data-seeds", type=seeds, metavar="N", help="few-shot samples (default: the study's)")
+    add(
+        "--stages",
+        type=names,
+        metavar="NAME,…",
+        default=(),
+        help=f"some of {STAGES_TEXT} (default: all)",
+    )
+    add("--contestants", type=names, metavar="NAME,…", default=(), help="default: all")
+    add(
+        "--backbones",
+        type=names,
+        metavar="MODEL,…",
+        default=(),
+        help="the first is searched (default: contest's)",
+    )
+    add(
+        "--partitions",
+        type=names,
+        metavar="NAME,…",
+        default=(),
+        help="of the confirmation (default: contest's)",
+    )
+    add("--budgets", type=seeds, metavar="N,…", help="steps of downstream tuning")
+    add("--search-seeds", type=seeds, metavar="N,…", help="upstream seeds settings are chosen on")
+    add("--upstream-seeds", type=seeds, metavar="N,…", help="fresh ones, of the confirmation")
+    add("--data-seeds", type=seeds, metavar="N,…", help="few-shot samples (default: the study's)")
     add(
         "--frozen",
         metavar="FILE",
         help="frozen settings (default: docs/beat_mtl/frozen-NAME.toml)",
     )
-    add("--report", help="where the report goes (default: report/ in the results directory)")
+    add(
+        "--report",
+        metavar="DIR",
+        help="where the report goes (default: report/ in the results directory)",
+    )
     add_common(parser, RESULTS)
     return parser

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpt.arguments import OneLineParser, number
+from mpt.arguments import OneLineParser, number, rates, seeds, whole
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
 from mpt.search.cost.stated import parse_throughput
@@ -87,31 +87,12 @@ class Parser(OneLineParser):
                 raise UsageError(f"{idle} says something only with {other}; give both or neither")
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers ≥ `low`."""
-
-    def parse(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if int(text) >= low:
-                return int(text)
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be a whole number ≥ {low}")
-
-    return parse
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of different names."""
-    found = tuple(word.strip() for word in text.split(","))
-    if not all(found) or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"is {text!r}, but must be different names, like a,b")
-    return found
-
-
 def add_backbone(parser: Parser) -> None:
     """Add the flags of jobs on one backbone: which one, and what of its study changes."""
     add = parser.add_argument_group("model and study").add_argument
     add(
         "--backbone",
+        metavar="MODEL",
         default="embedded",
         help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
     )
@@ -128,19 +109,19 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "upstream_precision": ("format", "number format upstream of methods with an inner loop"),
     "prompt_length": ("whole", "virtual tokens of the prompt"),
     "tuning_steps": ("whole", "steps of a downstream run"),
-    "tuning_lrs": ("rates", "downstream learning rates, comma-separated"),
-    "tuning_start": ("start", '"learned", or "chosen" by the target\'s own train and dev rows'),
+    "tuning_lrs": ("rates", "downstream learning rates"),
+    "tuning_start": ("name", '"learned", or "chosen" by the target\'s own train and dev rows'),
     "tuning_batch": ("whole", "examples of a downstream step"),
     "eval_every": ("whole", "downstream steps between two dev evaluations"),
     "max_input": ("whole", "tokens of an input, end mark included"),
     "max_target": ("whole", "tokens of a target, end mark included"),
-    "template": ("template", '"plain" text to text, or "chat": the tokenizer\'s own template'),
+    "template": ("name", '"plain" text to text, or "chat": the tokenizer\'s own template'),
     "max_dev": ("whole", "dev rows used"),
     "max_test": ("whole", "test rows used"),
-    "replace": ("tasks", "old=new,…: declared tasks in the place of some that cannot be had"),
-    "data_seeds": ("seeds", "few-shot samples, comma-separated"),
+    "replace": ("tasks", "declared tasks in the place of some that cannot be had"),
+    "data_seeds": ("seeds", "few-shot samples"),
     "replicates": ("whole", "upstream seeds of the better configurations, or of a replay's cells"),
-    "upstream_seeds": ("seeds", "these upstream seeds, comma-separated, in their place"),
+    "upstream_seeds": ("seeds", "these upstream seeds in their place"),
     "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
 }
 """Field of `StudyOptions` → (kind of value, help)."""
@@ -148,31 +129,23 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
 
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
-    kinds: dict[str, Callable[[str], Any]]
-    kinds = {"whole": whole(1), "count": whole(0), "rates": rates, "seeds": seeds, "start": str}
-    kinds |= {"tasks": parse_replacements, "template": str}
+    kinds: dict[str, tuple[Callable[[str], Any], str]]
+    kinds = {"whole": (whole(1), "N"), "count": (whole(0), "N"), "name": (str, "NAME")}
+    kinds |= {"rates": (rates, "X,…"), "seeds": (seeds, "N,…")}
+    kinds |= {"tasks": (parse_replacements, "OLD=NEW,…")}
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
         flag = "--" + name.replace("_", "-")
         if kind == "format":
             group.add_argument(flag, choices=OFFERED, help=text)
         else:
-            group.add_argument(flag, type=kinds[kind], metavar="N", help=text)
+            parse, value = kinds[kind]
+            group.add_argument(flag, type=parse, metavar=value, help=text)
 
 
 def options_of(flags: argparse.Namespace) -> StudyOptions:
     """Return what the flags of `add_options` replace."""
     return StudyOptions(**{name: getattr(flags, name, None) for name in OPTIONS})
-
-
-def rates(text: str) -> tuple[float, ...]:
-    """Parse comma-separated numbers > 0."""
-    return tuple(number(word) for word in text.split(","))
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """Parse comma-separated whole numbers ≥ 0."""
-    return tuple(whole(0)(word) for word in text.split(","))
 
 
 def add_common(parser: Parser, results: str) -> None:
@@ -182,28 +155,61 @@ def add_common(parser: Parser, results: str) -> None:
         parser: where they go.
         results: the default of ``--results``, for the help text.
     """
+    parser.usage = "%(prog)s [flags]"  # their names alone would fill a screen
     add = parser.add_argument_group("data and methods").add_argument
-    add("--gym", default="embedded", help='"embedded" or a directory of few-shot files')
+    add(
+        "--gym",
+        metavar="DIR",
+        default="embedded",
+        help='a directory of few-shot files, or "embedded"',
+    )
     add("--allow-missing", action="store_true", help="go on without missing tasks; labels results")
-    add("--train-seed", type=whole(0), default=42, help="root of all training randomness")
+    add(
+        "--train-seed",
+        type=whole(0),
+        metavar="N",
+        default=42,
+        help="root of all training randomness",
+    )
     add("--plugin", metavar="FILE", help="Python file that registers upstream methods")
     add = parser.add_argument_group("results").add_argument
-    add("--results", help=f"results directory (default: {results}, or results/smoke)")
+    add("--results", metavar="DIR", help=f"default: {results}, or results/smoke with --smoke")
     add("--store", metavar="URL", help="database (default: mpt.db in the results directory)")
     add("--storage", metavar="URI", help="where checkpoints and prompts go: a directory or bucket")
     add("--fresh", action="store_true", help="move the results so far aside and start anew")
     add("--keep-prompts", action="store_true", help="keep every tuned prompt")
     add("--json", action="store_true", help="the result as one JSON document on stdout")
     add = parser.add_argument_group("where it runs").add_argument
-    add("--address", default="local", help='"local", "auto" or the address of a Ray cluster')
-    add("--gpus-per-trial", type=number, default=0.0, help="GPUs of a trial; 0.25: four share one")
+    add(
+        "--address",
+        metavar="WHERE",
+        default="local",
+        help='"local", "auto", a cluster\'s HOST:PORT',
+    )
+    add(
+        "--gpus-per-trial",
+        type=number,
+        metavar="X",
+        default=0.0,
+        help="GPUs of a trial, in [0, 1]; 0.25: four share one (default: 0)",
+    )
     add("--dashboard", action="store_true", help="start Ray's dashboard beside a local Ray")
     add("--mlflow", metavar="URI", help="tell an MLflow of the search")
     add("--wandb", metavar="PROJECT", help="tell Weights & Biases of the search")
     add = parser.add_argument_group("trying it out").add_argument
     add("--dry-run", action="store_true", help="print points, time and cost; write nothing")
-    add("--price", type=number, help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)")
-    add("--plan-gpus", type=whole(1), help="with --dry-run: time on a cluster of so many GPUs")
+    add(
+        "--price",
+        type=number,
+        metavar="X",
+        help="with --dry-run: price of a GPU-hour (CPU-hour without GPUs)",
+    )
+    add(
+        "--plan-gpus",
+        type=whole(1),
+        metavar="N",
+        help="with --dry-run: time on a cluster of so many GPUs",
+    )
     add(
         "--throughput",
         type=parse_throughput,

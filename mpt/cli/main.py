@@ -82,6 +82,9 @@ COMMANDS: dict[str, Command] = {
     "paper": Command("search", "the whole study: searches, replay, sweeps, report", _paper),
     "report": Command("results", "tables and figures as one site", _analysis("report")),
     "arg": Command("results", "ARG of results, or of scores from elsewhere", _analysis("arg")),
+    "significance": Command(
+        "results", "which cells of a table of scores are different", _analysis("significance")
+    ),
     "export": Command("results", "Optuna, Parquet, PEFT, Hugging Face Hub", _analysis("export")),
     "studies": Command("results", "which studies a database holds", _call("mpt.cli.studies")),
     "doctor": Command("results", "check a database and its files", _call("mpt.cli.doctor")),
@@ -122,7 +125,7 @@ def usage() -> str:
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines += ["", f"{group}:"]
         lines += [
-            f"  {name:<12} {command.text}"
+            f"  {name:<13} {command.text}"
             for name, command in COMMANDS.items()
             if command.group == group
         ]

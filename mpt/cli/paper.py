@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mpt.arguments import names
 from mpt.cli.flags import (
     OFFERED,
     Parser,
@@ -16,7 +17,6 @@ from mpt.cli.flags import (
     check_backbones,
     command_of,
     execution_of,
-    names,
     options_of,
     places,
     work_with,
@@ -89,13 +89,30 @@ def parser_of() -> Parser:
     add(
         "--backbones",
         type=names,
+        metavar="MODEL,…",
         default=EMBEDDED_BACKBONES,
-        help="comma-separated; the first is searched (default: the embedded T5, BART and GPT-2)",
+        help="the first is searched (default: the embedded T5, BART and GPT-2)",
     )
-    add("--methods", type=names, default=(), help="comma-separated (default: all)")
-    add("--partitions", type=names, default=(), help="of the stage replay (default: all)")
-    add("--stages", type=names, default=(), help="some stages only (default: all of --dry-run)")
-    add("--report", help="where the report goes (default: report/ in the results directory)")
+    add("--methods", type=names, metavar="NAME,…", default=(), help="default: all")
+    add(
+        "--partitions",
+        type=names,
+        metavar="NAME,…",
+        default=(),
+        help="of the stage replay (default: all)",
+    )
+    add(
+        "--stages",
+        type=names,
+        metavar="NAME,…",
+        default=(),
+        help="some stages only (default: all of --dry-run)",
+    )
+    add(
+        "--report",
+        metavar="DIR",
+        help="where the report goes (default: report/ in the results directory)",
+    )
     add("--precision", choices=OFFERED, help="number format in place of the recipe's")
     add_options(parser)
     add_common(parser, RESULTS)

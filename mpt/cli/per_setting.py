@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mpt.arguments import names, whole
 from mpt.cli.flags import (
     Parser,
     add_backbone,
@@ -14,10 +15,8 @@ from mpt.cli.flags import (
     carry_out,
     command_of,
     execution_of,
-    names,
     options_of,
     places,
-    whole,
     work_with,
 )
 from mpt.config import known_methods
@@ -52,10 +51,19 @@ def parser_of() -> Parser:
         "command again resumes."
     )
     add = parser.add_argument_group("search").add_argument
-    add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
-    add("--methods", type=names, default=(), help="comma-separated (default: all)")
-    add("--space", help="table of the space files (default: embedded or paper, by backbone)")
-    add("--num-samples", type=whole(1), help="random trajectories instead of the whole grid")
+    add("--partitions", type=names, metavar="NAME,…", default=(), help="default: all ten")
+    add("--methods", type=names, metavar="NAME,…", default=(), help="default: all")
+    add(
+        "--space",
+        metavar="NAME",
+        help="table of the space files (default: embedded or paper, by backbone)",
+    )
+    add(
+        "--num-samples",
+        type=whole(1),
+        metavar="N",
+        help="random trajectories instead of the whole grid",
+    )
     add_backbone(parser)
     add_common(parser, "results/per_setting")
     return parser

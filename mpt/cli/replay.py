@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.arguments import names
 from mpt.cli.flags import (
     OFFERED,
     Parser,
@@ -16,7 +17,6 @@ from mpt.cli.flags import (
     check_backbones,
     command_of,
     execution_of,
-    names,
     options_of,
     places,
     results_of,
@@ -61,9 +61,9 @@ def parser_of() -> Parser:
         "at once."
     )
     add = parser.add_argument_group("replay").add_argument
-    add("--backbones", type=names, default=(), help="comma-separated (default: the recipe's)")
-    add("--partitions", type=names, default=(), help="comma-separated (default: all ten)")
-    add("--methods", type=names, default=(), help="comma-separated (default: all)")
+    add("--backbones", type=names, metavar="MODEL,…", default=(), help="default: the recipe's")
+    add("--partitions", type=names, metavar="NAME,…", default=(), help="default: all ten")
+    add("--methods", type=names, metavar="NAME,…", default=(), help="default: all")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
     add(
         "--adopt",
@@ -78,11 +78,20 @@ def parser_of() -> Parser:
 def add_settings(parser: Parser) -> None:
     """Add the flags that say whose settings are replayed."""
     add = parser.add_argument_group("settings").add_argument
-    add("--from", help="results directory (or database) whose best points are replayed")
+    add(
+        "--from",
+        metavar="DIR",
+        help="results directory (or URL of a database) whose best points are replayed",
+    )
     add("--study", metavar="ID", help="with --from: the searched study, if it holds several")
-    add("--searched-on", metavar="BACKBONE", help="its best points serve backbones without some")
-    add("--best", choices=("default", "published"), default="default", help="without --from")
-    add("--recipe", choices=RECIPES, help="(default: paper; the embedded backbone has its own)")
+    add("--searched-on", metavar="MODEL", help="its best points serve backbones without some")
+    add(
+        "--best",
+        choices=("default", "published"),
+        default="default",
+        help="without --from: the model's own settings if replay.toml has some, or the paper's",
+    )
+    add("--recipe", choices=RECIPES, help="default: paper; the embedded backbone has its own")
     add("--precision", choices=OFFERED, help="number format in place of the recipe's")
     add_options(parser)
 

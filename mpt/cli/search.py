@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
+from mpt.arguments import whole
 from mpt.cli.flags import (
     Parser,
     add_backbone,
@@ -18,7 +19,6 @@ from mpt.cli.flags import (
     load_methods,
     options_of,
     places,
-    whole,
     work_with,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
@@ -77,10 +77,24 @@ def parser_of(method: str) -> Parser:
         "again resumes; a finished search prints its ranking at once."
     )
     add = parser.add_argument_group("search").add_argument
-    add("--partition", default="random_to_random", help="its source tasks are learned from")
-    add("--space", help="table of the space file (default: embedded or paper, by backbone)")
+    add(
+        "--partition",
+        metavar="NAME",
+        default="random_to_random",
+        help="its source tasks are learned from",
+    )
+    add(
+        "--space",
+        metavar="NAME",
+        help="table of the space file (default: embedded or paper, by backbone)",
+    )
     add("--searcher", choices=SEARCHERS, default="grid", help="how points are chosen")
-    add("--num-samples", type=whole(1), help="trials of random or optuna (default: 16)")
+    add(
+        "--num-samples",
+        type=whole(1),
+        metavar="N",
+        help="trials of random or optuna (default: 16)",
+    )
     add("--scheduler", choices=SCHEDULERS, default="none", help="asha: stop who falls behind")
     add(
         "--allocation",

@@ -8,13 +8,13 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mpt.arguments import names
 from mpt.cli.flags import (
     Parser,
     add_common,
     carry_out,
     check_gym,
     execution_of,
-    names,
     work_with,
 )
 from mpt.cli.replay import add_settings, next_step, request_of
@@ -91,13 +91,32 @@ def parser_of() -> Parser:
         "same command again resumes; search_spaces/similarity.toml says what is compared."
     )
     add = parser.add_argument_group("similarity").add_argument
-    add("--backbone", help='"embedded", a Hub id or a local checkpoint (default: the recipe\'s)')
-    add("--partition", help="whose source tasks are chosen from (default: similarity.toml's)")
-    add("--targets", type=names, default=(), help="comma-separated (default: similarity.toml's)")
+    add(
+        "--backbone",
+        metavar="MODEL",
+        help='"embedded", a Hub id or a local checkpoint (default: the recipe\'s)',
+    )
+    add(
+        "--partition",
+        metavar="NAME",
+        help="whose source tasks are chosen from (default: similarity.toml's)",
+    )
+    add(
+        "--targets",
+        type=names,
+        metavar="NAME,…",
+        default=(),
+        help="tasks whose sources are chosen (default: similarity.toml's)",
+    )
     add("--rank-by", choices=RANK_BY, default=RANK_BY[0], help="tuned prompts, or their inputs")
     add("--only", choices=("pairs", "pilot"), help="Table 7 or Table 8 alone")
     add("--prompts", action="store_true", help="Table 7 of prompts that --keep-prompts kept, too")
-    add("--device", default="cpu", help="where the backbone reads the tasks that are compared")
+    add(
+        "--device",
+        metavar="NAME",
+        default="cpu",
+        help="where the backbone reads the tasks that are compared, like cuda:0",
+    )
     add_settings(parser)
     add_common(parser, "results/search")
     return parser

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.cli.flags import Parser, whole
+from mpt.arguments import whole
+from mpt.cli.flags import (
+    Parser,
+)
 from mpt.errors import UsageError
 from mpt.search.cost.time_left import clock_text
 from mpt.search.job import SearchJob
@@ -27,11 +30,27 @@ WORKERS = 2
 
 def add_simulation(parser: Parser) -> None:
     """Add the flags of a simulation."""
-    add = parser.add_argument
-    add("--simulate", help="results directory: search its records instead, in simulated time")
+    add = parser.add_argument_group("simulation").add_argument
+    add(
+        "--simulate",
+        metavar="DIR",
+        help="results directory: search its records instead, in simulated time",
+    )
     add("--study", metavar="ID", help="with --simulate: the study, if there are several")
-    add("--simulate-seeds", type=whole(1), default=1, help="seeds of a simulation")
-    add("--simulate-workers", type=whole(1), default=WORKERS, help="workers of a simulation")
+    add(
+        "--simulate-seeds",
+        type=whole(1),
+        metavar="N",
+        default=1,
+        help="seeds of a simulation",
+    )
+    add(
+        "--simulate-workers",
+        type=whole(1),
+        metavar="N",
+        default=WORKERS,
+        help="workers of a simulation",
+    )
 
 
 def simulate_search(

@@ -54,12 +54,22 @@ def _parser(program: str) -> argparse.ArgumentParser:
         prog=program, description="Make, check and examine a gym of few-shot files."
     )
     commands = parser.add_subparsers(required=True, metavar="build|verify|doctor")
-    build = commands.add_parser("build", help="build few-shot files from raw rows; resumes")
-    build.add_argument(
-        "--source", required=True, help='"hub", or a mirror: DIR/<task>/<split>.jsonl'
+    build = commands.add_parser(
+        "build",
+        help="build few-shot files from raw rows; resumes",
+        description="Build few-shot files from raw rows. The same command again builds what is "
+        "missing.",
     )
-    build.add_argument("--out", required=True, type=Path, help="gym directory to build into")
-    build.add_argument("--tasks", help="names with commas between (default: all of the source)")
+    build.add_argument(
+        "--source",
+        required=True,
+        metavar="WHERE",
+        help='"hub", or the directory of a mirror: DIR/<task>/<split>.jsonl',
+    )
+    build.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="gym directory to build into"
+    )
+    build.add_argument("--tasks", metavar="NAME,…", help="default: all of the source")
     build.add_argument(
         "--shots",
         choices=tuple(SIZES),
@@ -70,16 +80,31 @@ def _parser(program: str) -> argparse.ArgumentParser:
     build.add_argument(
         "--seeds",
         default=",".join(map(str, DATA_SEEDS)),
-        help="data seeds with commas between (default: %(default)s)",
+        metavar="N,…",
+        help="data seeds (default: %(default)s)",
     )
     build.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        default=os.cpu_count() or 1,
+        help="processes (default: %(default)s)",
     )
     build.set_defaults(run=_build)
-    verify = commands.add_parser("verify", help="compare with the published MD5 sums")
+    verify = commands.add_parser(
+        "verify",
+        help="compare with the published MD5 sums",
+        description="Compare the files of a gym with the published MD5 sums; exit code 1 if one "
+        "is different.",
+    )
     verify.add_argument("gym", type=Path, metavar="DIR", help="gym directory")
     verify.set_defaults(run=_verify)
-    doctor = commands.add_parser("doctor", help="tasks, partitions and shared text of a gym")
+    doctor = commands.add_parser(
+        "doctor",
+        help="tasks, partitions and shared text of a gym",
+        description="Say which tasks a gym has, which partitions are whole, and which tasks "
+        "share text.",
+    )
     doctor.add_argument("gym", type=Path, metavar="DIR", help="gym directory")
     doctor.set_defaults(run=_doctor)
     return parser

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpt.arguments import number
+from mpt.arguments import names, number, rates, seeds, whole
 from mpt.cli import flags as flags_module
 from mpt.cli.flags import (
     OPTIONS,
@@ -22,13 +22,9 @@ from mpt.cli.flags import (
     command_of,
     execution_of,
     exit_code,
-    names,
     options_of,
     places,
-    rates,
     results_of,
-    seeds,
-    whole,
 )
 from mpt.cli.search import parser_of
 from mpt.errors import DataError, Interrupted, UsageError

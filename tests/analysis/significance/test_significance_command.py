@@ -1,4 +1,4 @@
-"""``python -m analysis significance``: text, JSON, files, figure, and what is refused."""
+"""``mpt significance``, ``python -m analysis significance``: text, JSON, files, refusals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from analysis.__main__ import main
 from analysis.significance.comparisons import Significance, read_significance
 from analysis.significance.forest import draw_forest
 from analysis.significance.tables import UPSTREAM
+from mpt.cli.flags import Parser
+from mpt.cli.main import main as mpt_main
 
 FILES = {
     *("significance.md", "significance.csv", "significance-record.csv"),
@@ -50,6 +52,16 @@ def test_the_text_says_unit_family_and_what_no_interval_holds_in_80_columns(
     assert [line.split()[0] for line in block[2:]] == ["MAML", "−", "Reptile", "−", "MTL"]
     assert block[2].endswith(" higher (all)")
     assert "(paired)" in flat
+
+
+def test_the_command_of_the_package_says_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        assert mpt_main(["significance", str(folder), "--json"]) == 0
+    finally:
+        Parser.command = ()
+    assert capsys.readouterr().out == _run(capsys, folder, "--json")[1]
 
 
 def test_json_holds_every_number_of_the_table(
