@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -65,6 +67,9 @@ SCORE_COLUMNS = ("ARG %", "95 % interval", "test %", "runs")
 ONE_SEED = "intervals are over data seeds alone; another upstream seed may lie outside"
 """What is said under intervals that know nothing of upstream seeds."""
 
+_LABEL = re.compile(r" *\S+:? +")
+"""What a line of facts begins with: a word and blanks, under which the rest is folded."""
+
 STOPS_SHOWN = 20
 """Stops listed under a ranking; the rest is counted."""
 
@@ -120,6 +125,20 @@ class Display:
         """Print one line."""
         self._console.print(text)
 
+    def fact(self, text: str) -> None:
+        """Print one line that nobody copies; on a terminal it is folded under its own label."""
+        if self._console.is_terminal and len(text) > self._console.width:
+            label = _LABEL.match(text)
+            indent = " " * (label.end() if label else 0)
+            text = textwrap.fill(
+                text,
+                self._console.width,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        self.say(text)
+
     def warn(self, text: str) -> None:
         """Print one line that must not be missed: red on a terminal."""
         self._console.print(Text(text, style="bold red"))
@@ -128,7 +147,7 @@ class Display:
         """Print a problem once."""
         if text not in self._said:
             self._said.add(text)
-            self.say(f"note: {text}")
+            self.fact(f"note: {text}")
 
     def document(self, body: Callable[[], Mapping[str, Any]]) -> None:
         """Hand the result to the sink, where that is asked for; else it is not even made."""
@@ -148,29 +167,29 @@ class Display:
         shared = len(own) == 1 and "," in rungs
         self.say(subject_text(job))
         steps = f"steps {rungs}{' are rungs of one run' if shared else ''}"
-        self.say(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
-        self.say(f"  space    {job.title}")
-        self.say(f"  score    {score_text(job)}")
+        self.fact(f"  points   {points} from {counted(trials, 'trial')} ({steps})")
+        self.fact(f"  space    {job.title}")
+        self.fact(f"  score    {score_text(job)}")
         replay = first.plan.role == "target"
         seeds = listed_seeds(job) if replay else seeds_text(config)
         if "," in seeds:
-            self.say(f"  seeds    {seeds}")
+            self.fact(f"  seeds    {seeds}")
         self.say(f"  results  {job.results}")
         for label in job.partial:
-            self.say(f"  {label}")
+            self.fact(f"  {label}")
         if config.replaced:
-            self.say(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
+            self.fact(f"  tasks    {replaced_text(config.replaced)}: a study of its own")
         if first.plan.smoke:
             self.warn(f"  {SMOKE}")
 
     def header(self, work: RemainingWork, board: Leaderboard | None = None) -> None:
         """Say how much of the work is there, and in which studies."""
-        self.say(
+        self.fact(
             f"  runs     {counted(work.all_runs, 'downstream run')} ({work.runs} + {work.shared} "
             f"shared baseline), {work.all_there} stored"
         )
         if board is not None:
-            self.say(f"  study    {studies_text(list(board.studies.values()))}")
+            self.fact(f"  study    {studies_text(list(board.studies.values()))}")
 
     def points_table(self, entries: Sequence[PointStatus]) -> None:
         """List every point of the plan (`--dry-run`); none is known of a searcher of one's own."""
@@ -236,7 +255,7 @@ class Display:
         fresh = set(seeds) <= set(job.plans[0].config.fresh_seeds)
         why = "to report the best one on" if fresh else "for those that may be the best"
         self.say()
-        self.say(
+        self.fact(
             f"upstream seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: "
             f"{counted(trials, 'trial')}, {why}"
         )
@@ -258,14 +277,14 @@ class Display:
             return
 
         for line in findings(ranking, columns.name):
-            self.say(line)
+            self.fact(line)
 
     def _unstable(self, rankings: Sequence[Ranking]) -> None:
         """Say which points of one upstream seed are unstable."""
         columns = Columns(self._job, replicates=False)
         for one in rankings:
             for line in unstable_lines(one, columns.name):
-                self.say(line)
+                self.fact(line)
 
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped.
@@ -282,7 +301,7 @@ class Display:
             self._reasons(order)
             self._stops(entries)
             for label in self._labels(entries):
-                self.say(label)
+                self.fact(label)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
@@ -300,7 +319,7 @@ class Display:
         self._reasons(order)
         self._stops(entries)
         for label in self._labels(entries):
-            self.say(label)
+            self.fact(label)
         if self._smoke:
             self.warn(SMOKE)
             return
@@ -309,7 +328,7 @@ class Display:
             return
         for title, entry in (("best", order[0]), ("worst", order[-1])):
             assert entry.score is not None
-            self.say(
+            self.fact(
                 f"{title:<8} {self._columns.name(entry)}: "
                 f"ARG {_arg(entry.score)} {_interval(entry.score)}"
             )
@@ -328,11 +347,11 @@ class Display:
         """Say what the table's words and marks stand for, each once."""
         notes = dict.fromkeys(entry.score.note for entry in order if entry.score is not None)
         for note in filter(None, notes):
-            self.say(f"note: {note}")
+            self.fact(f"note: {note}")
         gains = [entry.score.gain for entry in order if entry.score is not None]
         lines = dict.fromkeys(line for gain in gains if gain is not None for line in gain.reasons)
         for line in lines:
-            self.say(f"note: no relative gain on {line}")
+            self.fact(f"note: no relative gain on {line}")
 
     def _stops(self, entries: Sequence[PointStatus]) -> None:
         """List the trials that were stopped, each once, and count the points that are missing."""
@@ -343,7 +362,7 @@ class Display:
         if len(stops) > STOPS_SHOWN:
             self.say(f"stopped  … and {len(stops) - STOPS_SHOWN} more")
         if stopped:
-            self.say(
+            self.fact(
                 f"{counted(len(stopped), 'point')} of {counted(len(stops), 'stopped trial')} "
                 f"{'was' if len(stopped) == 1 else 'were'} not computed; "
                 "without --scheduler and --racing the same command computes them"

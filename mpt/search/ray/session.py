@@ -43,6 +43,10 @@ _STORE_BYTES = 128 * 2**20
 """Object store of a local Ray: only settings travel through it."""
 
 
+_own_tokens: set[str | None] = set()
+"""Tokens that this process made for a local Ray."""
+
+
 def _silent(line: str) -> None:
     """Say nothing."""
 
@@ -100,9 +104,9 @@ def ray_session(
             if execution.address == "local":
                 end.enter_context(watched(say, execution.resume))
                 if execution.dashboard:
-                    say(
-                        f"  Ray's dashboard: http://{ray._private.worker.global_worker.node.webui_url}"
-                    )
+                    url = ray._private.worker.global_worker.node.webui_url
+                    for line in _dashboard_lines(f"http://{url}"):
+                        say(line)
         _silence()
         from mpt.search.ray.capacity import room_for_trials
         from mpt.search.ray.preflight import check_cluster
@@ -123,10 +127,27 @@ def prepare_environment(address: str) -> None:
         # Ray's ports are open to the network. A local Ray gets a token of its own that dies with
         # it; without one, Ray would leave a token file behind that changes later `ray start`s.
         os.environ["RAY_AUTH_MODE"] = "token"
-        if address == "local":
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        if address == "local" and "RAY_AUTH_TOKEN" not in os.environ:
+            _own_tokens.add(os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32)))
         if "ray" in sys.modules:  # whoever brings a scheduler of Tune's has imported it
             _read_again()
+
+
+def _dashboard_lines(url: str) -> list[str]:
+    """Return what a person needs to open the dashboard of a local Ray.
+
+    A token that this process made is shown on a terminal, as nobody could know it; never in a
+    pipe, since a log may have other readers, and whoever has it runs code as this user.
+    """
+    lines = [f"  Ray's dashboard: {url}"]
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return lines
+    if token not in _own_tokens:
+        return [*lines, "  it asks for your token (RAY_AUTH_TOKEN, or ray get-auth-token)"]
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        return [*lines, "  it asks for this token, which ends with the search:", f"  {token}"]
+    return [*lines, "  it asks for a token: set RAY_AUTH_TOKEN to one before you start"]
 
 
 def _ray_runs() -> bool:

@@ -12,6 +12,7 @@ import pytest
 from display_toys import (
     RUNGS,
     Shown,
+    console_of,
     job_of,
     maml_job,
     missing_of,
@@ -324,3 +325,25 @@ def test_a_plan_without_known_points_prints_no_empty_table() -> None:
     show = Shown(maml_job())
     show.display.points_table([])
     assert show.text == ""
+
+
+def test_on_a_terminal_a_long_line_is_folded_under_its_own_label() -> None:
+    """Its own wrap would break words, and put them under the labels."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=40, force_terminal=True, soft_wrap=True, no_color=True, highlight=False
+    )
+    show = Display(maml_job(), console)
+    show.fact("  seeds    42 for all, 1042, 2042 for those that may be the best")
+    show.fact("note: " + "word " * 9)
+    show.say("a command that is copied stays one line, however long")
+    assert [line.rstrip() for line in file.getvalue().splitlines()] == [
+        "  seeds    42 for all, 1042, 2042 for",
+        "           those that may be the best",
+        "note: word word word word word word word",
+        "      word word",
+        "a command that is copied stays one line, however long",
+    ]
+    pipe, text = console_of(40)
+    Display(maml_job(), pipe).fact("  seeds    " + "42, " * 12)
+    assert text().count("\n") == 1  # what other programs read is one line

@@ -12,10 +12,16 @@ def test_the_status_adds_up_over_trials_and_forgets_those_that_ended() -> None:
     status.report(0, tuning)
     status.report(1, {**tuning, "finished": 10})
     assert status.text(60.0) == (
-        "runs     13 finished, 8 running, 10 waiting · 3 steps/s, 24 examples/s · about 60 s left"
+        "runs     13 finished, 8 running, 10 waiting · 60 s left · 3 steps/s"
     )
     status.report(0, {**tuning, "finished": 4})  # the newest report of a trial counts
     assert status.text(60.0).startswith("runs     14 finished")
     status.report(0, None)
     status.report(1, None)
     assert status.text(60.0) == ""
+
+
+def test_the_status_of_a_search_of_thousands_of_runs_fits_80_columns() -> None:
+    status = Status()
+    status.report(0, {"finished": 4500, "running": 144, "waiting": 4320, "steps_s": 0.0123456})
+    assert len(status.text(3 * 3600.0)) <= 80

@@ -210,6 +210,39 @@ def test_a_cluster_is_spoken_to_with_the_users_token(environment: dict[str, str]
     assert "RAY_AUTH_TOKEN" not in environment
 
 
+@pytest.mark.parametrize(("terminal", "errors"), [(True, True), (True, False), (False, True)])
+def test_who_opens_the_dashboard_is_told_its_token_but_a_log_is_not(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, terminal: bool, errors: bool
+) -> None:
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: errors))
+    ray_session.prepare_environment("local")
+    ray_session.prepare_environment("local")  # a second search of the same process
+    first, *others = ray_session._dashboard_lines("http://127.0.0.1:8265")
+    assert first == "  Ray's dashboard: http://127.0.0.1:8265"
+    assert (f"  {environment['RAY_AUTH_TOKEN']}" in others) == (terminal and errors)
+    assert all(len(line) <= 80 for line in others)
+    assert (terminal and errors) or "set RAY_AUTH_TOKEN" in others[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("token", "  it asks for your token"), ("disabled", "")]
+)
+def test_the_users_own_token_is_taken_and_never_shown(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, mode: str, said: str
+) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, SimpleNamespace(isatty=lambda: True))
+    environment |= {"RAY_AUTH_TOKEN": "mine"} | (
+        {} if mode == "token" else {"RAY_AUTH_MODE": mode}
+    )
+    ray_session.prepare_environment("local")
+    assert (environment["RAY_AUTH_MODE"], environment["RAY_AUTH_TOKEN"]) == (mode, "mine")
+    lines = ray_session._dashboard_lines("http://127.0.0.1:8265")
+    assert "".join(lines[1:]).startswith(said)
+    assert "mine" not in "".join(lines)
+
+
 def test_what_the_user_has_set_stays(environment: dict[str, str]) -> None:
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_AIR_NEW_OUTPUT": "1"}
     ray_session.prepare_environment("local")
