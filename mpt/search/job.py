@@ -121,7 +121,9 @@ class SearchJob:
         if self.suggestions is None:
             return len(self.trials), len(self.points)
         count = self.suggestions.count
-        return count, count * len(self.trials[0].upstream.rungs)
+        chosen = count * len(self.trials[0].upstream.rungs)
+        # once further upstream seeds are run, there are more than were to be chosen
+        return max(count, len(self.trials)), max(chosen, len(self.points))
 
     @property
     def stoppers(self) -> frozenset[str]:

@@ -61,8 +61,9 @@ class Columns:
             different = len(told_apart) > 1 or name in searched
             if different or (name.endswith("_lr") and set(values) != {None}):
                 self.names.append(name)
+                least = 0 if name == "seed" else _NARROWEST  # a seed is never drawn
                 self._widths.append(
-                    max(_NARROWEST, *(len(word) + 2 for word in (name, *_texts(values))))
+                    max(least, *(len(word) + 2 for word in (name, *_texts(values))))
                 )
 
     def of(self, trial: TrialSpec) -> list[str]:

@@ -117,6 +117,11 @@ class Display:
         self._status_at = clock()
 
     @property
+    def _no_best(self) -> bool:
+        """Whether lines of points leave the best one out: by one seed of several, none is."""
+        return self._smoke or "seed" in self._columns.names
+
+    @property
     def _smoke(self) -> bool:
         """Whether the numbers mean nothing: then none is called the best."""
         return any(plan.smoke for plan in self._job.plans)
@@ -203,10 +208,11 @@ class Display:
 
     def lines_head(self) -> None:
         """Print the head of the lines that `landed` prints: 80 columns with two rates."""
+        best = "" if self._no_best else f"{'best':>7}"
         self.say()
         self.say(
             f"{'done':>7}{self._columns.line(self._columns.names)}{'steps':>7}{'ARG %':>9}  "
-            f"{'95 % interval':<16}{'' if self._smoke else 'best':>7}{'time left':>10}"
+            f"{'95 % interval':<16}{best}{'time left':>10}"
         )
 
     def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
@@ -214,11 +220,11 @@ class Display:
         assert entry.score is not None
         high = "–" if best is None or best <= BAD_SCORE else _signed(best)
         scored = f" {_arg(entry.score):>8}  {_interval(entry.score)}"
+        shown = "" if self._no_best else f" {high:>6}"
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
             f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
-            f"{scored:<27} {'' if self._smoke else high:>6}"
-            f"{clock_text(left):>10}"
+            f"{scored:<27}{shown}{clock_text(left):>10}"
         )
 
     def stopped(self, stop: Stop) -> None:

@@ -39,6 +39,7 @@ class Status:
         if not found:
             return ""
         total = {name: sum(tuning[name] for tuning in found) for name in (*COUNTS, "steps_s")}
-        counts = ", ".join(f"{total[name]} {name}" for name in COUNTS)
+        shown = [name for name in COUNTS if total[name] or name == "finished"]
+        counts = ", ".join(f"{total[name]} {name}" for name in shown)
         # a terminal of 80 columns has room for these; what stands last is what a narrower one cuts
         return f"runs     {counts} · {clock_text(left_s)} left · {total['steps_s']:.3g} steps/s"

@@ -163,9 +163,13 @@ def _protocol(study: StudyRecord, width: int) -> list[str]:
     """Return what all points share, in words, as lines of a width."""
     said = {"train seed", "precision"}
     facts = [f"{name} {value}" for name, value in facts_of(study).items() if name not in said]
-    return textwrap.wrap(
-        "; ".join(facts), width, initial_indent="  protocol ", subsequent_indent=" " * 11
-    )
+    return _folded("; ".join(facts), "  protocol ", width)
+
+
+def _folded(text: str, label: str, width: int) -> list[str]:
+    """Return a text as lines of a width, under its label."""
+    indent = " " * len(label)
+    return textwrap.wrap(text, width, initial_indent=label, subsequent_indent=indent)
 
 
 def _display(look: Look) -> type[Display]:
@@ -210,7 +214,8 @@ def _trials(note: DriverNote, console: Console, now: datetime.datetime) -> None:
     """List what is running: the trial, where it is, and for how long."""
     trials = sorted(note.running, key=lambda one: one.since)
     for place, one in enumerate(trials[:RUNNING_SHOWN]):
-        console.print(f"{'  running  ' if place == 0 else ' ' * 11}{one.name}")
+        for line in _folded(one.name, "  running  " if place == 0 else " " * 11, console.width):
+            console.print(line)
         words = []
         if one.rung is not None:
             words.append(f"step {one.steps}, rung {one.rung}")

@@ -240,6 +240,26 @@ def test_the_header_counts_the_trials_that_a_search_will_choose() -> None:
     assert show.lines[-1].split()[0] == "1/21"
 
 
+def test_lines_of_further_upstream_seeds_fit_80_columns_and_count_all_points() -> None:
+    """Then there are more points than were to be chosen, and none is the best by one seed."""
+    space = load_space("maml", "embedded_wide")
+    plan: StudyPlan = maml_job().plans[0]
+    search = Suggestions(space=space, plan=plan, count=2, seed=0)
+    config = search.first.upstream.config
+    assert isinstance(config, UpstreamConfig)
+    seeds = [dataclasses.replace(config, seed=seed) for seed in (None, 1042, 2042)]
+    trials = tuple(trial_of(one, rungs=RUNGS) for one in seeds)
+    job = dataclasses.replace(maml_job(), trials=trials, suggestions=search)
+    show = Shown(job, width=80)
+    show.display.lines_head()
+    show.display.landed(point_of(trials[2], RUNGS[0], -11.21), 9, 20.08, 2e5)
+    head, line = show.lines[-2:]
+    assert "best" not in head
+    assert "20.08" not in line
+    assert line.split()[0] == f"9/{3 * len(RUNGS)}"
+    assert len(line) == len(head) <= 80
+
+
 def test_a_stop_is_told_with_its_reason(show: Shown) -> None:
     show.display.stopped(stop_of("maml-k1-b2"))
     assert show.lines == ["stopped  maml-k1-b2: by asha at rung 5000: +1 is below +2"]

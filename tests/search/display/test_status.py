@@ -14,6 +14,10 @@ def test_the_status_adds_up_over_trials_and_forgets_those_that_ended() -> None:
     assert status.text(60.0) == (
         "runs     13 finished, 8 running, 10 waiting · 60 s left · 3 steps/s"
     )
+    status.report(1, {**tuning, "running": 0, "waiting": 0})  # all of a rung, once they are there
+    status.report(0, {**tuning, "running": 0, "waiting": 0})
+    assert status.text(60.0) == "runs     6 finished · 60 s left · 3 steps/s"
+    status.report(1, {**tuning, "finished": 10})
     status.report(0, {**tuning, "finished": 4})  # the newest report of a trial counts
     assert status.text(60.0).startswith("runs     14 finished")
     status.report(0, None)

@@ -234,3 +234,20 @@ def test_a_point_of_a_method_that_is_not_known_here_is_named_and_passed_over(
     text = _shown(tmp_path)
     assert "  done     2 points" in text
     assert "its settings are not those of this program" in text
+
+
+def test_a_long_name_of_a_running_trial_is_folded_at_80_columns(tmp_path: Path) -> None:
+    name = "maml-inner0.00375453-outer0.00611714-k1-b4-polynomial-drawn-random_to_random"
+    stored = Stored(tmp_path)
+    study = stored.study()
+    _points(stored, study, low=1.0, high=9.0)
+    since = "2026-05-01T11:48:00+00:00"
+    running = RunningTrial(name=name, steps=24, rung=50, tuned=None, since=since)
+    with driver_lock(tmp_path):
+        _note(tmp_path, study, running=(running,))
+        text = _shown(tmp_path)
+    _, _, rest = text.partition("  running  ")
+    lines = rest.splitlines()
+    assert lines[0] + lines[1].strip() == name
+    assert lines[1].startswith(" " * 11)
+    assert len("  running  " + lines[0]) <= 80
