@@ -225,20 +225,23 @@ class OptunaSearcher(Searcher):
         """Return settings of an earlier session that did not end, or new ones."""
         finished: Any = Searcher.FINISHED
         if self._left_over:
-            point = self._left_over.pop(0)
+            trial = self._fixed(self._left_over.pop(0))
         elif len(self._known) >= self._of.count:
             return finished
         else:
-            new = self._new_point()
+            new = self._new_trial()
             if new is None:
                 return finished
-            self._known.append(new)
-            point = new
-        self._study.enqueue_trial(point)
-        trial = self._study.ask(self._domains)
+            self._known.append(dict(new.params))
+            trial = new
         trial.set_user_attr("tried", True)
         self._trials[trial_id] = trial
-        return point
+        return dict(trial.params)
+
+    def _fixed(self, point: dict[str, Any]) -> optuna.trial.Trial:
+        """Return a trial of these settings."""
+        self._study.enqueue_trial(point)
+        return self._study.ask(self._domains)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -260,24 +263,23 @@ class OptunaSearcher(Searcher):
         if trial is not None:
             trial.report(float(result["score"]), int(result["rung_steps"]))
 
-    def _new_point(self) -> dict[str, Any] | None:
-        """Return settings that were not suggested before; None if the space holds no more."""
+    def _new_trial(self) -> optuna.trial.Trial | None:
+        """Return a trial of settings that were not suggested before; None if there are no more."""
         import optuna
 
         seed, number = self._of.seed, len(self._known)
         if number == 0:
-            return self._space.settings(self._of.first.upstream)
+            return self._fixed(self._space.settings(self._of.first.upstream))
         for attempt in range(_TRIES):
             self._study.sampler = _sampler(derive(seed, "tpe", number, attempt))
             trial = self._study.ask(self._domains)
-            # it is asked for again as a fixed point
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if trial.params not in self._known:
-                return dict(trial.params)
+                return trial
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         # TPE insists on what it has: draw among the rest
         rng = numpy_generator(seed, "tpe rest", number)
         rest = [point for point in self._space.every_point() if point not in self._known]
-        return rest[int(rng.integers(len(rest)))] if rest else None
+        return self._fixed(rest[int(rng.integers(len(rest)))]) if rest else None
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: Optuna's storage holds the study."""

@@ -211,6 +211,7 @@ def test_the_study_is_what_optunas_dashboard_shows(url: str) -> None:
     study = optuna.load_study(study_name=name, storage=url)
     assert [direction.name for direction in study.directions] == ["MAXIMIZE"]
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert len(study.trials) == len(points), "what was only drawn would be shown as failed"
     assert [trial.params for trial in done] == points
     assert [trial.value for trial in done] == [score(point) for point in points]
     assert done[1].intermediate_values == {2500: score(points[1]) - 1}
