@@ -172,4 +172,4 @@ def _settings(entry: PointStatus) -> dict[str, Any]:
 
 def replicated(rankings: Sequence[Ranking]) -> bool:
     """Return whether any configuration has a say on upstream seeds."""
-    return any(len(one.seeds) > 1 for one in rankings)
+    return any(len(one.entries) > 1 for ranking in rankings for one in ranking.configurations)

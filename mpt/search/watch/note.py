@@ -143,7 +143,10 @@ class NoteKeeper:
         trials, points = job.total
         config = job.plans[0].config
         replay = job.plans[0].role == "target"
-        self._left, self._there = left, work.all_there
+        there, every = work.all_there, work.all_runs
+        if self._note is not None:  # earlier rounds are there, and the baseline with them
+            there, every = (self._note.runs[1] + one for one in (work.runs_there, work.runs))
+        self._left, self._there = left, there
         self._running.clear()
         self._note = DriverNote(
             host=platform.node(),
@@ -156,7 +159,7 @@ class NoteKeeper:
             fresh=0 if replay else config.fresh_replicates,
             trials=trials,
             points=points,
-            runs=(work.all_there, work.all_runs),
+            runs=(there, every),
             left_s=left.seconds,
         )
         with contextlib.suppress(StorageError):  # nothing depends on it

@@ -17,7 +17,7 @@ from stored import Stored, compute
 from mpt.config import UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.comparison import rankings
-from mpt.search.display.display import Display
+from mpt.search.display.display import ONE_SEED, Display
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.watch.note import KIND, DriverNote, RunningTrial
@@ -234,6 +234,19 @@ def test_a_point_of_a_method_that_is_not_known_here_is_named_and_passed_over(
     text = _shown(tmp_path)
     assert "  done     2 points" in text
     assert "its settings are not those of this program" in text
+
+
+def test_before_further_seeds_run_intervals_are_those_of_the_points(tmp_path: Path) -> None:
+    """A search of three upstream seeds had no interval in sight until the second one ran."""
+    stored = Stored(tmp_path)
+    study = stored.study()
+    _points(stored, study, low=1.0, high=9.0)
+    with driver_lock(tmp_path):
+        _note(tmp_path, study, seeds=(42, 1042, 2042), fresh=3)
+        text = _shown(tmp_path)
+    assert "95 % interval" in text
+    assert "expected 95 %" not in text
+    assert ONE_SEED in " ".join(text.split())
 
 
 def test_a_long_name_of_a_running_trial_is_folded_at_80_columns(tmp_path: Path) -> None:
