@@ -37,10 +37,10 @@ def future_work(results: Path, store: str | None = None) -> list[Table]:
         verdict = judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
     pooled, arenas = pooled_table(verdict), arena_table(verdict)
     notes = (*(f"{one[0].upper()}{one[1:]}" for one in verdict.sentences), *pooled.notes)
-    title = f"The paper's future work. {pooled.title}"
+    title = f"The paper's future work, pooled. {pooled.title}"
     return [
         dataclasses.replace(pooled, title=title, notes=notes),
-        dataclasses.replace(arenas, title=f"The paper's future work. {arenas.title}"),
+        dataclasses.replace(arenas, title=f"The paper's future work by partition. {arenas.title}"),
     ]
 
 

@@ -13,7 +13,9 @@ NOTES = (
     "A setting is won where the 95 % interval of the paired difference of ARGs lies above 0, lost "
     "where it lies below, a tie otherwise; intervals are not corrected for the number of pairs.",
     "The interval is over data seeds (drawn alike for both methods and the baseline, widened by "
-    "√(D / (D − 1)) for D of them), and over upstream seeds where there are two or more.",
+    "√(D / (D − 1)) for D of them), and over upstream seeds where there are two or more; their "
+    "spread is estimated from all pairs together, so the interval of a method against PT is not, "
+    "to the last digit, that of its cell, which is drawn by itself.",
 )
 
 

@@ -48,6 +48,9 @@ def _leader(
         alone = summary_of(next(iter(own.values())))
         interval, levels = alone.interval if alone else None, "data seeds alone"
     settings = _setting_words(configurations, own)
+    # a race gives some more upstream seeds; among fewer of them a higher mean comes easily
+    higher = sum(one.arg > leader.arg for one in comparison.summaries.values())
+    of = ", the highest of those with most upstream seeds" if higher else ""
     many = counted(leader.seeds, "upstream seed")
     tied = (
         f"{ties - 1} of the other {count - 1} cannot be told from it"
@@ -57,7 +60,7 @@ def _leader(
     return [
         Finding(
             question=f"Which point of the search of {label} is best?",
-            sentence=f"Of {counted(count, 'point')} the leader ({settings}) has an ARG of "
+            sentence=f"Of {counted(count, 'point')} the leader ({settings}{of}) has an ARG of "
             f"{with_interval(leader.arg, interval)} on the validation tasks ({levels}; {many}, "
             f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}"
             f"); {tied}.",

@@ -33,7 +33,7 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in ("study", "what", "partition", "backbone", "seed", "points", "note"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "partition")
     with open_results(flags.results, flags.store, read_only=True) as database:
         for study in database.studies():
             points = [p for p in database.points(study.key) if p.method != BASELINE]

@@ -209,7 +209,7 @@ def test_a_report_shows_the_contest_that_a_database_began_with(
     frozen.unlink()  # it is read from the database
     write_report(results, out, options)
     page = (out / "report.md").read_text()
-    assert page.count("### The paper's future work.") == 2
+    assert page.count("### The paper's future work") == 2
     assert "consistently better than the best multitask learning" in page
     assert "future work" not in _plain_report(results, tmp_path / "plain")
 

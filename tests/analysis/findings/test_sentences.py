@@ -201,6 +201,19 @@ def test_the_leader_of_a_search_is_the_best_mean_over_upstream_seeds(found: Find
     assert "2 upstream seeds, 2 data seeds, 1 task" in finding.sentence
 
 
+def test_a_leader_that_is_not_the_highest_mean_says_why_it_leads(tmp_path: Path) -> None:
+    """The table ranks by the mean, so its first row is another point."""
+    results = Results(tmp_path)
+    for rate, seed, score in ((0.1, 42, 0.6), (0.1, 1042, 0.62), (0.3, 42, 0.9)):
+        fields = seeded(seed, f"search {rate}")
+        fields["settings"] |= {"outer_lr": rate}
+        scores = (flat({"v": score}), flat({"v": 0.5}))
+        results.point("maml", "random_to_random", *scores, point=fields, role="validation")
+    sentence = _one(findings_of(load_results(tmp_path).main), "is best?").sentence
+    assert "(outer lr 0.1, the highest of those with most upstream seeds) has an ARG" in sentence
+    assert "+22.0 %" in sentence
+
+
 def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: Path) -> None:
     results = Results(tmp_path)
     baseline = {"v": {13: 0.5, 21: 0.5}}
