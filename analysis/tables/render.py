@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
@@ -32,7 +33,7 @@ _LATEX = MappingProxyType(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
+        '"': "''",  # \textquotedbl needs another encoding of fonts
         "−": "$-$",
         "–": "--",
         "→": r"$\rightarrow$",
@@ -51,6 +52,10 @@ _LATEX = MappingProxyType(
         "‡": r"\ddag{}",
         "§": r"\S{}",
         "¶": r"\P{}",
+        "ⁿ": "$^{n}$",
+        "√": r"$\surd$",
+        "κ": r"$\kappa$",
+        "½": r"$\frac{1}{2}$",
     }
 )
 _FORMULA = ("=", "+", "-", "@")
@@ -63,8 +68,12 @@ def escape_markdown(content: str) -> str:
 
 
 def escape_latex(content: str) -> str:
-    """Escape a text for LaTeX; letters outside of ASCII that are not known here stay."""
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(content.split()))
+    """Escape a text for LaTeX; letters outside of ASCII that are not known here stay.
+
+    An accent that stands behind its letter is joined with it: LaTeX knows the letters alone.
+    """
+    joined = unicodedata.normalize("NFC", " ".join(content.split()))
+    return "".join(_LATEX.get(letter, letter) for letter in joined)
 
 
 def escape_csv(content: str) -> str:
