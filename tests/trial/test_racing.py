@@ -28,7 +28,7 @@ class Table:
                 for lr, value in zip(LRS, rates, strict=False):
                     run = run_of(task, seed, lr, value, kind)
                     self.runs[run.key] = run
-                    self.planned.append(PlannedScore(run.key, task, seed, lr))
+                    self.planned.append(PlannedScore(run.key, task, seed, lr, 42))
 
     @property
     def lrs(self) -> tuple[float, ...]:
@@ -43,7 +43,7 @@ class Table:
         return [row_of(run) for run in self.runs.values()]
 
     def selected(self) -> relative_gain.Scores:
-        return selected_scores(self.rows(), self.lrs)
+        return selected_scores(self.rows(), self.lrs, (42,))
 
     def score(self, baseline: relative_gain.Scores, study: StudyRecord) -> PointScore:
         """Return the score of the whole point."""

@@ -14,6 +14,8 @@ from mpt.trial.score import BAD_SCORE, score_point, selected_scores, upper_end
 STUDY = study_of()
 HALF: Scores = {"a": {0: 0.5, 1: 0.5}, "b": {0: 0.5, 1: 0.5}}
 """Scores of plain prompt tuning."""
+ONE = (42,)
+"""Train seed of the only start."""
 
 
 def flat(test: float | None, tasks: str = "ab") -> list[ScoreRow]:
@@ -30,8 +32,8 @@ def test_a_point_scores_its_arg() -> None:
 def test_the_order_of_the_recipe_decides_ties() -> None:
     runs = [row("a", 0, 0.1, 0.8, 0.5), row("a", 0, 0.9, 0.8, 0.25), row("a", 0, 1.0, 0.7, 0.125)]
     for order in itertools.permutations(runs):  # the database's order means nothing
-        assert selected_scores(order, (0.5, 0.25, 0.125)) == {"a": {0: 0.1}}
-        assert selected_scores(order, (0.25, 0.5, 0.125)) == {"a": {0: 0.9}}
+        assert selected_scores(order, (0.5, 0.25, 0.125), ONE) == {"a": {0: 0.1}}
+        assert selected_scores(order, (0.25, 0.5, 0.125), ONE) == {"a": {0: 0.9}}
 
 
 def test_the_order_is_the_studys_unless_the_method_has_learning_rates_of_its_own() -> None:
@@ -55,13 +57,13 @@ def test_a_missing_run_leaves_its_data_seed_without_a_score() -> None:
 
 def test_one_missing_learning_rate_is_not_passed_over() -> None:
     runs = [row("a", 0, 0.3, 0.8, lr=0.5)]
-    assert selected_scores(runs, (0.5, 0.2)) == {"a": {}}
-    assert selected_scores(runs, (0.5,)) == {"a": {0: 0.3}}
+    assert selected_scores(runs, (0.5, 0.2), ONE) == {"a": {}}
+    assert selected_scores(runs, (0.5,), ONE) == {"a": {0: 0.3}}
 
 
 def test_a_diverged_run_loses_to_any_other_and_all_diverged_is_a_failure() -> None:
     runs = [row("a", 0, None, lr=0.5), row("a", 0, 0.4, 0.1, lr=0.2)]
-    assert selected_scores(runs, (0.5, 0.2)) == {"a": {0: 0.4}}
+    assert selected_scores(runs, (0.5, 0.2), ONE) == {"a": {0: 0.4}}
     wild = [one._replace(test=None, dev=None) if one.task == "a" else one for one in flat(0.6)]
     score = score_point(point_of(STUDY), wild, HALF, STUDY)
     assert score.score == BAD_SCORE

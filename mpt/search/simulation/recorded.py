@@ -130,7 +130,9 @@ class Recorded:
             return None
         order = lr_order(point, self.study)
         rows = sorted(self._rows[point.key], key=lambda row: order.index(row.lr))
-        planned = [PlannedScore(row.run, row.task, row.data_seed, row.lr) for row in rows]
+        planned = [
+            PlannedScore(row.run, row.task, row.data_seed, row.lr, row.train_seed) for row in rows
+        ]
         there: dict[str, Any] = {row.run: row for row in rows if row.data_seed in seeds}
         return hopeless(planned, there, self._baseline, self.study, low)
 
