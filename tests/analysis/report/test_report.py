@@ -186,7 +186,7 @@ def test_the_records_are_left_as_they_are(results: Results) -> None:
 def test_a_score_that_somebody_edited_is_named_on_the_page_and_on_stderr(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = load_results(results.root).cells[0].tasks["a"][13].runs[0][1]
+    key = load_results(results.root).cells[0].tasks["a"][13].runs[0].key
     results.edit("update run set test = 0.99 where key = ?", key)
     out = _report(results)
     said = f"run {str(key)[:8]} (a, data seed 13"
