@@ -27,7 +27,7 @@ class Recorded:
     Args:
         results: the results directory; nothing is written there.
         like: a trial of the search that is simulated; its method counts, and of its study
-            partition, backbone, train seed and what is scored.
+            partition, backbone, train seed, starts if there are several, and what is scored.
         store: URL of the database; None: the one in the directory.
         study: first digits of the study or protocol; None: there must be only one that fits.
 
@@ -53,9 +53,10 @@ class Recorded:
             config = like.plan.config
             what = f"{like.method} on {config.partition} with backbone {config.backbone}"
             if not real:
+                starts = "" if config.starts == 1 else f", {config.starts} starts"
                 raise UsageError(
-                    f"{self._name} holds no point of {what} and train seed {config.train_seed}; "
-                    "run that search there first"
+                    f"{self._name} holds no point of {what} and train seed {config.train_seed}"
+                    f"{starts}; run that search there first"
                 )
             only_protocol(real, self._name, what)
             self.study = real[0]
@@ -165,4 +166,5 @@ def _fits(study: StudyRecord, like: TrialSpec) -> bool:
         and study.backbone in (config.backbone, absolute_backbone(config.backbone))
         and study.role == plan.role
         and study.train_seed == config.train_seed
+        and config.starts in (1, study.starts)
     )
