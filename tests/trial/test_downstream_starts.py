@@ -148,7 +148,7 @@ def test_plain_tuning_and_a_learned_prompt_share_their_order_of_rows_at_every_st
     """So a comparison with plain tuning stays paired: only the prompt differs."""
     run_all(both)
     own, (name, seed) = two.config, (VALIDATION[1], SEEDS[0])
-    rung = both.trial(0)._learning.rung(2)  # type: ignore[attr-defined]
+    rung = both.trial(0)._learning.rung(2)
     runs = both.database.runs([*point_of(both).runs, *point_of(both, "prompt_tuning").runs])
     for start in (42, 1042):
         task = two.scored[name][seed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -121,3 +122,39 @@ def test_the_upper_end_is_the_intervals_or_the_arg_where_there_is_no_interval() 
     nothing = score_point(point_of(STUDY), flat(0.6), {}, STUDY).gain
     assert nothing is not None
     assert upper_end(nothing) is None
+
+
+def test_the_score_of_a_cell_is_the_mean_over_starts_each_chosen_by_dev() -> None:
+    starts = (42, 1042)
+    runs = [
+        row("a", 0, 0.3, 0.9, 0.5, start=42),
+        row("a", 0, 0.7, 0.1, 0.2, start=42),
+        row("a", 0, 0.5, 0.1, 0.5, start=1042),
+        row("a", 0, 0.6, 0.2, 0.2, start=1042),  # dev of the other start is no rival
+    ]
+    for order in itertools.permutations(runs):
+        found = selected_scores(order, (0.5, 0.2), starts)
+        assert found["a"][0] == pytest.approx((0.3 + 0.6) / 2, rel=1e-12)
+        assert selected_scores(order, (0.5, 0.2), ONE) == {"a": {0: 0.3}}
+    # a start that lacks a run, or all of whose runs diverged, leaves the cell without a score
+    assert selected_scores(runs[:3], (0.5, 0.2), starts) == {"a": {}}
+    assert selected_scores(runs[:2], (0.5, 0.2), starts) == {"a": {}}
+    lost = [one._replace(dev=None, test=None) if one.train_seed == 42 else one for one in runs]
+    assert selected_scores(lost, (0.5, 0.2), starts) == {"a": {}}
+
+
+def test_a_study_with_several_starts_scores_points_over_all_of_them_but_zero_shot_over_one() -> (
+    None
+):
+    study = dataclasses.replace(STUDY, settings={"starts": 2})
+    assert study.start_seeds == (42, 1042)
+    assert study.key != STUDY.key
+    first = flat(0.4)
+    second = [row(one.task, one.data_seed, 0.8, start=1042) for one in first]
+    score = score_point(point_of(study), [*first, *second], HALF, study)
+    assert score.score == pytest.approx(20.0, rel=1e-12)  # 0.6 over 0.5
+    assert score.runs == 8
+    assert score_point(point_of(study), first, HALF, study).score == BAD_SCORE
+    bare = [one._replace(lr=0.0) for one in first]
+    untuned = score_point(point_of(study, method="zero_shot", settings={}), bare, HALF, study)
+    assert untuned.score == pytest.approx(-20.0, rel=1e-12)

@@ -130,6 +130,20 @@ def test_hostile_text_is_shown_as_text_in_every_file(results: Results) -> None:
     assert shown.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") > 8
 
 
+def test_the_runs_of_several_downstream_starts_stand_with_their_train_seeds(
+    results: Results,
+) -> None:
+    key = results.point("reptile", "cls_to_cls", MAML, PT, settings={"starts": 2}, smoke=True)
+    cells = _report(results) / "cells"
+    content = (cells / f"{key}.html").read_text(encoding="utf-8")
+    assert "train seed</th>" in content
+    assert content.count(">1042<") == content.count(">42<") == 2 * 8  # of the method, and plain
+    assert "So it does at each train seed, and their mean is the score." in content
+    others = [page.read_text(encoding="utf-8") for page in cells.iterdir() if key not in page.name]
+    assert others
+    assert not [page for page in others if "train seed</th>" in page]
+
+
 def test_a_cells_page_says_where_its_numbers_come_from(results: Results) -> None:
     key = results.point(
         "reptile", "cls_to_cls", MAML, PT, settings={"downstream": {"steps": 777}}, smoke=True

@@ -86,6 +86,43 @@ def test_a_missing_run_makes_its_sample_missing_and_never_0(tmp_path: Path) -> N
     assert summary.gain.reasons == ("a: method lacks data seed 21",)
 
 
+def test_at_every_downstream_start_a_run_is_taken_and_their_mean_is_the_score(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path, seeds=[13])
+    rows = [  # train seed, lr, dev, test
+        *((42, 0.5, 0.9, 0.3), (42, 0.3, 0.1, 0.7)),
+        *((1042, 0.5, 0.1, 0.5), (1042, 0.3, 0.2, 0.6)),
+    ]
+    keys = [
+        results.run("a", 13, lr, init="x", train_seed=start, dev=dev, test=test)
+        for start, lr, dev, test in rows
+    ]
+    two, plain = {"starts": 2}, flat({"a": 0.3}, [13])
+    results.point("maml", "cls_to_cls", {}, plain, runs=keys, settings=two)
+    cell = _only(tmp_path)
+    sample = cell.tasks["a"][13]
+    assert [(run.train_seed, run.lr) for run in sample.runs] == [row[:2] for row in rows]
+    assert [run.key for run in sample.runs] == keys
+    assert [(run.key, run.test) for run in sample.taken] == [(keys[0], 0.3), (keys[3], 0.6)]
+    assert sample.test == pytest.approx(0.45, rel=1e-12)
+    assert sample.cost["steps"] == 4 * 10
+    assert (cell.counts, cell.baseline["a"][13].done) == ((4, 4), 4)
+    summary = summary_of(cell)
+    assert summary is not None
+    assert summary.gain.arg == pytest.approx(50.0, rel=1e-9)
+    # without one of the second start's there is no score
+    other = "upstream learned otherwise"
+    results.point(
+        "fomaml", "cls_to_cls", {}, plain, runs=keys[:3], settings=two, point={"trajectory": other}
+    )
+    (found,) = (one for one in load_results(tmp_path).cells if one.place.method == "fomaml")
+    lacking = found.tasks["a"][13]
+    assert (lacking.taken, lacking.test) == ((), None)
+    assert lacking.reason == "1 of 4 runs are missing"
+    assert found.counts == (3, 4)
+
+
 def test_a_study_whose_baseline_is_not_there_yet_has_cells_without_a_gain(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", MAML, {}, tasks=["a", "b"])
