@@ -41,6 +41,7 @@ from mpt.trial.runs import (
     fine_tuning_packs,
     keys_of,
     learned_packs,
+    owner_of,
     tuned_study,
     vocabulary_start,
     zero_shot_packs,
@@ -288,9 +289,16 @@ def test_the_baseline_of_a_task_is_one_trial_and_a_lost_one_is_stood_in_for(
     groups = open_groups(board, lambda _: two, both.database)
     baselines = [group for group in groups if not group.indices]
     assert [group.specs[0].tasks for group in baselines] == [(task,) for task in VALIDATION]
+    # a checkpoint of such a trial is looked for under the runs of both starts
+    for group in baselines:
+        (task,) = group.specs[0].tasks
+        own = [pack for pack in baseline_packs(two) if pack.task == task]
+        assert both.trial_of(group.specs[0]).owner == owner_of(own)
+        assert len(keys_of(own)) == 2 * POINT / len(VALIDATION)
     both.run(0, wait=True)  # nobody runs them: it does so itself
     assert len(point_of(both, "prompt_tuning").runs) == 2 * POINT
-    assert open_groups(board, lambda _: two, both.database) == []
+    left = open_groups(board, lambda _: two, both.database)
+    assert not [group for group in left if not group.indices]
 
 
 def test_fine_tuning_has_as_many_starts_and_zero_shot_has_one(both: Bench, two: Study) -> None:
