@@ -24,7 +24,7 @@ ZERO_SHOT = "zero_shot"
 UNTUNED = 0.0
 """Learning rate in the record of a run that tunes nothing."""
 
-STARTS = "starts"
+START_COUNT = "starts"
 """What the number of downstream starts is called in a study's settings, where it is not 1."""
 
 JUMP = "jump"
@@ -182,7 +182,7 @@ class StudyRecord:
     @property
     def starts(self) -> int:
         """Downstream starts of a cell, whose scores are averaged."""
-        return int(self.settings.get(STARTS, 1))
+        return int(self.settings.get(START_COUNT, 1))
 
     @property
     def start_seeds(self) -> tuple[int, ...]:
