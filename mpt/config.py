@@ -6,15 +6,29 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from mpt.errors import UsageError
+from mpt.rules import (
+    ANSWERS,
+    DIFFERENT_TASKS,
+    EPOCH_ORDER,
+    OPTIONAL_COUNT,
+    OPTIONAL_SEED,
+    POSITIVE,
+    RATE,
+    SEEDS,
+    SWITCH,
+    at_least,
+    check,
+    exchanges,
+    is_int,
+    is_number,
+)
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
 SEED_STEP = 1000
-"""Between the upstream seeds of one train seed: those of 42 and 43 have none in common."""
+"""Between the upstream seeds of one train seed, and between its downstream starts: those of 42 and
+43 have none in common."""
 METHODS = ("maml", "fomaml", "reptile", "multitask")
 """The paper's upstream methods."""
 CONTROL = "untrained"
@@ -82,56 +96,9 @@ STARTS = ("names", "drawn", "words")
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
-def _check(owner: object, **rules: tuple[Callable[[Any], bool], str]) -> None:
-    """Raise one `UsageError` that names every field of `owner` that breaks its rule."""
-    broken = []
-    for field, (holds, rule) in rules.items():
-        value = getattr(owner, field)
-        try:
-            fine = holds(value)
-        except TypeError:
-            fine = False
-        if not fine:
-            broken.append(f"{field} is {value!r}, but must be {rule}")
-    if broken:
-        raise UsageError(f"{type(owner).__name__}: " + "; ".join(broken))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _exchanges(pairs: Any) -> bool:
-    names = [name for old, new in pairs for name in (old, new)]
-    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-
-
-def _at_least(low: int) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: _is_int(value) and value >= low), f"a whole number ≥ {low}"
-
-
-_POSITIVE = ((lambda value: _is_number(value) and value > 0), "a finite number > 0")
-_EPOCH_ORDER = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
-_ANSWERS = ((lambda a: a in ("first", "random")), '"first" or "random"')
-_OPTIONAL_COUNT = (
-    (lambda n: n is None or (_is_int(n) and n >= 1)),
-    "a whole number ≥ 1 or None",
-)
-_OPTIONAL_SEED = (
-    (lambda n: n is None or (_is_int(n) and n >= 0)),
-    "a whole number ≥ 0 or None",
-)
-_SWITCH = ((lambda on: isinstance(on, bool)), "true or false")
-_DIFFERENT_TASKS = ((lambda v: len(set(v)) == len(v)), "different tasks")
-_SEEDS = (
-    (lambda v: len(set(v)) == len(v) and all(_is_int(n) and n >= 0 for n in v)),
-    "distinct whole numbers ≥ 0",
-)
-_RATE = ((lambda value: _is_number(value) and 0 <= value < 1), "a number in [0, 1)")
+def stepped_seeds(train_seed: int, count: int) -> tuple[int, ...]:
+    """Return a train seed and the next ones, `SEED_STEP` apart."""
+    return tuple(train_seed + SEED_STEP * n for n in range(count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +113,9 @@ class PromptConfig:
     exactly as in the released code, so that a row's numbers depend on its batch."""
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
-            length=_at_least(1),
+            length=at_least(1),
             position=((lambda p: p in POSITIONS), f"one of {', '.join(POSITIONS)}"),
         )
 
@@ -165,10 +132,10 @@ class TextConfig:
     """"plain" text to text (paper), or "chat": the template that the tokenizer brings along."""
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
-            max_input=_at_least(2),
-            max_target=_at_least(2),
+            max_input=at_least(2),
+            max_target=at_least(2),
             template=((lambda t: t in TEMPLATES), '"plain" or "chat"'),
         )
 
@@ -241,37 +208,37 @@ class UpstreamConfig:
     `config.mu`."""
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
             method=((lambda m: m in known_methods()), f"one of {', '.join(known_methods())}"),
-            inner_lr=_POSITIVE,
-            outer_lr=_POSITIVE,
-            decay_horizon=_OPTIONAL_COUNT,
+            inner_lr=POSITIVE,
+            outer_lr=POSITIVE,
+            decay_horizon=OPTIONAL_COUNT,
             average=((lambda a: a in AVERAGES), f"one of {', '.join(AVERAGES)}"),
-            inner_steps=_at_least(1),
+            inner_steps=at_least(1),
             inner_optimiser=((lambda o: o in ("sgd", "adafactor")), '"sgd" or "adafactor"'),
-            batch_size=_at_least(1),
-            items_per_step=_at_least(1),
+            batch_size=at_least(1),
+            items_per_step=at_least(1),
             support_draw=((lambda s: s in ("apart", "jointly")), '"apart" or "jointly"'),
-            epoch_order=_EPOCH_ORDER,
-            answers=_ANSWERS,
+            epoch_order=EPOCH_ORDER,
+            answers=ANSWERS,
             max_target=(
-                (lambda n: n is None or (_is_int(n) and n >= 2)),
+                (lambda n: n is None or (is_int(n) and n >= 2)),
                 "a whole number ≥ 2 or None",
             ),
-            dropout=_RATE,
+            dropout=RATE,
             second_order=((lambda m: m in SECOND_ORDER), f"one of {', '.join(SECOND_ORDER)}"),
             reptile_difference=(
                 (lambda m: m in ("accumulated", "subtracted")),
                 '"accumulated" or "subtracted"',
             ),
-            activation_checkpointing=_SWITCH,
-            seed=_OPTIONAL_SEED,
+            activation_checkpointing=SWITCH,
+            seed=OPTIONAL_SEED,
             start=((lambda s: s in STARTS), f"one of {', '.join(STARTS)}"),
-            start_seed=_OPTIONAL_SEED,
-            soup=_at_least(1),
+            start_seed=OPTIONAL_SEED,
+            soup=at_least(1),
             extra=(
-                (lambda v: all(isinstance(n, str) and _is_number(x) for n, x in v)),
+                (lambda v: all(isinstance(n, str) and is_number(x) for n, x in v)),
                 "pairs of a name and a finite number",
             ),
         )
@@ -348,36 +315,36 @@ class DownstreamConfig:
     """Beams are compared by log-probability / length^length_penalty."""
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
             lrs=(
-                (lambda v: len(v) > 0 and len(set(v)) == len(v) and all(map(_POSITIVE[0], v))),
+                (lambda v: len(v) > 0 and len(set(v)) == len(v) and all(map(POSITIVE[0], v))),
                 "distinct finite numbers > 0, at least one",
             ),
-            batch_size=_at_least(1),
-            steps=_at_least(1),
-            max_epochs=_OPTIONAL_COUNT,
-            eval_every=_at_least(1),
-            patience=_OPTIONAL_COUNT,
+            batch_size=at_least(1),
+            steps=at_least(1),
+            max_epochs=OPTIONAL_COUNT,
+            eval_every=at_least(1),
+            patience=OPTIONAL_COUNT,
             catch_up=(
-                (lambda v: v is None or (_is_number(v) and v >= 0)),
+                (lambda v: v is None or (is_number(v) and v >= 0)),
                 "a finite number ≥ 0 or None",
             ),
-            catch_up_after=_at_least(1),
+            catch_up_after=at_least(1),
             start=((lambda s: s in ("learned", "chosen")), '"learned" or "chosen"'),
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
-            dropout=_RATE,
-            epoch_order=_EPOCH_ORDER,
-            answers=_ANSWERS,
-            loss_parts=_at_least(1),
-            bias_decay=_SWITCH,
-            max_test=_OPTIONAL_COUNT,
-            max_dev=_OPTIONAL_COUNT,
+            dropout=RATE,
+            epoch_order=EPOCH_ORDER,
+            answers=ANSWERS,
+            loss_parts=at_least(1),
+            bias_decay=SWITCH,
+            max_test=OPTIONAL_COUNT,
+            max_dev=OPTIONAL_COUNT,
             sample=((lambda s: s in ("first", "stratified")), '"first" or "stratified"'),
-            max_generated=_at_least(1),
-            beams=_at_least(1),
-            repetition_penalty=_POSITIVE,
-            length_penalty=((lambda v: _is_number(v) and v >= 0), "a finite number ≥ 0"),
+            max_generated=at_least(1),
+            beams=at_least(1),
+            repetition_penalty=POSITIVE,
+            length_penalty=((lambda v: is_number(v) and v >= 0), "a finite number ≥ 0"),
         )
 
     def steps_on(self, rows: int) -> int:
@@ -436,34 +403,39 @@ class StudyConfig:
     """Upstream seeds in place of those, the first for every configuration."""
     fresh_replicates: int = 0
     """Further upstream seeds that a winner is run with after it was chosen, to be reported on."""
+    starts: int = 1
+    """Downstream starts of a cell (task × data seed × prompt), whose scores are averaged. Each has
+    a train seed of its own, the study's and then `SEED_STEP` further each, which draws the start
+    of plain prompt tuning, the order of train rows and dropout."""
     target_seeds: tuple[int, ...] = ()
     """Upstream seeds of a replay on target tasks: others than those that settings were chosen on.
     None: the same ones."""
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self,
             data_seeds=(
-                (lambda v: len(v) > 0 and len(set(v)) == len(v) and all(map(_is_int, v))),
+                (lambda v: len(v) > 0 and len(set(v)) == len(v) and all(map(is_int, v))),
                 "distinct whole numbers, at least one",
             ),
-            train_seed=_at_least(0),
+            train_seed=at_least(0),
             precision=((lambda p: p in PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-            validation=_DIFFERENT_TASKS,
-            target=_DIFFERENT_TASKS,
+            validation=DIFFERENT_TASKS,
+            target=DIFFERENT_TASKS,
             upstream_precision=(
                 (lambda p: p is None or p in PRECISIONS),
                 f"one of {', '.join(PRECISIONS)} or None",
             ),
-            replaced=(_exchanges, "pairs of tasks, in which no task stands twice"),
+            replaced=(exchanges, "pairs of tasks, in which no task stands twice"),
             classification=(
                 (lambda c: c in ("published", "gold", "exact")),
                 '"published", "gold" or "exact"',
             ),
-            upstream_seeds=_SEEDS,
-            target_seeds=_SEEDS,
-            replicates=_at_least(1),
-            fresh_replicates=_at_least(0),
+            upstream_seeds=SEEDS,
+            target_seeds=SEEDS,
+            replicates=at_least(1),
+            fresh_replicates=at_least(0),
+            starts=at_least(1),
         )
 
     def upstream_format(self, method: str) -> str:
@@ -486,8 +458,13 @@ class StudyConfig:
         free = (n for n in self._seeds_from(used, 2 * used + count) if n not in self.seeds)
         return tuple(itertools.islice(free, count))
 
+    @property
+    def start_seeds(self) -> tuple[int, ...]:
+        """Train seeds of the downstream starts, the study's own first."""
+        return stepped_seeds(self.train_seed, self.starts)
+
     def _seeds_from(self, first: int, count: int) -> tuple[int, ...]:
-        return tuple(self.train_seed + SEED_STEP * n for n in range(first, first + count))
+        return stepped_seeds(self.train_seed, first + count)[first:]
 
     @property
     def upstream_text(self) -> TextConfig:

@@ -147,7 +147,7 @@ def _runs(study: StudyRecord, init: str, value: float) -> list[Run]:
                 init=f"{study.key} {init}",
                 lr=lr,
                 recipe={},
-                train_seed=study.train_seed,
+                train_seed=start,
             ),
             dev=value,
             test=value,
@@ -156,6 +156,7 @@ def _runs(study: StudyRecord, init: str, value: float) -> list[Run]:
             status="ok",
             cost=Cost(steps=1, seconds=1.0),
         )
+        for start in study.start_seeds
         for task, seed, data in study.scored
         for lr in study.lrs
     ]

@@ -20,7 +20,7 @@ def cost_finding(section: Section) -> Finding:
     upstream = sum(cell.cost["seconds"] * cell.devices for cell in longest(cells))
     samples = distinct_samples(cells)
     downstream = sum(sample.cost["seconds"] for sample in samples)
-    runs = len({key for sample in samples for _, key in sample.runs if key is not None})
+    runs = len({run.key for sample in samples for run in sample.runs if run.key is not None})
     per_step = step_seconds(cells)
     steps = [f"{method_label(n)} {_amount(per_step[n])} s" for n in in_order(per_step, METHODS)]
     return Finding(
@@ -50,7 +50,7 @@ def distinct_samples(cells: Iterable[Cell]) -> list[Sample]:
         for side in (cell.tasks, cell.baseline):
             for row in side.values():
                 for sample in row.values():
-                    found.setdefault(tuple(key for _, key in sample.runs), sample)
+                    found.setdefault(tuple(run.key for run in sample.runs), sample)
     return list(found.values())
 
 

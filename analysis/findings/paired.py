@@ -252,7 +252,7 @@ def _whole(cell: Cell, task: str) -> bool:
 
 def _scored(samples: Samples, task: str, cell: Cell) -> bool:
     row = samples.get(task, {})
-    return all(seed in row and row[seed].taken is not None for seed in cell.seeds)
+    return all(seed in row and row[seed].test is not None for seed in cell.seeds)
 
 
 def _args(row: Sequence[Cell], tasks: Sequence[str], salt: str) -> tuple[np.ndarray, np.ndarray]:

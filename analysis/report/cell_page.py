@@ -9,7 +9,7 @@ from typing import Any
 from mpt.keys import flat
 from mpt.store.records import Run
 
-from ..results.cells import Cell, Sample
+from ..results.cells import AskedRun, Cell, Sample
 from ..results.names import method_label, partition_label
 from ..results.summary import summary_of
 from ..results.upstream_seeds import upstream_seed
@@ -136,12 +136,13 @@ def _run_table(cell: Cell, sources: Sources) -> Table:
     ] or [("method", cell.tasks, cell.key)]
     if cell.tasks:
         sides.append(("prompt tuning", cell.baseline, cell.baseline_point or ""))
+    starts = cell.study.starts > 1
     rows = [
-        _run_row((side, task, seed, lr), sample, key, sources, point)
+        _run_row((side, task, seed), asked, sample, sources, point, starts=starts)
         for side, samples, point in sides
         for task in sorted(samples)
         for seed, sample in sorted(samples[task].items())
-        for lr, key in sample.runs
+        for asked in sample.runs
     ]
     return Table(
         name="runs",
@@ -151,6 +152,7 @@ def _run_table(cell: Cell, sources: Sources) -> Table:
             "of",
             "task",
             "data seed",
+            *(["train seed"] if starts else []),
             "learning rate",
             "dev",
             "test",
@@ -162,25 +164,29 @@ def _run_table(cell: Cell, sources: Sources) -> Table:
         rows=tuple(rows),
         notes=(
             "Of the learning rates of a (task, data seed) the one with the best dev score counts; "
-            "ties keep the first.",
+            "ties keep the first."
+            + (" So it does at each train seed, and their mean is the score." if starts else ""),
         ),
     )
 
 
 def _run_row(
-    about: tuple[str, str, int, float],
+    about: tuple[str, str, int],
+    asked: AskedRun,
     sample: Sample,
-    key: str | None,
     sources: Sources,
     point: str,
+    *,
+    starts: bool,
 ) -> Row:
-    side, task, seed, lr = about
-    head = (text(side), text(task), text(seed), text(f"{lr:g}"))
+    key = asked.key
+    start = (text(asked.train_seed),) if starts else ()
+    head = (*map(text, about), *start, text(f"{asked.lr:g}"))
     run = None if key is None else sources.runs.get(key)
     if run is None or key is None:
         gap = number(None)
         return (text(MISSING), *head, gap, gap, text(""), text("missing"), text(""), text(""))
-    taken = sample.taken is not None and sample.taken.key == key
+    taken = any(run.key == key for run in sample.taken)
     return (
         text(key[:12], f"../{record_path(point)}" if sources.copies else None),
         *head,

@@ -56,4 +56,4 @@ class RecordFiles:
 
 def _keys(samples: Samples) -> list[str]:
     every = (sample for row in samples.values() for sample in row.values())
-    return [key for sample in every for _, key in sample.runs if key is not None]
+    return [run.key for sample in every for run in sample.runs if run.key is not None]

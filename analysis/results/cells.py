@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpt.store.records import Point, StudyRecord
 
@@ -59,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class TakenRun:
-    """The downstream run taken for one (task, data seed)."""
+    """The downstream run taken for one (task, data seed) at one downstream start."""
 
     key: str
     lr: float
@@ -70,23 +71,41 @@ class TakenRun:
     """Test score, a fraction."""
 
 
+class AskedRun(NamedTuple):
+    """A downstream run that a study asks for."""
+
+    lr: float
+    """Downstream learning rate."""
+    train_seed: int
+    """Of the downstream start."""
+    key: str | None
+    """None if it is missing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One (task, data seed) of a cell."""
 
-    runs: tuple[tuple[float, str | None], ...]
-    """(learning rate, key of its run or None if it is missing) in the recipe's order."""
-    taken: TakenRun | None
-    """The run that counts; None if a run is missing or every run diverged."""
+    runs: tuple[AskedRun, ...]
+    """Start by start, learning rates in the recipe's order."""
+    taken: tuple[TakenRun, ...]
+    """The runs that count, one a start; none if a run is missing or every run of a start
+    diverged."""
     reason: str | None
     """Why there is none."""
     cost: Mapping[str, float]
-    """`RUN_COSTS` of the runs that are there, summed over learning rates."""
+    """`RUN_COSTS` of the runs that are there, summed over learning rates and starts."""
 
     @property
     def done(self) -> int:
         """Runs that are there."""
-        return sum(key is not None for _, key in self.runs)
+        return sum(run.key is not None for run in self.runs)
+
+    @property
+    def test(self) -> float | None:
+        """Test score, a fraction: the mean over starts; None without taken runs."""
+        tests = [run.test for run in self.taken]
+        return math.fsum(tests) / len(tests) if tests else None
 
 
 Samples = Mapping[str, Mapping[int, Sample]]
@@ -205,6 +224,6 @@ class Cell:
 def scores_of(samples: Samples) -> dict[str, dict[int, float]]:
     """Return task → data seed → test score; what has no score is absent."""
     return {
-        task: {seed: s.taken.test for seed, s in row.items() if s.taken is not None}
+        task: {seed: s.test for seed, s in row.items() if s.test is not None}
         for task, row in samples.items()
     }

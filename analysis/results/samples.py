@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mpt.metrics.relative_gain import Candidate, select_by_dev
-from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order
+from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order, start_order
 
-from .cells import RUN_COSTS, Cell, Place, Sample, Samples, TakenRun
+from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples, TakenRun
 
 
 class RunTable:
@@ -69,10 +69,13 @@ class RunTable:
         """
         rows = {} if point is None else self._rows.get(point.key, {})
         lrs = study.lrs if point is None else lr_order(point, study)
+        starts = study.start_seeds if point is None else start_order(point, study)
         samples_of: dict[str, dict[int, Sample]] = {}
         for task, seed, _ in study.scored:
             own = rows.get((task, seed), ())
-            samples_of.setdefault(task, {})[seed] = _sample(own, lrs or [row.lr for row in own])
+            samples_of.setdefault(task, {})[seed] = _sample(
+                own, lrs or [row.lr for row in own], starts
+            )
         if point is not None:
             self._check(point, rows, samples_of)
         return samples_of
@@ -83,7 +86,7 @@ class RunTable:
         """Note runs that a point names but that its study does not ask for."""
         for (task, seed), own in rows.items():
             known = (
-                {key for _, key in samples[task][seed].runs}
+                {asked.key for asked in samples[task][seed].runs}
                 if seed in samples.get(task, {})
                 else set()
             )
@@ -95,24 +98,35 @@ class RunTable:
                 )
 
 
-def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float]) -> Sample:
-    by_lr = {row.lr: row for row in rows}
-    runs = [(lr, by_lr.get(lr)) for lr in lrs]
-    present = [row for _, row in runs if row is not None]
-    taken, reason = None, None
-    if len(present) < len(runs):
-        reason = f"{len(runs) - len(present)} of {len(runs)} runs are missing"
-    elif not runs:
+def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int]) -> Sample:
+    by_run = {(row.train_seed, row.lr): row for row in rows}
+    by_start = [[by_run.get((start, lr)) for lr in lrs] for start in starts]
+    present = [row for of_start in by_start for row in of_start if row is not None]
+    count = len(starts) * len(lrs)
+    taken: list[TakenRun] = []
+    reason = None
+    if len(present) < count:
+        reason = f"{count - len(present)} of {count} runs are missing"
+    elif not count:
         reason = "no run is there"
     else:
-        taken = _taken(present)
-        reason = None if taken else "every run diverged"
+        found = [_taken([row for row in of_start if row is not None]) for of_start in by_start]
+        taken = [one for one in found if one is not None]
+        reason = None if len(taken) == len(found) else _diverged(starts)
     return Sample(
-        runs=tuple((lr, None if row is None else row.run) for lr, row in runs),
-        taken=taken,
+        runs=tuple(
+            AskedRun(lr, start, None if row is None else row.run)
+            for start, of_start in zip(starts, by_start, strict=True)
+            for lr, row in zip(lrs, of_start, strict=True)
+        ),
+        taken=() if reason else tuple(taken),
         reason=reason,
         cost={n: math.fsum(float(getattr(row, n)) for row in present) for n in RUN_COSTS},
     )
+
+
+def _diverged(starts: Sequence[int]) -> str:
+    return "every run diverged" if len(starts) == 1 else "every run of a start diverged"
 
 
 def _taken(rows: Sequence[ScoreRow]) -> TakenRun | None:

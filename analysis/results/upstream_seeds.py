@@ -147,9 +147,9 @@ def _score(cell: Cell, task: str, seed: int) -> float | None:
     if cell.status == "diverged":
         return 0.0
     sample = cell.tasks.get(task, {}).get(seed)
-    if sample is None or (sample.taken is None and sample.done < len(sample.runs)):
+    if sample is None or (not sample.taken and sample.done < len(sample.runs)):
         return None
-    return 0.0 if sample.taken is None else sample.taken.test
+    return 0.0 if sample.test is None else sample.test
 
 
 def gain_tasks(cell: Cell, tasks: Iterable[str] | None = None) -> list[str]:

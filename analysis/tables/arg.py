@@ -135,7 +135,7 @@ def _recorded(cell: Cell) -> ScoredMethod | None:
         backbone=cell.place.backbone,
         method=cell.place.method,
         summary=summary,
-        done=sum(sample.taken is not None for sample in samples),
+        done=sum(bool(sample.taken) for sample in samples),
         of=len(samples),
         edition=cell.place.edition,
         lacking=incomplete(cell),

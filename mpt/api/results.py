@@ -184,6 +184,7 @@ def _study_row(study: StudyRecord) -> dict[str, Any]:
         "sources": study.source_set,
         "data_seeds": list(study.data_seeds),
         "train_seed": study.train_seed,
+        "starts": study.starts,
         "precision": study.precision,
         "smoke": study.smoke,
         "partial": study.partial,

@@ -27,7 +27,7 @@ class Study:
         allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
         smoke: a tiny size that shows that the path works; its numbers mean nothing.
         **options: what replaces the preset of the backbone: `prompt_length`, `tuning_steps`,
-            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `precision`,
+            `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `starts`, `precision`,
             `upstream_precision`, `replace` (a table: task → task in its place), … (the fields of
             `mpt.study.options.StudyOptions`).
 
@@ -98,11 +98,12 @@ class Study:
 
     def __repr__(self) -> str:
         config = self.config
+        starts = "" if config.starts == 1 else f"starts={config.starts}, "
         return (
             f"Study(backbone={config.backbone!r}, gym={config.gym!r}, "
             f"partition={config.partition!r}, prompt_length={config.prompt.length}, "
             f"tuning_steps={config.downstream.steps}, data_seeds={list(config.data_seeds)}, "
-            f"train_seed={config.train_seed}, precision={config.precision!r})"
+            f"train_seed={config.train_seed}, {starts}precision={config.precision!r})"
         )
 
 

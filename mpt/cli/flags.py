@@ -123,6 +123,7 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "replicates": ("whole", "upstream seeds of the better configurations, or of a replay's cells"),
     "upstream_seeds": ("seeds", "these upstream seeds in their place"),
     "fresh_replicates": ("count", "further upstream seeds that the winner is reported on"),
+    "starts": ("whole", "downstream starts of a cell, whose scores are averaged"),
 }
 """Field of `StudyOptions` → (kind of value, help)."""
 

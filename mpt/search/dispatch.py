@@ -19,7 +19,7 @@ from mpt.study.specs import (
     baseline_trials,
     settings_of,
 )
-from mpt.trial.runs import baseline_packs, keys_of
+from mpt.trial.runs import baseline_packs, keys_of, of_tasks
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import finish_point
 
@@ -70,7 +70,7 @@ def _baselines(
         packs = baseline_packs(study)
         if finish_point(study_record(study).key, PromptTuningConfig(), "", packs, store):
             continue
-        of_task = {pack.task: tuple(keys_of([pack])) for pack in packs}
+        of_task = {task: tuple(keys_of(own)) for task, own in of_tasks(packs).items()}
         for spec in baseline_trials(plan):
             groups.setdefault(of_task[spec.tasks[0]], []).append(spec)
     there = database.present([key for keys in groups for key in keys])
@@ -110,7 +110,7 @@ def _tuned_like(trial: TrialSpec, task: str) -> object:
         config.gym,
         config.text,
         config.data_seeds,
-        config.train_seed,
+        config.start_seeds,
         plan.target_shots,
     )
 

@@ -207,9 +207,9 @@ def choice_rows(study: Study, members: int) -> int:
 
     Args:
         study: whose targets choose.
-        members: of the soup; one: there are the learned prompt and the plain start alone.
+        members: of the soup; one: the learned prompt is the only one that was learned.
     """
-    starts = 2 if members == 1 else members + 2
+    starts = (1 if members == 1 else members + 1) + study.config.starts
     samples = (task for of_task in study.scored.values() for task in of_task.values())
     return starts * sum(len(own_rows(study, task)) for task in samples)
 

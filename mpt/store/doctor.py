@@ -107,7 +107,7 @@ def _runs(connection: Connection) -> Iterator[str]:
     )
     for row in _stream(connection, query):
         what = f"{row['task']}, data seed {row['data_seed']}, learning rate {row['lr']}"
-        name = f"run {row['key'][:8]} ({what})"
+        name = f"run {row['key'][:8]} ({what}, train seed {row['train_seed']})"
         if row["recipe"] is None or row["provenance"] is None:
             yield f"{name}: its recipe or provenance is not there"
             continue

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from mpt.config import stepped_seeds
 from mpt.keys import digest, key_of
 from mpt.metrics import SCORE_CODE
 from mpt.upstream.jumps import Jump, from_record
@@ -22,6 +23,9 @@ ZERO_SHOT = "zero_shot"
 """Method of the model as it is, without a prompt: nothing is learned or tuned."""
 UNTUNED = 0.0
 """Learning rate in the record of a run that tunes nothing."""
+
+START_COUNT = "starts"
+"""What the number of downstream starts is called in a study's settings, where it is not 1."""
 
 JUMP = "jump"
 """What a jump of the loss is called in a point's provenance."""
@@ -153,8 +157,9 @@ class StudyRecord:
     precision: str = "float32"
     settings: Mapping[str, Any] = field(default_factory=dict)
     """{"prompt", "text", "upstream_text", "downstream"}: what differs from the defaults; and
-    "classification" in a search that scores it in another way than published, and "replaced" where
-    tasks stand in the place of others: {task of the catalogue: task in its place}."""
+    "classification" in a search that scores it in another way than published, "replaced" where
+    tasks stand in the place of others: {task of the catalogue: task in its place}, and "starts"
+    where a cell has more than one downstream start."""
     lrs: tuple[float, ...] = ()
     """Downstream learning rates in the recipe's order, which decides ties."""
     partial: str | None = None
@@ -173,6 +178,16 @@ class StudyRecord:
     def id(self) -> str:
         """The first eight digits of the key: what people type after --study."""
         return self.key[:8]
+
+    @property
+    def starts(self) -> int:
+        """Downstream starts of a cell, whose scores are averaged."""
+        return int(self.settings.get(START_COUNT, 1))
+
+    @property
+    def start_seeds(self) -> tuple[int, ...]:
+        """Train seeds of the downstream starts, the study's own first."""
+        return stepped_seeds(self.train_seed, self.starts)
 
     @cached_property
     def protocol(self) -> str:
@@ -259,6 +274,11 @@ def lr_order(point: Point, study: StudyRecord) -> tuple[float, ...]:
     return tuple(map(float, lrs)) if lrs else study.lrs
 
 
+def start_order(point: Point, study: StudyRecord) -> tuple[int, ...]:
+    """Return the train seeds of a point's downstream starts; zero-shot draws nothing: one."""
+    return (study.train_seed,) if point.method == ZERO_SHOT else study.start_seeds
+
+
 def point_key(study: str, upstream: str, steps: int) -> str:
     """Return the key of a point before it is there."""
     return key_of("point", {"study": study, "upstream": upstream, "steps": steps})
@@ -328,3 +348,5 @@ class ScoreRow(NamedTuple):
     """Real tokens the run was trained on."""
     seconds: float
     """Seconds of one worker."""
+    train_seed: int
+    """That of the downstream start."""

@@ -45,6 +45,8 @@ class StudyOptions:
     """These upstream seeds in their place."""
     fresh_replicates: int | None = None
     """Further upstream seeds that a winner is reported on."""
+    starts: int | None = None
+    """Downstream starts of a cell."""
     replace: tuple[tuple[str, str], ...] | None = None
     """(task, task in its place), where tasks of the catalogue cannot be had any more."""
     train_seed: int | None = None
@@ -77,6 +79,7 @@ class StudyOptions:
             replicates=self.replicates,
             upstream_seeds=self.upstream_seeds,
             fresh_replicates=self.fresh_replicates,
+            starts=self.starts,
             replaced=self.replace,
             train_seed=self.train_seed,
             precision=self.precision,

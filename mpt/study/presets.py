@@ -41,6 +41,7 @@ _OWN = (
     "target_seeds",
     "replicates",
     "fresh_replicates",
+    "starts",
 )
 """Keys of `StudyConfig` itself."""
 

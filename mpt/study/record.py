@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mpt.keys import changed
-from mpt.store.records import StudyRecord
+from mpt.store.records import START_COUNT, StudyRecord
 from mpt.study.replaced import REPLACED
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def study_record(study: Study) -> StudyRecord:
             **_scoring(plan),
             **_upstream_precision(config),
             **({REPLACED: dict(config.replaced)} if config.replaced else {}),
+            **({} if config.starts == 1 else {START_COUNT: config.starts}),
         },
         lrs=tuple(float(lr) for lr in config.downstream.lrs),
         partial=plan.partial,

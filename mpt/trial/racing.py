@@ -1,20 +1,22 @@
 """Racing: whether a point can still reach the leader, decided on the runs that are there.
 
 The optimistic bound of a point with missing runs is the upper end of its interval, or its ARG if
-that is higher, with every missing (task, data seed) at the highest score there is. A further run
-can only lower it: s enters each resample's ARG with a positive weight, and the resamples are drawn
-from the same generator for every point. So a point whose bound is below the lower end of the
-leader's interval would end there too, whatever its missing runs are.
+that is higher, with every missing (task, data seed, downstream start) at the highest score there
+is. A further run can only lower it: s, a mean over starts, enters each resample's ARG with a
+positive weight, and the resamples are drawn from the same generator for every point. So a point
+whose bound is below the lower end of the leader's interval would end there too, whatever its
+missing runs are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mpt.metrics.relative_gain import Scores
 from mpt.store.records import Run, StudyRecord
-from mpt.trial.score import PointScore, gain_of, selected_scores, upper_end
+from mpt.trial.score import PointScore, gain_of, scores_by_start, upper_end
 
 BEST = 1.0
 """The highest score of every metric of the gym (a fraction, or a correlation)."""
@@ -27,12 +29,14 @@ class PlannedScore(NamedTuple):
     task: str
     data_seed: int
     lr: float
+    train_seed: int
 
 
 class _Found(NamedTuple):
     task: str
     data_seed: int
     lr: float
+    train_seed: int
     dev: float | None
     test: float | None
 
@@ -84,14 +88,16 @@ def optimistic_bound(
     None where no task has a positive baseline.
     """
     lrs = list(dict.fromkeys(run.lr for run in runs))
+    starts = list(dict.fromkeys(run.train_seed for run in runs))
     found = [
-        _Found(run.task, run.data_seed, run.lr, stored[run.key].dev, stored[run.key].test)
+        _Found(*run[1:], stored[run.key].dev, stored[run.key].test)
         for run in runs
         if run.key in stored
     ]
-    known = selected_scores(found, lrs)
+    known = scores_by_start(found, lrs)
     best: dict[str, dict[int, float]] = {}
     for run in runs:
-        score = known.get(run.task, {}).get(run.data_seed, BEST)
+        of_cell = known.get((run.task, run.data_seed), {})
+        score = math.fsum(of_cell.get(start, BEST) for start in starts) / len(starts)
         best.setdefault(run.task, {})[run.data_seed] = score
     return upper_end(gain_of(best, baseline, study))

@@ -6,6 +6,7 @@ the same queue: a run loses one checkpoint interval at most, and its bits are th
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from mpt.trial.runs import PlannedRun, RunPack
 
 if TYPE_CHECKING:
     from mpt.downstream.limits import PackLimits
+    from mpt.downstream.progress import QueueProgress
     from mpt.downstream.prompt_tuning import TuningResult
     from mpt.downstream.queue import TuningQueue
     from mpt.study.study import Study
@@ -45,11 +47,14 @@ class QueueStatus:
 class RunQueue:
     """The missing runs of some packs, computed side by side.
 
+    Of several downstream starts one goes after the other. Runs of one start ride together alone,
+    so that their bits are those of a study with no other start.
+
     Args:
         study: the open study.
         packs: what is to be stored in the end; runs that are there already are left alone.
         store: where runs go.
-        limits: how runs are packed; called once.
+        limits: how runs are packed; called once a start.
         keep: called with every finished run and its result, before it is stored.
     """
 
@@ -63,10 +68,18 @@ class RunQueue:
     ) -> None:
         self._study, self._store, self._limits, self._keep = study, store, limits, keep
         self._runs = {run.key: run for pack in packs for run in pack.runs}
-        self._todo = _todo(study, packs, store)
         self._queue: TuningQueue | None = None
         self._speed = (0.0, 0.0, 0.0)
-        self._stored = 0
+        self._before = 0
+        self._take(_todo(study, packs, store))
+
+    def _take(self, keys: Sequence[str]) -> None:
+        """Take runs as what is to be done: those of the first start now, the others later."""
+        by_start: dict[int, list[str]] = {}
+        for key in keys:
+            by_start.setdefault(self._runs[key].identity.train_seed, []).append(key)
+        starts = list(by_start.values())
+        self._todo, self._later = (starts[0] if starts else []), starts[1:]
 
     @property
     def done(self) -> bool:
@@ -77,10 +90,10 @@ class RunQueue:
     def share(self) -> float:
         """How much of the work is done, in runs: a run that is half through counts half."""
         if self._queue is None:
-            return float(self._stored)
+            return 0.0
         now = self._queue.progress
         whole = now.steps + now.steps_left
-        return now.runs * now.steps / whole if whole else float(now.runs)
+        return self._before + (now.runs * now.steps / whole if whole else float(now.runs))
 
     @property
     def status(self) -> QueueStatus | None:
@@ -90,9 +103,9 @@ class RunQueue:
         now = self._queue.progress
         steps, examples, tokens = self._speed
         return QueueStatus(
-            finished=now.finished,
+            finished=self._before + now.finished,
             running=now.running,
-            waiting=now.waiting,
+            waiting=now.waiting + sum(map(len, self._later)),
             steps_s=steps,
             examples_s=examples,
             tokens_s=tokens,
@@ -102,11 +115,18 @@ class RunQueue:
     def advance(self, seconds: float | None = None) -> None:
         """Go on for about `seconds` (None: to the end), but to the end of one interval at least.
 
+        With `seconds` it ends where a start does, at the latest.
+
         Raises:
             UsageError: a single row does not fit into memory.
         """
-        if self.done:
-            return
+        while not self.done:
+            self._advance(seconds)
+            if seconds is not None:
+                break
+
+    def _advance(self, seconds: float | None) -> None:
+        """Go on with the runs of one start."""
         queue = self._queue = self._queue or self._new_queue(self._todo)
         began, before = time.perf_counter(), queue.progress
         while True:
@@ -114,10 +134,24 @@ class RunQueue:
             self._commit([(self._runs[self._todo[place]], result) for place, result in finished])
             if queue.done:
                 remember_limits(self._study, queue.limits, self._store)
-                self._todo = []
                 break
             if seconds is not None and time.perf_counter() - began >= seconds:
                 break
+        self._measure(queue, before, began)
+        if queue.done:
+            self._next_start(queue)
+
+    def _next_start(self, queue: TuningQueue) -> None:
+        """Go over to the runs of the next start, if there is one."""
+        if self._later:
+            self._before += queue.progress.runs
+            self._todo = self._later.pop(0)
+            self._queue = self._new_queue(self._todo)
+        else:
+            self._todo = []
+
+    def _measure(self, queue: TuningQueue, before: QueueProgress, began: float) -> None:
+        """Note how fast a queue was since it had made some progress at a time."""
         now, spent = queue.progress, max(time.perf_counter() - began, 1e-9)
         self._speed = (
             (now.steps - before.steps) / spent,
@@ -128,12 +162,13 @@ class RunQueue:
     def state(self) -> dict[str, Any] | None:
         """Return the whole state for a checkpoint; None where nothing is left to do.
 
-        Before any work it names the runs that will ride together, on which the bits depend.
+        Before any work it names the runs that will ride together, on which the bits depend; so it
+        does for the starts whose turn has not come.
         """
         if self.done:
             return None
         queue = None if self._queue is None else self._queue.state_dict()
-        return {"keys": list(self._todo), "queue": queue}
+        return {"keys": [*self._todo, *itertools.chain(*self._later)], "queue": queue}
 
     def load_state(self, state: dict[str, Any]) -> bool:
         """Go on from a state; return False, and change nothing, if it is of other runs.
@@ -144,16 +179,22 @@ class RunQueue:
         keys = state.get("keys")
         if not isinstance(keys, list) or not set(keys) <= set(self._runs):
             return False
-        queue = None
         if "queue" not in state:
             raise DataError("state of a queue is incomplete: it has no queue")
-        if state["queue"] is not None:
-            queue = self._new_queue(keys)
-            queue.load_state_dict(state["queue"])
-        self._queue, self._todo = queue, list(keys)
+        queue, before = None, (self._todo, self._later)
+        self._take(keys)
+        try:
+            if state["queue"] is not None:
+                queue = self._new_queue(self._todo)
+                queue.load_state_dict(state["queue"])
+        except DataError:
+            self._todo, self._later = before
+            raise
+        self._queue = queue
         return True
 
     def _new_queue(self, keys: Sequence[str]) -> TuningQueue:
+        """Return the queue of some runs of one start."""
         from mpt.downstream.prompt_tuning import TuningRun
         from mpt.downstream.queue import TuningQueue
 
@@ -164,7 +205,7 @@ class RunQueue:
             [TuningRun(run.task, run.lr, run.prompt) for run in runs],
             config.downstream,
             config.text,
-            config.train_seed,
+            runs[0].identity.train_seed,
             self._limits(runs),
         )
 
@@ -179,7 +220,6 @@ class RunQueue:
         limits = self._queue.limits.to_dict()
         records = [run_record(run, result, {"pack": limits}) for run, result in finished]
         self._store.add_runs(records)
-        self._stored += len(finished)
 
 
 def _todo(study: Study, packs: Sequence[RunPack], store: TrialStore) -> list[str]:

@@ -1,7 +1,9 @@
 """The downstream runs of a point before they are done: what each is, and its key.
 
-The runs of one start on one task (data seeds × learning rates) are a *pack*; they go through the
-model side by side.
+The runs of one prompt on one task (data seeds × learning rates) are a *pack*; they go through the
+model side by side. Where a study has several downstream starts, each has packs of its own: their
+runs have the train seed of the start in the place of the study's, so that those of the first are
+the runs of a study with one.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class RunPack:
-    """The runs of one start on one task."""
+    """The runs of one prompt on one task, at one downstream start."""
 
     task: str
     runs: tuple[PlannedRun, ...]
@@ -63,6 +65,14 @@ class RunPack:
         return RunPack(self.task, tuple(run for run in self.runs if run.task.seed == seed))
 
 
+def of_tasks(packs: Iterable[RunPack]) -> dict[str, list[RunPack]]:
+    """Return task → its packs, one a downstream start."""
+    found: dict[str, list[RunPack]] = {}
+    for pack in packs:
+        found.setdefault(pack.task, []).append(pack)
+    return found
+
+
 def keys_of(packs: Iterable[RunPack]) -> list[str]:
     """Return the keys of all runs, in order."""
     return [run.key for pack in packs for run in pack.runs]
@@ -74,30 +84,35 @@ def owner_of(packs: Iterable[RunPack]) -> str:
 
 
 def learned_packs(study: Study, prompt: Tensor) -> list[RunPack]:
-    """Return one pack a scored task, all from one learned prompt [P, d]."""
-    return _prompt_packs(study, lambda _: prompt)
+    """Return one pack a start and scored task, all from one learned prompt [P, d]."""
+    return _prompt_packs(study, lambda *_: prompt)
 
 
 def baseline_packs(study: Study) -> list[RunPack]:
     """Return the packs of plain prompt tuning, which every point is compared with.
 
-    The starting prompt is drawn anew for every (task, data seed), so that the mean over data seeds
-    is one over starting prompts too; it is the same for all learning rates.
+    The starting prompt is drawn anew for every (task, data seed) and start, so that the mean over
+    data seeds is one over starting prompts too; it is the same for all learning rates.
     """
-    return _prompt_packs(study, lambda task: vocabulary_start(study, task))
+    return _prompt_packs(study, lambda task, seed: vocabulary_start(study, task, seed))
 
 
-def vocabulary_start(study: Study, task: FewShotTask) -> Tensor:
-    """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from."""
+def vocabulary_start(study: Study, task: FewShotTask, train_seed: int) -> Tensor:
+    """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from.
+
+    Args:
+        study: backbone and length.
+        task: the few-shot sample.
+        train_seed: of the downstream start.
+    """
     from mpt.prompts import init_downstream
 
-    config = study.config
-    rng = numpy_generator(config.train_seed, "init", "downstream", task.name, task.seed)
-    return init_downstream(study.backbone, task.name, config.prompt.length, rng)
+    rng = numpy_generator(train_seed, "init", "downstream", task.name, task.seed)
+    return init_downstream(study.backbone, task.name, study.config.prompt.length, rng)
 
 
 def chosen_packs(study: Study, choice: StartChoice) -> list[RunPack]:
-    """Return one pack a scored task, each data seed from the start that it has chosen."""
+    """Return one pack a start and scored task, each data seed from the prompt it has chosen."""
     return _prompt_packs(study, choice.start)
 
 
@@ -109,28 +124,54 @@ def marked_packs(study: Study, prompt: Tensor, record: Mapping[str, Any]) -> lis
         prompt: stands in the place of every start.
         record: see `StartChoice.record`.
     """
-    taken = record["taken"]
 
-    def start(task: FewShotTask) -> tuple[Tensor, str]:
-        return prompt, str(taken[task.name][str(task.seed)]["prompt"])
+    def start(task: FewShotTask, train_seed: int) -> tuple[Tensor, str]:
+        return prompt, str(taken_by(record, study, task, train_seed)["prompt"])
 
     return _packs(study, start, tuned="prompt")
 
 
+def choice_name(study: Study, task: FewShotTask, train_seed: int) -> str:
+    """Return what the choice of a few-shot sample at a downstream start is stored under."""
+    first = train_seed == study.config.train_seed
+    return str(task.seed) if first else f"{task.seed}/{train_seed}"
+
+
+def taken_by(
+    record: Mapping[str, Any], study: Study, task: FewShotTask, train_seed: int
+) -> Mapping[str, Any]:
+    """Return what a target took at a downstream start.
+
+    Args:
+        record: see `mpt.trial.starts.StartChoice.record`.
+        study: whose choice it is.
+        task: the target's few-shot sample.
+        train_seed: of the start.
+    """
+    found: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
+    return found
+
+
 def fine_tuning_packs(study: Study) -> list[RunPack]:
-    """Return one pack a scored task; `study` is that of `tuned_study`."""
+    """Return one pack a start and scored task; `study` is that of `tuned_study`.
+
+    There is no prompt to draw, but the order of train rows and dropout are drawn.
+    """
     from mpt.downstream.fine_tuning import no_prompt
 
     start = no_prompt(study.backbone)
-    return _packs(study, lambda _: (start, None), tuned="weights")
+    return _packs(study, lambda *_: (start, None), tuned="weights")
 
 
 def zero_shot_packs(study: Study) -> list[RunPack]:
-    """Return one pack a scored task, of one run a data seed: there are no rates to try."""
+    """Return one pack a scored task, of one run a data seed: nothing is tried, and nothing drawn.
+
+    So there is one start, however many the study has.
+    """
     from mpt.downstream.fine_tuning import no_prompt
 
     start = no_prompt(study.backbone)
-    return _packs(study, lambda _: (start, None), tuned="nothing")
+    return _packs(study, lambda *_: (start, None), tuned="nothing")
 
 
 def tuned_study(study: Study, config: FineTuningConfig) -> Study:
@@ -198,44 +239,56 @@ def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
     )
 
 
-def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask], Tensor]) -> list[RunPack]:
+def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask, int], Tensor]) -> list[RunPack]:
     from mpt.prompts import prompt_digest
 
-    def start(task: FewShotTask) -> tuple[Tensor, str]:
-        prompt = prompt_for(task)
+    def start(task: FewShotTask, train_seed: int) -> tuple[Tensor, str]:
+        prompt = prompt_for(task, train_seed)
         return prompt, prompt_digest(prompt)
 
     return _packs(study, start, tuned="prompt")
 
 
 def _packs(
-    study: Study, start: Callable[[FewShotTask], tuple[Tensor, str | None]], *, tuned: str
+    study: Study, start: Callable[[FewShotTask, int], tuple[Tensor, str | None]], *, tuned: str
 ) -> list[RunPack]:
-    config, recipe = study.config, _recipe(study, tuned)
-    lrs = (UNTUNED,) if tuned == "nothing" else config.downstream.lrs
-    packs = []
-    for name, samples in study.scored.items():
-        runs = []
-        for task in samples.values():
-            prompt, mark = start(task)
-            for lr in lrs:
-                identity = RunIdentity(
-                    backbone=study.backbone.digest,
-                    task=task.name,
-                    data=task.digest,
-                    data_seed=task.seed,
-                    shots=task.shots,
-                    metric=task.metric,
-                    init=mark,
-                    lr=float(lr),
-                    recipe=recipe,
-                    train_seed=config.train_seed,
-                    tuned=tuned,
-                    precision=config.precision,
-                )
-                runs.append(PlannedRun(task, lr, prompt, identity))
-        packs.append(RunPack(name, tuple(runs)))
-    return packs
+    """Return one pack a start and task; `start` is asked with a sample and its start's seed."""
+    recipe, seeds = _recipe(study, tuned), study.config.start_seeds
+    return [
+        _pack(study, name, start, train_seed, recipe, tuned)
+        for train_seed in (seeds[:1] if tuned == "nothing" else seeds)
+        for name in study.scored
+    ]
+
+
+def _pack(
+    study: Study,
+    name: str,
+    start: Callable[[FewShotTask, int], tuple[Tensor, str | None]],
+    train_seed: int,
+    recipe: Mapping[str, Any],
+    tuned: str,
+) -> RunPack:
+    runs = []
+    for task in study.scored[name].values():
+        prompt, mark = start(task, train_seed)
+        for lr in (UNTUNED,) if tuned == "nothing" else study.config.downstream.lrs:
+            identity = RunIdentity(
+                backbone=study.backbone.digest,
+                task=task.name,
+                data=task.digest,
+                data_seed=task.seed,
+                shots=task.shots,
+                metric=task.metric,
+                init=mark,
+                lr=float(lr),
+                recipe=recipe,
+                train_seed=train_seed,
+                tuned=tuned,
+                precision=study.config.precision,
+            )
+            runs.append(PlannedRun(task, lr, prompt, identity))
+    return RunPack(name, tuple(runs))
 
 
 def _recipe(study: Study, tuned: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mpt.metrics.relative_gain import (
     select_by_dev,
 )
 from mpt.seeds import numpy_generator
-from mpt.store.records import Point, StudyRecord, lr_order
+from mpt.store.records import Point, StudyRecord, lr_order, start_order
 
 BAD_SCORE = -100.0
 """Score of a point without an ARG: the ARG of a prompt that gets nothing right (in %). Searchers
@@ -32,6 +32,10 @@ class ScoredRun(Protocol):
     @property
     def data_seed(self) -> int:
         """Few-shot sample."""
+
+    @property
+    def train_seed(self) -> int:
+        """That of the downstream start."""
 
     @property
     def lr(self) -> float:
@@ -62,27 +66,53 @@ class PointScore:
     note: str
     """What a reader must know: divergence, tasks left out; empty if nothing."""
     selected: Scores | None = None
-    """Task → data seed → test score of the taken run; None if the trajectory diverged."""
+    """Task → data seed → test score of the taken run, the mean over downstream starts; None if the
+    trajectory diverged."""
 
 
-def selected_scores(runs: Iterable[ScoredRun], lrs: Sequence[float]) -> Scores:
-    """Return task → data seed → test score of the run with the best dev score.
+def selected_scores(
+    runs: Iterable[ScoredRun], lrs: Sequence[float], starts: Sequence[int]
+) -> Scores:
+    """Return task → data seed → test score, the mean over downstream starts.
 
-    A (task, seed) that lacks the run of a learning rate has no score: the choice would not be the
-    recipe's. Neither has one all of whose runs diverged.
+    At each start it is that of the run with the best dev score. A (task, seed) that lacks the run
+    of a learning rate at a start has no score: the choice would not be the recipe's. Neither has
+    one all of whose runs at a start diverged.
+
+    Args:
+        runs: of one point.
+        lrs: learning rates in the order that decides ties.
+        starts: train seeds of the starts; runs of others are passed over.
     """
-    found: dict[tuple[str, int], dict[float, Candidate]] = {}
+    scores: dict[str, dict[int, float]] = {}
+    for (task, seed), by_start in scores_by_start(runs, lrs).items():
+        scores.setdefault(task, {})
+        if all(start in by_start for start in starts):
+            scores[task][seed] = math.fsum(by_start[start] for start in starts) / len(starts)
+    return scores
+
+
+def scores_by_start(
+    runs: Iterable[ScoredRun], lrs: Sequence[float]
+) -> dict[tuple[str, int], dict[int, float]]:
+    """Return (task, data seed) → train seed of a start → test score of the run with the best dev.
+
+    A start that lacks the run of a learning rate, or all of whose runs diverged, is absent.
+    """
+    found: dict[tuple[str, int], dict[int, dict[float, Candidate]]] = {}
     for run in runs:
         one = Candidate(lr=float(run.lr), dev=_number(run.dev), test=_number(run.test))
-        found.setdefault((run.task, run.data_seed), {})[one.lr] = one
-    scores: dict[str, dict[int, float]] = {}
-    for (task, seed), by_lr in found.items():
-        scores.setdefault(task, {})
-        if all(float(lr) in by_lr for lr in lrs):
-            best = select_by_dev([by_lr[float(lr)] for lr in lrs])
-            if best is not None:
-                scores[task][seed] = best.test
-    return scores
+        by_start = found.setdefault((run.task, run.data_seed), {})
+        by_start.setdefault(run.train_seed, {})[one.lr] = one
+    return {
+        cell: {
+            start: best.test
+            for start, by_lr in by_start.items()
+            if all(float(lr) in by_lr for lr in lrs)
+            and (best := select_by_dev([by_lr[float(lr)] for lr in lrs])) is not None
+        }
+        for cell, by_start in found.items()
+    }
 
 
 def gain_of(method: Scores, baseline: Scores, study: StudyRecord) -> Gain:
@@ -113,7 +143,7 @@ def score_point(
     """
     if point.status == "diverged":
         return PointScore(gain=None, score=BAD_SCORE, mean_test=None, runs=0, note=point.note)
-    selected = selected_scores(runs, lr_order(point, study))
+    selected = selected_scores(runs, lr_order(point, study), start_order(point, study))
     gain = gain_of(selected, baseline, study)
     tests = [task.score for task in gain.tasks if task.score is not None]
     return PointScore(

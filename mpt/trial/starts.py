@@ -6,6 +6,9 @@ that the recipe reads), before any tuning, is tuned; the first of equal ones, in
 rows are not read. A choice costs one forward pass of these rows for every start; it is stored once
 a point, with what it cost, and later sessions keep to it.
 
+A study with several downstream starts has as many starts of plain prompt tuning; a target chooses
+once with each of them at hand.
+
 A run that starts from the chosen prompt is the run of that prompt in any study: it is computed
 once. What the choice cost is therefore in the record of the point and not in that of a run.
 """
@@ -15,11 +18,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpt.gym.fewshot import some_rows
-from mpt.trial.runs import vocabulary_start
+from mpt.trial.runs import choice_name, taken_by, vocabulary_start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,8 +50,9 @@ class StartChoice:
         self._study, self._learned = study, learned
         self._store, self._point = store, point
         self.record: Mapping[str, Any] | None = store.start_choice(point)
-        """What is stored: ``{"taken": {task: {data seed: {"start", "prompt", "losses"}}}, "rows",
-        "tokens", "seconds"}``; None while the choice is not made."""
+        """What is stored: ``{"taken": {task: {choice: {"start", "prompt", "losses"}}}, "rows",
+        "tokens", "seconds"}``, a choice being a data seed, with ``/train seed`` behind it at
+        further downstream starts; None while the choice is not made."""
         self._taken: dict[str, dict[str, dict[str, Any]]] = {}
         self._left = [task for samples in study.scored.values() for task in samples.values()]
         self._cost = {"rows": 0, "tokens": 0, "seconds": 0.0}
@@ -59,7 +63,7 @@ class StartChoice:
         while self.record is None:
             task = self._left.pop(0)
             started = time.perf_counter()
-            self._taken.setdefault(task.name, {})[str(task.seed)] = self._chosen(task)
+            self._taken.setdefault(task.name, {}).update(self._chosen(task))
             self._cost["seconds"] += time.perf_counter() - started
             if not self._left:
                 self.record = {"taken": self._taken, **self._cost}
@@ -68,27 +72,35 @@ class StartChoice:
                 break
         return self.record is not None
 
-    def start(self, task: FewShotTask) -> Tensor:
-        """Return the prompt [P, d] that a target has chosen."""
+    def start(self, task: FewShotTask, train_seed: int) -> Tensor:
+        """Return the prompt [P, d] that a target has chosen at a downstream start."""
         assert self.record is not None
-        name = self.record["taken"][task.name][str(task.seed)]["start"]
-        return dict(self._starts(task))[name]
+        name = taken_by(self.record, self._study, task, train_seed)["start"]
+        if name == VOCABULARY:
+            return vocabulary_start(self._study, task, train_seed)
+        return self._learned[name]
 
-    def _starts(self, task: FewShotTask) -> Iterator[tuple[str, Tensor]]:
-        yield from self._learned.items()
-        yield VOCABULARY, vocabulary_start(self._study, task)
-
-    def _chosen(self, task: FewShotTask) -> dict[str, Any]:
+    def _chosen(self, task: FewShotTask) -> dict[str, dict[str, Any]]:
+        """Return the choices of a target, one a downstream start."""
         from mpt.prompts import prompt_digest
 
-        starts, losses = dict(self._starts(task)), dict[str, float]()
-        for name, prompt in starts.items():
-            losses[name], rows, tokens = start_loss(self._study, task, prompt)
-            self._cost["rows"] += rows
-            self._cost["tokens"] += tokens
-        name = lowest(losses)
-        finite = {key: loss if math.isfinite(loss) else None for key, loss in losses.items()}
-        return {"start": name, "prompt": prompt_digest(starts[name]), "losses": finite}
+        learned = {name: self._loss(task, prompt) for name, prompt in self._learned.items()}
+        found: dict[str, dict[str, Any]] = {}
+        for train_seed in self._study.config.start_seeds:
+            plain = vocabulary_start(self._study, task, train_seed)
+            losses = {**learned, VOCABULARY: self._loss(task, plain)}
+            name = lowest(losses)
+            finite = {key: loss if math.isfinite(loss) else None for key, loss in losses.items()}
+            prompt = prompt_digest(plain if name == VOCABULARY else self._learned[name])
+            choice = {"start": name, "prompt": prompt, "losses": finite}
+            found[choice_name(self._study, task, train_seed)] = choice
+        return found
+
+    def _loss(self, task: FewShotTask, prompt: Tensor) -> float:
+        loss, rows, tokens = start_loss(self._study, task, prompt)
+        self._cost["rows"] += rows
+        self._cost["tokens"] += tokens
+        return loss
 
 
 def lowest(losses: Mapping[str, float]) -> str:
@@ -133,8 +145,8 @@ def own_rows(study: Study, task: FewShotTask) -> list[Example]:
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a choice as the record of its point has it: what was taken, and what it cost."""
     taken = {
-        task: {seed: one["start"] for seed, one in by_seed.items()}
-        for task, by_seed in record["taken"].items()
+        task: {name: one["start"] for name, one in choices.items()}
+        for task, choices in record["taken"].items()
     }
     cost = {f"forward {name}": record[name] for name in ("rows", "tokens")}
     return {"taken": taken, **cost, "seconds": record["seconds"]}
@@ -142,6 +154,6 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def words(record: Mapping[str, Any]) -> str:
     """Return a choice for people: how often each start was taken."""
-    names = [one["start"] for by_seed in record["taken"].values() for one in by_seed.values()]
+    names = [one["start"] for choices in record["taken"].values() for one in choices.values()]
     counts = Counter(names).most_common()
     return "starts taken: " + ", ".join(f"{name} {count}" for name, count in counts)

@@ -76,7 +76,8 @@ class TrialStore:
             if key not in self._database.points_of([key]):
                 return None
             rows = self._database.score_rows([key])
-            self._baselines[study] = selected_scores(rows, self._study(study).lrs)
+            record = self._study(study)
+            self._baselines[study] = selected_scores(rows, record.lrs, record.start_seeds)
         return self._baselines[study]
 
     def racing_reason(self, study: str, method: str, runs: Sequence[PlannedScore]) -> str | None:

@@ -145,7 +145,7 @@ class FineTuningTrial(_RunByRun):
             [TuningRun(run.task, run.lr, run.prompt)],
             config.downstream,
             config.text,
-            config.train_seed,
+            run.identity.train_seed,
         )
         return result
 

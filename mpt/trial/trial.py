@@ -19,7 +19,7 @@ from mpt.study.record import study_record
 from mpt.study.specs import MethodConfig, PromptTuningConfig, settings_of
 from mpt.trial.files import newest_state
 from mpt.trial.origin import now, origin_of
-from mpt.trial.runs import RunPack, baseline_packs, keys_of, owner_of, upstream_key
+from mpt.trial.runs import RunPack, baseline_packs, keys_of, of_tasks, owner_of, upstream_key
 
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
@@ -237,7 +237,8 @@ class Trial(ABC):
         packs = baseline_packs(cell.study)
         if finish_point(cell.key, PromptTuningConfig(), "", packs, self._store):
             return
-        seen = [self._store.checkpoint(owner_of([pack])) for pack in packs]
+        tasks = list(of_tasks(packs).values())
+        seen = [self._store.checkpoint(owner_of(own)) for own in tasks]
         sign = (len(self._store.present(keys_of(packs))), [one and one.uri for one in seen])
         now = time.monotonic()
         if self._waited is None or self._waited[0] != sign:
@@ -245,17 +246,17 @@ class Trial(ABC):
         if now - self._waited[1] < PATIENCE_S:
             time.sleep(WAIT_S)
             return
-        for pack in packs:
-            self._stand_in(cell.study, pack)
+        for own in tasks:
+            self._stand_in(cell.study, own)
 
-    def _stand_in(self, study: Study, pack: RunPack) -> None:
+    def _stand_in(self, study: Study, packs: Sequence[RunPack]) -> None:
         """Do the runs of a task as the trial that is lost would have done them."""
         saved = None
         try:
-            saved = newest_state(self._store, self._artifacts, owner_of([pack]))
+            saved = newest_state(self._store, self._artifacts, owner_of(packs))
         except DataError as error:
             self._problem(f"{error}; its runs start anew")
-        queue, _ = self._open_queue(study, [pack], (saved or {}).get("queue"))
+        queue, _ = self._open_queue(study, packs, (saved or {}).get("queue"))
         queue.advance(None)
 
     def _queue_of(self, study: Study, packs: Sequence[RunPack]) -> RunQueue:

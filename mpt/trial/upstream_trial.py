@@ -145,7 +145,9 @@ class UpstreamTrial(Trial):
         if not self._options.racing:
             return False
         runs = [
-            PlannedScore(run.key, run.task.name, run.task.seed, float(run.lr))
+            PlannedScore(
+                run.key, run.task.name, run.task.seed, float(run.lr), run.identity.train_seed
+            )
             for pack in packs
             for run in pack.runs
         ]

@@ -52,10 +52,11 @@ class Results:
         data: str | None = None,
         backbone: str = "embedded",
         recipe: Mapping[str, Any] | None = None,
+        train_seed: int = 42,
         **result: Any,
     ) -> str:
         """Write one run and return its key."""
-        run = self._run(task, seed, lr, init, data, backbone, recipe or {}, result)
+        run = self._run(task, seed, lr, init, data, backbone, recipe or {}, result, train_seed)
         self.database.add_runs([run])
         return run.key
 
@@ -69,6 +70,7 @@ class Results:
         backbone: str,
         recipe: Mapping[str, Any],
         result: Mapping[str, Any],
+        train_seed: int,
     ) -> Run:
         identity = RunIdentity(
             backbone=sha(backbone),
@@ -80,7 +82,7 @@ class Results:
             init=init,
             lr=lr,
             recipe=recipe,
-            train_seed=42,
+            train_seed=train_seed,
         )
         body = {"dev": 0.5, "test": 0.5, "best_step": 2, "curve": (), "status": "ok", **result}
         cost = Cost(steps=10, examples=80, tokens=1000, seconds=1.5)
@@ -94,8 +96,9 @@ class Results:
         runs = [
             self._run(
                 task, seed, lr, init, data[task, seed], study.backbone, {},
-                {"dev": 0.9 - 0.1 * n, "test": test},
+                {"dev": 0.9 - 0.1 * n, "test": test}, start,
             )
+            for start in study.start_seeds
             for task, row in scores.items()
             for seed, test in row.items()
             for n, lr in enumerate(self.lrs)

@@ -76,6 +76,16 @@ def test_a_study_takes_the_preset_with_what_is_given_in_its_place() -> None:
         mpt.Study(prompt_length=0)
 
 
+def test_a_study_may_have_several_downstream_starts() -> None:
+    assert mpt.Study().config.starts == 1
+    assert "starts" not in repr(mpt.Study())
+    study = mpt.Study(starts=2)
+    assert study.config.start_seeds == (42, 1042)
+    assert "train_seed=42, starts=2, " in repr(study)
+    with pytest.raises(mpt.UsageError, match="starts is 0, but must be a whole number ≥ 1"):
+        mpt.Study(starts=0)
+
+
 def test_a_space_takes_lists_ranges_and_numbers_and_says_what_it_does_not_know() -> None:
     space = mpt.Space(
         "maml", inner_lr=mpt.loguniform(1e-2, 10), outer_lr=[0.03, 0.1], batch_size=2, steps=[2, 4]

@@ -125,6 +125,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "replicates": "4",
         "upstream_seeds": "7,8",
         "fresh_replicates": "0",
+        "starts": "2",
         "upstream_precision": "bfloat16",
     }
     assert set(typed) == set(OPTIONS)
@@ -139,6 +140,7 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     assert (text.max_input, text.max_target, text.template) == (33, 5, "chat")
     assert changed.data_seeds == (13, 21)
     assert changed.replaced == (("a", "b"), ("c", "d"))
+    assert (changed.starts, changed.start_seeds) == (2, (42, 1042))
     assert (changed.replicates, changed.seeds, changed.fresh_seeds) == (4, (7, 8), ())
     assert (changed.precision, changed.upstream_precision) == ("float32", "bfloat16")
     assert options_of(_parsed()[1]).apply(preset) == preset

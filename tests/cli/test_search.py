@@ -102,6 +102,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--simulate-workers",
         "--smoke",
         "--space",
+        "--starts",
         "--storage",
         "--store",
         "--study",

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mpt.metrics.differences import holm
+from mpt.metrics.differences import holm, kappa_of
 from mpt.metrics.moderation import LARGEST_DF, Prior, fit_prior
-from mpt.metrics.replicates import Replicates, compare, cross_fitted, estimate
+from mpt.metrics.replicates import (
+    Replicates,
+    args_on_draws,
+    compare,
+    cross_fitted,
+    estimate,
+)
 
 TASKS, DATA = 6, 5
 RNG = np.random.default_rng
@@ -86,6 +92,29 @@ def test_both_intervals_cover_what_they_are_for_whatever_noise_rules() -> None:
         # 540 each, those of one study dependent through the data seeds: ± 3 standard errors of 60
         assert 0.86 <= np.mean(expected) <= 1.0
         assert 0.90 <= np.mean(new) <= 1.0
+
+
+@pytest.mark.parametrize("starts", [1, 4])
+def test_draws_of_data_seeds_hold_the_spread_between_downstream_starts(starts: int) -> None:
+    """Closed form of a mean of cells, themselves means over n starts: (σ_d² + σ_s² / n) / (T · D).
+
+    So starts need no level of their own in the draws. Compared over 400 studies: the variance of
+    the ARG itself, and the mean of κ² times the variance over draws.
+    """
+    rng = RNG(5)
+    data_sd, start_sd = 0.04, 0.08
+    baseline = np.full((TASKS, DATA), 0.5)
+    args, drawn = [], []
+    for _ in range(400):
+        cells = rng.normal(0, data_sd, size=(1, TASKS, DATA))
+        noise = rng.normal(0, start_sd, size=(starts, 1, TASKS, DATA)).mean(0)
+        whole, draws = args_on_draws(0.5 * (1 + cells + noise), baseline, rng, 200)
+        args.append(float(whole[0]))
+        drawn.append(kappa_of(DATA) ** 2 * float(draws.var()))
+    expected = 1e4 * (data_sd**2 + start_sd**2 / starts) / (TASKS * DATA)
+    # 400 variances of normal values: a standard error of √(2/400) = 7 %
+    assert float(np.var(args)) == pytest.approx(expected, rel=0.25)
+    assert float(np.mean(drawn)) == pytest.approx(expected, rel=0.05)
 
 
 def test_pairing_cancels_what_configurations_have_in_common() -> None:

@@ -163,6 +163,7 @@ def test_score_rows_join_points_and_runs(database: Database, runs: list[Run]) ->
         steps=5.0,
         tokens=400.0,
         seconds=1.5,
+        train_seed=42,
     )
     assert expected in rows
     assert database.score_rows([]) == []

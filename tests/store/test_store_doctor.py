@@ -78,6 +78,7 @@ def test_what_we_write_ourselves_always_fits(database: Database, values: dict[st
 def test_a_score_that_somebody_edited_is_found(full: Database, change: str) -> None:
     (line,) = _edit(full, f"UPDATE run SET {change} WHERE key = '{run(0).key}'")
     assert line.startswith(f"run {run(0).key[:8]} (toy, data seed 13, learning rate 0.14285714")
+    assert ", train seed 42): " in line
     assert "its checksum does not fit; a score, the curve or the status was changed" in line
 
 

@@ -55,6 +55,7 @@ def test_smoke_keeps_the_path_and_shrinks_the_size(backbone: str) -> None:
         ("max_generated = 128", "lrs = [0.5, 0.5]", r"lrs is .*distinct finite numbers"),
         ("max_generated = 128", "lrs = 0.5", r"lrs is 0.5, but must be"),
         ("13, 21, 42, 87, 100]", '13, "21"]', r"data_seeds is .*distinct whole numbers"),
+        ('precision = "bfloat16"', "starts = 0", r"starts is 0, but must be a whole number ≥ 1"),
     ],
 )
 def test_a_broken_preset_is_refused_by_file_and_key(
@@ -68,6 +69,16 @@ def test_a_broken_preset_is_refused_by_file_and_key(
     with pytest.raises(MptError, match=message) as caught:
         load_study("other", folder=tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_a_preset_may_have_several_downstream_starts(tmp_path: Path) -> None:
+    shutil.copytree(SPACES, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "studies.toml"
+    assert load_study("other", folder=tmp_path).starts == 1
+    path.write_text(path.read_text().replace("[paper]\n", "[paper]\nstarts = 3\n", 1))
+    found = load_study("other", folder=tmp_path)
+    assert (found.starts, found.start_seeds) == (3, (42, 1042, 2042))
+    assert found.seeds == (42,)  # upstream seeds are another level
 
 
 def test_a_study_tunes_with_the_grid_of_prompt_tuning_and_may_lay_values_over_it(

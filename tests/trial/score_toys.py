@@ -45,15 +45,18 @@ def row(
     dev: float | None = 0.5,
     lr: float = 0.5,
     kind: str = "run",
+    start: int = 42,
 ) -> ScoreRow:
     """Return a run as scores see it; one without a test score diverged."""
     dev = None if test is None else dev
     status = "diverged" if test is None else "ok"
-    key = f"{kind}-{task}-{seed}-{lr}"
-    return ScoreRow("point", task, seed, lr, dev, test, status, key, 1.0, 1.0, 1.0)
+    key = f"{kind}-{task}-{seed}-{lr}-{start}"
+    return ScoreRow("point", task, seed, lr, dev, test, status, key, 1.0, 1.0, 1.0, start)
 
 
-def run_of(task: str, seed: int, lr: float, score: float | None, kind: str = "run") -> Run:
+def run_of(
+    task: str, seed: int, lr: float, score: float | None, kind: str = "run", start: int = 42
+) -> Run:
     """Return a run whose dev score is its test score, as the database has it."""
     identity = RunIdentity(
         backbone="b",
@@ -65,7 +68,7 @@ def run_of(task: str, seed: int, lr: float, score: float | None, kind: str = "ru
         init=kind,
         lr=lr,
         recipe={},
-        train_seed=42,
+        train_seed=start,
     )
     status = "diverged" if score is None else "ok"
     return Run(identity=identity, dev=score, test=score, best_step=1, curve=(), status=status)
@@ -74,6 +77,5 @@ def run_of(task: str, seed: int, lr: float, score: float | None, kind: str = "ru
 def row_of(run: Run) -> ScoreRow:
     """Return a run as scores see it."""
     own = run.identity
-    return ScoreRow(
-        "point", own.task, own.data_seed, own.lr, run.dev, run.test, run.status, run.key, 1, 1, 1
-    )
+    cell = (own.task, own.data_seed, own.lr, run.dev, run.test, run.status)
+    return ScoreRow("point", *cell, run.key, 1, 1, 1, own.train_seed)

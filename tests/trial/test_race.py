@@ -164,7 +164,7 @@ def test_nothing_is_decided_without_a_leader_or_without_the_whole_baseline(
     job: SearchJob, study: Study
 ) -> None:
     with bench(with_rungs(job, (2,)), study) as found:
-        runs = [PlannedScore("k", VALIDATION[0], SEEDS[0], 0.5)]
+        runs = [PlannedScore("k", VALIDATION[0], SEEDS[0], 0.5, 42)]
         key = study_record(study).key
         assert found.store.racing_reason(key, "maml", runs) is None
         found.run(0)
@@ -189,6 +189,12 @@ def _weak_point(found: Bench) -> list[PlannedScore]:
     ]
     found.database.add_runs(weak)
     return [
-        PlannedScore(run.key, run.identity.task, run.identity.data_seed, run.identity.lr)
+        PlannedScore(
+            run.key,
+            run.identity.task,
+            run.identity.data_seed,
+            run.identity.lr,
+            run.identity.train_seed,
+        )
         for run in weak
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from score_toys import Scores, point_of, row_of, run_of, study_of
 
+from mpt.config import stepped_seeds
 from mpt.metrics import relative_gain
 from mpt.store.records import Run, ScoreRow, StudyRecord
 from mpt.trial.racing import PlannedScore, hopeless, leader_low, optimistic_bound
@@ -18,17 +20,19 @@ LRS = (0.5, 0.25)
 
 
 class Table:
-    """Runs with chosen scores; some of them are not stored yet."""
+    """Runs with chosen scores, one table a downstream start; some of them are not stored yet."""
 
-    def __init__(self, scores: Scores, kind: str = "point") -> None:
+    def __init__(self, *scores: Scores, kind: str = "point") -> None:
         self.runs: dict[str, Run] = {}
         self.planned: list[PlannedScore] = []
-        for task, seeds in scores.items():
-            for seed, rates in enumerate(seeds):
-                for lr, value in zip(LRS, rates, strict=False):
-                    run = run_of(task, seed, lr, value, kind)
-                    self.runs[run.key] = run
-                    self.planned.append(PlannedScore(run.key, task, seed, lr))
+        self.starts = stepped_seeds(42, len(scores))
+        for start, own in zip(self.starts, scores, strict=True):
+            for task, seeds in own.items():
+                for seed, rates in enumerate(seeds):
+                    for lr, value in zip(LRS, rates, strict=False):
+                        run = run_of(task, seed, lr, value, kind, start)
+                        self.runs[run.key] = run
+                        self.planned.append(PlannedScore(run.key, task, seed, lr, start))
 
     @property
     def lrs(self) -> tuple[float, ...]:
@@ -43,7 +47,7 @@ class Table:
         return [row_of(run) for run in self.runs.values()]
 
     def selected(self) -> relative_gain.Scores:
-        return selected_scores(self.rows(), self.lrs)
+        return selected_scores(self.rows(), self.lrs, self.starts)
 
     def score(self, baseline: relative_gain.Scores, study: StudyRecord) -> PointScore:
         """Return the score of the whole point."""
@@ -85,6 +89,17 @@ def test_a_seed_with_one_of_two_rates_missing_counts_as_missing() -> None:
     assert bound == pytest.approx(100.0, abs=1e-9)
 
 
+def test_a_missing_start_counts_as_the_highest_score_in_the_mean_over_starts() -> None:
+    # every cell scores 0.5 at its first start; the second is missing: (0.5 + 1) / 2 over 0.5
+    study = dataclasses.replace(study_of(seeds=5), settings={"starts": 2})
+    point = Table(_flat(0.5), _flat(0.5))
+    stored = {key: run for key, run in point.runs.items() if run.identity.train_seed == 42}
+    baseline = Table(_flat(0.5), _flat(0.5)).selected()
+    bound = optimistic_bound(point.planned, stored, baseline, study)
+    assert bound == pytest.approx(50.0, abs=1e-9)
+    assert optimistic_bound(point.planned, point.runs, baseline, study) == pytest.approx(0.0)
+
+
 def test_nothing_is_decided_where_no_baseline_is_positive() -> None:
     point, baseline = Table(_flat(0.1)), Table(_flat(0.0)).selected()
     study = study_of(seeds=5)
@@ -110,7 +125,7 @@ def test_what_is_stopped_would_not_have_ended_above_the_leaders_lower_bound() ->
         tasks, seeds = int(rng.integers(1, 5)), int(rng.integers(2, 6))
         rates = int(rng.integers(1, 3))
         study = study_of("abcd"[:tasks], seeds, LRS[:rates])
-        baseline = Table(_random_scores(rng, tasks, seeds, rates), "base").selected()
+        baseline = Table(_random_scores(rng, tasks, seeds, rates), kind="base").selected()
         point = Table(_random_scores(rng, tasks, seeds, rates))
         full = point.score(baseline, study)
         # a leader anywhere around where the point ends, or far above it
@@ -125,10 +140,11 @@ def test_what_is_stopped_would_not_have_ended_above_the_leaders_lower_bound() ->
     assert stopped > 20, "the test proves nothing if nothing is stopped"
 
 
-def test_the_bound_only_falls_while_runs_come_in() -> None:
+@pytest.mark.parametrize("starts", [1, 2])
+def test_the_bound_only_falls_while_runs_come_in(starts: int) -> None:
     rng = np.random.default_rng(1)
-    point = Table(_random_scores(rng, 3, 4, 2))
-    baseline = Table({name: [[0.4, 0.4]] * 4 for name in "abc"}, "base").selected()
+    point = Table(*(_random_scores(rng, 3, 4, 2) for _ in range(starts)))
+    baseline = Table({name: [[0.4, 0.4]] * 4 for name in "abc"}, kind="base").selected()
     study = study_of("abc", 4, LRS)
     stored: dict[str, Run] = {}
     bounds: list[float] = []

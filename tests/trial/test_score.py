@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -14,6 +15,8 @@ from mpt.trial.score import BAD_SCORE, score_point, selected_scores, upper_end
 STUDY = study_of()
 HALF: Scores = {"a": {0: 0.5, 1: 0.5}, "b": {0: 0.5, 1: 0.5}}
 """Scores of plain prompt tuning."""
+ONE = (42,)
+"""Train seed of the only start."""
 
 
 def flat(test: float | None, tasks: str = "ab") -> list[ScoreRow]:
@@ -30,8 +33,8 @@ def test_a_point_scores_its_arg() -> None:
 def test_the_order_of_the_recipe_decides_ties() -> None:
     runs = [row("a", 0, 0.1, 0.8, 0.5), row("a", 0, 0.9, 0.8, 0.25), row("a", 0, 1.0, 0.7, 0.125)]
     for order in itertools.permutations(runs):  # the database's order means nothing
-        assert selected_scores(order, (0.5, 0.25, 0.125)) == {"a": {0: 0.1}}
-        assert selected_scores(order, (0.25, 0.5, 0.125)) == {"a": {0: 0.9}}
+        assert selected_scores(order, (0.5, 0.25, 0.125), ONE) == {"a": {0: 0.1}}
+        assert selected_scores(order, (0.25, 0.5, 0.125), ONE) == {"a": {0: 0.9}}
 
 
 def test_the_order_is_the_studys_unless_the_method_has_learning_rates_of_its_own() -> None:
@@ -55,13 +58,13 @@ def test_a_missing_run_leaves_its_data_seed_without_a_score() -> None:
 
 def test_one_missing_learning_rate_is_not_passed_over() -> None:
     runs = [row("a", 0, 0.3, 0.8, lr=0.5)]
-    assert selected_scores(runs, (0.5, 0.2)) == {"a": {}}
-    assert selected_scores(runs, (0.5,)) == {"a": {0: 0.3}}
+    assert selected_scores(runs, (0.5, 0.2), ONE) == {"a": {}}
+    assert selected_scores(runs, (0.5,), ONE) == {"a": {0: 0.3}}
 
 
 def test_a_diverged_run_loses_to_any_other_and_all_diverged_is_a_failure() -> None:
     runs = [row("a", 0, None, lr=0.5), row("a", 0, 0.4, 0.1, lr=0.2)]
-    assert selected_scores(runs, (0.5, 0.2)) == {"a": {0: 0.4}}
+    assert selected_scores(runs, (0.5, 0.2), ONE) == {"a": {0: 0.4}}
     wild = [one._replace(test=None, dev=None) if one.task == "a" else one for one in flat(0.6)]
     score = score_point(point_of(STUDY), wild, HALF, STUDY)
     assert score.score == BAD_SCORE
@@ -119,3 +122,39 @@ def test_the_upper_end_is_the_intervals_or_the_arg_where_there_is_no_interval() 
     nothing = score_point(point_of(STUDY), flat(0.6), {}, STUDY).gain
     assert nothing is not None
     assert upper_end(nothing) is None
+
+
+def test_the_score_of_a_cell_is_the_mean_over_starts_each_chosen_by_dev() -> None:
+    starts = (42, 1042)
+    runs = [
+        row("a", 0, 0.3, 0.9, 0.5, start=42),
+        row("a", 0, 0.7, 0.1, 0.2, start=42),
+        row("a", 0, 0.5, 0.1, 0.5, start=1042),
+        row("a", 0, 0.6, 0.2, 0.2, start=1042),  # dev of the other start is no rival
+    ]
+    for order in itertools.permutations(runs):
+        found = selected_scores(order, (0.5, 0.2), starts)
+        assert found["a"][0] == pytest.approx((0.3 + 0.6) / 2, rel=1e-12)
+        assert selected_scores(order, (0.5, 0.2), ONE) == {"a": {0: 0.3}}
+    # a start that lacks a run, or all of whose runs diverged, leaves the cell without a score
+    assert selected_scores(runs[:3], (0.5, 0.2), starts) == {"a": {}}
+    assert selected_scores(runs[:2], (0.5, 0.2), starts) == {"a": {}}
+    lost = [one._replace(dev=None, test=None) if one.train_seed == 42 else one for one in runs]
+    assert selected_scores(lost, (0.5, 0.2), starts) == {"a": {}}
+
+
+def test_a_study_with_several_starts_scores_points_over_all_of_them_but_zero_shot_over_one() -> (
+    None
+):
+    study = dataclasses.replace(STUDY, settings={"starts": 2})
+    assert study.start_seeds == (42, 1042)
+    assert study.key != STUDY.key
+    first = flat(0.4)
+    second = [row(one.task, one.data_seed, 0.8, start=1042) for one in first]
+    score = score_point(point_of(study), [*first, *second], HALF, study)
+    assert score.score == pytest.approx(20.0, rel=1e-12)  # 0.6 over 0.5
+    assert score.runs == 8
+    assert score_point(point_of(study), first, HALF, study).score == BAD_SCORE
+    bare = [one._replace(lr=0.0) for one in first]
+    untuned = score_point(point_of(study, method="zero_shot", settings={}), bare, HALF, study)
+    assert untuned.score == pytest.approx(-20.0, rel=1e-12)

@@ -85,7 +85,7 @@ def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_ro
         runs = list(found.database.runs(point.runs).values())
     learned, backbone = starts_at(study, 3), study.backbone
     for task in (one for samples in study.scored.values() for one in samples.values()):
-        prompts = {**learned, VOCABULARY: vocabulary_start(study, task)}
+        prompts = {**learned, VOCABULARY: vocabulary_start(study, task, 42)}
         losses = {}
         for name, prompt in prompts.items():
             total = count = 0.0

@@ -21,7 +21,7 @@ SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
 Curve = Mapping[int, float]
 """Step → dev score, a fraction; evaluations without a finite score are absent."""
 Curves = Mapping[str, Mapping[int, Curve]]
-"""task → data seed → curve of the run that was taken."""
+"""task → data seed → curve of the run that was taken, of several downstream starts the mean."""
 
 
 def curves_of(
@@ -35,7 +35,7 @@ def curves_of(
     """
     sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
-    runs = read({sample.taken.key for sample in samples if sample.taken is not None})
+    runs = read({run.key for sample in samples for run in sample.taken})
     curves: dict[str, Curves] = {
         cell.place.method: _curves(cell.tasks, runs)
         for cell in group.cells
@@ -51,12 +51,16 @@ def curves_of(
 def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
     return {
         task: {
-            seed: {step: dev for step, dev, _ in runs[taken.key].curve if dev is not None}
+            seed: _mean_curve([_curve(runs[run.key]) for run in sample.taken])
             for seed, sample in row.items()
-            if (taken := sample.taken) is not None and taken.key in runs
+            if sample.taken and all(run.key in runs for run in sample.taken)
         }
         for task, row in samples.items()
     }
+
+
+def _curve(run: Run) -> Curve:
+    return {step: dev for step, dev, _ in run.curve if dev is not None}
 
 
 def evaluations(curves: Mapping[str, Curves]) -> int:

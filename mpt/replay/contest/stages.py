@@ -180,6 +180,7 @@ def _study(request: ContestRequest, backbone: str) -> StudyConfig:
         load_study(backbone, smoke=request.smoke),
         gym=request.gym,
         train_seed=request.train_seed,
+        starts=1,
     )
     return StudyOptions(data_seeds=request.data_seeds).apply(study)
 

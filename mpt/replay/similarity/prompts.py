@@ -7,6 +7,7 @@ trials would run.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,12 +47,14 @@ def prompt_packs(
 ) -> dict[str, RunPack]:
     """Return task → the runs of plain prompt tuning on one sample of it, one a learning rate.
 
-    Their keys hold everything that their prompts depend on, and are those of every baseline.
+    Their keys hold everything that their prompts depend on, and are those of every baseline. Of
+    several downstream starts the first one's are compared.
     """
     import torch
 
     # one thread, as in the workers: the last bit of a mean, and with it a key, may depend on it
     torch.set_num_threads(1)
+    config = dataclasses.replace(config, starts=1)
     plan = StudyPlan(config=config, source=(), scored=tuple(samples), partial=None)
     scored = {name: {sample.seed: sample} for name, sample in samples.items()}
     study = Study(plan=plan, backbone=backbone, items=(), scored=scored)

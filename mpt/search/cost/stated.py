@@ -152,7 +152,7 @@ def _take_baselines(plan: StudyPlan, rows_of: RowsOf, shared: dict[object, RunWo
     config = plan.config
     about = (config.backbone, config.precision, config.prompt, config.text, config.downstream)
     for task in plan.scored:
-        key = (*about, config.data_seeds, config.gym, plan.target_shots, task)
+        key = (*about, config.data_seeds, config.starts, config.gym, plan.target_shots, task)
         if key not in shared:
             one = [(task, seed) for seed in config.data_seeds]
             shared[key] = _work(plan, config.downstream, rows_of, "prompt", one)
@@ -180,7 +180,7 @@ def _work(
         steps += run
         rows += evaluations * min(found.dev, down.max_dev or found.dev)
         rows += min(found.test, down.max_test or found.test)
-    count = 1 if tuned == "nothing" else len(down.lrs)
+    count = 1 if tuned == "nothing" else len(down.lrs) * plan.config.starts
     return RunWork(
         kind=run_kind(plan.config, tuned),
         runs=count * len(samples),

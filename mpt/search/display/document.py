@@ -79,7 +79,12 @@ def document_of(
             for rank, entry in enumerate(order, start=1)
         ],
         "studies": [
-            {"id": study.id, "key": study.key, "partition": study.partition}
+            {
+                "id": study.id,
+                "key": study.key,
+                "partition": study.partition,
+                "starts": study.starts,
+            }
             for study in board.studies.values()
         ],
         "failures": [{"trial": name, "reason": reason} for name, reason in failures.items()],

@@ -33,11 +33,11 @@ def subject_text(job: SearchJob) -> str:
 
 def score_text(job: SearchJob) -> str:
     """Return what points are scored by."""
-    plan = job.trials[0].plan
+    plan, starts = job.trials[0].plan, job.trials[0].plan.config.starts
     return (
         f"ARG (%) over prompt tuning on {counted(len(plan.scored), f'{plan.role} task')} × "
         f"{counted(len(plan.config.data_seeds), 'data seed')}"
-    )
+    ) + ("" if starts == 1 else f" × {starts} starts")
 
 
 def studies_text(studies: Sequence[StudyRecord]) -> str:
@@ -46,6 +46,7 @@ def studies_text(studies: Sequence[StudyRecord]) -> str:
     more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
     first = studies[0]
     shared = f"{first.precision}, train seed {first.train_seed}"
+    shared += "" if first.starts == 1 else f", starts {first.starts}"
     return f"{', '.join(ids[:4])}{more} ({shared})"
 
 

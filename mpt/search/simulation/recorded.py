@@ -27,7 +27,7 @@ class Recorded:
     Args:
         results: the results directory; nothing is written there.
         like: a trial of the search that is simulated; its method counts, and of its study
-            partition, backbone, train seed and what is scored.
+            partition, backbone, train seed, starts if there are several, and what is scored.
         store: URL of the database; None: the one in the directory.
         study: first digits of the study or protocol; None: there must be only one that fits.
 
@@ -53,9 +53,10 @@ class Recorded:
             config = like.plan.config
             what = f"{like.method} on {config.partition} with backbone {config.backbone}"
             if not real:
+                starts = "" if config.starts == 1 else f", {config.starts} starts"
                 raise UsageError(
-                    f"{self._name} holds no point of {what} and train seed {config.train_seed}; "
-                    "run that search there first"
+                    f"{self._name} holds no point of {what} and train seed {config.train_seed}"
+                    f"{starts}; run that search there first"
                 )
             only_protocol(real, self._name, what)
             self.study = real[0]
@@ -130,7 +131,9 @@ class Recorded:
             return None
         order = lr_order(point, self.study)
         rows = sorted(self._rows[point.key], key=lambda row: order.index(row.lr))
-        planned = [PlannedScore(row.run, row.task, row.data_seed, row.lr) for row in rows]
+        planned = [
+            PlannedScore(row.run, row.task, row.data_seed, row.lr, row.train_seed) for row in rows
+        ]
         there: dict[str, Any] = {row.run: row for row in rows if row.data_seed in seeds}
         return hopeless(planned, there, self._baseline, self.study, low)
 
@@ -163,4 +166,5 @@ def _fits(study: StudyRecord, like: TrialSpec) -> bool:
         and study.backbone in (config.backbone, absolute_backbone(config.backbone))
         and study.role == plan.role
         and study.train_seed == config.train_seed
+        and config.starts in (1, study.starts)
     )

@@ -154,6 +154,7 @@ def _plan(study: StudyRecord, seeds: tuple[tuple[int, ...], int]) -> StudyPlan:
             replaced=tuple(replaced.items()),
             upstream_seeds=compared,
             fresh_replicates=fresh,
+            starts=study.starts,
         ),
         source=tuple(dict.fromkeys(task for task, _, _ in study.source)),
         scored=tuple(dict.fromkeys(task for task, _, _ in study.scored)),

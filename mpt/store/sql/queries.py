@@ -34,7 +34,10 @@ SCORES = (
     sa.select(
         schema.point.c.key,
         *(schema.run.c[name] for name in ("task", "data_seed", "lr", "dev", "test", "status")),
-        *(schema.run.c[name] for name in ("key", "train_steps", "tokens", "seconds")),
+        *(
+            schema.run.c[name]
+            for name in ("key", "train_steps", "tokens", "seconds", "train_seed")
+        ),
     )
     .join_from(schema.point, schema.point_run)
     .join(schema.run, schema.point_run.c.run_id == schema.run.c.id)

@@ -282,7 +282,7 @@ def test_a_tuned_prompt_is_known_by_its_run(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     large = "openai/gpt2-large"
     results.point("maml", "cls_to_cls", _scores(1), PT, backbone=large)
-    run = load_results(results.root).cells[0].tasks["a"][13].runs[0][1]
+    run = load_results(results.root).cells[0].tasks["a"][13].runs[0].key
     assert run is not None
     path = _keep(results, "prompt", run)
     assert _export_peft(path, tmp_path / "adapter") == 0

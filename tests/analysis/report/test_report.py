@@ -130,6 +130,21 @@ def test_hostile_text_is_shown_as_text_in_every_file(results: Results) -> None:
     assert shown.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") > 8
 
 
+def test_the_runs_of_several_downstream_starts_stand_with_their_train_seeds(
+    results: Results,
+) -> None:
+    key = results.point("reptile", "cls_to_cls", MAML, PT, settings={"starts": 2}, smoke=True)
+    cells = _report(results) / "cells"
+    content = (cells / f"{key}.html").read_text(encoding="utf-8")
+    assert "train seed</th>" in content
+    assert content.count(">1042<") == 2 * 8  # of the method, and of plain tuning
+    assert content.count(">42<") == 2 * 8 + 1  # the study's own stands among the origins too
+    assert "So it does at each train seed, and their mean is the score." in content
+    others = [page.read_text(encoding="utf-8") for page in cells.iterdir() if key not in page.name]
+    assert others
+    assert not [page for page in others if "train seed</th>" in page]
+
+
 def test_a_cells_page_says_where_its_numbers_come_from(results: Results) -> None:
     key = results.point(
         "reptile", "cls_to_cls", MAML, PT, settings={"downstream": {"steps": 777}}, smoke=True
@@ -186,7 +201,7 @@ def test_the_records_are_left_as_they_are(results: Results) -> None:
 def test_a_score_that_somebody_edited_is_named_on_the_page_and_on_stderr(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = load_results(results.root).cells[0].tasks["a"][13].runs[0][1]
+    key = load_results(results.root).cells[0].tasks["a"][13].runs[0].key
     results.edit("update run set test = 0.99 where key = ?", key)
     out = _report(results)
     said = f"run {str(key)[:8]} (a, data seed 13"

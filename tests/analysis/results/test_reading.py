@@ -48,11 +48,12 @@ def test_the_best_dev_score_takes_the_run_and_ties_keep_the_earlier_rate(tmp_pat
     keys = [results.run("a", 13, lr, init="x", dev=dev, test=test) for lr, dev, test in rows]
     results.point("maml", "cls_to_cls", {}, flat({"a": 0.5}, [13]), runs=keys)
     sample = _only(tmp_path).tasks["a"][13]
-    assert [lr for lr, _ in sample.runs] == [0.3, 0.5, 0.4]
-    assert sample.taken is not None
+    assert [run.lr for run in sample.runs] == [0.3, 0.5, 0.4]
+    (taken,) = sample.taken
     # of the two best, the first in the order of the study's recipe
-    assert (sample.taken.lr, sample.taken.dev, sample.taken.test) == (0.5, 0.8, 0.1)
-    assert sample.taken.key == keys[0]
+    assert (taken.lr, taken.dev, taken.test) == (0.5, 0.8, 0.1)
+    assert taken.key == keys[0]
+    assert sample.test == 0.1
 
 
 def test_fine_tuning_has_learning_rates_of_its_own_and_their_order(tmp_path: Path) -> None:
@@ -64,9 +65,8 @@ def test_fine_tuning_has_learning_rates_of_its_own_and_their_order(tmp_path: Pat
         point={"settings": settings},
     )  # fmt: skip
     sample = _only(tmp_path).tasks["a"][13]
-    assert [lr for lr, _ in sample.runs] == [3e-4, 5e-4, 1e-4]
-    assert sample.taken is not None
-    assert sample.taken.test == 3e-4
+    assert [run.lr for run in sample.runs] == [3e-4, 5e-4, 1e-4]
+    assert sample.test == 3e-4
 
 
 def test_a_missing_run_makes_its_sample_missing_and_never_0(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_missing_run_makes_its_sample_missing_and_never_0(tmp_path: Path) -> N
     results.point("maml", "cls_to_cls", MAML, PT, without=[("a", 21, 0.3)])
     cell = _only(tmp_path)
     sample = cell.tasks["a"][21]
-    assert (sample.taken, sample.reason) == (None, "1 of 2 runs are missing")
-    assert sample.runs[1] == (0.3, None)
+    assert (sample.taken, sample.test, sample.reason) == ((), None, "1 of 2 runs are missing")
+    assert sample.runs[1] == (0.3, 42, None)
     assert scores_of(cell.tasks) == {"a": {13: 0.6}, "b": {13: 0.2, 21: 0.2}}
     assert cell.counts == (7, 8)
     assert sample.cost["steps"] == 10
@@ -84,6 +84,43 @@ def test_a_missing_run_makes_its_sample_missing_and_never_0(tmp_path: Path) -> N
     assert summary is not None
     assert summary.gain.arg is None
     assert summary.gain.reasons == ("a: method lacks data seed 21",)
+
+
+def test_at_every_downstream_start_a_run_is_taken_and_their_mean_is_the_score(
+    tmp_path: Path,
+) -> None:
+    results = Results(tmp_path, seeds=[13])
+    rows = [  # train seed, lr, dev, test
+        *((42, 0.5, 0.9, 0.3), (42, 0.3, 0.1, 0.7)),
+        *((1042, 0.5, 0.1, 0.5), (1042, 0.3, 0.2, 0.6)),
+    ]
+    keys = [
+        results.run("a", 13, lr, init="x", train_seed=start, dev=dev, test=test)
+        for start, lr, dev, test in rows
+    ]
+    two, plain = {"starts": 2}, flat({"a": 0.3}, [13])
+    results.point("maml", "cls_to_cls", {}, plain, runs=keys, settings=two)
+    cell = _only(tmp_path)
+    sample = cell.tasks["a"][13]
+    assert [(run.train_seed, run.lr) for run in sample.runs] == [row[:2] for row in rows]
+    assert [run.key for run in sample.runs] == keys
+    assert [(run.key, run.test) for run in sample.taken] == [(keys[0], 0.3), (keys[3], 0.6)]
+    assert sample.test == pytest.approx(0.45, rel=1e-12)
+    assert sample.cost["steps"] == 4 * 10
+    assert (cell.counts, cell.baseline["a"][13].done) == ((4, 4), 4)
+    summary = summary_of(cell)
+    assert summary is not None
+    assert summary.gain.arg == pytest.approx(50.0, rel=1e-9)
+    # without one of the second start's there is no score
+    other = "upstream learned otherwise"
+    results.point(
+        "fomaml", "cls_to_cls", {}, plain, runs=keys[:3], settings=two, point={"trajectory": other}
+    )
+    (found,) = (one for one in load_results(tmp_path).cells if one.place.method == "fomaml")
+    lacking = found.tasks["a"][13]
+    assert (lacking.taken, lacking.test) == ((), None)
+    assert lacking.reason == "1 of 4 runs are missing"
+    assert found.counts == (3, 4)
 
 
 def test_a_study_whose_baseline_is_not_there_yet_has_cells_without_a_gain(tmp_path: Path) -> None:
@@ -111,7 +148,7 @@ def test_a_sample_whose_runs_all_diverged_says_so(tmp_path: Path) -> None:
     key = results.run("a", 13, 0.5, init="x", dev=None, test=None, status="diverged")
     results.point("maml", "cls_to_cls", {}, flat({"a": 0.5}, [13]), runs=[key])
     sample = _only(tmp_path).tasks["a"][13]
-    assert (sample.taken, sample.reason) == (None, "every run diverged")
+    assert (sample.taken, sample.test, sample.reason) == ((), None, "every run diverged")
 
 
 def test_the_summary_is_the_score_that_the_search_itself_computes(tmp_path: Path) -> None:
@@ -193,7 +230,7 @@ def test_a_run_that_a_study_does_not_ask_for_is_named_and_left_out(tmp_path: Pat
 def test_a_score_that_somebody_edited_is_named_and_missing(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", MAML, PT)
-    key = _only(tmp_path).tasks["b"][13].runs[0][1]
+    key = _only(tmp_path).tasks["b"][13].runs[0].key
     results.edit("update run set test = 0.99 where key = ?", key)
     found = load_results(tmp_path)
     (line,) = found.problems

@@ -74,6 +74,10 @@ def test_work_is_that_of_a_search_from_nothing_and_shared_runs_count_once() -> N
     (run, *_) = (part.runs for part in work.trials)
     assert run.steps == 24 * 30
     assert run.rows == 24 * (3 * 10 + 40)  # three evaluations on dev, one test
+    # two downstream starts: twice the runs, the same upstream steps
+    two = stated_work([_trial(0.1, starts=2), _trial(0.2, starts=2)], _rows)
+    assert (two.shared, two.runs, two.points) == (24, 2 * 2 * 24, 4)
+    assert [part.steps for part in two.trials] == [20, 20]
     # a longer trial over the same trajectory adds its further steps alone
     longer = stated_work([_trial(), _trial(rungs=(10, 20, 50))], _rows)
     assert [part.steps for part in longer.trials] == [20, 30]

@@ -157,6 +157,17 @@ def test_of_many_studies_the_first_four_are_named() -> None:
     assert studies_text(records[:4]) == f"{', '.join(ids[:4])} (float32, train seed 42)"
 
 
+def test_the_head_says_how_many_downstream_starts_there_are_where_it_is_not_one() -> None:
+    record = _study(settings={"starts": 2})
+    assert studies_text([record]) == f"{record.id} (float32, train seed 42, starts 2)"
+    show = Shown(job_of(trial_of(study=StudyConfig(starts=2))))
+    show.display.opening()
+    assert "validation tasks × 5 data seeds × 2 starts\n" in show.text
+    one = Shown(job_of(trial_of()))
+    one.display.opening()
+    assert "starts" not in one.text.split("results")[0].replace("restarts", "")
+
+
 def test_the_plan_lists_every_point_and_whether_it_is_stored(show: Shown) -> None:
     trial = show.job.trials[1]
     stop = stop_of(trial.name)

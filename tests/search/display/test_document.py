@@ -93,7 +93,9 @@ def test_the_head_says_what_was_searched_and_how_it_ended(
         "smoke": False,
         "stoppers": ["racing"],
         "cells": [],
-        "studies": [{"id": record.id, "key": record.key, "partition": record.partition}],
+        "studies": [
+            {"id": record.id, "key": record.key, "partition": record.partition, "starts": 1}
+        ],
         "failures": [{"trial": "maml-x", "reason": "OSError: no space"}],
         "next": "mpt again",
     }

@@ -192,6 +192,28 @@ def test_runs_are_counted_data_seed_by_data_seed_in_the_studys_order(tmp_path: P
     assert recorded.seconds == 1 + 12
 
 
+def test_a_study_with_several_starts_is_simulated_where_it_is_asked_for(tmp_path: Path) -> None:
+    stored = Stored(tmp_path)
+    study = stored.study(settings={"starts": 2}, seeds=(100, 13))
+    stored.point(study, _config(0), 1, 1.0)
+    trial = _trial(0)
+
+    def with_starts(count: int) -> TrialSpec:
+        config = dataclasses.replace(trial.plan.config, starts=count)
+        return dataclasses.replace(trial, plan=dataclasses.replace(trial.plan, config=config))
+
+    for asked in (1, 2):
+        recorded = Recorded(tmp_path, with_starts(asked))
+        point = recorded.point(trial, 1)
+        # of a data seed the runs of both starts come before those of the next
+        assert list(recorded.seed_seconds(point).items()) == [(100, 2.0), (13, 2.0)]
+        low = recorded.score(trial, 1)
+        assert low.score == pytest.approx(1.0)
+        assert recorded.hopeless(point, (100,), [low]) is None
+    with pytest.raises(UsageError, match="and train seed 42, 3 starts; run that search there"):
+        Recorded(tmp_path, with_starts(3))
+
+
 def _grid(results: Path) -> None:
     """Record the embedded grid with a hill in it."""
     stored = Stored(results)

@@ -90,6 +90,19 @@ def test_the_ranking_is_that_of_the_searchs_own_display(job: SearchJob) -> None:
     assert _shown(job.results).endswith(_text(console))
 
 
+def test_a_look_at_several_downstream_starts_says_so_and_scores_their_means(
+    tmp_path: Path,
+) -> None:
+    stored = Stored(tmp_path)
+    study = stored.study(settings={"starts": 2})
+    _points(stored, study, low=1.0, high=9.0)
+    text = _shown(tmp_path)
+    assert "× 2 data seeds × 2 starts\n" in text
+    assert f"  study    {study.id} (float32, train seed 42, starts 2)" in text.splitlines()
+    assert "+9.00" in text
+    assert "12 downstream runs" in text  # two points and the baseline, two seeds, two starts
+
+
 def test_a_look_says_what_is_searched_how_far_it_is_and_what_it_cost(tmp_path: Path) -> None:
     stored = Stored(tmp_path)
     study = stored.study()
@@ -102,6 +115,7 @@ def test_a_look_says_what_is_searched_how_far_it_is_and_what_it_cost(tmp_path: P
     assert "  done     2 points" in lines
     assert any(line.startswith("  cost     50 upstream steps (50 s") for line in lines)
     assert not any("planned" in line or "left" in line for line in lines)
+    assert not any("starts" in line for line in lines)
     table = lines.index(next(line for line in lines if line.startswith(" rank")))
     assert max(len(line.rstrip()) for line in lines[: table + 4]) <= 80
 

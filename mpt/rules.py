@@ -1,0 +1,71 @@
+"""What values of settings may be: rules, each with its words for a message.
+
+A rule is (a function that says whether a value keeps it, what it demands in words).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mpt.errors import UsageError
+
+Rule = tuple[Callable[[Any], bool], str]
+"""(whether a value keeps it, its words after "must be")."""
+
+
+def check(owner: object, **rules: Rule) -> None:
+    """Raise one `UsageError` that names every field of `owner` that breaks its rule."""
+    broken = []
+    for field, (holds, rule) in rules.items():
+        value = getattr(owner, field)
+        try:
+            fine = holds(value)
+        except TypeError:
+            fine = False
+        if not fine:
+            broken.append(f"{field} is {value!r}, but must be {rule}")
+    if broken:
+        raise UsageError(f"{type(owner).__name__}: " + "; ".join(broken))
+
+
+def is_int(value: object) -> bool:
+    """Return whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def exchanges(pairs: Any) -> bool:
+    """Return whether a value is pairs of names, no name of which stands twice."""
+    names = [name for old, new in pairs for name in (old, new)]
+    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
+
+
+def at_least(low: int) -> Rule:
+    """Return the rule of whole numbers from `low` on."""
+    return (lambda value: is_int(value) and value >= low), f"a whole number ≥ {low}"
+
+
+POSITIVE: Rule = ((lambda value: is_number(value) and value > 0), "a finite number > 0")
+EPOCH_ORDER: Rule = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
+ANSWERS: Rule = ((lambda a: a in ("first", "random")), '"first" or "random"')
+OPTIONAL_COUNT: Rule = (
+    (lambda n: n is None or (is_int(n) and n >= 1)),
+    "a whole number ≥ 1 or None",
+)
+OPTIONAL_SEED: Rule = (
+    (lambda n: n is None or (is_int(n) and n >= 0)),
+    "a whole number ≥ 0 or None",
+)
+SWITCH: Rule = ((lambda on: isinstance(on, bool)), "true or false")
+DIFFERENT_TASKS: Rule = ((lambda v: len(set(v)) == len(v)), "different tasks")
+SEEDS: Rule = (
+    (lambda v: len(set(v)) == len(v) and all(is_int(n) and n >= 0 for n in v)),
+    "distinct whole numbers ≥ 0",
+)
+RATE: Rule = ((lambda value: is_number(value) and 0 <= value < 1), "a number in [0, 1)")
