@@ -323,6 +323,14 @@ class Backbone(ABC):
         wrong = (self.greedy_tokens(prompts, batch) != batch.target_ids) & batch.target_mask
         return ~wrong.any(1)
 
+    def fixed(self, prompts: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Say that these very prompts [R, P, d] stay as they are inside the block.
+
+        A model may read what depends on them alone once for all passes. Numbers are the same, up
+        to rounding.
+        """
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def second_order(self) -> Iterator[None]:
         """Attention and loss that can be differentiated twice (the fused kernels cannot)."""

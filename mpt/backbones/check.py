@@ -60,7 +60,7 @@ class Finding:
 
 
 def require(backbone: Backbone) -> None:
-    """Check a model that is about to be used; leave its input cache out where it is not exact.
+    """Check a model that is about to be used; leave its cache out where it is not exact.
 
     Raises:
         UsageError: a check failed, or the model cannot even be called this way.
@@ -97,24 +97,29 @@ def findings(backbone: Backbone) -> Iterator[Finding]:
 
 
 def settle_cache(backbone: Backbone) -> None:
-    """Give up the cache of inputs where its losses are not those of reading the whole row.
+    """Give up the cache of inputs, or of prompts that stand first, where it is not exact.
 
-    Some models keep something else than keys and values of one shape, or count places where they
-    were told positions (rows in the cache have a gap).
+    Losses, and what is generated with a prompt from the cache, have to be those of reading the
+    whole row. Some models keep something else than keys and values of one shape, or count places
+    where they were told positions (rows in the cache have a gap).
     """
-    if not isinstance(backbone, DecoderOnly) or backbone.position != "append":
+    if not isinstance(backbone, DecoderOnly):
         return
     cache = backbone.input_cache
     prompts, batch = _prompts(backbone)[:1], _batch(backbone)
     try:
+        with torch.no_grad(), backbone.fixed(prompts):
+            cached = [_losses(backbone, prompts, batch)]
+            if backbone.position == "prepend":
+                cached.append(_written(backbone, prompts, batch))
+        backbone.input_cache = None
         with torch.no_grad():
-            cached = _losses(backbone, prompts, batch)
-            backbone.input_cache = None
             plain = _losses(backbone, prompts, batch)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         backbone.input_cache = None
         return
-    if cache is not None and _apart(cached, plain) <= LIMITS[backbone.dtype]:
+    exact = all(_apart(losses, plain) <= LIMITS[backbone.dtype] for losses in cached)
+    if cache is not None and exact:
         cache.clear()
         backbone.input_cache = cache
 
@@ -226,6 +231,12 @@ def _padding(backbone: Backbone) -> float:
 def _generation(backbone: Backbone) -> float:
     """The targets' probabilities while they are written, token by token, against the loss."""
     prompts, batch = _prompts(backbone)[:1], _batch(backbone)
+    return _apart(_written(backbone, prompts, batch), _losses(backbone, prompts, batch))
+
+
+@torch.no_grad()
+def _written(backbone: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
+    """Return the rows' losses on the path of generation, which is given the targets' tokens."""
     decoding = backbone.start_decoding(prompts, batch)
     written = torch.zeros(len(batch), device=backbone.device, dtype=torch.float64)
     token: Tensor | None = None
@@ -233,7 +244,7 @@ def _generation(backbone: Backbone) -> float:
         log_p = backbone.head(decoding.next_states(token)).log_softmax(-1)
         token = batch.target_ids[:, step]
         written -= log_p.gather(1, token[:, None])[:, 0]
-    return _apart(written / batch.target_mask.sum(1), _losses(backbone, prompts, batch))
+    return written / batch.target_mask.sum(1)
 
 
 def _without_gradient(backbone: Backbone) -> float:

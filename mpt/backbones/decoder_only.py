@@ -5,7 +5,9 @@ Shapes: as in `mpt.backbones.base`; S positions, n input tokens of a row.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ class DecoderOnly(Backbone):
 
     With an appended prompt the input's keys and values do not depend on the prompt: they come from
     `InputCache`, in training and in evaluation, and only prompt and target go through the model.
-    Passes with dropout, or of a copy whose weights are trained, read the whole row.
+    With a prepended one it is the prompt that is read once, in a block of `fixed`, as while it is
+    evaluated. Passes with dropout, or of a copy whose weights are trained, read the whole row.
     """
 
     auto = AutoModelForCausalLM
@@ -54,6 +57,7 @@ class DecoderOnly(Backbone):
         self._begin, _ = tokens.marks(tokenizer)
         self._input_end = self.word_ids("\n") or [self.end_id]
         self.input_cache: InputCache | None = InputCache.for_device(self.device)
+        self._fixed: Tensor | None = None
 
     def encode_input(self, text: str, max_tokens: int) -> list[int]:
         """Return the tokens of an input: the tokenizer's begin mark, words, a line break."""
@@ -84,16 +88,26 @@ class DecoderOnly(Backbone):
         self._check_positions("prompt, input and target", length)
         if self._may_cache(prompts, length):
             return self._states_after_input(prompts, batch)[batch.target_mask]
-        embedded, _ = self._joined(prompts, batch, batch.target_ids, batch.target_mask)
-        states = self._transformer(embedded[:, :-1], use_cache=False)
-        first = p + batch.input_mask.sum(1) - 1  # the position before the target
+        first = batch.input_mask.sum(1) - 1  # the place before the target, in what is read
+        if self._prompt_is_kept(prompts):
+            embedded, _ = self._joined(prompts[:, :0], batch, batch.target_ids, batch.target_mask)
+            states = self._transformer(
+                embedded[:, :-1],
+                past_key_values=self._prompts_read(prompts, batch),
+                position_ids=p + torch.arange(embedded.shape[1] - 1, device=first.device)[None],
+                use_cache=True,
+            )
+        else:
+            embedded, _ = self._joined(prompts, batch, batch.target_ids, batch.target_mask)
+            states = self._transformer(embedded[:, :-1], use_cache=False)
+            first = first + p
         place = first[:, None] + torch.arange(t, device=first.device)
         place = place.clamp(max=states.shape[1] - 1)  # past a row's target only
         predicting = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
         return predicting[batch.target_mask]
 
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
-        """Return the model before it reads a prompt: [input; prompt] from the cache, or a line.
+        """Return the model before it reads a line, or what of the line is not in the cache.
 
         What is not cached is padded on the left.
         """
@@ -103,8 +117,52 @@ class DecoderOnly(Backbone):
             seen = torch.ones(own.shape[:2], dtype=torch.bool, device=own.device)
             return _Decoding(self, own, torch.cat([mask, seen], 1), cache)
         none = batch.target_ids[:, :0]
+        if self._prompt_is_kept(prompts) and self._may_have_gaps(batch):
+            embedded, mask = self._joined(prompts[:, :0], batch, none, none.bool(), left=True)
+            seen = mask.new_ones(len(batch), prompts.shape[1])
+            cache = self._prompts_read(prompts, batch)
+            return _Decoding(self, embedded, torch.cat([seen, mask], 1), cache)
         embedded, mask = self._joined(prompts, batch, none, none.bool(), left=True)
         return _Decoding(self, embedded, mask, DynamicCache())
+
+    @contextlib.contextmanager
+    def fixed(self, prompts: Tensor) -> Iterator[None]:
+        """Inside the block these prompts [R, P, d] stay: each that stands first is read once."""
+        before, self._fixed = self._fixed, prompts
+        self._forget_prompts()
+        try:
+            yield
+        finally:
+            self._fixed = before
+            self._forget_prompts()
+
+    def _forget_prompts(self) -> None:
+        if self.position == "prepend" and self.input_cache is not None:
+            self.input_cache.clear()
+
+    def _prompt_is_kept(self, prompts: Tensor) -> bool:
+        """Whether the prompts' keys and values are the same in every pass and need no gradient.
+
+        Rows that are padded on the right have no gap behind their prompt: places are positions,
+        and windows and ALiBi count them as they do without the cache.
+        """
+        return (
+            prompts is self._fixed
+            and self.position == "prepend"
+            and self.input_cache is not None
+            and prompts.shape[1] > 0
+            and not (torch.is_grad_enabled() and prompts.requires_grad)
+            and not self.trainable
+            and not self._model.training
+        )
+
+    def _may_have_gaps(self, batch: Batch) -> bool:
+        """Whether padding between prompt and input changes nothing, or there is none.
+
+        It takes places of a window, and models without positions (ALiBi) may count it.
+        """
+        told = self._takes_positions and self._window is None
+        return told or bool(batch.input_mask.all())
 
     def _may_cache(self, prompts: Tensor, length: int | None) -> bool:
         """Whether the input's keys and values are the same in every pass.
@@ -190,11 +248,25 @@ class DecoderOnly(Backbone):
             cache.update(keys, values, layer)
         return cache, batch.input_mask
 
-    @torch.no_grad()
+    def _prompts_read(self, prompts: Tensor, batch: Batch) -> Any:
+        """Return the model's memory of each row's prompt."""
+        assert self.input_cache is not None
+        cache = DynamicCache()
+        keys_values = self.input_cache.prompts(prompts, batch.run.tolist(), self._keys_values)
+        for layer, (keys, values) in enumerate(keys_values):
+            cache.update(keys, values, layer)
+        return cache
+
     def _input_keys_values(self, ids: Tensor) -> Tensor:
         """Return keys and values [layers, 2, heads, n, d/heads] of one input [n]."""
+        return self._keys_values(self._words(ids))
+
+    @torch.no_grad()
+    def _keys_values(self, embedded: Tensor) -> Tensor:
+        """Return keys and values [layers, 2, heads, n, d/heads] of a line [n, d] read alone."""
         cache: Any = DynamicCache()
-        self._transformer(self._words(ids[None]), past_key_values=cache, use_cache=True)
+        line = embedded[None].to(self.dtype)
+        self._transformer(line, past_key_values=cache, use_cache=True)
         return torch.stack([torch.cat([layer.keys, layer.values]) for layer in cache.layers])
 
 

@@ -1,13 +1,14 @@
-"""Keys and values of inputs that stand before the prompt and so never depend on it.
+"""Keys and values of what stands first in a line, which never depend on what comes after it.
 
-Shapes: B rows, L input tokens of the longest row, n of one row, H heads, h width of a head.
+Shapes: B rows, L input tokens of the longest row, n of one row, P prompt tokens, d model width,
+H heads, h width of a head.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,11 +28,11 @@ _CGROUP = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", No
 
 
 class InputCache:
-    """The inputs used last, as far as they fit.
+    """The inputs, or the prompts that stand before them, used last, as far as they fit.
 
-    An input's keys and values are always made from that input alone, so their bits depend neither
-    on the batch it was first met in nor on what has been thrown out since: a resumed run goes on
-    exactly as an undisturbed one.
+    The keys and values of an input or a prompt are always made from it alone, so their bits depend
+    neither on the batch it was first met in nor on what has been thrown out since: a resumed run
+    goes on exactly as an undisturbed one.
 
     Args:
         max_bytes: room; the input used longest ago goes first. A batch is served whatever its
@@ -84,24 +85,53 @@ class InputCache:
             tuple(ids[:n])
             for ids, n in zip(batch.input_ids.tolist(), lengths.tolist(), strict=True)
         ]
-        used = {
-            key: self._get(key, batch.input_ids[row, : len(key)], compute)
-            for row, key in enumerate(inputs)
-        }
-        layers, _, heads, _, width = next(iter(used.values())).shape
-        shape = (layers, 2, len(inputs), heads, batch.input_ids.shape[1], width)
-        padded = next(iter(used.values())).new_zeros(shape)
-        for row, key in enumerate(inputs):
-            padded[:, :, row, :, : len(key)] = used[key]
+        parts = [ids[: len(key)] for ids, key in zip(batch.input_ids, inputs, strict=True)]
+        return self._rows(inputs, parts, batch.input_ids.shape[1], compute)
+
+    def prompts(
+        self, prompts: Tensor, runs: Sequence[int], compute: Callable[[Tensor], Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the keys and values of the prompts of a batch's rows.
+
+        Args:
+            prompts: [R, P, d]; others need an empty cache (see `clear`), but these may be changed
+                in place.
+            runs: the run of each of B rows.
+            compute: one prompt [P, d] → its keys and values [layers, 2, H, P, h].
+
+        Returns:
+            For every layer keys and values [B, H, P, h].
+        """
+        keys = [(run, prompts._version) for run in runs]
+        parts = [prompts[run] for run in runs]
+        return self._rows(keys, parts, prompts.shape[1], compute)
+
+    def _rows(
+        self,
+        keys: Sequence[tuple[int, ...]],
+        parts: Sequence[Tensor],
+        width: int,
+        compute: Callable[[Tensor], Tensor],
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return what is known by the key of each row's part, padded to `width` places."""
+        used: dict[tuple[int, ...], Tensor] = {}
+        for key, part in zip(keys, parts, strict=True):
+            if key not in used:
+                used[key] = self._get(key, part, compute)
+        layers, _, heads, _, head_width = used[keys[0]].shape
+        shape = (layers, 2, len(keys), heads, width, head_width)
+        padded = used[keys[0]].new_zeros(shape)
+        for row, key in enumerate(keys):
+            padded[:, :, row, :, : used[key].shape[3]] = used[key]
         self._shrink()
         return [(layer[0], layer[1]) for layer in padded]
 
     def _get(
-        self, key: tuple[int, ...], ids: Tensor, compute: Callable[[Tensor], Tensor]
+        self, key: tuple[int, ...], part: Tensor, compute: Callable[[Tensor], Tensor]
     ) -> Tensor:
         found = self._known.pop(key, None)
         if found is None:
-            found = compute(ids)
+            found = compute(part)
             self.bytes += found.nbytes
         self._known[key] = found  # now the one used last
         return found

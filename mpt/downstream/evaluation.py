@@ -4,7 +4,8 @@ A row's greedy output equals its target if and only if every arg-max under teach
 then the target's text is the prediction. For the other rows the pass gives the output's beginning,
 which is all of it where it ends there, and often decides the score (`verdict.py`). Only what is
 left is generated. The scores are exactly those of generating everything. A search with beams or
-a repetition penalty does not follow the arg-max: there every output is generated.
+a repetition penalty does not follow the arg-max: there every output is generated. A prompt that
+stands first in a causal model is read once for all rows (`Backbone.fixed`).
 """
 
 from __future__ import annotations
@@ -103,15 +104,8 @@ class Evaluator:
         """
         jobs = [_Job(run, row) for run, t in enumerate(task_of_run) for row in self._rows_of[t]]
         metrics = [self._tasks[task_of_run[job.run]].metric for job in jobs]
-        predictions: dict[_Job, str] = {}
-        open_jobs = [] if self._how.plain else jobs
-        known = self._beginnings(prompts, jobs, metrics) if self._how.plain else ()
-        for job, beginning in known:
-            if beginning is None:
-                open_jobs.append(job)
-            else:
-                predictions[job] = beginning
-        predictions.update(self._generated(prompts, open_jobs))
+        with self._backbone.fixed(prompts):
+            predictions = self._predictions(prompts, jobs, metrics)
         return [
             task_metrics.score(
                 self._tasks[task].metric,
@@ -120,6 +114,21 @@ class Evaluator:
             )
             for run, task in enumerate(task_of_run)
         ]
+
+    def _predictions(
+        self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
+    ) -> dict[_Job, str]:
+        """Return every job's output, or another text of the same score."""
+        predictions: dict[_Job, str] = {}
+        open_jobs = [] if self._how.plain else list(jobs)
+        known = self._beginnings(prompts, jobs, metrics) if self._how.plain else ()
+        for job, beginning in known:
+            if beginning is None:
+                open_jobs.append(job)
+            else:
+                predictions[job] = beginning
+        predictions.update(self._generated(prompts, open_jobs))
+        return predictions
 
     def _beginnings(
         self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]

@@ -49,7 +49,7 @@ from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
 from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
-from mpt.study.study import Study, StudyPlan, open_study
+from mpt.study.study import Study, StudyPlan, open_study, release_weights
 from mpt.trial.store import TrialStore
 from mpt.words import counted
 
@@ -313,6 +313,7 @@ class _Driver:
             show.say(WAIT)
         if self._rates is None and on_this_cpu(execution):
             self._rates = _probe(expected, work)
+        release_weights()  # workers have their own
         wanted = len(groups) + max(0, len(expected) - len(job.known))
         session = ray_session(execution, wanted, files=job.files, say=show.say)
         with session as slots:
@@ -425,7 +426,12 @@ def open_plan(plan: StudyPlan, *, computes: bool = False) -> Study:
 def _probe(trials: Sequence[TrialSpec], work: RemainingWork) -> Rates:
     """Measure the rates here, of every kind of work that is left."""
     open_plan.cache_clear()  # a worker starts from nothing
-    return probe_trials(trials_to_probe(trials, work), functools.partial(open_plan, computes=True))
+    try:
+        studies = functools.partial(open_plan, computes=True)
+        return probe_trials(trials_to_probe(trials, work), studies)
+    finally:
+        open_plan.cache_clear()
+        release_weights()
 
 
 def _closing(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,8 +257,8 @@ class Study:
     scored: Mapping[str, Mapping[int, FewShotTask]]
     """Scored task → data seed → its few-shot sample."""
     computes: bool = True
-    """Whether the weights in further number formats are loaded; else only what keys need of them
-    is known, and the driver of a search has one copy of the model in memory."""
+    """Whether the weights are loaded; else only what keys need of them is known, and the driver of
+    a search holds no copy of the model."""
 
     @property
     def config(self) -> StudyConfig:
@@ -299,7 +300,7 @@ def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -
     }
     if not items:
         raise UsageError("the study has no source tasks")
-    backbone = backbone_of(config, device)
+    backbone = backbone_of(config, device) if computes else _named_only(config)
     return Study(
         plan=plan, backbone=backbone, items=tuple(items), scored=samples, computes=computes
     )
@@ -343,6 +344,31 @@ def _backbone(name: str, device: str, position: str, precision: str) -> Backbone
     return load_backbone(name, device=device, dtype=getattr(torch, precision), position=position)
 
 
+def release_weights() -> None:
+    """Forget the weights that `backbone_of` keeps for the next study; open studies have theirs."""
+    _backbone.cache_clear()
+    gc.collect()  # a model may hold itself
+
+
+def _named_only(config: StudyConfig) -> Backbone:
+    """Return a backbone of which a study that does not compute needs no more than its names.
+
+    It has the weights of words alone, where the files tell the digest that the loaded weights
+    have; that they do is looked at once, and what is loaded for it goes with `release_weights`.
+    """
+    where = (config.backbone, config.prompt.position, config.precision)
+    told = _weightless(*where, words=True)
+    if told is None or told.digest != _digest(*where):
+        return backbone_of(config, "cpu")
+    return told
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(name: str, position: str, precision: str) -> str:
+    """Return the digest of the loaded weights."""
+    return _backbone(name, "cpu", position, precision).digest
+
+
 def _known(config: StudyConfig, study: Study) -> Backbone | None:
     """Return a backbone without weights, as a study that does not compute has it.
 
@@ -351,16 +377,19 @@ def _known(config: StudyConfig, study: Study) -> Backbone | None:
     """
     loaded, own = study.backbone, study.config
     if config.backbone == own.backbone:
-        told = _weightless(own.backbone, own.prompt.position, own.precision)
+        where = (own.backbone, own.prompt.position, own.precision)
+        told = _weightless(*where, words=True) or _weightless(*where)
         if told is None or told.digest != loaded.digest:
             return None
     return _weightless(config.backbone, config.prompt.position, config.precision)
 
 
 @functools.lru_cache(maxsize=4)
-def _weightless(name: str, position: str, precision: str) -> Backbone | None:
+def _weightless(
+    name: str, position: str, precision: str, *, words: bool = False
+) -> Backbone | None:
     import torch
 
     from mpt.study.weightless import weightless
 
-    return weightless(name, getattr(torch, precision), position)
+    return weightless(name, getattr(torch, precision), position, words=words)

@@ -1,9 +1,10 @@
 """A checkpoint of which only shapes, tokenizer and digest are known: what a key needs, no more.
 
 The driver of a search names trajectories and runs by the digest of the weights as a worker loads
-them. Where upstream learning or fine-tuning has another number format than the baseline, the
-digest in that format is made from the files, one weight at a time: the memory of a second copy is
-never taken.
+them, and the baseline's runs by their starting prompts too, which are made of the embeddings of
+words. The digest is made from the files, one weight at a time, in the number format of the
+baseline and in that of upstream learning or fine-tuning where it is another: a driver holds no
+copy of the model beside those of its workers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from mpt.backbones.families import family_of
 from mpt.backbones.load import hub_id, only_bins, pretrained_source, read_pretrained
 
 
-def weightless(name: str, dtype: torch.dtype, position: str) -> Backbone | None:
+def weightless(
+    name: str, dtype: torch.dtype, position: str, *, words: bool = False
+) -> Backbone | None:
     """Return a backbone on the device "meta" with the digest that it has when it is loaded.
 
     Anything that is computed with it fails.
@@ -34,10 +37,11 @@ def weightless(name: str, dtype: torch.dtype, position: str) -> Backbone | None:
         name: see `load_backbone`.
         dtype: number format of the weights.
         position: one of `POSITIONS`.
+        words: whether the embeddings of words are loaded, on the CPU: prompts can be made then.
 
     Returns:
         None where the files do not tell: they are not here, or their weights have other names than
-        the model's.
+        the model's; or where embeddings are more than a matrix and a number.
     """
     source = pretrained_source(name)
     files = _files(name, source)
@@ -55,7 +59,35 @@ def weightless(name: str, dtype: torch.dtype, position: str) -> Backbone | None:
     backbone = family(name, model, tokenizer, position)
     weights = _weights(state, places, dtype)
     backbone.__dict__["digest"] = digest_of(model.config, weights, tokenizer)
+    if words and not _load_words(backbone, state, places, dtype):
+        return None
     return backbone
+
+
+def _load_words(
+    backbone: Backbone,
+    state: Mapping[str, Tensor],
+    places: Mapping[str, tuple[Path, str]],
+    dtype: torch.dtype,
+) -> bool:
+    """Put the embeddings of words into a backbone; return whether they are all there then."""
+    old = backbone._words.weight
+    name = next((n for n, one in backbone.model.named_parameters() if one is old), None)
+    if name is None:
+        return False
+    [(_, weight)] = _weights({name: state[name]}, places, dtype)
+    new = torch.nn.Parameter(weight, requires_grad=False)
+    for module in backbone.model.modules():
+        if not isinstance(module, torch.nn.Embedding) or module.weight is not old:
+            continue
+        module.weight = new
+        scale, number = (
+            getattr(module, key, None) for key in ("embed_scale", "scalar_embed_scale")
+        )
+        if isinstance(scale, Tensor) and number is not None:  # Gemma
+            module.embed_scale = torch.full((), number, dtype=scale.dtype)
+    scale = getattr(backbone._words, "embed_scale", None)
+    return not (backbone._words.weight.is_meta or (isinstance(scale, Tensor) and scale.is_meta))
 
 
 def _files(name: str, source: str) -> Mapping[str, Path] | None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,18 @@ RAYLET, GCS = "raylet/raylet", "gcs/gcs_server"
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
-class Driver:
-    """A search in another process; its output goes to a file."""
+class Driven:
+    """A command that searches, in another process; its output goes to a file.
 
-    def __init__(self, checkpoint: Path, gym: Path, results: Path, *words: str) -> None:
+    Args:
+        command: what is run.
+        results: its results directory.
+        patience_s: seconds to wait for anything; it only catches hangs.
+    """
+
+    def __init__(self, command: Sequence[str], results: Path, patience_s: float = PATIENCE_S):
         self.log = results.with_suffix(f".{uuid.uuid4().hex[:8]}.log")
-        script = [sys.executable, str(Path(search_toys.__file__)), str(checkpoint), str(gym)]
+        self._patience_s = patience_s
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -40,7 +46,7 @@ class Driver:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*script, str(results), *words],
+                [*command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -55,14 +61,14 @@ class Driver:
 
     def wait(self) -> int:
         try:
-            return self.process.wait(PATIENCE_S)
+            return self.process.wait(self._patience_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             pytest.fail(f"the driver hangs:\n{self.output()}")
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the driver or its workers do."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while not condition():
             if self.process.poll() is not None:
                 pytest.fail(f"the driver ended too early:\n{self.output()}")
@@ -85,6 +91,14 @@ class Driver:
         while more := {pid for pid, parent in parents.items() if parent in family} - family:
             family |= more
         return [pid for pid in family if any(name in commands.get(pid, "") for name in names)]
+
+
+class Driver(Driven):
+    """The toy search, in another process."""
+
+    def __init__(self, checkpoint: Path, gym: Path, results: Path, *words: str) -> None:
+        script = [sys.executable, str(Path(search_toys.__file__)), str(checkpoint), str(gym)]
+        super().__init__([*script, str(results), *words], results)
 
 
 def run_rows(results: Path) -> dict[str, tuple[Any, ...]]:

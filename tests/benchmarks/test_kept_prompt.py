@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+from sides import kept_prompt
+from sides.kept_prompt import Size
+
+from mpt.backbones import load_backbone
+
+
+def test_both_sides_are_timed_on_the_same_rows_and_have_to_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = load_backbone("embedded-gpt2", position="prepend")
+    size = Size(prompt=20, length=5, runs=2, rows=3, batch=4)
+    prompts, batches = kept_prompt._drawn(backbone, size)
+    assert prompts.shape == (2, 20, backbone.d_model)
+    assert [batch.run.tolist() for batch in batches] == [[0, 1, 0, 1], [0, 1]]
+    ticks = iter(range(100))
+    monkeypatch.setattr(kept_prompt, "now", lambda _: float(next(ticks)))
+    found = kept_prompt.seconds(backbone, size, 2)
+    assert found == {"teacher-forced": (1.0, 1.0), "generated": (1.0, 1.0)}
+    plain = backbone.greedy_tokens
+    tokens = iter(range(1000))
+    monkeypatch.setattr(backbone, "greedy_tokens", lambda *given: plain(*given) + next(tokens))
+    with pytest.raises(SystemExit, match=r"embedded-gpt2, teacher-forced, .*: the choices differ"):
+        kept_prompt.seconds(backbone, size, 1)
