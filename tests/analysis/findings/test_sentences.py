@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, seeded, whole_study
+from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, search, seeded, whole_study
 from results_factory import SEEDS, Results, flat
 from scipy import optimize, special, stats
 
@@ -230,6 +230,55 @@ def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: P
     assert [one.interval for one in shown if one and (one.value or 0) > 0] == [
         pytest.approx((20.0, 60.0))
     ]
+
+
+def _searches(root: Path, partitions: dict[str, str]) -> Findings:
+    """Two points of a search a method, of one upstream seed, each on a partition."""
+    results = Results(root)
+    for at, (method, partition) in enumerate(partitions.items()):
+        for inner, score in ((0.1, 0.6), (1.0, 0.75 + 0.1 * at)):
+            fields = seeded(42, f"{method} {inner}")
+            fields["settings"] |= {"inner_lr": inner}
+            scores = (flat({"v": score}), flat({"v": 0.5}))
+            results.point(method, partition, *scores, point=fields, role="validation")
+    return findings_of(load_results(root).main)
+
+
+def test_the_leaders_of_several_searches_are_one_finding(tmp_path: Path) -> None:
+    found = _searches(tmp_path, dict.fromkeys(("maml", "reptile"), "random_to_random"))
+    finding = _one(found, "best?")
+    assert finding.question == "Which points of the searches on R→R are best?"
+    leaders = " and ".join(
+        f"{name} {_number(value, ' %', value, value)} (inner lr 1)"
+        for name, value in (("MAML", 50.0), ("Reptile", 70.0))
+    )
+    assert finding.sentence == (
+        "Of 4 points in 2 searches the leaders have an ARG on the validation tasks of: "
+        f"{leaders} (data seeds alone; 1 upstream seed, 2 data seeds, 1 task); one upstream seed "
+        "cannot tell the others from them."
+    )
+    assert len(finding.tables) == 2
+    assert not finding.told
+
+
+def test_leaders_on_several_partitions_are_named_with_them(tmp_path: Path) -> None:
+    found = _searches(tmp_path, {"maml": "random_to_random", "reptile": "qa_to_qa"})
+    finding = _one(found, "best?")
+    assert finding.question == "Which points of the searches are best?"
+    assert "MAML on R→R +50.0 %" in finding.sentence
+    assert "Reptile on QA→QA +70.0 %" in finding.sentence
+
+
+def test_the_settings_of_several_searches_are_one_finding(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    search(results)
+    search(results, "reptile")
+    finding = _one(findings_of(load_results(tmp_path).main), "settings matter")
+    assert finding.question == "Which settings matter in the searches on R→R?"
+    assert ". MAML: outer lr matters most, outer lr " in finding.sentence
+    assert "; Reptile: outer lr matters most, outer lr " in finding.sentence
+    assert finding.sentence.count("(from 9 points)") == 2
+    assert finding.told
 
 
 def test_the_setting_that_makes_the_scores_is_said_to_matter_most(found: Findings) -> None:
