@@ -12,9 +12,12 @@ from results_factory import SEEDS, Results, flat
 from scipy import optimize, special, stats
 
 from analysis.findings.finding import Finding
+from analysis.findings.identity import identity
 from analysis.findings.records import Findings, findings_of
+from analysis.results.names import gym_label
 from analysis.results.reading import load_results
 from analysis.results.summary import summary_of
+from analysis.tables.lookup import Lookup
 
 METHODS = ("maml", "multitask")
 PARTITIONS = ("cls_to_cls", "qa_to_qa")
@@ -377,6 +380,18 @@ def test_the_study_is_named_in_words(found: Findings) -> None:
     assert "MAML and MTL against plain prompt tuning (PT) on embedded and pico-gpt" in first
     assert "Cls→Cls, QA→QA and NP→P" in first
     assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")
+
+
+def test_a_folder_that_is_called_gym_is_not_named_twice(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.point("maml", "cls_to_cls", flat({"a": 0.9}), flat({"a": 0.5}), gym="/data/gym")
+    section = load_results(tmp_path).main
+    assert "on embedded and the gym: 1 point" in identity(section)[0]
+    assert "gym gym" not in f"{identity(section)} {section.cells[0].place} {Lookup(section).about}"
+    assert [gym_label(name) for name in ("embedded", "/data/my-gym/")] == [
+        "gym embedded",
+        "my-gym",
+    ]
 
 
 def test_nothing_is_found_in_a_smoke_run_but_its_cost(tmp_path: Path) -> None:
