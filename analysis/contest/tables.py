@@ -20,11 +20,10 @@ MISSING = 5
 """Missing points that are named."""
 
 
-def future_work(results: Path, store: str | None = None) -> list[Table]:
-    """Return the contest of a results directory as tables of a report on the paper.
+def kept_verdict(results: Path, store: str | None = None) -> Verdict:
+    """Return what the contest of a results directory says.
 
-    The paper leaves open whether an algorithm beats multitask learning everywhere. The frozen
-    settings are those that the database kept when the confirmation began.
+    The frozen settings are those that the database kept when the confirmation began.
 
     Raises:
         UsageError: there is no database, or no confirmatory point in it.
@@ -34,7 +33,14 @@ def future_work(results: Path, store: str | None = None) -> list[Table]:
     from .verdict import judge
 
     with tempfile.TemporaryDirectory(prefix="mpt-contest-") as folder:
-        verdict = judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
+        return judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
+
+
+def future_work(verdict: Verdict) -> list[Table]:
+    """Return a contest as tables of a report on the paper.
+
+    The paper leaves open whether an algorithm beats multitask learning everywhere.
+    """
     pooled, arenas = pooled_table(verdict), arena_table(verdict)
     notes = (*(f"{one[0].upper()}{one[1:]}" for one in verdict.sentences), *pooled.notes)
     title = f"The paper's future work, pooled. {pooled.title}"

@@ -37,6 +37,8 @@ class Figure:
     """The same as an interactive figure; None if there is none."""
     place: Place | None = None
     """Of a search's figures: where its points stand."""
+    row: tuple[str, str] | None = None
+    """Backbone, and label of the setting whose rows it stands beside; None if of no such row."""
 
 
 def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
@@ -59,6 +61,7 @@ def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
             caption=plan.caption,
             missing=plan.missing,
             place=plan.place,
+            row=plan.row,
         )
         if plan.draw is not None:
             drawn = plan.draw()

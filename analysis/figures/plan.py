@@ -30,6 +30,8 @@ class Plan:
     """Makes the interactive figure of the same data; None if there is none."""
     place: Place | None = None
     """Of a search's figures: where its points stand."""
+    row: tuple[str, str] | None = None
+    """Backbone, and label of the setting whose rows it stands beside; None if of no such row."""
     missing: str = ""
     """Why it cannot."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from ..results.cells import Cell
 from ..results.names import method_label, partition_label
 from ..results.protocols import scored_alike
 from ..results.sections import Section
+from ..tables.lookup import column_label
 from .charts.data import TaskChart
 from .charts.from_cells import Group, gain_chart, score_chart
 from .charts.from_curves import (
@@ -31,6 +33,9 @@ from .plan import (
     partial_notes,
     slug,
 )
+
+_BESIDE_ROW = ("gain-", "curves-")
+"""Beginnings of names: what stands beside the rows of its setting, if anything of it does."""
 
 
 def setting_plans(
@@ -64,7 +69,10 @@ def setting_plans(
         if cell.steps == 0 and same_data and lacks_it:
             main.append(cell)
     group = Group(cells=by_method(main), partition=partition, scored=scored)
-    yield from group_plans(section, group, ending)
+    at = group.cells[0].place
+    row = (at.backbone, column_label((partition, at.edition)))
+    for plan in group_plans(section, group, ending):
+        yield replace(plan, row=row) if plan.name.startswith(_BESIDE_ROW) else plan
 
 
 def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from mpt.study.choice import facts_of
 from mpt.words import counted
 
-from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label, partition_label
+from ..results.names import (
+    METHODS,
+    PARTITION_LABELS,
+    gym_label,
+    in_order,
+    method_label,
+    partition_label,
+)
 from ..results.sections import Section
 from .finding import listed
 from .settings import upstream_seed
@@ -26,12 +33,13 @@ def identity(section: Section) -> list[str]:
         if own:
             roles.append(f"{counted(len(own), 'point')} on {words} of {listed(parts)}")
     facts = facts_of(section.studies[0])
+    the_gym = "the gym" if facts["gym"] == "gym" else gym_label(facts["gym"])
     seeds = sorted({upstream_seed(cell) for cell in cells if cell.steps > 0})
     others = [f"{name} {value}" for name, value in facts.items() if name not in _SAID]
     upstream = ", ".join(map(str, seeds)) or "none"
     sentences = [
         f"{listed([method_label(name) for name in methods])} against plain prompt tuning (PT) on "
-        f"{listed(backbones)} and gym {facts['gym']}: {listed(roles)}.",
+        f"{listed(backbones)} and {the_gym}: {listed(roles)}.",
         f"Data seeds {facts['data seeds']}; upstream seeds {upstream}; "
         f"downstream learning rates {facts['downstream learning rates']}; {facts['precision']}"
         + (f"; {'; '.join(others)}" if others else "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,26 +20,48 @@ from ..results.summary import summary_of
 from .finding import Finding, listed, with_interval
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leader:
+    """The best point of a search, in words."""
+
+    place: Place
+    points: int
+    """Of the search."""
+    settings: str
+    """Its own, of those that differ."""
+    score: str
+    """Its ARG with an interval."""
+    extent: str
+    """What the score was computed from."""
+    tied: str
+    """How many others cannot be told from it; ends with "from"."""
+    told: bool
+    """Whether it can be told from any."""
+
+
 def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
-    """Return two findings for each search of a section, and what was not run."""
+    """Return which points of a section's searches are best, which settings matter, what lacks.
+
+    Of several searches one finding tells both, so that the other findings are not lost among them.
+    """
     groups: dict[Place, list[Cell]] = {}
     for cell in section.select(role="validation"):
         groups.setdefault(cell.place, []).append(cell)
-    found = []
-    for place, cells in groups.items():
-        configurations = configurations_of(cells)
-        label = f"{method_label(place.method)} on {partition_label(place.partition)}"
-        found += _leader(label, cells, configurations)
-        found += _settings(label, place, configurations)
-    return found, [] if groups else ["a search over hyperparameters"]
+    found = {place: configurations_of(cells) for place, cells in groups.items()}
+    leaders = [one for place in groups if (one := _leader(place, groups[place], found[place]))]
+    shares = {place: importance_of(place, own) for place, own in found.items()}
+    told = {place: one for place, one in shares.items() if one is not None}
+    findings = [_best(leaders)] if leaders else []
+    findings += [_matter(told)] if told else []
+    return findings, [] if groups else ["a search over hyperparameters"]
 
 
 def _leader(
-    label: str, cells: Sequence[Cell], configurations: Sequence[Configuration]
-) -> list[Finding]:
+    place: Place, cells: Sequence[Cell], configurations: Sequence[Configuration]
+) -> Leader | None:
     comparison = compared(configurations)
     if comparison is None or len(comparison.summaries) < 2:
-        return []
+        return None
     leader = comparison.summaries[comparison.leader]
     ties, count = len(comparison.ties), len(comparison.summaries)
     interval, levels = leader.expected, "upstream and data seeds"
@@ -47,27 +69,65 @@ def _leader(
     if interval is None:  # the one of its table
         alone = summary_of(next(iter(own.values())))
         interval, levels = alone.interval if alone else None, "data seeds alone"
-    settings = _setting_words(configurations, own)
     # a race gives some more upstream seeds; among fewer of them a higher mean comes easily
     higher = sum(one.arg > leader.arg for one in comparison.summaries.values())
-    of = ", the highest of those with most upstream seeds" if higher else ""
-    many = counted(leader.seeds, "upstream seed")
-    tied = (
-        f"{ties - 1} of the other {count - 1} cannot be told from it"
+    return Leader(
+        place=place,
+        points=count,
+        settings=_setting_words(configurations, own)
+        + (", the highest of those with most upstream seeds" if higher else ""),
+        score=with_interval(leader.arg, interval),
+        extent=f"{levels}; {counted(leader.seeds, 'upstream seed')}, "
+        f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}",
+        tied=f"{ties - 1} of the other {count - 1} cannot be told from"
         if leader.seeds > 1
-        else "one upstream seed cannot tell the others from it"
+        else "one upstream seed cannot tell the others from",
+        told=leader.seeds > 1 and ties < count,
     )
-    return [
-        Finding(
-            question=f"Which point of the search of {label} is best?",
-            sentence=f"Of {counted(count, 'point')} the leader ({settings}{of}) has an ARG of "
-            f"{with_interval(leader.arg, interval)} on the validation tasks ({levels}; {many}, "
-            f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}"
-            f"); {tied}.",
-            tables=(f"search:{cells[0].place}",),
-            told=leader.seeds > 1 and ties < count,
+
+
+def _best(leaders: Sequence[Leader]) -> Finding:
+    tables = tuple(f"search:{one.place}" for one in leaders)
+    told = any(one.told for one in leaders)
+    if len(leaders) == 1:
+        (one,) = leaders
+        return Finding(
+            question=f"Which point of the search of {_label(one.place)} is best?",
+            sentence=f"Of {counted(one.points, 'point')} the leader ({one.settings}) has an ARG "
+            f"of {one.score} on the validation tasks ({one.extent}); {one.tied} it.",
+            tables=tables,
+            told=told,
         )
-    ]
+    extents = {one.extent for one in leaders}
+    alike = len(extents) == 1 and len({one.tied for one in leaders}) == 1
+    parts, places = [], [one.place for one in leaders]
+    for one in leaders:
+        facts = [one.settings] if alike else [one.settings, one.extent, f"{one.tied} it"]
+        parts.append(f"{_short(one.place, places)} {one.score} ({'; '.join(facts)})")
+    points = counted(sum(one.points for one in leaders), "point")
+    end = f" ({leaders[0].extent}); {leaders[0].tied} them." if alike else "."
+    return Finding(
+        question=f"Which points of the searches{_where(places)} are best?",
+        sentence=f"Of {points} in {len(leaders)} searches the leaders have an ARG on the "
+        f"validation tasks of: {listed(parts)}{end}",
+        tables=tables,
+        told=told,
+    )
+
+
+def _label(place: Place) -> str:
+    return f"{method_label(place.method)} on {partition_label(place.partition)}"
+
+
+def _where(places: Iterable[Place]) -> str:
+    """Return " on R→R" if all searches are on one partition; nothing where there are several."""
+    labels = {partition_label(place.partition) for place in places}
+    return f" on {labels.pop()}" if len(labels) == 1 else ""
+
+
+def _short(place: Place, places: Iterable[Place]) -> str:
+    """Return what tells a search from the others."""
+    return method_label(place.method) if _where(places) else _label(place)
 
 
 def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
@@ -111,33 +171,60 @@ def _mean(cells: Configuration) -> Estimate:
     return Estimate(value=float(np.mean(values)))
 
 
-def _settings(label: str, place: Place, configurations: Sequence[Configuration]) -> list[Finding]:
+def importance_of(place: Place, configurations: Sequence[Configuration]) -> Importance | None:
+    """Return how much each setting of a search moves its scores; None where it cannot be told."""
     search = averaged_search(place, configurations)
     if search is None:
-        return []
+        return None
     shares = importance(search, next(iter(configurations[0].values())).train_seed)
-    if isinstance(shares, str):
-        return []
-    fanova = shares.evaluators["fANOVA"]
-    ranked = sorted(fanova, key=lambda name: -(fanova[name].value or 0.0))
-    parts = [f"{name_of(name)} {_share(fanova[name])}" for name in ranked]
-    clear = _clear(shares, ranked)
-    verdict = (
-        f"{name_of(ranked[0]).capitalize()} matters most"
-        if clear
-        else "No setting stands clearly above the others"
-    )
-    return [
-        Finding(
-            question=f"Which settings matter in the search of {label}?",
-            sentence=f"{verdict}; shares of the variation of ARG (fANOVA; range over 5 forests): "
-            f"{listed(parts)} (from {counted(shares.points, 'point')}"
-            + (f", {shares.without} without a score left out" if shares.without else "")
-            + ").",
-            tables=(f"search:{place}",),
-            told=clear,
+    return None if isinstance(shares, str) else shares
+
+
+def _matter(found: Mapping[Place, Importance]) -> Finding:
+    tables = tuple(f"search:{place}" for place in found)
+    told = any(_clear(shares) for shares in found.values())
+    scale = "shares of the variation of ARG (fANOVA; range over 5 forests)"
+    if len(found) == 1:
+        ((place, shares),) = found.items()
+        return Finding(
+            question=f"Which settings matter in the search of {_label(place)}?",
+            sentence=f"{_verdict(shares)}; {scale}: {_ranked_shares(shares)}.",
+            tables=tables,
+            told=told,
         )
+    parts = [
+        f"{_short(place, found)}: {_uncapital(_verdict(shares))}, {_ranked_shares(shares)}"
+        for place, shares in found.items()
     ]
+    return Finding(
+        question=f"Which settings matter in the searches{_where(found)}?",
+        sentence=f"{scale[0].upper()}{scale[1:]}. {'; '.join(parts)}.",
+        tables=tables,
+        told=told,
+    )
+
+
+def _uncapital(text: str) -> str:
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _verdict(shares: Importance) -> str:
+    if _clear(shares):
+        return f"{name_of(_ranked(shares)[0]).capitalize()} matters most"
+    return "No setting stands clearly above the others"
+
+
+def _ranked(shares: Importance) -> list[str]:
+    fanova = shares.evaluators["fANOVA"]
+    return sorted(fanova, key=lambda name: -(fanova[name].value or 0.0))
+
+
+def _ranked_shares(shares: Importance) -> str:
+    """Return every setting's share, the largest first, and what they were computed from."""
+    fanova = shares.evaluators["fANOVA"]
+    parts = [f"{name_of(name)} {_share(fanova[name])}" for name in _ranked(shares)]
+    left = f", {shares.without} without a score left out" if shares.without else ""
+    return f"{listed(parts)} (from {counted(shares.points, 'point')}{left})"
 
 
 def _share(one: Estimate) -> str:
@@ -146,8 +233,8 @@ def _share(one: Estimate) -> str:
     return f"{100 * one.value:.0f} %{ends}"
 
 
-def _clear(shares: Importance, ranked: Sequence[str]) -> bool:
+def _clear(shares: Importance) -> bool:
     """Return whether the first setting's lowest forest is above the second's highest."""
     fanova = shares.evaluators["fANOVA"]
-    first, second = fanova[ranked[0]], fanova[ranked[1]]
+    first, second, *_ = (fanova[name] for name in _ranked(shares))
     return (first.low or 0.0) > (second.high or 0.0)

@@ -11,11 +11,11 @@ from mpt.words import counted
 from ..figures.interactive.frame import Plot
 from ..results.cells import Place
 from ..results.names import METHODS, method_label
-from ..tables.table import Table
+from ..tables.table import Row, Table
 from ..tables.trim import trimmed
 from .pictures import pictures_of
 
-WIDE = 7
+WIDE = 8
 """Columns above which a table takes the whole width, and its pictures stand below it."""
 FOLDED = ("studies", "table-1", "table-9", "table-10", "table-11", "paper")
 """Tables that are looked up rather than read."""
@@ -25,8 +25,10 @@ _BESIDE = (
     ("source-tasks-", "table-4"),
     ("curves-cls-to-cls", "table-3"),
     ("duels", "duels"),
+    ("contest", "contest-pooled"),
 )
 """Beginning of a figure's name → table that it stands beside."""
+_DETAILS = "table-2-details"
 _SWEEPS = {"table-3": (2, 0), "figure-3": (2, 0), "table-4": (2, 0), "table-5": (0, 1)}
 """Table → most columns and rows with which it repeats another one."""
 _MORE = ("score-", "curves-tasks-", "steps-", "search-rungs-", "search-ablation-", "search-maps-")
@@ -47,6 +49,8 @@ class Picture:
     """The interactive figure; None if there is none."""
     place: Place | None = None
     """Of a search's figures: where its points stand."""
+    row: str | None = None
+    """Label of the setting whose rows of Table 2 it stands beside."""
 
     @property
     def anchor(self) -> str:
@@ -57,6 +61,17 @@ class Picture:
     def drawn(self) -> bool:
         """Whether there is anything to be seen."""
         return self.address is not None or self.plot is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Rows of a table with the pictures of their own beside them."""
+
+    title: str
+    """What the rows share: their first cell."""
+    table: Table
+    """Without that cell, and without notes."""
+    pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +86,45 @@ class Block:
     more: list[Picture] = field(default_factory=list)
 
     @property
+    def strips(self) -> list[Strip]:
+        """The table in parts, where pictures belong beside single rows; empty otherwise."""
+        if self.table is None or all(one.row is None for one in self.pictures):
+            return []
+        groups: dict[str, list[Row]] = {}
+        for row in self.table.rows:
+            groups.setdefault(row[0].text or "", []).append(row[1:])
+        return [
+            Strip(
+                title=label,
+                table=trimmed(
+                    replace(
+                        self.table,
+                        title=f"{self.table.title}: {label}",
+                        columns=self.table.columns[1:],
+                        rows=tuple(rows),
+                        notes=(),
+                    )
+                ),
+                pictures=[one for one in self.pictures if one.row == label],
+            )
+            for label, rows in groups.items()
+        ]
+
+    @property
+    def beside(self) -> list[Picture]:
+        """The pictures beside the table as a whole."""
+        return [one for one in self.pictures if one.row is None]
+
+    @property
     def wide(self) -> bool:
         """Whether the table needs the whole width."""
-        return self.table is not None and len(self.table.columns) > WIDE
+        columns = 0 if self.table is None else len(self.table.columns)
+        return columns - bool(self.strips) > WIDE
+
+    @property
+    def broad(self) -> bool:
+        """Whether the table needs more than half of the width."""
+        return self.table is not None and len(self.table.columns) == WIDE
 
     @property
     def folded(self) -> bool:
@@ -172,6 +223,9 @@ def _place(
         title = "By task" if not figure.name.startswith("search-") else "Search"
         blocks[name] = Block(anchor=name, title=title)
     block = blocks[name]
+    labels = {row[0].text for row in block.table.rows} if block.table is not None else set()
+    if base_name(name) != _DETAILS or figure.row not in labels:
+        figure = replace(figure, row=None)
     (block.more if figure.name.startswith(_MORE) else block.pictures).append(figure)
 
 
@@ -184,4 +238,4 @@ def _table_of(
     for beginning, table in _BESIDE:
         if figure.name.startswith(beginning) and table + ending in blocks:
             return table + ending
-    return f"table-2-details{ending}"
+    return f"{_DETAILS}{ending}"

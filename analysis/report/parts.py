@@ -8,7 +8,8 @@ from urllib.parse import quote
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
 
-from ..contest.tables import future_work
+from ..contest.tables import future_work, kept_verdict
+from ..contest.verdict import Verdict
 from ..findings.duels import duel_plot, duel_table
 from ..findings.matrix import Matrix
 from ..findings.records import findings_of
@@ -43,7 +44,8 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
     found = findings_of(section, look.backbone)
     duels = [] if found.matrix is None else [duel_table(found.matrix, look.about)]
     # of the report and not of a study, so in the first section alone
-    contest = future_work(options.contest) if options.contest and not suffix else []
+    verdict = kept_verdict(options.contest) if options.contest and not suffix else None
+    contest = [] if verdict is None else future_work(verdict)
     every = (*duels, *contest, *all_tables(look, options, gym=gym))
     named = {table.name: table for table in every}
     tables = [one if one in contest else one.of(section.label, suffix) for one in named.values()]
@@ -52,9 +54,11 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
         dict(aliases)[f"search-{n}"]: cells[0].place
         for n, cells in enumerate(searches(look), start=1)
     }
-    figures = _figures(section, out, suffix) if options.figures else []
+    figures = _figures(section, out, suffix, look.backbone) if options.figures else []
     if found.matrix is not None and options.figures:
         figures.insert(0, _duel_picture(found.matrix, look, suffix))
+    if verdict is not None and options.figures:
+        figures.insert(0, _contest_picture(verdict, out))
     return Part(
         section=section,
         found=found,
@@ -73,6 +77,21 @@ def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Picture:
         caption="Settings in which the interval of the paired difference lies above, around and "
         "below 0; PT is plain prompt tuning.",
         plot=duel_plot(matrix),
+    )
+
+
+def _contest_picture(verdict: Verdict, out: Path) -> Picture:
+    from ..contest.figure import draw_contest  # matplotlib takes a second to import
+    from ..contest.forest import CAPTION, forest_plot
+    from ..figures.drawing.style import save
+
+    svg, _ = save(draw_contest(verdict), out / "figures", "contest")
+    return Picture(
+        name="contest",
+        title=f"Difference to the best multitask learning ({verdict.best_pooled}).",
+        caption=CAPTION,
+        address=f"figures/{svg.name}",
+        plot=forest_plot(verdict),
     )
 
 
@@ -118,13 +137,15 @@ def _notes(section: Section) -> list[str]:
     return [*section.notes, absent]
 
 
-def _figures(section: Section, out: Path, suffix: str) -> list[Picture]:
+def _figures(section: Section, out: Path, suffix: str, backbone: str) -> list[Picture]:
+    """Draw all figures of a section; `backbone`: the one of its tables about a single model."""
     from ..figures import all_figures  # matplotlib takes a second to import
 
     return [
         Picture(
             name=one.name,
             place=one.place,
+            row=one.row[1] if one.row is not None and one.row[0] == backbone else None,
             plot=one.plot,
             address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
             title=one.title.removesuffix(f" – {section.label}"),

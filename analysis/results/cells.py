@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpt.store.records import Point, StudyRecord
 
+from .names import gym_label
+
 if TYPE_CHECKING:
     from mpt.metrics.moderation import Prior
 
@@ -46,7 +48,7 @@ class Place:
     weights have changed between them; empty where one does."""
 
     def __str__(self) -> str:
-        text = f"{self.method} on {self.partition} ({self.backbone}, gym {self.gym}"
+        text = f"{self.method} on {self.partition} ({self.backbone}, {gym_label(self.gym)}"
         if self.source_set != "all":
             text += f", sources {self.source_set}"
         if self.source_shots != OWN:

@@ -79,6 +79,16 @@ def paper_backbone(name: str) -> str | None:
     return next((label for label, names in BACKBONES.items() if last in names), None)
 
 
+def gym_label(gym: str) -> str:
+    """Return "gym NAME" for a title; of a folder that says itself that it is one, its name.
+
+    Args:
+        gym: "embedded", or a folder, of which the last part is enough.
+    """
+    name = gym.rstrip("/").rsplit("/", 1)[-1]
+    return name if "gym" in name.lower() else f"gym {name}"
+
+
 def in_order(recorded: Iterable[str], order: Iterable[str]) -> list[str]:
     """Return names without repeats: those of `order` first, in its order, then the others."""
     names = set(recorded)

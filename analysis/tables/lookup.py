@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from ..results.cells import OWN, Cell, Place
-from ..results.names import META, METHODS, PARTITION_LABELS, in_order, paper_backbone
+from ..results.names import META, METHODS, PARTITION_LABELS, gym_label, in_order, paper_backbone
 from ..results.names import partition_label as label_of
 from ..results.protocols import scored_alike
 from ..results.sections import Section
@@ -166,8 +166,7 @@ class Lookup:
 
 def about(backbone: str, gym: str) -> str:
     """Return backbone and gym for a title; of a folder the last part is enough."""
-    names = (name.rstrip("/").rsplit("/", 1)[-1] for name in (backbone, gym))
-    return ", gym ".join(names)
+    return f"{backbone.rstrip('/').rsplit('/', 1)[-1]}, {gym_label(gym)}"
 
 
 def with_edition(name: str, edition: str) -> str:

@@ -13,6 +13,7 @@ from ..results.cells import OWN, Cell
 from ..results.names import (
     METHODS,
     PARTITION_LABELS,
+    gym_label,
     in_order,
     method_label,
     paper_backbone,
@@ -173,7 +174,7 @@ def backbone_table(look: Lookup) -> Table:
             rows.append((text(with_edition(label, edition)), *shown))
     return Table(
         name="table-5",
-        title=f"Table 5. ARG % by backbone ({partition_label(COMPARED)}, gym {look.gym})",
+        title=f"Table 5. ARG % by backbone ({partition_label(COMPARED)}, {gym_label(look.gym)})",
         columns=("backbone", *map(method_label, look.methods)),
         rows=tuple(rows),
     )

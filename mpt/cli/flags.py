@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mpt.arguments import OneLineParser, number, rates, seeds, whole
+from mpt.arguments import OneLineParser, number, rates, seeds, unfinished, whole
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
 from mpt.search.cost.stated import parse_throughput
@@ -482,5 +482,6 @@ def exit_code(work: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted before the search began", file=sys.stderr)
+        command = Parser.command or ("python", Path(sys.argv[0]).name)
+        print(f"interrupted: {unfinished(command)}", file=sys.stderr)
         return 75

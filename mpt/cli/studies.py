@@ -32,8 +32,9 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
     from mpt.store.records import BASELINE
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("study", "what", "partition", "backbone", "seed", "points", "note"):
+    for column in ("study", "what", "partition", "backbone", "seed", "points"):
         table.add_column(column, overflow="fold", no_wrap=column == "partition")
+    notes: dict[str, list[str]] = {}
     with open_results(flags.results, flags.store, read_only=True) as database:
         for study in database.studies():
             points = [p for p in database.points(study.key) if p.method != BASELINE]
@@ -46,7 +47,12 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
                 study.backbone.rstrip("/").rpartition("/")[2],
                 str(study.train_seed),
                 str(len(points)),
-                note,
             )
-    Console(highlight=False, markup=False).print(table)
+            if note:
+                notes.setdefault(note, []).append(study.id)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    # below: beside six columns a note would be a word wide
+    for note, studies in notes.items():
+        console.print(f"{', '.join(studies)}: {note}")
     return 0

@@ -230,6 +230,28 @@ def test_errors_are_one_line_with_a_code_of_their_own(
     assert err.startswith("interrupted" if code == 75 and not str(error) else "error: ")
 
 
+@pytest.mark.parametrize(
+    ("command", "script", "said"),
+    [
+        (("mpt", "report"), "mpt", "mpt report has not finished; run it again"),
+        (("mpt", "search"), "mpt", "mpt search had not begun its trials; the same command starts"),
+        ((), "tune_jobs/maml_rr.py", "python maml_rr.py had not begun its trials; the same"),
+        ((), "tune_jobs/similarity.py", "python similarity.py has not finished; run it again"),
+    ],
+)
+def test_what_was_interrupted_is_said(
+    command: tuple[str, ...], script: str, said: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def work() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Parser, "command", command)
+    monkeypatch.setattr("sys.argv", [script])
+    assert exit_code(work) == 75
+    assert capsys.readouterr().err.startswith(f"interrupted: {said}")
+
+
 def test_a_fault_in_the_program_keeps_its_traceback() -> None:
     def work() -> int:
         raise ZeroDivisionError

@@ -15,6 +15,7 @@ from stored import Stored
 
 from analysis.contest.arenas import read_confirmed
 from analysis.contest.figure import draw_contest
+from analysis.contest.forest import forest_plot
 from analysis.contest.tables import arena_table, pooled_table
 from analysis.contest.verdict import Verdict, judge
 from analysis.findings.paired import Paired, crossed_mean
@@ -212,6 +213,44 @@ def test_a_report_shows_the_contest_that_a_database_began_with(
     assert page.count("### The paper's future work") == 2
     assert "consistently better than the best multitask learning" in page
     assert "future work" not in _plain_report(results, tmp_path / "plain")
+
+
+def test_the_forest_plot_of_a_page_holds_the_differences_and_stands_by_their_table(
+    tmp_path: Path, frozen: Path
+) -> None:
+    results, out = tmp_path / "r", tmp_path / "report"
+    row = {"mtl": 2.0, "mtl_soup": 8.0, "path": 20.0}
+    _write(results, {"cls_to_cls": row, "qa_to_qa": {**row, "path": 10.0}})
+    verdict = _judged(results, frozen)
+    plot = forest_plot(verdict)
+    assert plot["layout"]["yaxis"]["ticktext"] == ["pooled", "Cls→Cls", "QA→QA"]
+    shown = {one["name"]: one for one in plot["data"]}
+    assert shown["path"]["x"] == pytest.approx([7.0, 12.0, 2.0])
+    for one in verdict.against:
+        trace = shown[one.name]
+        ends = [one.interval, *(pair.interval for pair in one.partitions.values())]
+        for x, up, down, (low, high) in zip(
+            trace["x"], trace["error_x"]["array"], trace["error_x"]["arrayminus"],
+            [pair for pair in ends if pair is not None], strict=True,
+        ):  # fmt: skip
+            assert (x - down, x + up) == pytest.approx((low, high))
+    # contestants of one method share its colour, so their markers differ
+    (_, symbol), (_, other) = (
+        (one["marker"]["color"], one["marker"]["symbol"])
+        for one in forest_plot(_swapped(verdict))["data"]
+    )
+    assert symbol != other
+    write_report(results, out, ReportOptions(contest=results))
+    page = (out / "index.html").read_text()
+    assert page.index('id="contest-pooled"') < page.index('id="picture-contest"')
+    assert page.index('id="picture-contest"') < page.index('id="contest-arenas"')
+    assert (out / "figures" / "contest.svg").is_file()
+
+
+def _swapped(verdict: Verdict) -> Verdict:
+    """Return a verdict on two contestants of one method."""
+    path = next(one for one in verdict.against if one.name == "path")
+    return dataclasses.replace(verdict, against=(path, dataclasses.replace(path, name="path")))
 
 
 def _plain_report(results: Path, out: Path) -> str:

@@ -83,12 +83,12 @@ SEARCHED = {
 """(inner rate, outer rate, upstream seed) → score on the one validation task, baseline 0.5."""
 
 
-def search(made: Results) -> None:
+def search(made: Results, method: str = "maml") -> None:
     """Add the points of a search."""
     for (inner, outer, seed), score in SEARCHED.items():
-        fields = seeded(seed, f"search {inner} {outer}")
+        fields = seeded(seed, f"search {method} {inner} {outer}")
         fields["settings"] |= {"inner_lr": inner, "outer_lr": outer}
         made.point(
-            "maml", "random_to_random", flat({"v": score}), flat({"v": 0.5}), point=fields,
+            method, "random_to_random", flat({"v": score}), flat({"v": 0.5}), point=fields,
             role="validation",
         )  # fmt: skip

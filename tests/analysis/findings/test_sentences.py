@@ -7,14 +7,17 @@ import statistics
 from pathlib import Path
 
 import pytest
-from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, seeded, whole_study
+from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, search, seeded, whole_study
 from results_factory import SEEDS, Results, flat
 from scipy import optimize, special, stats
 
 from analysis.findings.finding import Finding
+from analysis.findings.identity import identity
 from analysis.findings.records import Findings, findings_of
+from analysis.results.names import gym_label
 from analysis.results.reading import load_results
 from analysis.results.summary import summary_of
+from analysis.tables.lookup import Lookup
 
 METHODS = ("maml", "multitask")
 PARTITIONS = ("cls_to_cls", "qa_to_qa")
@@ -232,6 +235,55 @@ def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: P
     ]
 
 
+def _searches(root: Path, partitions: dict[str, str]) -> Findings:
+    """Two points of a search a method, of one upstream seed, each on a partition."""
+    results = Results(root)
+    for at, (method, partition) in enumerate(partitions.items()):
+        for inner, score in ((0.1, 0.6), (1.0, 0.75 + 0.1 * at)):
+            fields = seeded(42, f"{method} {inner}")
+            fields["settings"] |= {"inner_lr": inner}
+            scores = (flat({"v": score}), flat({"v": 0.5}))
+            results.point(method, partition, *scores, point=fields, role="validation")
+    return findings_of(load_results(root).main)
+
+
+def test_the_leaders_of_several_searches_are_one_finding(tmp_path: Path) -> None:
+    found = _searches(tmp_path, dict.fromkeys(("maml", "reptile"), "random_to_random"))
+    finding = _one(found, "best?")
+    assert finding.question == "Which points of the searches on R→R are best?"
+    leaders = " and ".join(
+        f"{name} {_number(value, ' %', value, value)} (inner lr 1)"
+        for name, value in (("MAML", 50.0), ("Reptile", 70.0))
+    )
+    assert finding.sentence == (
+        "Of 4 points in 2 searches the leaders have an ARG on the validation tasks of: "
+        f"{leaders} (data seeds alone; 1 upstream seed, 2 data seeds, 1 task); one upstream seed "
+        "cannot tell the others from them."
+    )
+    assert len(finding.tables) == 2
+    assert not finding.told
+
+
+def test_leaders_on_several_partitions_are_named_with_them(tmp_path: Path) -> None:
+    found = _searches(tmp_path, {"maml": "random_to_random", "reptile": "qa_to_qa"})
+    finding = _one(found, "best?")
+    assert finding.question == "Which points of the searches are best?"
+    assert "MAML on R→R +50.0 %" in finding.sentence
+    assert "Reptile on QA→QA +70.0 %" in finding.sentence
+
+
+def test_the_settings_of_several_searches_are_one_finding(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    search(results)
+    search(results, "reptile")
+    finding = _one(findings_of(load_results(tmp_path).main), "settings matter")
+    assert finding.question == "Which settings matter in the searches on R→R?"
+    assert ". MAML: outer lr matters most, outer lr " in finding.sentence
+    assert "; Reptile: outer lr matters most, outer lr " in finding.sentence
+    assert finding.sentence.count("(from 9 points)") == 2
+    assert finding.told
+
+
 def test_the_setting_that_makes_the_scores_is_said_to_matter_most(found: Findings) -> None:
     finding = _one(found, "Which settings matter")
     # The outer rate moves the score ten times as far as the inner one.
@@ -328,6 +380,18 @@ def test_the_study_is_named_in_words(found: Findings) -> None:
     assert "MAML and MTL against plain prompt tuning (PT) on embedded and pico-gpt" in first
     assert "Cls→Cls, QA→QA and NP→P" in first
     assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")
+
+
+def test_a_folder_that_is_called_gym_is_not_named_twice(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    results.point("maml", "cls_to_cls", flat({"a": 0.9}), flat({"a": 0.5}), gym="/data/gym")
+    section = load_results(tmp_path).main
+    assert "on embedded and the gym: 1 point" in identity(section)[0]
+    assert "gym gym" not in f"{identity(section)} {section.cells[0].place} {Lookup(section).about}"
+    assert [gym_label(name) for name in ("embedded", "/data/my-gym/")] == [
+        "gym embedded",
+        "my-gym",
+    ]
 
 
 def test_nothing_is_found_in_a_smoke_run_but_its_cost(tmp_path: Path) -> None:
