@@ -43,9 +43,9 @@ def test_every_method_is_searched_in_every_setting_on_tasks_outside_of_it() -> N
         assert note == str(validation_of(catalogue, partition))
         here = [trial.method for trial in job.trials if trial.plan == plan]
         assert set(here) == set(METHODS)
-        # the embedded grids: nine trajectories of three rungs a method
-        assert len(here) == 9 * len(METHODS)
-    assert len(job.points) == 10 * 27 * len(METHODS)
+        # the embedded grids: trajectories of three rungs, 6 of each meta method and 9 of multitask
+        assert len(here) == 3 * 6 + 9
+    assert len(job.points) == 10 * 3 * (3 * 6 + 9)
 
 
 def test_settings_methods_and_draws_can_be_chosen() -> None:

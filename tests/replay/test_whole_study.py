@@ -53,7 +53,7 @@ def test_the_stages_are_the_papers_tables_in_order() -> None:
     stages = _stages()
     assert tuple(stages) == tuple(STAGES)
     points = [len(trial.upstream.rungs) for trial in stages["search"].trials]
-    assert sum(points) == 4 * 27
+    assert sum(points) == 3 * 18 + 27  # three grids of 6 × 3, and of multitask 9 × 3
     assert len(stages["replay"].trials) == 10 * (len(METHODS) + 1)
     # the task's own size belongs to the replay, the four others to the sweeps of two methods
     assert len(stages["target_shots"].trials) == len(stages["source_shots"].trials) == 4 * 2
