@@ -229,7 +229,7 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
         "hub",
         help="a point's prompt as a folder for the Hugging Face Hub",
         description="Write a point's prompt as a folder for the Hugging Face Hub: an adapter of "
-        "PEFT (or the prompt alone, where it stands behind the input and PEFT cannot put it), and a "
+        "PEFT (the prompt alone where it stands behind the input, as PEFT cannot put it), and a "
         "model card with the study, the scores and their intervals.",
     )
     _add_source(hub)
