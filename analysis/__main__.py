@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         prog=Parser.command[0] if Parser.command else "python -m analysis",
         description="Tables, figures and exports of a database.",
     )
-    commands = parser.add_subparsers(required=True, metavar="report|arg|significance|export")
+    commands = parser.add_subparsers(
+        required=True, title="commands", metavar="report|arg|significance|export"
+    )
     _add_report(
         commands.add_parser(
             "report",
@@ -89,7 +91,7 @@ def _budget(text: str) -> float:
 
 def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the flags that say which results are read."""
-    add = parser.add_argument
+    add = parser.add_argument_group("what is read").add_argument
     add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
     add("--study", metavar="ID", help="only this study or protocol: its first 8 digits or more")
@@ -193,39 +195,49 @@ def _significance(flags: argparse.Namespace) -> int:
 
 
 def _add_exports(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(required=True, metavar="optuna|parquet|peft|hub")
+    kinds = parser.add_subparsers(
+        required=True, title="formats", metavar="optuna|parquet|peft|hub"
+    )
     for name, about in (
         ("optuna", "the points of every search as trials; FILE ends in .db or .log (journal)"),
         ("parquet", "every run as a row"),
     ):
         kind = kinds.add_parser(name, help=about, description=f"Write {about}.")
         _add_source(kind)
-        kind.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new file")
+        kind.add_argument_group("what is written").add_argument(
+            "--out", required=True, type=Path, metavar="FILE", help="a new file"
+        )
         kind.set_defaults(run=_export, kind=name)
     peft = kinds.add_parser(
         "peft",
         help="a prompt as an adapter of PEFT",
         description="Write a prompt as an adapter of PEFT.",
     )
-    add = peft.add_argument
-    add("prompt", type=Path, metavar="PROMPT", help="a .safetensors file of ours")
-    add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    add = peft.add_argument_group("what is read: a file, or a point of results").add_argument
+    add("prompt", nargs="?", type=Path, metavar="PROMPT", help="a .safetensors file of ours")
     add("--results", type=Path, metavar="DIR", help="results that know the prompt (default: those "
-        "around it)")  # fmt: skip
+        "around its file)")  # fmt: skip
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
+    add("--point", metavar="ID", help="the prompt of this point: 8 digits of its key or more")
+    add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
+    peft.add_argument_group("what is written").add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="a new directory"
+    )
     _add_model(peft)
     peft.set_defaults(run=_export_peft)
     hub = kinds.add_parser(
         "hub",
         help="a point's prompt as a folder for the Hugging Face Hub",
         description="Write a point's prompt as a folder for the Hugging Face Hub: an adapter of "
-        "PEFT, and a model card with the study, the scores and their intervals.",
+        "PEFT (the prompt alone where it stands behind the input, as PEFT cannot put it), and a "
+        "model card with the study, the scores and their intervals.",
     )
     _add_source(hub)
-    add = hub.add_argument
+    add = hub.add_argument_group("which prompt").add_argument
     add("--point", metavar="ID", help="first 8 digits of its key or more (default: the only one)")
-    add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
     add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
+    add = hub.add_argument_group("what is written").add_argument
+    add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
     add("--license", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
     _add_model(hub)
     hub.set_defaults(run=_export_hub)
@@ -233,7 +245,7 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what a prompt is a prompt of."""
-    add = parser.add_argument
+    add = parser.add_argument_group("language model").add_argument
     add("--base-model", metavar="MODEL", help="id or folder (default: what the records say)")
     add("--kind", choices=("seq2seq", "causal"), help="of model (default: by model)")
 
@@ -250,7 +262,18 @@ def _export_peft(flags: argparse.Namespace) -> int:
     from .export.peft_adapter import Model, export_peft
 
     model = Model(results=flags.results, store=flags.store, name=flags.base_model, kind=flags.kind)
-    return _exported(export_peft(flags.prompt, flags.out, model))
+    if (flags.prompt is None) == (flags.point is None):
+        raise UsageError(
+            "peft writes one prompt: give either its file, or --results DIR --point ID"
+        )
+    if flags.prompt is not None:
+        return _exported(export_peft(flags.prompt, flags.out, model))
+    from .export.hub import HubExport, export_point
+
+    if flags.results is None:
+        raise UsageError("--point says something only with --results; give both or neither")
+    export = HubExport(point=flags.point, storage=flags.storage, model=model)
+    return _exported(export_point(flags.results, flags.out, export), "note")
 
 
 def _export_hub(flags: argparse.Namespace) -> int:

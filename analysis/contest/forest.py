@@ -38,7 +38,7 @@ def forest_plot(verdict: Verdict) -> Plot:
         traces,
         height=150 + max(30, 13 * len(traces)) * len(labels),
         showlegend=True,
-        xaxis={"title": {"text": "difference of ARG, % points"}, "zeroline": True},
+        xaxis={"title": {"text": "points of ARG"}, "zeroline": True},
         shapes=[{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0,
                  "line": {"color": BLACK, "width": 1}, "layer": "below"}],
         yaxis={

@@ -22,6 +22,7 @@ from ..tables.arg import seeds_note
 from ..tables.render import escape_markdown
 from ..tables.table import MISSING, shown
 from .file import UNKNOWN
+from .usage import usage
 
 if TYPE_CHECKING:
     from ..results.cells import Cell
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 TAGS = ("prompt-tuning", "soft-prompt", "meta-prompt-tuning", "few-shot")
 PIPELINES = {"SEQ_2_SEQ_LM": "text2text-generation", "CAUSAL_LM": "text-generation"}
 """PEFT's word for a kind of model → the Hub's word for its task."""
-AUTO = {"SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM", "CAUSAL_LM": "AutoModelForCausalLM"}
-"""PEFT's word for a kind of model → the class of transformers that loads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,11 @@ class Published:
     """PEFT's word for the kind of model."""
     licence: str
     """The Hub's id of a licence; "unknown" where none is chosen."""
+
+    behind: bool = False
+    """Whether the prompt stands behind the input, where PEFT cannot put it."""
+    chat: bool = False
+    """Whether inputs are written in the tokenizer's chat template."""
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -105,7 +109,7 @@ def card(said: Published) -> str:
         f"## Score\n\n{_score(said)}\n",
         _tasks(cell, said.summary),
         f"## Settings\n\n{_table(('setting', 'value'), _settings(cell))}\n",
-        f"## Use\n\n{_use(said)}\n",
+        f"## Use\n\n{usage(said)}\n",
         f"## Where it comes from\n\n{_table(('what', 'value'), _origin(cell))}\n",
     ]
     return "\n".join(parts)
@@ -115,7 +119,7 @@ def _front(said: Published) -> dict[str, Any]:
     cell = said.cell
     return {
         **({"base_model": said.base_model} if said.on_hub else {}),
-        "library_name": "peft",
+        "library_name": "transformers" if said.behind else "peft",
         "license": said.licence,
         "pipeline_tag": PIPELINES[said.task_type],
         "tags": [*TAGS, cell.point.method, *(["smoke-run"] if cell.study.smoke else [])],
@@ -191,29 +195,6 @@ def _settings(cell: Cell) -> Iterator[tuple[str, str]]:
     for name, value in flat(cell.config).items():
         if name != "method":
             yield name, json.dumps(value) if isinstance(value, (list, dict)) else str(value)
-
-
-def _use(said: Published) -> str:
-    """Return how the prompt is loaded."""
-    auto = AUTO[said.task_type]
-    named = f'"{said.base_model}"'
-    if not said.on_hub:
-        named = f"BASE_MODEL  # {said.base_model}: a folder or an id of yours"
-    lines = [
-        f"from transformers import {auto}, AutoTokenizer",
-        "from peft import PeftModel",
-        "",
-        f"name = {named}",
-        "tokenizer = AutoTokenizer.from_pretrained(name)",
-        f"base = {auto}.from_pretrained(name)",
-        'model = PeftModel.from_pretrained(base, "THIS_REPOSITORY")',
-        "model.prompt_encoder.requires_grad_(True)  # to tune it on",
-    ]
-    code = "\n".join(lines)
-    return (
-        f"```python\n{code}\n```\n\n"
-        "The weights of the base model stay as they are; prompt tuning trains the prompt alone."
-    )
 
 
 def _origin(cell: Cell) -> Iterator[tuple[str, str]]:

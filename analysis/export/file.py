@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,33 @@ def new_file(out: Path) -> Iterator[Path]:
     finally:
         for remnant in out.parent.glob(f"{glob.escape(temporary.name)}*"):
             remnant.unlink()
+
+
+def new_folder(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new directory; it is there whole or not at all.
+
+    Args:
+        out: the directory.
+        files: name → content.
+
+    Raises:
+        UsageError: `out` exists, is called like a file of weights, or cannot be written.
+    """
+    refuse_existing(out)
+    if out.suffix == ".safetensors":
+        raise UsageError(
+            f"--out is {str(out)!r}, but must be a directory; what is written are several files"
+        )
+    temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        temporary.rename(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error}); give another") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(out: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.config import EMBEDDED_BACKBONES, SMOLLM2
 from mpt.errors import DataError, UsageError
@@ -18,8 +18,16 @@ from ..results.reading import load_results
 from ..results.summary import summary_of
 from ..tables.table import shown
 from .card import Published, card
-from .file import UNKNOWN, Exported
-from .peft_adapter import Model, adapter_of, check_position, write_adapter
+from .file import UNKNOWN, Exported, new_folder
+from .peft_adapter import (
+    BEHIND,
+    Model,
+    adapter_of,
+    check_position,
+    position_of,
+    write_adapter,
+)
+from .usage import PROMPT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +68,8 @@ def export_hub(results: Path, out: Path, export: HubExport) -> Exported:
 
     Raises:
         UsageError: there is no such point, or several and none is named; it has no single prompt,
-            which does not stand before the input; `out` exists or cannot be written.
+            which stands neither before nor right behind the input; `out` exists or cannot be
+            written.
         DataError: the prompt's file is absent or changed.
     """
     if not _LICENCE.fullmatch(export.licence):
@@ -68,33 +77,92 @@ def export_hub(results: Path, out: Path, export: HubExport) -> Exported:
             f"--license is {export.licence!r}, but must be an id of the Hub's list, such as mit; "
             "leave it out where none is chosen"
         )
-    store = export.model.store
-    recorded = load_results(results, store=store, study=export.study, averaged=False)
-    section, cell = _chosen(recorded, export.point)
-    called = f"point {cell.key[:DIGITS]}"
-    check_position(called, cell.study.settings)
-    prompt = _prompt(cell, results, store, export.storage)
+    learned = _learned(results, export)
+    cell, store = learned.cell, export.model.store
+    position = position_of(cell.study.settings)
+    if position not in ("prepend", BEHIND):
+        raise UsageError(
+            f"{learned.called}: was trained with position {position!r}, which no code but ours "
+            f"runs; train one with position 'prepend' or {BEHIND!r}"
+        )
     name = export.model.name or cell.study.backbone
-    config = adapter_of(
-        f"point {cell.key[:DIGITS]}", prompt, cell.study.backbone, export.model.kind
-    )
     public = _public(name)
-    config["base_model_name_or_path"] = public
+    config = {**learned.config, "base_model_name_or_path": public}
     said = Published(
-        section=replace(section, cells=(cell,), studies=(cell.study,)),
+        section=replace(learned.section, cells=(cell,), studies=(cell.study,)),
         cell=cell,
         averaged=_averaged(results, store, export.study, cell),
         base_model=public,
         on_hub=public not in (*EMBEDDED_BACKBONES, SMOLLM2) and not _is_local(name),
         task_type=str(config["task_type"]),
         licence=export.licence,
+        behind=position == BEHIND,
+        chat=cell.study.settings.get("text", {}).get("template") == "chat",
     )
-    write_adapter(out, config, prompt, {CARD: card(said)})
+    if said.behind:
+        weights = prompt_file(learned.prompt, position)
+        new_folder(out, {PROMPT: weights, CARD: card(said).encode()})
+    else:
+        write_adapter(out, config, learned.prompt, {CARD: card(said)})
     return Exported(
         path=out,
-        count=len(prompt),
+        count=len(learned.prompt),
         what="virtual tokens and a card",
-        problems=(*recorded.problems, *said.warnings),
+        problems=(*learned.problems, *said.warnings),
+    )
+
+
+def prompt_file(prompt: Tensor, position: str) -> bytes:
+    """Return a file with a prompt [P, d] that says where it stands."""
+    from mpt.prompts import prompt_bytes
+
+    return prompt_bytes(prompt, {"position": position})
+
+
+def export_point(results: Path, out: Path, export: HubExport) -> Exported:
+    """Write the prompt of a point as an adapter of PEFT; arguments and errors as `export_hub`.
+
+    Raises:
+        UsageError: also if the prompt does not stand before the input.
+    """
+    learned = _learned(results, export)
+    check_position(learned.called, position_of(learned.cell.study.settings))
+    named = {"base_model_name_or_path": export.model.name} if export.model.name else {}
+    write_adapter(out, {**learned.config, **named}, learned.prompt)
+    return Exported(
+        path=out, count=len(learned.prompt), what="virtual tokens", problems=learned.problems
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learned:
+    """A point with its prompt."""
+
+    section: Section
+    cell: Cell
+    prompt: Tensor
+    """[P, d]."""
+    config: Mapping[str, Any]
+    """Of an adapter."""
+    problems: tuple[str, ...]
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return f"point {self.cell.key[:DIGITS]}"
+
+
+def _learned(results: Path, export: HubExport) -> _Learned:
+    store, model = export.model.store, export.model
+    recorded = load_results(results, store=store, study=export.study, averaged=False)
+    section, cell = _chosen(recorded, export.point)
+    prompt = _prompt(cell, results, store, export.storage)
+    return _Learned(
+        section=section,
+        cell=cell,
+        prompt=prompt,
+        config=adapter_of(f"point {cell.key[:DIGITS]}", prompt, cell.study.backbone, model.kind),
+        problems=tuple(recorded.problems),
     )
 
 

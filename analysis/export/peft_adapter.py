@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +18,14 @@ from mpt.config import PromptConfig
 from mpt.errors import UsageError
 from mpt.store.database import FILE, open_results
 
-from .file import Exported, refuse_existing
+from .file import Exported, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BEHIND = "append"
+"""The position of prompts that stand right behind the input."""
 TASK_TYPES = {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}
 """Kind of model → PEFT's word."""
 _CAUSAL = ("gpt2", "llama", "smollm")
@@ -121,29 +121,23 @@ def _recorded_model(prompt_file: Path, model: Model) -> str | None:
     origin = origin_of(prompt_file, model)
     if origin is None:
         return None
-    _check(str(prompt_file), origin.position)
+    check_position(str(prompt_file), origin.position)
     return origin.backbone
 
 
-def check_position(what: str, settings: Mapping[str, Any]) -> None:
-    """Refuse a prompt that PEFT would put elsewhere than it stood in training.
-
-    Args:
-        what: what the prompt is called in messages.
-        settings: of its study, as a record has them.
-
-    Raises:
-        UsageError: it did not stand before the input.
-    """
-    _check(what, _position(settings))
-
-
-def _check(what: str, position: str) -> None:
-    if position != "prepend":
-        raise UsageError(
-            f"{what}: was trained with position {position!r}, but PEFT puts a prompt before the "
-            "input; train one with position 'prepend'"
-        )
+def check_position(what: str, position: str) -> None:
+    """Refuse a prompt that PEFT would put elsewhere than it stood in training."""
+    if position == "prepend":
+        return
+    cure = (
+        "`mpt export hub` writes a folder that runs it without PEFT"
+        if position == BEHIND
+        else "train one with position 'prepend'"
+    )
+    raise UsageError(
+        f"{what}: was trained with position {position!r}, but PEFT puts a prompt before the "
+        f"input; {cure}"
+    )
 
 
 def _configuration(source: str) -> dict[str, Any]:
@@ -166,25 +160,16 @@ def write_adapter(
     Raises:
         UsageError: `out` exists or cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    refuse_existing(out)
-    if out.suffix == ".safetensors":
-        raise UsageError(
-            f"--out is {str(out)!r}, but must be a directory; an adapter is two files"
-        )
-    temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
-    try:
-        temporary.mkdir(parents=True)
-        save_file({"prompt_embeddings": prompt.contiguous()}, temporary / WEIGHTS)
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name, text in (texts or {}).items():
-            (temporary / name).write_text(text, encoding="utf-8")
-        temporary.rename(out)
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written ({error}); give another") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    new_folder(
+        out,
+        {
+            WEIGHTS: save({"prompt_embeddings": prompt.contiguous()}),
+            CONFIG: f"{json.dumps(config, indent=2)}\n".encode(),
+            **{name: text.encode() for name, text in (texts or {}).items()},
+        },
+    )
 
 
 def origin_of(prompt_file: Path, model: Model) -> Origin | None:
@@ -200,12 +185,12 @@ def origin_of(prompt_file: Path, model: Model) -> Origin | None:
         for point in database.points() if upstream else ():
             if point.upstream in upstream:
                 study = studies[point.study]
-                return Origin(study.backbone, _position(study.settings))
+                return Origin(study.backbone, position_of(study.settings))
         tuned = [one.owner for one in records if one.kind == "prompt"]
         for run in database.runs(tuned).values():
             weights = run.identity.backbone
             names = (s.backbone for s in studies.values() if s.backbone_digest == weights)
-            return Origin(next(names, None), _position(run.identity.recipe))
+            return Origin(next(names, None), position_of(run.identity.recipe))
     return None
 
 
@@ -214,6 +199,6 @@ def _results_around(prompt_file: Path) -> Path | None:
     return next((p for p in prompt_file.resolve().parents if (p / FILE).is_file()), None)
 
 
-def _position(settings: Mapping[str, Any]) -> str:
+def position_of(settings: Mapping[str, Any]) -> str:
     """Return where prompts stand; settings at their default are not recorded."""
     return str(settings.get("prompt", {}).get("position", PromptConfig().position))

@@ -53,37 +53,39 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog=program, description="Make, check and examine a gym of few-shot files."
     )
-    commands = parser.add_subparsers(required=True, metavar="build|verify|doctor")
+    commands = parser.add_subparsers(
+        required=True, title="commands", metavar="build|verify|doctor"
+    )
     build = commands.add_parser(
         "build",
         help="build few-shot files from raw rows; resumes",
         description="Build few-shot files from raw rows. The same command again builds what is "
         "missing.",
     )
-    build.add_argument(
+    add = build.add_argument_group("from and to").add_argument
+    add(
         "--source",
         required=True,
         metavar="WHERE",
         help='"hub", or the directory of a mirror: DIR/<task>/<split>.jsonl',
     )
-    build.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="gym directory to build into"
-    )
-    build.add_argument("--tasks", metavar="NAME,…", help="default: all of the source")
-    build.add_argument(
+    add("--out", required=True, type=Path, metavar="DIR", help="gym directory to build into")
+    add = build.add_argument_group("what is built").add_argument
+    add("--tasks", metavar="NAME,…", help="default: all of the source")
+    add(
         "--shots",
         choices=tuple(SIZES),
         default="16",
         help="examples a class for train and for dev each; 16 is the published sampling: "
         "16 a class, or 32 where the task is not sampled per class (default: %(default)s)",
     )
-    build.add_argument(
+    add(
         "--seeds",
         default=",".join(map(str, DATA_SEEDS)),
         metavar="N,…",
         help="data seeds (default: %(default)s)",
     )
-    build.add_argument(
+    build.add_argument_group("where it runs").add_argument(
         "--jobs",
         type=int,
         metavar="N",

@@ -76,3 +76,17 @@ def test_help_is_readable_at_80_columns(
     assert max(map(len, text.splitlines())) <= 80
     usage = re.split(r"\n\s*\n", text)[0]
     assert usage.count("\n") < 5, "a list of flags is no usage"
+
+
+def test_flags_of_gym_and_export_stand_in_groups() -> None:
+    (commands,) = (
+        a for a in analysis_parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    (build,) = (one for one in _parts(gym_parser("mpt gym")) if one.prog.endswith(" build"))
+    kinds = list(_parts(commands.choices["export"]))
+    assert len(kinds) == 5
+    for parser in (build, *kinds[1:]):
+        loose = [a.dest for a in parser._optionals._group_actions]
+        assert loose == ["help"], parser.prog
+    for parser in (gym_parser("mpt gym"), kinds[0]):
+        assert "positional arguments" not in parser.format_help()

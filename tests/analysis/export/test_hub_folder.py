@@ -134,7 +134,7 @@ def test_settings_provenance_and_study_are_on_the_card(results: Results, tmp_pat
     assert _export(results, tmp_path / "hub") == 0
     _, text = _card(tmp_path / "hub")
     for part in (
-        "MAML against plain prompt tuning (PT) on t5-large-lm-adapt and gym gym: 1 point on "
+        "MAML against plain prompt tuning (PT) on t5-large-lm-adapt and the gym: 1 point on "
         "target tasks of Cls→Cls.",
         "| inner_lr | 1.0 |",
         "| upstream steps | 100 |",
@@ -199,6 +199,84 @@ def test_peft_loads_the_folder_and_its_prompt_is_ours(results: Results, tmp_path
     assert front["base_model"] == "me/mine"
 
 
+TEXT = " [a] good film"
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_card_of_a_prompt_behind_the_input_runs_it_as_we_do(
+    results: Results, tmp_path: Path, family: str
+) -> None:
+    model = FAMILIES[family](tmp_path / family)
+    backbone = load_backbone(str(model), position="append")
+    kind = "seq2seq" if backbone.model.config.is_encoder_decoder else "causal"
+    _learned(
+        results, width=backbone.d_model, backbone=str(model),
+        settings={"prompt": {"length": P, "position": "append"}},
+    )  # fmt: skip
+    out = tmp_path / "hub"
+    assert _export(results, out, "--kind", kind) == 0
+    assert {path.name for path in out.iterdir()} == {"README.md", "prompt.safetensors"}
+    front, text = _card(out)
+    assert front["library_name"] == "transformers"
+    assert "PEFT's PromptEmbedding cannot express it" in text
+    assert "**ARG +11.25 %** [" in text
+    _, card = (out / "README.md").read_text().split("## Use", 1)
+    code = card[card.index("```python") + 9 :].partition("```")[0]
+    code = code.replace("THIS_REPOSITORY", str(out)).replace(" [TASK] YOUR INPUT", TEXT)
+    names: dict[str, Any] = {"BASE_MODEL": str(model)}
+    exec(code, names)
+    # our own pass: the logits of the first output token, and what is written
+    batch = backbone.collate([(backbone.encode_input(TEXT, 60), [backbone.end_id])], [0])
+    prompt = torch.randn(P, backbone.d_model, generator=torch.Generator().manual_seed(42))
+    with torch.no_grad():
+        ours = backbone.head(backbone.target_states(prompt[None], batch))
+        given = []
+        if kind == "seq2seq":
+            given = [names["config"].decoder_start_token_id, *names["begin"]]
+        first = {"decoder_input_ids": torch.tensor([given])} if given else {}
+        theirs = names["model"](
+            inputs_embeds=names["row"], attention_mask=names["mask"], **first
+        ).logits[:, -1]
+    assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+    (ids,) = backbone.generate_ids(prompt[None], batch, 16)
+    written = names["written"][0].tolist()
+    assert written[: len(given)] == given
+    assert written[len(given) :][: len(ids)] == ids[: 16 - max(0, len(given) - 1)]
+
+
+def test_peft_refuses_a_prompt_behind_the_input_and_names_what_takes_it(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = _learned(results, settings={"prompt": {"length": P, "position": "append"}})
+    file = str(results.root / "rungs" / "t0.safetensors")
+    out = ("--out", str(tmp_path / "adapter"))
+    where = ("--results", str(results.root))
+    for words in ((file,), (*where, "--point", key[:8])):
+        assert main(["export", "peft", *words, *out]) == 2
+        error = capsys.readouterr().err
+        assert "position 'append', but PEFT puts a prompt before the input" in error
+        assert "`mpt export hub`" in error
+        assert error.count("\n") == 1
+
+
+def test_peft_takes_a_point_of_results_in_place_of_a_file(
+    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, out = _learned(results), tmp_path / "adapter"
+    where = ("--results", str(results.root), "--out", str(out))
+    assert main(["export", "peft", *where, "--point", key[:8]]) == 0
+    assert f"{P} virtual tokens → {out}" in capsys.readouterr().out
+    assert {one.name for one in out.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors"
+    }  # fmt: skip
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["num_virtual_tokens"]) == (LARGE, P)
+    assert main(["export", "peft", *where]) == 2
+    assert "give either its file, or --results DIR --point ID" in capsys.readouterr().err
+    assert main(["export", "peft", *where[2:], "--point", key[:8]]) == 2
+    assert "--point says something only with --results" in capsys.readouterr().err
+
+
 def test_a_point_must_be_named_where_there_are_several(
     results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,10 +305,10 @@ def test_what_cannot_be_published_is_an_error(
     assert "has no prompt of its own in the records" in capsys.readouterr().err
     assert _export(results, out, "--license", "My own!") == 2
     assert "--license is 'My own!', but must be an id of the Hub's list" in capsys.readouterr().err
-    other = Results(tmp_path / "behind")
-    _learned(other, settings={"prompt": {"length": P, "position": "append"}})
+    other = Results(tmp_path / "padded")
+    _learned(other, settings={"prompt": {"length": P, "position": "append_padded"}})
     assert _export(other, out) == 2
-    assert "trained with position 'append'" in capsys.readouterr().err
+    assert "trained with position 'append_padded', which no code but" in capsys.readouterr().err
     changed = Results(tmp_path / "changed")
     _learned(changed)
     (changed.root / "rungs" / "t0.safetensors").write_bytes(b"torn")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import html
 import json
 import re
 import shutil
@@ -237,33 +236,3 @@ def test_a_browser_draws_the_pictures_without_a_message_on_its_console(report: P
     assert shown.stdout.count("main-svg") >= 5
     # tables can be sorted: their heads have become buttons
     assert '<th scope="col"><button type="button">method</button></th>' in shown.stdout
-
-
-WIDTHS = """
-addEventListener("load", () => {
-  const told = document.createElement("pre");
-  told.id = "widths";
-  told.textContent = JSON.stringify([...document.querySelectorAll(".wide")].map(
-    (one) => [one.getAttribute("aria-label"), one.scrollWidth - one.clientWidth]));
-  document.body.append(told);
-});
-"""
-
-
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
-def test_no_table_of_results_scrolls_sideways_on_a_desk(report: Path, tmp_path: Path) -> None:
-    text = (report / "index.html").read_text(encoding="utf-8")
-    text, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-    assert count == 1
-    file = tmp_path / "index.html"
-    file.write_text(text.replace("</head>", f"<script>{WIDTHS}</script></head>"), encoding="utf-8")
-    shown = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
-         "--virtual-time-budget=5000", "--dump-dom", file.as_uri()],
-        capture_output=True, text=True, timeout=600, check=True,
-    )  # fmt: skip
-    found = re.search(r'<pre id="widths">(.*?)</pre>', shown.stdout, re.DOTALL)
-    assert found is not None
-    beyond = dict(json.loads(html.unescape(found[1])))
-    assert any(title.startswith("Cost beside score") for title in beyond)
-    assert {title: over for title, over in beyond.items() if over > 0} == {}
