@@ -99,6 +99,7 @@ def _view(results: Path, store: str | None, study: str | None) -> tuple[Look, Te
     from rich.text import Text
 
     from mpt.search.display.display import PIPE_WIDTH, make_console
+    from mpt.search.display.header import folder_text
     from mpt.search.watch.view import look, show
     from mpt.store.database import open_results
 
@@ -114,7 +115,7 @@ def _view(results: Path, store: str | None, study: str | None) -> tuple[Look, Te
     )
     with open_results(results, store, read_only=True) as database:
         found = look(database, results, study)
-        show(found, console, str(results) if store is None else database.name)
+        show(found, console, folder_text(results) if store is None else database.name)
     return found, Text.from_ansi(buffer.getvalue())
 
 

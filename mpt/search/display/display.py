@@ -36,6 +36,7 @@ from mpt.search.display.configurations import (
 )
 from mpt.search.display.header import (
     SMOKE,
+    folder_text,
     listed_seeds,
     score_text,
     seeds_text,
@@ -179,7 +180,7 @@ class Display:
         seeds = listed_seeds(job) if replay else seeds_text(config)
         if "," in seeds:
             self.fact(f"  seeds    {seeds}")
-        self.say(f"  results  {job.results}")
+        self.say(f"  results  {folder_text(job.results)}")
         for label in job.partial:
             self.fact(f"  {label}")
         if config.replaced:

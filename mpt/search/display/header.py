@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpt.config import UpstreamConfig
@@ -29,6 +30,12 @@ def subject_text(job: SearchJob) -> str:
     return (
         f"{', '.join(methods)} {what} · {', '.join(partitions)} · backbone {', '.join(backbones)}"
     )
+
+
+def folder_text(folder: Path | str) -> str:
+    """Return the path of a folder from here, where it lies below; a line has room for no more."""
+    path, here = Path(folder), Path.cwd()
+    return str(path.relative_to(here)) if here in path.parents else str(path)
 
 
 def score_text(job: SearchJob) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ from rich.console import Console
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.search.display.display import Display, make_console
-from mpt.search.display.header import SMOKE, studies_text
+from mpt.search.display.header import SMOKE, folder_text, studies_text
 from mpt.search.job import Suggestions
 from mpt.search.leaderboard import Leaderboard, PointStatus
 from mpt.store.records import StudyRecord
@@ -80,6 +81,16 @@ def test_the_header_says_what_how_much_and_where(show: Shown) -> None:
     assert max(map(len, show.lines)) <= 100
     assert "smoke" not in show.text
     assert "partial" not in show.text
+
+
+def test_a_folder_is_shown_from_here_where_it_lies_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert folder_text(tmp_path / "results" / "search") == "results/search"
+    # "." would not say where
+    assert folder_text(tmp_path) == str(tmp_path)
+    assert folder_text(tmp_path.parent / "other") == str(tmp_path.parent / "other")
 
 
 def test_without_a_board_the_header_names_no_study(show: Shown) -> None:
