@@ -63,7 +63,7 @@ def test_the_three_searches_differ_in_method_and_precision_alone(tmp_path: Path)
     assert len({job.trials[0].plan for job in jobs[:2]}) == 1  # one baseline
     assert [job.trials[0].method for job in jobs] == ["maml", "nudged_maml", "maml"]
     assert [job.trials[0].plan.config.precision for job in jobs] == ["float32"] * 2 + ["float64"]
-    assert {len(job.trials) for job in jobs} == {9}
+    assert {len(job.trials) for job in jobs} == {6}
 
 
 def test_who_is_interrupted_is_told_the_command_that_goes_on() -> None:
