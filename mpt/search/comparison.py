@@ -77,8 +77,13 @@ class Ranking:
 
     @property
     def cheapest(self) -> Configuration:
-        """The member of the tie set that costs least upstream; of equal ones the best."""
-        return min(self.ties, key=lambda c: (c.cost, -c.summary.arg))
+        """The member of the tie set that costs least upstream; of equal ones the best.
+
+        Only those with as many upstream seeds as the leader count: what a race has left after one
+        seed cannot be told from the best because little is known of it.
+        """
+        known = [c for c in self.ties if c.summary.seeds >= self.best.summary.seeds]
+        return min(known, key=lambda c: (c.cost, -c.summary.arg))
 
     @property
     def reported(self) -> Summary | None:

@@ -82,7 +82,7 @@ def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[s
             f"ties     {len(ties)} of {count} cannot be told from the best at 95 % (marked =; "
             f"paired, Holm over {comparison.tests} tests)"
         )
-        yield f"cheapest of them: {name(ranking.cheapest.first)}"
+        yield f"cheapest of them with as many seeds: {name(ranking.cheapest.first)}"
     yield from unstable_lines(ranking, name)
     if "upstream seeds" in comparison.levels:
         yield f"intervals are over {' and '.join(comparison.levels)}"
