@@ -1,4 +1,4 @@
-"""Search FoMAML's learning rates and steps (27 points); flags as in maml_rr.py."""
+"""Search FoMAML's learning rates and steps (27 points, embedded 18); flags as in maml_rr.py."""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""Search MAML's inner and outer learning rate and steps on random → random (27 points).
+"""Search MAML's inner and outer learning rate and steps on random → random.
+
+The published grid has 27 points, that of the embedded model 18.
 
     python tune_jobs/maml_rr.py                                   embedded model and gym, minutes
     python tune_jobs/maml_rr.py --smoke                           the whole path within a minute

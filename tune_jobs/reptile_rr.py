@@ -1,4 +1,4 @@
-"""Search Reptile's learning rates, inner steps and steps (135 points); flags as in maml_rr.py."""
+"""Search Reptile's rates, inner steps, steps (135 points, embedded 18); flags as in maml_rr.py."""
 
 import sys
 
