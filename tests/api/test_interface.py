@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -146,11 +147,20 @@ def test_a_plugin_that_fails_is_one_line(tmp_path: Path) -> None:
         mpt.load_plugin(tmp_path / "absent.py")
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads for one test: what is computed after it in this process has the bits of one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_a_search_leaves_the_callers_process_as_it_was(
     toy_checkpoint: Path, gym: Path, tmp_path: Path
 ) -> None:
     """And a grid, the points as a table, the same call again, a replay and its table."""
-    torch.set_num_threads(2)
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     study = _study(toy_checkpoint, gym)
     space = mpt.Space("fomaml", inner_lr=1.0, outer_lr=[0.1, 0.3], steps=2)
