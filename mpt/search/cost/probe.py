@@ -8,8 +8,10 @@ an evaluated row of one run follow from the time stamps between them.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,18 +217,22 @@ def _fine_tuning(study: Study, clock: Clock) -> RunRate:
     (run,) = spread(fine_tuning_packs(study), 1)
 
     def rate(rows: int) -> RunRate:
-        small = _small(config.downstream, 2, rows)
+        small = _small(config.downstream, 3, rows)
         asked = [TuningRun(run.task, run.lr, run.prompt)]
         settings = (small, config.text, config.train_seed)
         stamps, _ = _stamped(
             clock, lambda stamp: fine_tune(study.backbone, asked, *settings, stamp)
         )
-        # a stamp stands behind each step, and behind the evaluations after the 2nd and the 4th
-        _, _, second, third, fourth, ended = stamps
-        step = third - second
+        # a stamp stands behind each step; the 3rd and the 6th hold an evaluation of dev too, and
+        # what comes behind the 6th is that of test
+        _, second, third, fourth, fifth, sixth, test_s = itertools.starmap(
+            lambda before, after: after - before, itertools.pairwise(stamps)
+        )
+        # medians: one pause of the machine among five samples is not the speed of a search
+        step = statistics.median([second, fourth, fifth])
         dev, test = _rows([run], small)
-        evaluated = max(0.0, fourth - third - step) + ended - fourth
-        return RunRate(step_s=step, row_s=evaluated / (dev + test))
+        dev_s = [max(0.0, seconds - step) / dev for seconds in (third, sixth)]
+        return RunRate(step_s=step, row_s=statistics.median([*dev_s, test_s / test]))
 
     rate(2)  # pays for tables, caches and imports
     return rate(16)
@@ -251,9 +257,15 @@ def _zero_shot(study: Study, clock: Clock) -> RunRate:
 
 def _stamped(clock: Clock, work: Callable[[Callable[..., None]], T]) -> tuple[list[float], T]:
     """Return the clock at the start, at every call of what `work` is given, and at the end."""
-    stamps = [clock()]
-    result = work(lambda *_: stamps.append(clock()))
-    return [*stamps, clock()], result
+    collects = gc.isenabled()
+    gc.disable()  # a full collection in a large process takes as long as hundreds of short steps
+    try:
+        stamps = [clock()]
+        result = work(lambda *_: stamps.append(clock()))
+        return [*stamps, clock()], result
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _run_bytes(run: PlannedRun, result: TuningResult, down: DownstreamConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import Study, open_study
+from mpt.trial.runs import tuned_study
 from mpt.upstream.jumps import HELD, WINDOW
 
 DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=60, eval_every=20, max_generated=3)
@@ -179,3 +181,23 @@ def _state_bytes(found: Bench) -> int:
         trial = again.trial(0)
         trial.unit()
         return len(pack_state(trial.state()["upstream"]))
+
+
+@pytest.mark.parametrize("pause", range(8, 16))
+def test_one_pause_of_the_machine_is_not_the_speed_of_fine_tuning(
+    longer: SearchJob, opened: Study, pause: int
+) -> None:
+    """A second passes between two looks at the clock, and a hundred once: the first run of the
+    probe, which warms up, looks eight times, and so does the second."""
+    looks = itertools.count()
+
+    def paused() -> float:
+        look = next(looks)
+        return look + 100.0 * (look > pause)
+
+    config = _tuned(longer, (1e-3,)).upstream.config
+    assert isinstance(config, FineTuningConfig)
+    rate = probe_module._fine_tuning(tuned_study(opened, config), paused)
+    assert rate.step_s == 1
+    assert rate.row_s <= 1
+    assert next(looks) == 16
