@@ -8,6 +8,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from mpt.errors import UsageError
 from mpt.rules import (
     ANSWERS,
     DIFFERENT_TASKS,
@@ -93,6 +94,8 @@ POSITIONS = ("prepend", "append", "append_padded")
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 AVERAGES = ("last", "polynomial", "schedule_free")
 STARTS = ("names", "drawn", "words")
+TUNED_FROM = ("learned", "chosen", "raced")
+"""Which prompt a target is tuned from, see `DownstreamConfig.start`."""
 SECOND_ORDER = ("auto", "finite_difference", "exact", "higher", "unrolled")
 
 
@@ -268,8 +271,12 @@ class DownstreamConfig:
     eval_every: int = 50
     """Steps between dev evaluations; the state after the last step is always evaluated."""
     start: str = "learned"
-    """Which prompt a target is tuned from: the "learned" one (paper), or the one "chosen" by the
-    target's own train and dev rows among those at hand (see `mpt.trial.starts`)."""
+    """Which prompt a target is tuned from: the "learned" one (paper), or of those at hand the one
+    "chosen" by its loss on the target's own train and dev rows before any tuning, or "raced": the
+    one with the best dev score after the first steps of tuning (see `mpt.trial.starts`)."""
+    race_steps: int | None = None
+    """Steps of a race of starts, at most those of the run. None: a third of the run, rounded down,
+    but 2 at least. Only where starts are raced."""
     select: str = "best"
     """Which prompt is tested: "best" on dev (first on ties) or "last", where the best dev score of
     the run still chooses the learning rate (released code)."""
@@ -331,7 +338,8 @@ class DownstreamConfig:
                 "a finite number ≥ 0 or None",
             ),
             catch_up_after=at_least(1),
-            start=((lambda s: s in ("learned", "chosen")), '"learned" or "chosen"'),
+            start=((lambda s: s in TUNED_FROM), f"one of {', '.join(TUNED_FROM)}"),
+            race_steps=OPTIONAL_COUNT,
             select=((lambda s: s in ("best", "last")), '"best" or "last"'),
             dropout=RATE,
             epoch_order=EPOCH_ORDER,
@@ -346,12 +354,22 @@ class DownstreamConfig:
             repetition_penalty=POSITIVE,
             length_penalty=((lambda v: is_number(v) and v >= 0), "a finite number ≥ 0"),
         )
+        if self.race_steps is not None and self.start != "raced":
+            raise UsageError(
+                f"DownstreamConfig: race_steps is {self.race_steps}, but must be None where start "
+                f'is "{self.start}", which runs no race; set start to "raced"'
+            )
 
     def steps_on(self, rows: int) -> int:
         """Return the steps of a run on a task of this many train rows."""
         if self.max_epochs is None:
             return self.steps
         return min(self.steps, self.max_epochs * math.ceil(rows / self.batch_size))
+
+    def race_on(self, rows: int) -> DownstreamConfig:
+        """Return the recipe of a race of starts on a task of this many train rows: fewer steps."""
+        whole = self.steps_on(rows)
+        return dataclasses.replace(self, steps=min(whole, self.race_steps or max(2, whole // 3)))
 
 
 @dataclass(frozen=True, kw_only=True)

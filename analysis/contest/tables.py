@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,19 +148,31 @@ def _notes(verdict: Verdict) -> list[str]:
 
 def _choosing(verdict: Verdict) -> str:
     """Say what choosing starts has cost beside the row passes."""
-    rows = [
-        float(starts["forward rows"])
+    costs = [
+        starts
         for arena in verdict.confirmed.arenas.values()
         for cells in arena.values()
         for cell in cells.values()
         if (starts := cell.point.provenance.get("starts")) is not None
     ]
-    if not rows:
-        return ""
-    return (
-        "Not among the row passes: the forward passes by which targets choose, "
-        f"{np.mean(rows):.0f} rows a point on average, over all of its targets."
-    )
+    raced = [one for one in costs if "trained rows" in one]
+    chosen = [one for one in costs if "trained rows" not in one]
+    told = [
+        f"the forward passes by which targets choose, {_rows_of(chosen, 'forward rows')} rows a "
+        "point on average, over all of its targets"
+        if chosen
+        else "",
+        f"races of starts, {_rows_of(raced, 'trained rows')} rows forward and backward and "
+        f"{_rows_of(raced, 'evaluated rows')} evaluated"
+        if raced
+        else "",
+    ]
+    parts = "; ".join(part for part in told if part)
+    return f"Not among the row passes: {parts}." if parts else ""
+
+
+def _rows_of(costs: Sequence[Mapping[str, Any]], name: str) -> str:
+    return f"{np.mean([float(one[name]) for one in costs]):.0f}"
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:

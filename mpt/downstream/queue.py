@@ -49,6 +49,7 @@ class TuningQueue:
         text: lengths of inputs and targets.
         root_seed: root of data order and dropout.
         limits: what is packed; None: `default_limits` of the backbone's device.
+        tested: whether selected prompts are tested; if not, test rows are not read.
 
     Raises:
         UsageError: a prompt has another shape than the first, or two tasks share name and data
@@ -63,8 +64,11 @@ class TuningQueue:
         text: TextConfig,
         root_seed: int,
         limits: PackLimits | None = None,
+        *,
+        tested: bool = True,
     ):
         self._backbone, self._config, self._text, self._root = backbone, config, text, root_seed
+        self._tested = tested
         keep_freed_memory(backbone.device)
         self._list = RunList(runs, backbone, config=config, text=text, root_seed=root_seed)
         tasks = self._list.tasks
@@ -199,7 +203,7 @@ class TuningQueue:
 
     def _test(self, places: Sequence[int]) -> dict[int, float]:
         """Return the test score of each run's selected prompt."""
-        if not places:
+        if not places or not self._tested:
             return {}
         tasks = distinct_tasks(self._list.runs[place].task for place in places)
         evaluator = self._evaluator("test", tasks, self.limits)

@@ -28,7 +28,7 @@ from mpt.trial.runs import (
     upstream_key,
     zero_shot_packs,
 )
-from mpt.trial.starts import own_rows
+from mpt.trial.starts.cost import NOTHING, ChoiceWork, choice_work, learned_starts
 from mpt.upstream.soup import soup_key
 
 if TYPE_CHECKING:
@@ -107,10 +107,11 @@ class _Count:
         key = soup_key(members)
         record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
-        chosen = study.config.downstream.start == "chosen"
+        learns = isinstance(trial.upstream.config, UpstreamConfig)
+        chosen = learns and study.config.downstream.start != "learned"
         # members that are chosen have runs of their own; how many is known only then
         own_key = f"{key} chosen" if chosen and len(members) > 1 else key
-        rows = 0
+        choosing = NOTHING
         steps, points = 0.0, 0
         reached = {member: self._reached.get(member, 0) for member in members}
         per_point = [run for pack in packs for run in pack.runs]
@@ -123,7 +124,8 @@ class _Count:
                 own = self._rung_packs(study, key, rung, point_key(record, key, rung))
                 steps += 0 if own else self._steps_to(study, rung, reached)
                 there = self._store.present(keys_of(own))
-                rows += 0 if own or not chosen else choice_rows(study, len(members))
+                if not own and chosen:
+                    choosing = _sum(choosing, choice_of_all(study, len(members)))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
             reached = {member: max(at, rung) for member, at in reached.items()}
             if (own_key, rung, alike) not in self._own:
@@ -135,7 +137,7 @@ class _Count:
         return TrialWork(
             kind=step_kind(trial.plan.config, trial.upstream.config),
             steps=math.ceil(steps),
-            runs=_run_work(left, study, choosing=rows),
+            runs=_run_work(left, study, choosing=choosing),
             points=points,
             begin=rungs[-1] - math.ceil(steps),
         )
@@ -202,28 +204,46 @@ def _members(study: Study, trial: TrialSpec) -> list[str]:
     return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
 
 
-def choice_rows(study: Study, members: int) -> int:
-    """Return the rows that pass forward while all targets of a point choose their starts.
+def choice_of_all(study: Study, members: int) -> ChoiceWork:
+    """Return what it costs all targets of a point to take their starts.
 
     Args:
-        study: whose targets choose.
+        study: whose targets take them.
         members: of the soup; one: the learned prompt is the only one that was learned.
     """
-    starts = (1 if members == 1 else members + 1) + study.config.starts
-    samples = (task for of_task in study.scored.values() for task in of_task.values())
-    return starts * sum(len(own_rows(study, task)) for task in samples)
+    found = NOTHING
+    for samples in study.scored.values():
+        for task in samples.values():
+            own = choice_work(
+                study.config.downstream,
+                learned=learned_starts(members),
+                starts=study.config.starts,
+                train=len(task.train),
+                dev=len(task.dev),
+            )
+            found = _sum(found, own)
+    return found
+
+
+def _sum(one: ChoiceWork, other: ChoiceWork) -> ChoiceWork:
+    return ChoiceWork(one.steps + other.steps, one.rows + other.rows)
 
 
 def _run_work(
-    runs: Sequence[PlannedRun], study: Study, tuned: str = "prompt", choosing: int = 0
+    runs: Sequence[PlannedRun],
+    study: Study,
+    tuned: str = "prompt",
+    choosing: ChoiceWork = NOTHING,
 ) -> RunWork:
-    """Return the work of some runs, and of as many rows by which targets choose their starts."""
+    """Return the work of some runs, and of a choice of starts."""
     down = study.config.downstream
     return RunWork(
         kind=run_kind(study.config, tuned),
         runs=len(runs),
-        steps=sum(run_steps(run, down) for run in runs),
-        rows=choosing + sum(evaluated_rows(run, down) for run in runs) - _repeated(runs, down),
+        steps=choosing.steps + sum(run_steps(run, down) for run in runs),
+        rows=choosing.rows
+        + sum(evaluated_rows(run, down) for run in runs)
+        - _repeated(runs, down),
     )
 
 

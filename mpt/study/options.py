@@ -28,7 +28,9 @@ class StudyOptions:
     tuning_lrs: tuple[float, ...] | None = None
     """Downstream learning rates; ties on dev keep the earlier one."""
     tuning_start: str | None = None
-    """"learned", or "chosen" by the target itself."""
+    """"learned", or by the target itself "chosen" or "raced"."""
+    race_steps: int | None = None
+    """Steps of a race of starts."""
     tuning_batch: int | None = None
     """Examples of a downstream step."""
     eval_every: int | None = None
@@ -69,6 +71,7 @@ class StudyOptions:
             steps=self.tuning_steps,
             lrs=self.tuning_lrs,
             start=self.tuning_start,
+            race_steps=self.race_steps,
             batch_size=self.tuning_batch,
             eval_every=self.eval_every,
             max_dev=self.max_dev,

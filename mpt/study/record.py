@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mpt.study.study import Study, StudyPlan
 
 
+HOW_STARTED = ("start", "race_steps")
+"""Settings of `DownstreamConfig` that say which start is taken, and nothing of its run."""
+
+
 def study_record(study: Study) -> StudyRecord:
     """Return a study's record: everything that its numbers may be compared within."""
     plan, config = study.plan, study.config
@@ -67,7 +71,8 @@ def _scoring(plan: StudyPlan) -> dict[str, str]:
 def run_recipe(config: StudyConfig) -> dict[str, Any]:
     """Return the settings of a downstream run that differ from their defaults."""
     down = changed(config.downstream)
-    down.pop("start", None)  # the digest of the start itself is in the run's key
+    for name in HOW_STARTED:
+        down.pop(name, None)  # the digest of the start itself is in the run's key
     if config.downstream.catch_up is None:
         down.pop("lrs", None)  # the run's own rate stands beside it, and it raced with no other
     return {

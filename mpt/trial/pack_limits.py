@@ -19,12 +19,15 @@ from mpt.keys import digest
 
 if TYPE_CHECKING:
     from mpt.downstream.limits import PackLimits
+    from mpt.downstream.record import TuningRun
     from mpt.study.study import Study
     from mpt.trial.runs import PlannedRun
     from mpt.trial.store import TrialStore
 
 
-def pack_limits(study: Study, runs: Sequence[PlannedRun], store: TrialStore) -> PackLimits:
+def pack_limits(
+    study: Study, runs: Sequence[PlannedRun | TuningRun], store: TrialStore
+) -> PackLimits:
     """Return the limits for these runs: the stored ones, or measured now."""
     from mpt.downstream.limits import default_limits, measure_limits
 

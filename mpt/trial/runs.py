@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.keys import changed, digest, key_of
 from mpt.seeds import numpy_generator
 from mpt.store.records import UNTUNED, ZERO_SHOT, RunIdentity
-from mpt.study.record import run_recipe
+from mpt.study.record import HOW_STARTED, run_recipe
 from mpt.study.specs import (
     FineTuningConfig,
     MethodConfig,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mpt.config import UpstreamConfig
     from mpt.gym.fewshot import FewShotTask
-    from mpt.trial.starts import StartChoice
+    from mpt.trial.starts.choice import StartChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def taken_by(
     """Return what a target took at a downstream start.
 
     Args:
-        record: see `mpt.trial.starts.StartChoice.record`.
+        record: see `mpt.trial.starts.choice.StartChoice.record`.
         study: whose choice it is.
         task: the target's few-shot sample.
         train_seed: of the start.
@@ -227,7 +227,8 @@ def member_keys(study: Study, config: UpstreamConfig) -> list[str]:
 
 def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
     own, downstream = tuned_study(study, config), changed(config.downstream)
-    downstream.pop("start", None)  # of prompts
+    for name in HOW_STARTED:
+        downstream.pop(name, None)  # of prompts
     return key_of(
         "fine_tuning",
         {

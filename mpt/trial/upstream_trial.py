@@ -11,7 +11,7 @@ from mpt.trial.learning import Learning, Place
 from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
-from mpt.trial.starts import StartChoice, summary, words
+from mpt.trial.starts.choice import StartChoice, summary, words
 from mpt.trial.trial import Cell, Stopped, Trial, TrialOptions
 from mpt.upstream.jumps import as_record
 
@@ -29,6 +29,7 @@ class UpstreamTrial(Trial):
     _queue: RunQueue | None = None
     _saved_queue: dict[str, Any] | None = None
     _choosing: tuple[str, StartChoice] | None = None
+    _saved_choice: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -44,16 +45,20 @@ class UpstreamTrial(Trial):
         self._learning = Learning(Place(studies[0], store, artifacts, self._problem), config)
 
     def state(self) -> dict[str, Any]:
-        """Return the states of upstream learning and of the queue of runs."""
-        return {
+        """Return the states of upstream learning, the queue of runs and a choice of starts."""
+        state = {
             "upstream": self._learning.state(),
             "queue": self._saved_queue if self._queue is None else self._queue.state(),
         }
+        choosing = self._choosing
+        choice = self._saved_choice if choosing is None else choosing[1].state()
+        return state if choice is None else {**state, "choice": choice}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state of this trial; it is looked at when it is needed."""
         self._learning.load_state(state.get("upstream"))
         self._saved_queue = state.get("queue")
+        self._saved_choice = state.get("choice")
 
     def _work(self, cell: Cell, rung: int) -> None:
         start = self._learning.rung(rung)
@@ -112,7 +117,11 @@ class UpstreamTrial(Trial):
             if starts is None:
                 self._learn(steps)
                 return None
-            self._choosing = point, StartChoice(cell.study, starts, self._store, point)
+            choice = StartChoice(cell.study, starts, self._store, point, self._problem)
+            if self._saved_choice is not None:
+                choice.load_state(self._saved_choice)
+                self._saved_choice = None
+            self._choosing = point, choice
         return self._choosing[1]
 
     def _told(self, cell: Cell, rung: Rung) -> dict[str, Any]:

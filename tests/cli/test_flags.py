@@ -112,7 +112,8 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
         "prompt_length": "7",
         "tuning_steps": "40",
         "tuning_lrs": "0.25,0.125",
-        "tuning_start": "chosen",
+        "tuning_start": "raced",
+        "race_steps": "5",
         "tuning_batch": "3",
         "eval_every": "20",
         "max_input": "33",
@@ -135,7 +136,8 @@ def test_every_value_of_the_study_can_be_replaced_and_the_others_stay() -> None:
     assert changed.prompt.length == 7
     down = changed.downstream
     assert (down.steps, down.lrs, down.batch_size, down.eval_every) == (40, (0.25, 0.125), 3, 20)
-    assert (down.max_dev, down.max_test, down.start) == (6, 9, "chosen")
+    assert (down.max_dev, down.max_test) == (6, 9)
+    assert (down.start, down.race_steps) == ("raced", 5)
     text = changed.text
     assert (text.max_input, text.max_target, text.template) == (33, 5, "chat")
     assert changed.data_seeds == (13, 21)

@@ -58,7 +58,7 @@ def test_decay_ends_at_the_last_step_and_later_axes_go_over_earlier_ones() -> No
         ("axes = [[{ steps = 4, decay = true }, {", "axes = [[{", "must be as many for each"),
         ("steps = 4", "steps = 0", "steps is 0, but must be a whole number ≥ 1"),
         ("outer_lr", "outer_rate", "unknown key 'outer_rate'"),
-        ('start = "chosen"', 'start = "best"', "start is 'best', but must be learned or chosen"),
+        ('start = "chosen"', 'start = "best"', "start is 'best', but must be one of learned"),
         ('like = "path"', 'like = "none"', "like is 'none', but must name a contestant"),
         ("upstream_seeds = [501, 502]", "upstream_seeds = [42]", "seed 42 is one that settings"),
         ("row_passes = 32\n", "", "lacks 'row_passes'"),

@@ -22,7 +22,7 @@ from mpt.prompts import prompt_digest
 from mpt.search.dispatch import open_groups
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
-from mpt.search.remaining import choice_rows, remaining_work
+from mpt.search.remaining import choice_of_all, remaining_work
 from mpt.store.records import point_key
 from mpt.study.record import study_record
 from mpt.study.specs import (
@@ -46,7 +46,8 @@ from mpt.trial.runs import (
     vocabulary_start,
     zero_shot_packs,
 )
-from mpt.trial.starts import VOCABULARY, own_rows
+from mpt.trial.starts import VOCABULARY
+from mpt.trial.starts.losses import own_rows
 from mpt.trial.trial import finish_point
 from mpt.upstream.engine import UpstreamRun
 
@@ -350,7 +351,7 @@ def test_a_target_chooses_once_at_every_start(both: Bench, two: Study, job: Sear
             for task in samples.values()
         )
         # the learned prompt, and a plain start at each of two starts
-        assert choice_rows(chosen, 1) == 3 * own
+        assert choice_of_all(chosen, 1) == (0, 3 * own)
         assert work.trials[0].runs.rows >= 3 * own
         found.run(0)
         point = point_of(found)

@@ -31,7 +31,7 @@ def budget_lines(contest: Contest) -> list[str]:
             f"{point.name}, {point.rungs[0]} steps": planned_passes(point) for point in one.points
         }
         passes |= {f"{one.name}: {name}": value for name, value in own.items()}
-        start = ", start chosen by the target" if one.start == "chosen" else ""
+        start = "" if one.start == "learned" else f", start {one.start} by the target"
         lines.append(f"         {one.name}: {len(one.points)} points of {one.method}{start}")
     differing = unequal(passes, contest.row_passes)
     return [*lines, *(f"unequal  {line}" for line in differing)]

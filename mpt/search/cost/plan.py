@@ -23,7 +23,7 @@ class RunWork:
     runs: int
     """Runs."""
     steps: int
-    """Optimiser steps of all of them."""
+    """Optimiser steps of all of them, and of races of starts."""
     rows: int
     """Rows that they evaluate, dev rows once an evaluation, and by which starts are chosen."""
 

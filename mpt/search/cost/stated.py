@@ -8,6 +8,7 @@ waits.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
 from mpt.study.specs import FineTuningConfig, ZeroShotConfig
 from mpt.study.study import gym_folder
+from mpt.trial.starts.cost import choice_work, learned_starts
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, StudyConfig
@@ -134,6 +136,8 @@ def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) ->
             kind = step_kind(config, own)
             points = len(trial.upstream.rungs)
             runs = _runs(trial.plan, config.downstream, rows_of, "prompt", points)
+            if isinstance(own, UpstreamConfig):
+                runs = _with_choices(runs, trial.plan, rows_of, points, own.soup)
         points = len(trial.upstream.rungs)
         works.append(TrialWork(kind=kind, steps=steps, runs=runs, points=points))
     return RemainingWork(
@@ -150,7 +154,8 @@ def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) ->
 
 def _take_baselines(plan: StudyPlan, rows_of: RowsOf, shared: dict[object, RunWork]) -> None:
     config = plan.config
-    about = (config.backbone, config.precision, config.prompt, config.text, config.downstream)
+    down = dataclasses.replace(config.downstream, start="learned", race_steps=None)
+    about = (config.backbone, config.precision, config.prompt, config.text, down)
     for task in plan.scored:
         key = (*about, config.data_seeds, config.starts, config.gym, plan.target_shots, task)
         if key not in shared:
@@ -163,6 +168,25 @@ def _runs(
 ) -> RunWork:
     samples = [(task, seed) for task in plan.scored for seed in plan.config.data_seeds]
     return _work(plan, down, rows_of, tuned, samples * points)
+
+
+def _with_choices(
+    runs: RunWork, plan: StudyPlan, rows_of: RowsOf, points: int, members: int
+) -> RunWork:
+    """Return the work of the runs of some points with that of taking their starts."""
+    steps, rows = runs.steps, runs.rows
+    for task in plan.scored:
+        for seed in plan.config.data_seeds:
+            found = rows_of(plan, task, seed)
+            one = choice_work(
+                plan.config.downstream,
+                learned=learned_starts(members),
+                starts=plan.config.starts,
+                train=found.train,
+                dev=found.dev,
+            )
+            steps, rows = steps + points * one.steps, rows + points * one.rows
+    return dataclasses.replace(runs, steps=steps, rows=rows)
 
 
 def _work(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpt.config import UpstreamConfig
+from mpt.config import TUNED_FROM, UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec
@@ -17,7 +17,6 @@ from mpt.study.toml_file import only_keys, read_toml, table_of
 FILE = "beat_mtl.toml"
 REFERENCE = "multitask"
 """The method whose best contestant all others are compared with."""
-STARTS = ("learned", "chosen")
 _NUMBERS = ("search_seeds", "upstream_seeds", "tuning_steps")
 _NAMES = ("partitions", "backbones")
 _KEYS = ("title", "source", "row_passes", *_NUMBERS, *_NAMES, "contestant")
@@ -29,7 +28,7 @@ class Contestant:
 
     name: str
     start: str
-    """Which prompt a target is tuned from, "learned" or "chosen" (`DownstreamConfig.start`)."""
+    """Which prompt a target is tuned from, one of `TUNED_FROM` (`DownstreamConfig.start`)."""
     points: tuple[UpstreamSpec, ...]
     """Each with its steps as the one rung."""
 
@@ -125,9 +124,11 @@ def _contestant(name: str, rows: Mapping[str, Any], path: Path, contest: str) ->
     where = f"{contest}.contestant.{name}"
     row = table_of(rows[name], path, where)
     only_keys(row, ("method", "like", "start", "fixed", "axes"), path, where)
-    start = row.get("start", STARTS[0])
-    if start not in STARTS:
-        raise DataError(f"{path}: [{where}] start is {start!r}, but must be {' or '.join(STARTS)}")
+    start = row.get("start", TUNED_FROM[0])
+    if start not in TUNED_FROM:
+        raise DataError(
+            f"{path}: [{where}] start is {start!r}, but must be one of {', '.join(TUNED_FROM)}"
+        )
     if "like" in row:
         if row["like"] not in rows or "like" in rows[row["like"]]:
             raise DataError(

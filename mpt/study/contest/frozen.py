@@ -37,7 +37,7 @@ class Entry:
     """The frozen settings of one contestant."""
 
     start: str
-    """"learned" or "chosen", see `Contestant.start`."""
+    """"learned", "chosen" or "raced", see `Contestant.start`."""
     upstream: UpstreamSpec
     """Without an upstream seed; its steps are the one rung."""
     arg: float

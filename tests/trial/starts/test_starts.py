@@ -5,75 +5,36 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from search_toys import SEEDS, VALIDATION, bits
-from torch import Tensor
+from start_toys import (
+    SOUP,
+    TARGETS,
+    Poison,
+    choosing,
+    chosen_record,
+    done,
+    never,
+    poisoned,
+    spec_of,
+    starts_at,
+)
 from trial_toys import Bench, bench, through_a_folder
 
 from mpt.config import UpstreamConfig
-from mpt.gym.fewshot import Example, FewShotTask
+from mpt.gym.fewshot import FewShotTask
 from mpt.prompts import prompt_digest
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
-from mpt.store.records import Point
 from mpt.study.record import run_recipe, study_record
-from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
+from mpt.study.specs import FineTuningConfig
 from mpt.study.study import Study
-from mpt.trial import starts
 from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_start
-from mpt.trial.starts import LEARNED, VOCABULARY, StartChoice, lowest, own_rows, start_loss
-from mpt.upstream.engine import UpstreamRun
-from mpt.upstream.soup import mean_prompt, members_of
-
-SOUP = UpstreamConfig(method="multitask", outer_lr=0.5, start="drawn", soup=2)
-TARGETS = len(VALIDATION) * len(SEEDS)
-
-
-class Poison(tuple[Example, ...]):
-    """Test rows that nobody may look at."""
-
-    def _read(self, *_: object) -> Any:
-        raise AssertionError("test rows were read")
-
-    __iter__ = __len__ = __getitem__ = __bool__ = __contains__ = _read
-
-
-def choosing(study: Study, **changes: Any) -> Study:
-    """Return a study whose targets choose their starts."""
-    downstream = dataclasses.replace(study.config.downstream, start="chosen", **changes)
-    config = dataclasses.replace(study.config, downstream=downstream)
-    return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
-
-
-def spec_of(study: Study, *rungs: int, config: UpstreamConfig = SOUP) -> TrialSpec:
-    return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config, rungs=rungs))
-
-
-def starts_at(study: Study, steps: int) -> dict[str, Tensor]:
-    """Return the learned starts of the soup, learned here."""
-    own, prompts = study.config, []
-    for member in members_of(SOUP, own.train_seed):
-        settings = (member, own.prompt, own.upstream_text, own.train_seed)
-        run = UpstreamRun(study.backbone, study.items, *settings)
-        run.advance(steps)
-        prompts.append(run.prompt.clone())
-    names = [f"member {number}" for number in range(1, len(prompts) + 1)]
-    return {LEARNED: mean_prompt(prompts), **dict(zip(names, prompts, strict=True))}
-
-
-def never(*_: object, **__: object) -> None:
-    raise AssertionError("computed again")
-
-
-def done(found: Bench, spec: TrialSpec) -> Point:
-    """Run a trial of one rung to its end; return its point."""
-    work = found.trial_of(spec)
-    list(work.units())
-    assert work.progress.problems == []
-    points = [one for one in found.database.points() if one.upstream == work.key]
-    return points[-1]
+from mpt.trial.starts import VOCABULARY
+from mpt.trial.starts import choice as choice_module
+from mpt.trial.starts.losses import lowest, own_rows, start_loss
+from mpt.upstream.soup import members_of
 
 
 def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_rows(
@@ -124,24 +85,13 @@ def test_the_point_says_what_was_taken_and_what_choosing_cost(
     assert point.prompt is None
 
 
-def test_choosing_never_reads_test_rows(study: Study, one: Bench) -> None:
-    learned = starts_at(study, 2)
-
-    def chosen(study: Study, point: str) -> Any:
-        choice = StartChoice(study, learned, one.store, point)
-        while not choice.advance(0.0):
-            continue
-        assert choice.record is not None
-        return choice.record["taken"]
-
+@pytest.mark.parametrize("how", ["chosen", "raced"])
+def test_choosing_never_reads_test_rows(study: Study, one: Bench, how: str) -> None:
     with pytest.raises(AssertionError, match="test rows were read"):
         list(Poison())
-    poisoned = {
-        name: {seed: dataclasses.replace(task, test=Poison()) for seed, task in samples.items()}
-        for name, samples in study.scored.items()
-    }
-    whole = choosing(study)
-    assert chosen(dataclasses.replace(whole, scored=poisoned), "a") == chosen(whole, "b")
+    whole = choosing(study, how)
+    blind = chosen_record(poisoned(whole), one, "a")
+    assert blind["taken"] == chosen_record(whole, one, "b")["taken"]
 
 
 def test_runs_are_shared_with_the_studies_that_have_the_same_starts(
@@ -210,7 +160,7 @@ def test_a_trial_killed_after_any_unit_keeps_to_the_stored_choice(
             after.load_state(state)
             with monkeypatch.context() as patch:
                 if made:
-                    patch.setattr(starts, "start_loss", never)
+                    patch.setattr(choice_module, "start_loss", never)
                 list(after.units())
         assert bits(place) == expected
 
