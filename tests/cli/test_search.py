@@ -91,6 +91,7 @@ def test_the_flags_are_these_and_no_others() -> None:
         "--preset",
         "--price",
         "--prompt-length",
+        "--race-steps",
         "--racing",
         "--replace",
         "--replicates",

@@ -61,8 +61,9 @@ def test_the_plan_writes_nothing_and_tells_hours_of_every_part(
     for part in ("search", "confirm", "embedded, 2 tuning steps", "random_to_random"):
         assert float(lines[part][-1]) >= 0
     parts = [lines[name] for name in ("random_to_random", "cls_to_cls")]
-    assert sum(int(part[-4]) for part in parts) == int(lines["confirm"][-4]) == 12
+    assert sum(int(part[-4]) for part in parts) == int(lines["confirm"][-4]) == 16
     assert "path_chosen: 2 points of path, start chosen by the target" in said
+    assert "path_raced: 2 points of path, start raced by the target" in said
     assert "unequal" not in said
 
 
@@ -99,6 +100,14 @@ def test_from_the_search_to_a_table_that_is_recomputed(
     assert report["smoke"]
     assert report["frozen_kept"]
     assert report["missing"] == report["unequal_budgets"] == []
+    assert {"path_chosen", "path_raced"} < {*report["pooled"]}
+    said = (results / "report" / "contest.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"Not among the row passes: the forward passes by which targets choose, [1-9]\d* rows a "
+        r"point on average, over all of its targets; races of starts, [1-9]\d* rows forward and "
+        r"backward and [1-9]\d* evaluated\.",
+        said,
+    )
     for line in report["verdict"]:
         assert line.startswith("Smoke run, the numbers mean nothing: ")
         assert CONSISTENT not in line

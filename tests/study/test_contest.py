@@ -22,7 +22,7 @@ from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec, settings_of
 from mpt.upstream.engine import UpstreamRun
 
-SHIPPED = ("full", "reduced", "smoke")
+SHIPPED = ("full", "reduced", "starts", "smoke")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -40,7 +40,20 @@ def test_a_shipped_contest_confirms_on_eight_fresh_seeds(name: str) -> None:
     assert len(contest.upstream_seeds) >= 8
     assert not set(contest.upstream_seeds) & set(contest.search_seeds)
     starts = {(one.method, one.start) for one in contest.contestants}
-    assert {(m, s) for m in (REFERENCE, "path") for s in ("learned", "chosen")} <= starts
+    chosen = ("learned", "chosen", "raced") if name == "full" else ("learned", "chosen")
+    assert {(m, s) for m in (REFERENCE, "path") for s in chosen} <= starts
+
+
+def test_the_contest_of_starts_has_the_soups_that_were_frozen_in_the_reduced_one() -> None:
+    frozen = read_frozen(SPACES.parent / "docs" / "beat_mtl" / "frozen-reduced.toml").entries
+    contest = load_contest("starts")
+    for one in contest.contestants:
+        assert one.points == (frozen[f"{one.method}_chosen"].upstream,)
+        assert one.name == one.method + ("" if one.start == "learned" else f"_{one.start}")
+    assert [one.start for one in contest.contestants] == 2 * ["learned", "chosen", "raced"]
+    other = load_contest("reduced")
+    used = {*other.search_seeds, *other.upstream_seeds}
+    assert not used & set(contest.upstream_seeds)
 
 
 def test_decay_ends_at_the_last_step_and_later_axes_go_over_earlier_ones() -> None:

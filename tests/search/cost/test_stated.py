@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from search_toys import toy_study
@@ -14,6 +15,7 @@ from mpt.backbones.memory import GIB
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.cost.gpus import smallest
+from mpt.search.cost.plan import TrialWork
 from mpt.search.cost.planner import Planning, stated_lines
 from mpt.search.cost.stated import (
     Rows,
@@ -81,6 +83,37 @@ def test_work_is_that_of_a_search_from_nothing_and_shared_runs_count_once() -> N
     # a longer trial over the same trajectory adds its further steps alone
     longer = stated_work([_trial(), _trial(rungs=(10, 20, 50))], _rows)
     assert [part.steps for part in longer.trials] == [20, 30]
+
+
+def test_choosing_and_racing_starts_are_stated_beside_the_runs() -> None:
+    plain = _trial()
+    down = plain.plan.config.downstream
+
+    def work_of(soup: int, starts: int = 1, **start: Any) -> TrialWork:
+        trial = _trial(downstream=dataclasses.replace(down, **start), starts=starts)
+        config = UpstreamConfig(method="fomaml", inner_lr=0.1, soup=soup)
+        upstream = dataclasses.replace(trial.upstream, config=config)
+        whole = stated_work([plain, dataclasses.replace(trial, upstream=upstream)], _rows)
+        # plain prompt tuning is the same however starts are taken, and counted once
+        assert whole.shared == (12 if starts == 1 and "max_dev" not in start else 12 + 12 * starts)
+        return whole.trials[1]
+
+    points, targets = 2, 6
+    own = work_of(1, start="learned").runs
+    chosen = work_of(1, start="chosen").runs
+    assert (chosen.runs, chosen.steps) == (own.runs, own.steps)
+    assert chosen.rows == own.rows + points * targets * 2 * (16 + 10)
+    # a soup of 4: its members, their mean and the plain start, at two rates, for a third of 30
+    # steps, with one evaluation
+    raced = work_of(4, start="raced").runs
+    assert (raced.runs, raced.steps) == (own.runs, own.steps + points * targets * 6 * 2 * 10)
+    assert raced.rows == own.rows + points * targets * 6 * 2 * 10
+    short = work_of(1, start="raced", race_steps=11, max_dev=7).runs
+    tested = points * targets * 2 * (3 * 7 + 40)
+    assert short.steps == own.steps + points * targets * 2 * 2 * 11
+    assert short.rows == tested + points * targets * 2 * 2 * 2 * 7
+    two = work_of(1, starts=2, start="raced").runs
+    assert two.steps == 2 * (own.steps + points * targets * 2 * 2 * 10)
 
 
 def test_zero_shot_is_evaluated_rows_alone_of_one_run_a_data_seed() -> None:
