@@ -8,7 +8,8 @@ read, support and query, in a soup those of all members; passes follow from them
     first order      passes = examples
     second order     passes = examples · (1 + 2 · k / (k + 1))     k support batches, one query
 
-The outer step itself and forward passes by which a target chooses its start are not among them.
+The outer step itself, and forward passes or races by which a target takes its start, are not among
+them.
 """
 
 from __future__ import annotations
