@@ -81,6 +81,14 @@ def test_a_value_out_of_range_is_refused_with_name_value_and_rule(
     assert e.value.exit_code == 2
 
 
+@pytest.mark.parametrize("start", ["learned", "chosen"])
+def test_steps_of_a_race_are_refused_where_there_is_none(start: str) -> None:
+    rule = f'race_steps is 3, but must be None where start is "{start}".*; set start to "raced"'
+    with pytest.raises(UsageError, match=rule):
+        DownstreamConfig(start=start, race_steps=3)
+    assert DownstreamConfig(start="raced", race_steps=3).race_steps == 3
+
+
 def test_all_broken_fields_are_named_at_once() -> None:
     with pytest.raises(UsageError, match=r"inner_lr is -1.*; batch_size is 0.*; dropout is 2"):
         UpstreamConfig(inner_lr=-1, batch_size=0, dropout=2)

@@ -16,7 +16,6 @@ from start_toys import (
     choosing,
     chosen_record,
     done,
-    never,
     spec_of,
     starts_at,
     targets_of,
@@ -302,7 +301,13 @@ def test_a_trial_killed_while_starts_race_ends_with_the_same_bits(
     spec = spec_of(raced, 2)
     with bench(job, raced) as found:
         count = sum(1 for _ in found.trial_of(spec).units())
-    expected = bits(job.results)
+    expected, halfway = bits(job.results), 0
+    held: list[Race] = []
+
+    def counted(*given: Any) -> Race:
+        held.append(Race(*given))
+        return held[-1]
+
     for stop in range(5, count, 4):
         place = tmp_path / str(stop)
         with bench(job, raced, results=place) as found:
@@ -310,14 +315,19 @@ def test_a_trial_killed_while_starts_race_ends_with_the_same_bits(
             for _ in range(stop):
                 killed.unit()
             made = found.database.documents("start choice")
+            state = through_a_folder(killed.state())
+            taken = state.get("choice", {}).get("taken", {})
+            held.clear()
             after = found.trial_of(spec)
-            after.load_state(through_a_folder(killed.state()))
+            after.load_state(state)
             with monkeypatch.context() as patch:
-                if made:
-                    patch.setattr(choice_module, "Race", never)
+                patch.setattr(choice_module, "Race", counted)
                 list(after.units())
             assert after.progress.problems == []
+            assert len(held) == (0 if made else TARGETS - sum(map(len, taken.values())))
+            halfway += 0 < len(held) < TARGETS
         assert bits(place) == expected
+    assert halfway > 0
 
 
 # --- how long a race is --------------------------------------------------------------------------
