@@ -279,6 +279,41 @@ def test_the_study_is_named_in_words(found: Findings) -> None:
     assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")
 
 
+def _left_out(root: Path, *studies: tuple[str, str, str | None]) -> str:
+    """What is said of studies of (role, partition, what was left out)."""
+    results = Results(root)
+    for role, partition, partial in studies:
+        scores = (flat({"a": 0.9}), flat({"a": 0.5}))
+        results.point("maml", partition, *scores, role=role, partial=partial)
+    return next(one for one in identity(load_results(root).main) if one.startswith("Partial"))
+
+
+def test_what_studies_left_out_is_said_once_and_of_whom_in_words(tmp_path: Path) -> None:
+    lacks, chosen = "14 of 114 source tasks missing", "8 of 20 target tasks chosen"
+    sentence = _left_out(
+        tmp_path,
+        ("validation", "random_to_random", f"partial: {lacks}"),
+        ("target", "random_to_random", f"partial: {chosen}; {lacks}"),
+    )
+    assert sentence == (
+        f"Partial (§): {lacks}; {chosen} (replay). The gym has no files of missing tasks (python "
+        "-m mpt.gym doctor names them). Chosen tasks are those that the study's file names. "
+        "Numbers are of these tasks alone: compare them with each other."
+    )
+
+
+def test_partitions_that_left_other_tasks_out_are_named(tmp_path: Path) -> None:
+    sentence = _left_out(
+        tmp_path,
+        ("target", "cls_to_cls", "partial: 1 of 9 source tasks missing"),
+        ("target", "qa_to_qa", "partial: 2 of 9 source tasks missing"),
+    )
+    assert sentence.startswith(
+        "Partial (§): 1 of 9 source tasks missing (on Cls→Cls); 2 of 9 source tasks missing (on "
+        "QA→QA)."
+    )
+
+
 def test_a_folder_that_is_called_gym_is_not_named_twice(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", flat({"a": 0.9}), flat({"a": 0.5}), gym="/data/gym")
