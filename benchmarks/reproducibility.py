@@ -27,7 +27,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mpt.cli import search as search_command
-from mpt.metrics.replicates import Replicates, Summary, compare, cross_fitted, estimate
+from mpt.metrics.choice import cross_fitted
+from mpt.metrics.replicates import Replicates, Summary, compare, estimate
 from mpt.search.comparison import name_of, seed_of, tables_of
 from mpt.search.replication import BUDGET, survivors
 from mpt.search.run import peek

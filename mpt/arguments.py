@@ -10,23 +10,14 @@ from typing import Any, NoReturn
 
 from mpt.errors import UsageError
 
-_AT_ONCE = (
-    *("report", "arg", "significance", "export", "studies", "doctor", "backbone", "completion"),
-    *("watch", "similarity", "mpt", "__main__"),
-)
-"""Commands and jobs that have no trials which could be resumed."""
-
 
 def unfinished(command: Sequence[str]) -> str:
-    """Say what a signal has ended; a search that has begun says it by itself.
+    """Say what a signal has ended, of any command; a search that has begun says more by itself.
 
     Args:
         command: words of the call, without flags.
     """
-    name = " ".join(command)
-    if command[-1].removesuffix(".py") in _AT_ONCE:
-        return f"{name} has not finished; run it again"
-    return f"{name} had not begun its trials; the same command starts them"
+    return f"{' '.join(command)} has not finished; run it again: what is stored stays done"
 
 
 class OneLineParser(argparse.ArgumentParser):

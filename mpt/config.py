@@ -104,6 +104,13 @@ def stepped_seeds(train_seed: int, count: int) -> tuple[int, ...]:
     return tuple(train_seed + SEED_STEP * n for n in range(count))
 
 
+def fresh_seeds(train_seed: int, compared: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return further upstream seeds, that none of the compared ones is."""
+    used = len(compared)
+    free = (n for n in stepped_seeds(train_seed, 3 * used + count)[used:] if n not in compared)
+    return tuple(itertools.islice(free, count))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """The soft prompt φ ∈ R^{P×d}."""
@@ -472,9 +479,7 @@ class StudyConfig:
     @property
     def fresh_seeds(self) -> tuple[int, ...]:
         """Upstream seeds that only a winner is run with."""
-        count, used = self.fresh_replicates, len(self.seeds)
-        free = (n for n in self._seeds_from(used, 2 * used + count) if n not in self.seeds)
-        return tuple(itertools.islice(free, count))
+        return fresh_seeds(self.train_seed, self.seeds, self.fresh_replicates)
 
     @property
     def start_seeds(self) -> tuple[int, ...]:

@@ -32,11 +32,16 @@ def signed(one: Paired | None, unit: str = " %") -> str:
 
 def with_interval(value: float, interval: tuple[float, float] | None, unit: str = " %") -> str:
     """Return a signed number with its interval."""
-    sign = "+" if shown(value, 1).strip("0.−") and value > 0 else ""
-    head = f"{sign}{shown(value, 1)}{unit}"
+    head = percent(value, unit)
     if interval is None:
         return f"{head} (no interval)"
     return f"{head} [{shown(interval[0], 1)}, {shown(interval[1], 1)}]"
+
+
+def percent(value: float, unit: str = " %") -> str:
+    """Return a signed number."""
+    sign = "+" if shown(value, 1).strip("0.−") and value > 0 else ""
+    return f"{sign}{shown(value, 1)}{unit}"
 
 
 def extent(one: Paired, settings: int | None = None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from mpt.study.choice import facts_of
 from mpt.words import counted
 
@@ -16,6 +19,9 @@ from ..results.names import (
 from ..results.sections import Section
 from .finding import listed
 from .settings import upstream_seed
+
+if TYPE_CHECKING:
+    from mpt.store.records import StudyRecord
 
 _SAID = ("gym", "data seeds", "train seed", "precision", "downstream learning rates")
 
@@ -47,7 +53,38 @@ def identity(section: Section) -> list[str]:
     ]
     if section.smoke:
         sentences.append("Of a smoke run: it shows that the path works, its numbers mean nothing.")
-    partial = dict.fromkeys(
-        s.partial.removeprefix("partial: ") for s in section.studies if s.partial
-    )
-    return [*sentences, *(f"Partial: {text}." for text in partial)]
+    return [*sentences, *_left_out(section)]
+
+
+def _left_out(section: Section) -> list[str]:
+    """Return a sentence about what studies left out, each part once with whom it is about."""
+    studies = section.studies
+    parts: dict[str, list[StudyRecord]] = {}
+    for study in studies:
+        for part in (study.partial or "").removeprefix("partial: ").split("; "):
+            parts.setdefault(part, []).append(study)
+    parts.pop("", None)
+    if not parts:
+        return []
+    told = [f"{part}{_whose(own, studies)}" for part, own in parts.items()]
+    # what all studies lack stands first
+    told.sort(key=lambda text: text.endswith(")"))
+    text = f"Partial (§): {'; '.join(told)}."
+    if any(part.endswith("missing") for part in parts):
+        text += " The gym has no files of missing tasks (python -m mpt.gym doctor names them)."
+    if any(part.endswith("chosen") for part in parts):
+        text += " Chosen tasks are those that the study's file names."
+    if not section.smoke:
+        text += " Numbers are of these tasks alone: compare them with each other."
+    return [text]
+
+
+def _whose(own: Sequence[StudyRecord], every: Sequence[StudyRecord]) -> str:
+    """Return which of the studies are meant: their roles, or else their partitions."""
+    if len(own) == len(every):
+        return ""
+    for role, words in (("target", "replay"), ("validation", "search")):
+        if [one.key for one in own] == [one.key for one in every if one.role == role]:
+            return f" ({words})"
+    names = in_order((one.partition for one in own), PARTITION_LABELS)
+    return f" (on {listed([partition_label(name) for name in names])})"

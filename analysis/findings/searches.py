@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpt.metrics.choice import NOTHING_SHOWS
 from mpt.words import counted
 
 from ..figures.charts.data import Estimate, Search, name_of, write
@@ -14,10 +16,13 @@ from ..figures.charts.from_search import searches
 from ..figures.charts.sensitivity import Importance, importance
 from ..results.cells import Cell, Place
 from ..results.names import method_label, partition_label
-from ..results.searched import Configuration, compared, configurations_of
+from ..results.searched import Configuration, choice_of, configurations_of
 from ..results.sections import Section
 from ..results.summary import summary_of
-from .finding import Finding, listed, with_interval
+from .finding import Finding, listed, percent, with_interval
+
+if TYPE_CHECKING:
+    from mpt.metrics.replicates import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,13 @@ class Leader:
     settings: str
     """Its own, of those that differ."""
     score: str
-    """Its ARG with an interval."""
+    """Its ARG, on upstream seeds it was not chosen on where there are some. With an interval, but
+    for a cross-fitted one."""
+    where: str
+    """What that score is: on which upstream seeds, or how it was come by."""
+    chosen: str
+    """Its ARG on the upstream seeds that chose it, with an interval if `score` has none; empty if
+    `score` is that."""
     extent: str
     """What the score was computed from."""
     tied: str
@@ -48,7 +59,11 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
     for cell in section.select(role="validation"):
         groups.setdefault(cell.place, []).append(cell)
     found = {place: configurations_of(cells) for place, cells in groups.items()}
-    leaders = [one for place in groups if (one := _leader(place, groups[place], found[place]))]
+    leaders = [
+        one
+        for place in groups
+        if (one := _leader(place, groups[place], found[place], section.drivers))
+    ]
     shares = {place: importance_of(place, own) for place, own in found.items()}
     told = {place: one for place, one in shares.items() if one is not None}
     findings = [_best(leaders)] if leaders else []
@@ -57,18 +72,22 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
 
 
 def _leader(
-    place: Place, cells: Sequence[Cell], configurations: Sequence[Configuration]
+    place: Place,
+    cells: Sequence[Cell],
+    configurations: Sequence[Configuration],
+    drivers: Sequence[Mapping[str, Any]],
 ) -> Leader | None:
-    comparison = compared(configurations)
-    if comparison is None or len(comparison.summaries) < 2:
+    choice = choice_of(cells, configurations, drivers)
+    if choice is None or len(choice.comparison.summaries) < 2:
         return None
+    comparison, on = choice.comparison, choice.reported
     leader = comparison.summaries[comparison.leader]
     ties, count = len(comparison.ties), len(comparison.summaries)
-    interval, levels = leader.expected, "upstream and data seeds"
     own = configurations[int(comparison.leader)]
-    if interval is None:  # the one of its table
-        alone = summary_of(next(iter(own.values())))
-        interval, levels = alone.interval if alone else None, "data seeds alone"
+    seeds = "one upstream seed" if leader.seeds == 1 else f"{leader.seeds} upstream seeds"
+    whole, levels = _score(on.summary or leader, own)
+    chosen = percent(leader.arg) if on.summary else whole
+    score = whole if on.summary or on.arg is None else percent(on.arg)
     # a race gives some more upstream seeds; among fewer of them a higher mean comes easily
     higher = sum(one.arg > leader.arg for one in comparison.summaries.values())
     return Leader(
@@ -76,8 +95,10 @@ def _leader(
         points=count,
         settings=_setting_words(configurations, own)
         + (", the highest of those with most upstream seeds" if higher else ""),
-        score=with_interval(leader.arg, interval),
-        extent=f"{levels}; {counted(leader.seeds, 'upstream seed')}, "
+        score=score,
+        where=f"on the {seeds} of the choice: {NOTHING_SHOWS}" if on.arg is None else on.how,
+        chosen="" if on.arg is None else f"{chosen} on the {seeds} of the choice",
+        extent=f"validation tasks; interval over {levels}; "
         f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}",
         tied=f"{ties - 1} of the other {count - 1} cannot be told from"
         if leader.seeds > 1
@@ -86,30 +107,44 @@ def _leader(
     )
 
 
+def _score(summary: Summary, own: Configuration) -> tuple[str, str]:
+    """Return an ARG with its interval, and what the interval is over."""
+    if summary.expected is not None:
+        return with_interval(summary.arg, summary.expected), "upstream and data seeds"
+    interval = summary.data_only
+    if set(summary.by_seed) == set(own):  # one point, whose table has an interval of its own draw
+        alone = summary_of(next(iter(own.values())))
+        interval = alone.interval if alone else None
+    return with_interval(summary.arg, interval), "data seeds alone"
+
+
 def _best(leaders: Sequence[Leader]) -> Finding:
     tables = tuple(f"search:{one.place}" for one in leaders)
     told = any(one.told for one in leaders)
     if len(leaders) == 1:
         (one,) = leaders
+        chosen = f", and of {one.chosen}" if one.chosen else ""
         return Finding(
             question=f"Which point of the search of {_label(one.place)} is best?",
             sentence=f"Of {counted(one.points, 'point')} the leader ({one.settings}) has an ARG "
-            f"of {one.score} on the validation tasks ({one.extent}); {one.tied} it.",
+            f"of {one.score} {one.where}{chosen} ({one.extent}); {one.tied} it.",
             tables=tables,
             told=told,
         )
-    extents = {one.extent for one in leaders}
-    alike = len(extents) == 1 and len({one.tied for one in leaders}) == 1
+    alike = len({(one.where, one.extent, one.tied) for one in leaders}) == 1
     parts, places = [], [one.place for one in leaders]
     for one in leaders:
         facts = [one.settings] if alike else [one.settings, one.extent, f"{one.tied} it"]
-        parts.append(f"{_short(one.place, places)} {one.score} ({'; '.join(facts)})")
+        score = one.score if alike else f"{one.score} {one.where}"
+        facts = [one.chosen, *facts] if one.chosen else facts
+        parts.append(f"{_short(one.place, places)} {score} ({'; '.join(facts)})")
     points = counted(sum(one.points for one in leaders), "point")
-    end = f" ({leaders[0].extent}); {leaders[0].tied} them." if alike else "."
+    first = leaders[0]
+    end = f" ({first.where}; {first.extent}); {first.tied} them." if alike else "."
     return Finding(
         question=f"Which points of the searches{_where(places)} are best?",
-        sentence=f"Of {points} in {len(leaders)} searches the leaders have an ARG on the "
-        f"validation tasks of: {listed(parts)}{end}",
+        sentence=f"Of {points} in {len(leaders)} searches the leaders have an ARG of: "
+        f"{listed(parts)}{end}",
         tables=tables,
         told=told,
     )

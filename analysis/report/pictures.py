@@ -9,7 +9,10 @@ from ..figures.interactive.tables import EXCLUDES, cost_score, heat_map
 from ..tables.table import Table
 
 _HEATED = ("table-2", "table-5")
-_HEAT = f"Blue: above prompt tuning, red: below. {EXCLUDES}: the interval excludes 0."
+_HEAT = (
+    f"Blue: above prompt tuning, red: below. {EXCLUDES}: the interval excludes 0. Hovering or "
+    "a touch tells the numbers, which a narrow page has no room for."
+)
 _COST = "One dot a row; line: 95 % interval. A click opens the point's page."
 
 Made = tuple[str, str, str, Plot]

@@ -20,7 +20,7 @@ from typing import Any
 from mpt.errors import DataError
 from mpt.store.database import Database, open_results
 from mpt.store.doctor import check
-from mpt.store.records import BASELINE, Point, Run, Stop, StudyRecord, point_key
+from mpt.store.records import BASELINE, DRIVER, Point, Run, Stop, StudyRecord, point_key
 from mpt.study.choice import DIGITS, chosen
 
 from .cells import OWN, Cell, Place
@@ -108,7 +108,7 @@ def _records(database: Database, study: str | None, *, averaged: bool) -> _Recor
         studies=tuple((one, points[one.key]) for one in studies),
         runs=RunTable(row for row in rows if row.run[:DIGITS] not in broken),
         stops={stop.point: stop for stop in database.stops()},
-        documents={kind: _documents(database, kind) for kind in (PAIRS, RANKING)},
+        documents={kind: _documents(database, kind) for kind in (PAIRS, RANKING, DRIVER)},
         problems=problems,
         averaged=averaged,
     )
@@ -157,7 +157,13 @@ def _section(
         documents={
             kind: tuple(body for body in bodies if _fits(body, studies[0]))
             for kind, bodies in records.documents.items()
+            if kind != DRIVER
         },
+        drivers=tuple(
+            note
+            for note in sorted(records.documents[DRIVER], key=lambda one: str(one.get("updated")))
+            if {study.key for study in studies} & set(note.get("studies", ()))
+        )[::-1],
         runs=read,
     )
 

@@ -37,6 +37,8 @@ class Section:
     """Trials of the section's searches that were stopped."""
     documents: Mapping[str, tuple[Mapping[str, Any], ...]]
     """Kind (`PAIRS`, `RANKING`) → documents of the section's gym and size."""
+    drivers: tuple[Mapping[str, Any], ...]
+    """What drivers have noted of the section's studies, the newest first."""
     runs: Callable[[Collection[str]], Mapping[str, Run]]
     """Reads runs by key, for what is not in a cell (curves)."""
 

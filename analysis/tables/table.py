@@ -134,9 +134,13 @@ def number(value: float | None, digits: int = 2, link: str | None = None) -> Tab
 
 
 def quantity(value: float | None) -> TableCell:
-    """Return a cell with an amount (steps, samples, hours): 3 digits count, none for thousands."""
-    if value is None or value == 0:
-        return TableCell(value=value, digits=0)
+    """Return a cell with an amount (steps, samples, hours).
+
+    3 digits count, none for thousands; a whole number has no decimals in files either, since steps
+    and samples are counts, and their means over upstream seeds are floats.
+    """
+    if value is None or value == round(value):
+        return TableCell(value=None if value is None else round(value), digits=0)
     return TableCell(value=value, digits=min(6, max(0, 2 - math.floor(math.log10(abs(value))))))
 
 

@@ -119,9 +119,9 @@ class SearchResult(Results):
         gain = None if first.score is None else first.score.gain
         arg, low, high, how = None, None, None, "one upstream seed"
         if found:
-            arg, how = found[0].honest
             on = found[0].reported
-            low, high = (None, None) if on is None else on.expected or (None, None)
+            arg, how = on.arg, on.how
+            low, high = on.expected or (None, None)
         elif gain is not None:
             arg, low, high = gain.arg_of_defined, gain.low, gain.high
         upstream = dataclasses.replace(first.trial.upstream, rungs=(first.steps,))

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mpt.arguments import OneLineParser
+from mpt.arguments import OneLineParser, unfinished
 from mpt.config import DATA_SEEDS
 from mpt.errors import DataError, Interrupted, MptError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, Catalogue, load_catalogue
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m mpt.gym
         arguments = _parser(program).parse_args(argv)
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print(f"interrupted: {unfinished(program.split())}", file=sys.stderr)
         return Interrupted.exit_code
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -404,26 +404,3 @@ def _summaries(
             reasons=(*spread, *events[name]),
         )
     return found
-
-
-def cross_fitted(by_seed: Mapping[str, Mapping[int, float]]) -> float | None:
-    """Return the ARG that choosing the best configuration gives on a seed it was not chosen on.
-
-    For each upstream seed that all candidates have, the configuration with the highest mean over
-    their other seeds is taken, and its ARG with this seed; the result is the mean of these. Unlike
-    the winner's own mean it is not raised by the choice. None with fewer than two such seeds.
-
-    Args:
-        by_seed: configuration → upstream seed → ARG; those with the most seeds are candidates.
-    """
-    most = max(len(values) for values in by_seed.values())
-    rows = [values for values in by_seed.values() if len(values) == most]
-    common = [seed for seed in rows[0] if all(seed in row for row in rows)]
-    if len(common) < 2:
-        return None
-    held = []
-    for seed in common:
-        others = [one for one in common if one != seed]
-        winner = max(rows, key=lambda row: float(np.mean([row[one] for one in others])))
-        held.append(winner[seed])
-    return float(np.mean(held))

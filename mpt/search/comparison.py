@@ -11,14 +11,13 @@ import numpy as np
 
 from mpt.config import UpstreamConfig
 from mpt.errors import UsageError
+from mpt.metrics.choice import Reported, reported
 from mpt.metrics.replicates import (
     Comparison,
     Replicates,
     Summary,
     args_of,
     compare,
-    cross_fitted,
-    estimate,
     prior_of,
 )
 from mpt.seeds import numpy_generator
@@ -60,10 +59,8 @@ class Ranking:
     configurations: tuple[Configuration, ...]
     seeds: tuple[int, ...]
     """Upstream seeds the study compares on."""
-    fresh: Summary | None
-    """The leader on upstream seeds that were run after it was chosen; None without any."""
-    cross_fitted: float | None
-    """ARG of the choice itself on seeds it was not made on (`mpt.metrics.replicates`)."""
+    reported: Reported
+    """The leader's ARG on upstream seeds that it was not chosen on."""
 
     @property
     def best(self) -> Configuration:
@@ -84,25 +81,6 @@ class Ranking:
         """
         known = [c for c in self.ties if c.summary.seeds >= self.best.summary.seeds]
         return min(known, key=lambda c: (c.cost, -c.summary.arg))
-
-    @property
-    def reported(self) -> Summary | None:
-        """The leader on seeds it was not chosen on: fresh ones, or any if there was no choice."""
-        if self.fresh is None and len(self.configurations) == 1 and self.best.summary.seeds > 1:
-            return self.best.summary
-        return self.fresh
-
-    @property
-    def honest(self) -> tuple[float | None, str]:
-        """The winner's ARG on seeds it was not chosen on, and how it was come by."""
-        if self.fresh is not None:
-            seeds = ", ".join(map(str, self.fresh.by_seed))
-            return self.fresh.arg, f"on fresh upstream seeds {seeds}"
-        if self.reported is not None:
-            return self.reported.arg, f"mean of {self.reported.seeds} upstream seeds"
-        if self.cross_fitted is not None:
-            return self.cross_fitted, "cross-fitted over upstream seeds"
-        return None, "one upstream seed: nothing shows what the choice has added"
 
 
 def without_seed(config: UpstreamConfig) -> UpstreamConfig:
@@ -243,11 +221,9 @@ def ranking_of(
     if held is None or not compared:
         return None
     record, reference = held.record, held.reference
+    rows = [held.replicates(name, points) for name, points in compared.items()]
     comparison = compare(
-        [held.replicates(name, points) for name, points in compared.items()],
-        reference,
-        rng=numpy_generator(record.train_seed, "replicates"),
-        prior=prior,
+        rows, reference, rng=numpy_generator(record.train_seed, "replicates"), prior=prior
     )
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
     leader = _by_name(group)[comparison.leader]
@@ -258,15 +234,13 @@ def ranking_of(
             Configuration(summary=one, entries=compared[one.name]) for one in order
         ),
         seeds=tuple(seeds),
-        fresh=estimate(
-            held.replicates(comparison.leader, fresh),
+        reported=reported(
+            rows,
+            comparison,
+            held.replicates(comparison.leader, fresh) if fresh else None,
             reference,
-            comparison.prior,
             rng=numpy_generator(record.train_seed, "fresh replicates"),
-        )
-        if fresh
-        else None,
-        cross_fitted=cross_fitted({n: s.by_seed for n, s in comparison.summaries.items()}),
+        ),
     )
 
 

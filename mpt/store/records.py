@@ -24,6 +24,9 @@ ZERO_SHOT = "zero_shot"
 UNTUNED = 0.0
 """Learning rate in the record of a run that tunes nothing."""
 
+DRIVER = "driver"
+"""Kind of the documents in which the driver of a job notes what it does (`mpt.search.watch`)."""
+
 START_COUNT = "starts"
 """What the number of downstream starts is called in a study's settings, where it is not 1."""
 

@@ -26,6 +26,7 @@ from mpt.cli.flags import (
     places,
     results_of,
 )
+from mpt.cli.main import COMMANDS
 from mpt.cli.search import parser_of
 from mpt.errors import DataError, Interrupted, UsageError
 from mpt.search import run as run_module
@@ -233,25 +234,23 @@ def test_errors_are_one_line_with_a_code_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("command", "script", "said"),
-    [
-        (("mpt", "report"), "mpt", "mpt report has not finished; run it again"),
-        (("mpt", "search"), "mpt", "mpt search had not begun its trials; the same command starts"),
-        ((), "tune_jobs/maml_rr.py", "python maml_rr.py had not begun its trials; the same"),
-        ((), "tune_jobs/similarity.py", "python similarity.py has not finished; run it again"),
-    ],
+    ("command", "name"),
+    [(("mpt", name), f"mpt {name}") for name in COMMANDS] + [((), "python maml_rr.py")],
 )
-def test_what_was_interrupted_is_said(
-    command: tuple[str, ...], script: str, said: str,
+def test_what_was_interrupted_is_said_alike_of_all_commands(
+    command: tuple[str, ...], name: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
+    """Right of a report as of a search that had not begun: neither "goes on" nor "starts"."""
+
     def work() -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Parser, "command", command)
-    monkeypatch.setattr("sys.argv", [script])
+    monkeypatch.setattr("sys.argv", ["tune_jobs/maml_rr.py"])
     assert exit_code(work) == 75
-    assert capsys.readouterr().err.startswith(f"interrupted: {said}")
+    said = f"interrupted: {name} has not finished; run it again: what is stored stays done\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_fault_in_the_program_keeps_its_traceback() -> None:

@@ -213,6 +213,6 @@ def test_a_run_that_is_terminated_says_how_to_go_on_and_ends_with_75(tmp_path: P
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert b"run the same command again to go on" in told
+    assert b"interrupted: python -m mpt.gym has not finished; run it again" in told
     assert not list((tmp_path / "gym").glob(".building*"))
     assert build(raw, tmp_path / "gym") == 0

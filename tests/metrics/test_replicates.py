@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mpt.metrics.choice import cross_fitted
 from mpt.metrics.differences import holm, kappa_of
 from mpt.metrics.moderation import LARGEST_DF, SMALLEST_DF, Prior, fit_prior
 from mpt.metrics.replicates import (
     Replicates,
     args_on_draws,
     compare,
-    cross_fitted,
     estimate,
 )
 

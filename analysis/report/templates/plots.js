@@ -48,12 +48,29 @@
     displaylogo: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
   };
+  // Numbers on the cells of a heat map that are wider than the cells would cover each other: then
+  // their marks alone stand there, and hovering tells the numbers.
+  const fit = (div) => {
+    const { font, ...axes } = div._fullLayout;
+    div.data.forEach((trace, at) => {
+      if (trace.mode !== "text") return;
+      const axis = axes[(trace.xaxis ?? "x").replace("x", "xaxis")];
+      const whole = plots[div.dataset.plot].data[at].text;
+      const room = axis._length / new Set(trace.x).size;
+      const widest = Math.max(...whole.map((text) => text.length)) * 0.6 * font.size;
+      const marks = () => whole.map((text) => text.split(" ").slice(1).join(" "));
+      const text = widest < room ? whole : marks();
+      if (String(text) !== String(trace.text)) Plotly.restyle(div, { text: [text] }, [at]);
+    });
+  };
   const drawn = new Set();
   const draw = (div) => {
     const fresh = !drawn.has(div);
     drawn.add(div);
     Plotly.react(div, ...themed(div.dataset.plot), config);
+    fit(div);
     if (!fresh) return;
+    div.on("plotly_afterplot", () => fit(div)); // a phone that is turned has other widths
     div.on("plotly_click", ({ points: [point] }) => {
       if (point.customdata) location.href = point.customdata;
     });

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
+from mpt.keys import digest
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
 from mpt.study.specs import FineTuningConfig, ZeroShotConfig
@@ -62,6 +63,8 @@ class Rows:
     """Input tokens."""
     targets: int
     """Target tokens."""
+    test_file: str
+    """Digest of the test rows: data seeds of a task mostly share one file of them."""
 
 
 RowsOf = Callable[["StudyPlan", str, int], Rows]
@@ -112,6 +115,7 @@ def _rows(
         test=len(found.test),
         inputs=padded([example.input for example in found.train], most_input),
         targets=padded([example.outputs[0] for example in found.train], most_target),
+        test_file=digest([[example.input, *example.outputs] for example in found.test]),
     )
 
 
@@ -197,13 +201,17 @@ def _work(
     samples: Sequence[tuple[str, int]],
 ) -> RunWork:
     steps = rows = 0
+    scored: set[tuple[str, str]] = set()
     for task, seed in samples:
         found = rows_of(plan, task, seed)
         run = 0 if tuned == "nothing" else down.steps_on(found.train)
         evaluations = max(1, -(-run // down.eval_every))
         steps += run
         rows += evaluations * min(found.dev, down.max_dev or found.dev)
-        rows += min(found.test, down.max_test or found.test)
+        file = (task, found.test_file)
+        if tuned != "nothing" or file not in scored:  # untuned, equal rows have one score
+            rows += min(found.test, down.max_test or found.test)
+        scored.add(file)
     count = 1 if tuned == "nothing" else len(down.lrs) * plan.config.starts
     return RunWork(
         kind=run_kind(plan.config, tuned),

@@ -60,12 +60,12 @@ def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[s
         f"best     {name(best.first)}: ARG {best.summary.arg:+.2f} "
         f"{interval_text(best.summary.expected)} on the seeds it was chosen on"
     )
-    arg, how = ranking.honest
-    if arg is None:
-        yield f"reported –: {how}"
+    on = ranking.reported
+    if on.arg is None:
+        yield f"reported –: {on.how}"
     else:
-        where = "" if ranking.reported is None else f" {interval_text(ranking.reported.expected)}"
-        yield f"reported ARG {arg:+.2f}{where} {how}"
+        where = "" if on.summary is None else f" {interval_text(on.expected)}"
+        yield f"reported ARG {on.arg:+.2f}{where} {on.how}"
     ties = ranking.ties
     if "upstream seeds" not in comparison.levels:
         yield (
@@ -115,9 +115,7 @@ def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> 
         choice), ``ties`` and ``cheapest`` (places in ``configurations``), ``levels``, ``tests``,
         and ``configurations``, best first.
     """
-    arg, how = ranking.honest
-    best = ranking.best
-    reported = ranking.reported
+    best, reported = ranking.best, ranking.reported
     places = {one.summary.name: n for n, one in enumerate(ranking.configurations)}
     return {
         "method": best.first.trial.method,
@@ -126,10 +124,10 @@ def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> 
             "place": places[best.summary.name],
             "settings": _settings(best.first),
             "steps": best.first.steps,
-            "arg": arg,
-            "how": how,
-            "interval": None if reported is None else reported.expected,
-            "new_run": None if reported is None else reported.new_run,
+            "arg": reported.arg,
+            "how": reported.how,
+            "interval": reported.expected,
+            "new_run": None if reported.summary is None else reported.summary.new_run,
             "selected_arg": best.summary.arg,
         },
         "ties": [places[one.summary.name] for one in ranking.ties],

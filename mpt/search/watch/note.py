@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import StorageError
 from mpt.keys import digest
 from mpt.search.display.status import COUNTS
+from mpt.store.records import DRIVER
 from mpt.trial.origin import now
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
 
-KIND = "driver"
+KIND = DRIVER
 """Kind of the documents."""
 
 EVERY_S = 5.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.config import DownstreamConfig, StudyConfig, UpstreamConfig
 from mpt.errors import DataError
+from mpt.metrics.choice import compared_seeds
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import RecordedLeaderboard
 from mpt.store.records import BASELINE, ZERO_SHOT
@@ -55,7 +56,7 @@ def recorded(
         studies: of one protocol and role.
         results: results directory.
         note: of their driver; it knows which upstream seeds configurations are compared on.
-            Without one these are the seeds that more than one configuration has.
+            Without one these are the seeds that more than one point of a method has.
     """
     found: dict[StudyPlan, list[tuple[UpstreamSpec, str]]] = {}
     records: dict[StudyPlan, StudyRecord] = {}
@@ -127,16 +128,19 @@ def _seeds(
     """Return upstream seeds to compare on, and how many further ones a winner has."""
     if note is not None and note.seeds and study.key in note.studies:
         return note.seeds, note.fresh
-    holders: dict[int, set[UpstreamConfig]] = {}
+    methods: dict[str, dict[tuple[UpstreamConfig, int], set[int]]] = {}
     for spec in specs:
-        if isinstance(spec.config, UpstreamConfig):
-            own = spec.config
+        if isinstance(own := spec.config, UpstreamConfig):
             seed = study.train_seed if own.seed is None else own.seed
-            holders.setdefault(seed, set()).add(dataclasses.replace(own, seed=None))
-    everybody = {one for own in holders.values() for one in own}
-    shared = [seed for seed, own in holders.items() if len(own) > 1 or len(everybody) == 1]
-    seeds = sorted(shared or holders, key=lambda seed: (seed != study.train_seed, seed))
-    return tuple(seeds), len(holders) - len(seeds)
+            points = methods.setdefault(own.method, {})
+            for rung in spec.rungs:
+                points.setdefault((dataclasses.replace(own, seed=None), rung), set()).add(seed)
+    # a control is a single point, run with the winner's fresh seeds too: it compares nothing
+    searched = [of for of in methods.values() if len(of) > 1] or list(methods.values())
+    held = {seed for of in methods.values() for seeds in of.values() for seed in seeds}
+    shared = {seed for of in searched for seed in compared_seeds(of.values())}
+    seeds = sorted(shared, key=lambda seed: (seed != study.train_seed, seed))
+    return tuple(seeds), len(held) - len(seeds)
 
 
 def _plan(study: StudyRecord, seeds: tuple[tuple[int, ...], int]) -> StudyPlan:

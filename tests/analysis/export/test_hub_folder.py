@@ -16,6 +16,7 @@ from toy_backbones import FAMILIES
 
 from analysis.__main__ import main
 from mpt.backbones import load_backbone
+from mpt.backbones.encoder_decoder import EncoderDecoder
 from mpt.prompts import prompt_bytes
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE
@@ -208,7 +209,7 @@ def test_the_card_of_a_prompt_behind_the_input_runs_it_as_we_do(
 ) -> None:
     model = FAMILIES[family](tmp_path / family)
     backbone = load_backbone(str(model), position="append")
-    kind = "seq2seq" if backbone.model.config.is_encoder_decoder else "causal"
+    kind = "seq2seq" if isinstance(backbone, EncoderDecoder) else "causal"
     _learned(
         results, width=backbone.d_model, backbone=str(model),
         settings={"prompt": {"length": P, "position": "append"}},

@@ -7,6 +7,9 @@ from typing import Any
 
 from results_factory import Results, flat
 
+from analysis.findings.finding import Finding
+from analysis.findings.records import Findings
+
 PT: dict[str, dict[str, float]] = {
     "cls_to_cls": {"a": 0.5, "b": 0.4},
     "qa_to_qa": {"c": 0.5, "d": 0.5},
@@ -31,6 +34,21 @@ OTHER = "pico-gpt"
 def arg(scores: dict[str, float], baseline: dict[str, float]) -> float:
     """Return ARG in %, as the paper defines it."""
     return 100 * sum((scores[t] - baseline[t]) / baseline[t] for t in baseline) / len(baseline)
+
+
+def finding_about(found: Findings, question: str) -> Finding:
+    """Return the one finding whose question holds some words."""
+    (finding,) = (one for one in found.findings if question in one.question)
+    return finding
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def written(value: float, unit: str, low: float, high: float) -> str:
+    """Write "+1.0 % [0.5, 1.5]" in a way of its own."""
+    return _minus(f"{value:+.1f}{unit} [{low:.1f}, {high:.1f}]")
 
 
 def seeded(seed: int, trajectory: str) -> dict[str, Any]:

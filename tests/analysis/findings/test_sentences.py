@@ -7,16 +7,24 @@ import statistics
 from pathlib import Path
 
 import pytest
-from recorded_study import OTHER, PT, SCORES, SEARCHED, arg, replay, search, seeded, whole_study
+from recorded_study import (
+    OTHER,
+    PT,
+    SCORES,
+    arg,
+    finding_about,
+    replay,
+    search,
+    whole_study,
+    written,
+)
 from results_factory import SEEDS, Results, flat
 from scipy import optimize, special, stats
 
-from analysis.findings.finding import Finding
 from analysis.findings.identity import identity
 from analysis.findings.records import Findings, findings_of
 from analysis.results.names import gym_label
 from analysis.results.reading import load_results
-from analysis.results.summary import summary_of
 from analysis.tables.lookup import Lookup
 
 METHODS = ("maml", "multitask")
@@ -35,20 +43,6 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     root = tmp_path_factory.mktemp("replay")
     replay(root)
     return findings_of(load_results(root).main)
-
-
-def _one(found: Findings, question: str) -> Finding:
-    (finding,) = (one for one in found.findings if question in one.question)
-    return finding
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _number(value: float, unit: str, low: float, high: float) -> str:
-    """Write "+1.0 % [0.5, 1.5]" in a way of its own."""
-    return _minus(f"{value:+.1f}{unit} [{low:.1f}, {high:.1f}]")
 
 
 def _moderated(every: list[list[float]]) -> tuple[float, float]:
@@ -89,13 +83,13 @@ def _args(method: str, partition: str) -> list[float]:
 
 
 def test_a_learned_start_is_said_to_help_by_the_mean_over_settings(replayed: Findings) -> None:
-    sentence = _one(replayed, "Does a learned start help").sentence
+    sentence = finding_about(replayed, "Does a learned start help").sentence
     above = []
     every = [_args(method, partition) for method in METHODS for partition in PARTITIONS]
     for label, method in (("MAML", "maml"), ("MTL", "multitask")):
         own = [_args(method, partition) for partition in PARTITIONS]
         mean, low, high = _over_seeds(own, every)
-        assert f"{label} {_number(mean, ' %', low, high)}" in sentence
+        assert f"{label} {written(mean, ' %', low, high)}" in sentence
         above.append(low > 0)
     assert above == [True, True]
     assert sentence.startswith("Of 2 learned starts, 2 lie above plain prompt tuning")
@@ -103,7 +97,7 @@ def test_a_learned_start_is_said_to_help_by_the_mean_over_settings(replayed: Fin
 
 
 def test_where_it_helps_counts_pairs_and_names_the_ends(replayed: Findings) -> None:
-    sentence = _one(replayed, "Where does it help").sentence
+    sentence = finding_about(replayed, "Where does it help").sentence
     rows = {(m, p): _args(m, p) for m in METHODS for p in PARTITIONS}
     ends = {at: _over_seeds([row], list(rows.values())) for at, row in rows.items()}
     above = sum(low > 0 for _, low, _ in ends.values())
@@ -113,8 +107,8 @@ def test_where_it_helps_counts_pairs_and_names_the_ends(replayed: Findings) -> N
     best = max(ends, key=lambda at: ends[at][0])
     worst = min(ends, key=lambda at: ends[at][0])
     assert (best, worst) == (("maml", "qa_to_qa"), ("multitask", "qa_to_qa"))
-    assert f"highest is MAML on QA→QA, embedded with {_number(ends[best][0], ' %', *ends[best][1:])}" in sentence  # fmt: skip  # noqa: E501
-    assert f"MTL on QA→QA, embedded with {_number(ends[worst][0], ' %', *ends[worst][1:])}" in (
+    assert f"highest is MAML on QA→QA, embedded with {written(ends[best][0], ' %', *ends[best][1:])}" in sentence  # fmt: skip  # noqa: E501
+    assert f"MTL on QA→QA, embedded with {written(ends[worst][0], ' %', *ends[worst][1:])}" in (
         sentence
     )
 
@@ -122,7 +116,7 @@ def test_where_it_helps_counts_pairs_and_names_the_ends(replayed: Findings) -> N
 def test_it_is_said_in_how_many_settings_no_method_can_be_told_from_mtl(
     replayed: Findings,
 ) -> None:
-    finding = _one(replayed, "better than multi-task")
+    finding = finding_about(replayed, "better than multi-task")
     rows = [
         [one - other for one, other in zip(_args("maml", p), _args("multitask", p), strict=True)]
         for p in PARTITIONS
@@ -134,7 +128,7 @@ def test_it_is_said_in_how_many_settings_no_method_can_be_told_from_mtl(
     mean, low, high = _over_seeds(rows, rows)
     assert f"No method can be told from MTL in {2 - won} of 2 settings" in finding.sentence
     assert f"MAML wins {won}, ties {2 - won} and loses 0" in finding.sentence
-    assert f"(mean difference {_number(mean, ' points', low, high)})" in finding.sentence
+    assert f"(mean difference {written(mean, ' points', low, high)})" in finding.sentence
     assert finding.tables[0] == "duels"
     assert finding.told
 
@@ -154,7 +148,7 @@ def test_ties_and_losses_against_mtl_are_told_from_wins(
     results = Results(tmp_path)
     for method, score in (("maml", 0.6), ("multitask", rival)):
         results.point(method, "cls_to_cls", flat({"a": score}), flat({"a": 0.5}))
-    finding = _one(findings_of(load_results(tmp_path).main), "better than multi-task")
+    finding = finding_about(findings_of(load_results(tmp_path).main), "better than multi-task")
     assert finding.sentence.startswith(words)
     assert finding.told is (rival != 0.6)
 
@@ -170,7 +164,7 @@ def test_ties_and_losses_against_mtl_are_told_from_wins(
 def test_a_sweep_compares_its_ends_on_the_upstream_seeds_that_both_have(
     question: str, scores: dict[str, float], words: str, found: Findings
 ) -> None:
-    finding = _one(found, question)
+    finding = finding_about(found, question)
     swept, plain = (
         arg(one, PT["cls_to_cls"]) for one in (scores, SCORES["maml", "cls_to_cls", 42])
     )
@@ -178,105 +172,25 @@ def test_a_sweep_compares_its_ends_on_the_upstream_seeds_that_both_have(
     assert words in finding.sentence
     change = last - first  # one upstream seed, data seeds alike: the interval is a point
     for value, unit in ((first, " %"), (last, " %"), (change, " points")):
-        assert _number(value, unit, value, value) in finding.sentence
+        assert written(value, unit, value, value) in finding.sentence
     assert finding.sentence.startswith("The gain changes for 1 of 1 methods")
     assert "(2 tasks, 2 data seeds, 1 upstream seed)" in finding.sentence
 
 
 def test_backbones_are_told_apart_by_what_each_says(found: Findings) -> None:
-    sentence = _one(found, "other backbones").sentence
+    sentence = finding_about(found, "other backbones").sentence
     assert "on embedded 1 of 1 learned starts lie above" in sentence
     assert f"on {OTHER} 0 of 1 learned starts lie above" in sentence
     for score in (0.6, 0.45):
         value = 100 * (score - 0.5) / 0.5
-        assert _number(value, " %", value, value) in sentence
-
-
-def test_the_leader_of_a_search_is_the_best_mean_over_upstream_seeds(found: Findings) -> None:
-    finding = _one(found, "is best?")
-    means: dict[tuple[float, float], list[float]] = {}
-    for (inner, outer, _), score in SEARCHED.items():
-        means.setdefault((inner, outer), []).append(100 * (score - 0.5) / 0.5)
-    best = max(means, key=lambda at: statistics.mean(means[at]))
-    assert "Of 9 points the leader" in finding.sentence
-    assert f"(inner lr {best[0]:g}, outer lr {best[1]:g})" in finding.sentence
-    assert f"+{statistics.mean(means[best]):.1f} %" in finding.sentence
-    assert "2 upstream seeds, 2 data seeds, 1 task" in finding.sentence
-
-
-def test_a_leader_that_is_not_the_highest_mean_says_why_it_leads(tmp_path: Path) -> None:
-    """The table ranks by the mean, so its first row is another point."""
-    results = Results(tmp_path)
-    for rate, seed, score in ((0.1, 42, 0.6), (0.1, 1042, 0.62), (0.3, 42, 0.9)):
-        fields = seeded(seed, f"search {rate}")
-        fields["settings"] |= {"outer_lr": rate}
-        scores = (flat({"v": score}), flat({"v": 0.5}))
-        results.point("maml", "random_to_random", *scores, point=fields, role="validation")
-    sentence = _one(findings_of(load_results(tmp_path).main), "is best?").sentence
-    assert "(outer lr 0.1, the highest of those with most upstream seeds) has an ARG" in sentence
-    assert "+22.0 %" in sentence
-
-
-def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    baseline = {"v": {13: 0.5, 21: 0.5}}
-    for rate, scores in ((0.1, (0.6, 0.8)), (0.3, (0.5, 0.4))):
-        fields = seeded(42, f"search {rate}")
-        fields["settings"] |= {"outer_lr": rate}
-        row = {"v": dict(zip((13, 21), scores, strict=True))}
-        results.point("maml", "random_to_random", row, baseline, point=fields, role="validation")
-    section = load_results(tmp_path).main
-    sentence = _one(findings_of(section), "is best?").sentence
-    # Two data seeds: a draw has the mean of both, or of one of them twice; + 20, 40 or 60 %.
-    assert "+40.0 % [20.0, 60.0] on the validation tasks (data seeds alone;" in sentence
-    shown = [summary_of(cell) for cell in section.select(role="validation")]
-    assert [one.interval for one in shown if one and (one.value or 0) > 0] == [
-        pytest.approx((20.0, 60.0))
-    ]
-
-
-def _searches(root: Path, partitions: dict[str, str]) -> Findings:
-    """Two points of a search a method, of one upstream seed, each on a partition."""
-    results = Results(root)
-    for at, (method, partition) in enumerate(partitions.items()):
-        for inner, score in ((0.1, 0.6), (1.0, 0.75 + 0.1 * at)):
-            fields = seeded(42, f"{method} {inner}")
-            fields["settings"] |= {"inner_lr": inner}
-            scores = (flat({"v": score}), flat({"v": 0.5}))
-            results.point(method, partition, *scores, point=fields, role="validation")
-    return findings_of(load_results(root).main)
-
-
-def test_the_leaders_of_several_searches_are_one_finding(tmp_path: Path) -> None:
-    found = _searches(tmp_path, dict.fromkeys(("maml", "reptile"), "random_to_random"))
-    finding = _one(found, "best?")
-    assert finding.question == "Which points of the searches on R→R are best?"
-    leaders = " and ".join(
-        f"{name} {_number(value, ' %', value, value)} (inner lr 1)"
-        for name, value in (("MAML", 50.0), ("Reptile", 70.0))
-    )
-    assert finding.sentence == (
-        "Of 4 points in 2 searches the leaders have an ARG on the validation tasks of: "
-        f"{leaders} (data seeds alone; 1 upstream seed, 2 data seeds, 1 task); one upstream seed "
-        "cannot tell the others from them."
-    )
-    assert len(finding.tables) == 2
-    assert not finding.told
-
-
-def test_leaders_on_several_partitions_are_named_with_them(tmp_path: Path) -> None:
-    found = _searches(tmp_path, {"maml": "random_to_random", "reptile": "qa_to_qa"})
-    finding = _one(found, "best?")
-    assert finding.question == "Which points of the searches are best?"
-    assert "MAML on R→R +50.0 %" in finding.sentence
-    assert "Reptile on QA→QA +70.0 %" in finding.sentence
+        assert written(value, " %", value, value) in sentence
 
 
 def test_the_settings_of_several_searches_are_one_finding(tmp_path: Path) -> None:
     results = Results(tmp_path)
     search(results)
     search(results, "reptile")
-    finding = _one(findings_of(load_results(tmp_path).main), "settings matter")
+    finding = finding_about(findings_of(load_results(tmp_path).main), "settings matter")
     assert finding.question == "Which settings matter in the searches on R→R?"
     assert ". MAML: outer lr matters most, outer lr " in finding.sentence
     assert "; Reptile: outer lr matters most, outer lr " in finding.sentence
@@ -285,7 +199,7 @@ def test_the_settings_of_several_searches_are_one_finding(tmp_path: Path) -> Non
 
 
 def test_the_setting_that_makes_the_scores_is_said_to_matter_most(found: Findings) -> None:
-    finding = _one(found, "Which settings matter")
+    finding = finding_about(found, "Which settings matter")
     # The outer rate moves the score ten times as far as the inner one.
     assert finding.sentence.startswith("Outer lr matters most")
     assert "(from 9 points)" in finding.sentence
@@ -297,7 +211,7 @@ def test_costs_count_every_trajectory_and_every_run_once(tmp_path: Path) -> None
     for steps in (50, 100):  # two rungs of one trajectory; 36 s each stand for all before
         fields = {"steps": steps, "trajectory": "t"}
         results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), point=fields)
-    sentence = _one(findings_of(load_results(tmp_path).main), "cost").sentence
+    sentence = finding_about(findings_of(load_results(tmp_path).main), "cost").sentence
     runs = (2 + 1) * len(SEEDS) * 2  # two rungs and the baseline, two learning rates
     seconds = 1.5 * runs
     assert f"36 s upstream (1 trajectory) and {seconds:.0f} s downstream ({runs} runs)" in sentence
@@ -306,7 +220,7 @@ def test_costs_count_every_trajectory_and_every_run_once(tmp_path: Path) -> None
 
 
 def test_every_upstream_seed_is_paid_for(replayed: Findings) -> None:
-    sentence = _one(replayed, "cost").sentence
+    sentence = finding_about(replayed, "cost").sentence
     runs = (len(SCORES) * 2 + sum(len(PT[p]) for p in PARTITIONS)) * len(SEEDS) * 2
     assert f"{36 * len(SCORES) / 60:.0f} min upstream (8 trajectories)" in sentence
     assert f"({runs} runs)" in sentence
@@ -339,7 +253,7 @@ def test_speed_is_the_first_step_at_a_share_of_prompt_tunings_best(
         runs = _tuned(results, method, own)
         fields = {"steps": steps, "trajectory": "" if steps == 0 else "t"}
         results.point(method, "cls_to_cls", {}, {}, runs=runs, point=fields, tasks=["a", "b"])
-    finding = _one(findings_of(load_results(tmp_path).main), "How fast")
+    finding = finding_about(findings_of(load_results(tmp_path).main), "How fast")
     # 95 % of 0.8 is 0.76, which prompt tuning passes with its third evaluation.
     assert "PT 30 [30, 30] of 4 runs" in finding.sentence
     assert words in finding.sentence
@@ -358,28 +272,46 @@ def test_what_was_not_run_is_one_line_and_no_finding(replayed: Findings, found: 
     assert found.not_run == f"Not run: {control}; {curves}."
 
 
-def test_one_upstream_seed_cannot_choose_a_leader_and_the_sentence_says_so(
-    tmp_path: Path,
-) -> None:
-    results = Results(tmp_path)
-    for inner, score in ((0.1, 0.6), (1.0, 0.9)):
-        fields = seeded(42, f"s {inner}")
-        fields["settings"] |= {"inner_lr": inner}
-        results.point(
-            "maml", "random_to_random", flat({"v": score}), flat({"v": 0.5}), point=fields,
-            role="validation",
-        )  # fmt: skip
-    finding = _one(findings_of(load_results(tmp_path).main), "is best?")
-    assert "data seeds alone" in finding.sentence
-    assert finding.sentence.endswith("one upstream seed cannot tell the others from it.")
-    assert not finding.told
-
-
 def test_the_study_is_named_in_words(found: Findings) -> None:
     first, second = found.studied
     assert "MAML and MTL against plain prompt tuning (PT) on embedded and pico-gpt" in first
     assert "Cls→Cls, QA→QA and NP→P" in first
     assert second.startswith("Data seeds 13, 21; upstream seeds 42, 1042")
+
+
+def _left_out(root: Path, *studies: tuple[str, str, str | None]) -> str:
+    """What is said of studies of (role, partition, what was left out)."""
+    results = Results(root)
+    for role, partition, partial in studies:
+        scores = (flat({"a": 0.9}), flat({"a": 0.5}))
+        results.point("maml", partition, *scores, role=role, partial=partial)
+    return next(one for one in identity(load_results(root).main) if one.startswith("Partial"))
+
+
+def test_what_studies_left_out_is_said_once_and_of_whom_in_words(tmp_path: Path) -> None:
+    lacks, chosen = "14 of 114 source tasks missing", "8 of 20 target tasks chosen"
+    sentence = _left_out(
+        tmp_path,
+        ("validation", "random_to_random", f"partial: {lacks}"),
+        ("target", "random_to_random", f"partial: {chosen}; {lacks}"),
+    )
+    assert sentence == (
+        f"Partial (§): {lacks}; {chosen} (replay). The gym has no files of missing tasks (python "
+        "-m mpt.gym doctor names them). Chosen tasks are those that the study's file names. "
+        "Numbers are of these tasks alone: compare them with each other."
+    )
+
+
+def test_partitions_that_left_other_tasks_out_are_named(tmp_path: Path) -> None:
+    sentence = _left_out(
+        tmp_path,
+        ("target", "cls_to_cls", "partial: 1 of 9 source tasks missing"),
+        ("target", "qa_to_qa", "partial: 2 of 9 source tasks missing"),
+    )
+    assert sentence.startswith(
+        "Partial (§): 1 of 9 source tasks missing (on Cls→Cls); 2 of 9 source tasks missing (on "
+        "QA→QA)."
+    )
 
 
 def test_a_folder_that_is_called_gym_is_not_named_twice(tmp_path: Path) -> None:

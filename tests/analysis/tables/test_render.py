@@ -148,10 +148,18 @@ def test_numbers_have_a_true_minus_and_no_negative_zero(
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0, "0"), (123456, "123456"), (12.34, "12.3"), (0.01234, "0.0123")]
+    ("value", "expected"),
+    [(0, "0"), (123456, "123456"), (12.34, "12.3"), (0.01234, "0.0123"), (20.0, "20"), (3, "3")],
 )
 def test_amounts_show_three_digits_and_whole_thousands(value: float, expected: str) -> None:
     assert quantity(value).number == expected
+
+
+def test_a_count_that_is_a_mean_has_no_decimals_in_any_file() -> None:
+    table = _table(quantity(20.0))
+    for write in (to_markdown, to_csv, to_html, to_latex):
+        assert "20" in write(table)
+        assert "20.0" not in write(table)
 
 
 @pytest.mark.parametrize(

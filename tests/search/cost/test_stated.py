@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mpt.search.cost.stated import (
     Rows,
     Throughput,
     parse_throughput,
+    rows_in_files,
     stated_rates,
     stated_work,
     upstream_passes,
@@ -29,11 +31,11 @@ from mpt.search.job import SearchJob
 from mpt.study.specs import TrialSpec, UpstreamSpec, ZeroShotConfig
 from mpt.study.study import StudyPlan, plan_study
 
-ROWS = Rows(train=16, dev=10, test=100, inputs=20, targets=4)
+ROWS = Rows(train=16, dev=10, test=100, inputs=20, targets=4, test_file="f")
 
 
 def _rows(plan: StudyPlan, task: str, seed: int) -> Rows:
-    return ROWS
+    return dataclasses.replace(ROWS, test_file=f"{task} {seed}")
 
 
 def _trial(lr: float = 0.1, rungs: tuple[int, ...] = (10, 20), **study: object) -> TrialSpec:
@@ -122,10 +124,27 @@ def test_zero_shot_is_evaluated_rows_alone_of_one_run_a_data_seed() -> None:
     (part,) = stated_work([trial], _rows).trials
     assert (part.steps, part.runs.runs, part.runs.steps) == (0, 3 * 2, 0)
     assert part.runs.rows == 6 * (10 + 40)
+    # the worker scores a test file that seeds of a task share once, and every dev file
+    (shared,) = stated_work([trial], lambda *_: ROWS).trials
+    assert (shared.runs.runs, shared.runs.rows) == (6, 6 * 10 + 3 * 40)
+    tuned = stated_work([_trial()], lambda *_: ROWS).trials[0]
+    assert tuned.runs == stated_work([_trial()], _rows).trials[0].runs
     rates = stated_rates([trial], Throughput(bfloat16=8.0, float32=2.0), _rows)
     rate = rates.runs[part.runs.kind]
     row = row_flops("embedded", 0, 20, 4)
     assert (rate.step_s, rate.row_s) == (0.0, pytest.approx(row.forward / 2e12))
+
+
+@pytest.mark.parametrize(("more", "files"), [("", 1), ("more\tyes\n", 2)])
+def test_equal_test_files_are_known_by_their_rows(
+    more: str, files: int, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    gym = shutil.copytree(toy_gym, tmp_path / "gym")
+    plan = plan_study(toy_study(toy_checkpoint, gym))
+    task, seeds = plan.scored[0], plan.config.data_seeds[:2]
+    own, other = (next(gym.glob(f"{task}/*_{seed}_test.tsv")) for seed in seeds)
+    other.write_text(own.read_text(encoding="utf-8") + more, encoding="utf-8")
+    assert len({rows_in_files(plan, task, seed).test_file for seed in seeds}) == files
 
 
 def test_rates_are_operations_over_the_stated_throughput() -> None:

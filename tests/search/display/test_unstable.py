@@ -7,6 +7,7 @@ import pytest
 from display_toys import Shown, maml_job, point_of
 
 from mpt.api.results import summary_row
+from mpt.metrics.choice import Reported
 from mpt.metrics.replicates import Replicates, compare
 from mpt.search.comparison import Configuration, Ranking
 from mpt.search.display.configurations import UNSTABLE_SHOWN, summary_document
@@ -34,8 +35,7 @@ def _ranking(seeds: int, *events: str) -> Ranking:
             for place, point in enumerate(points)
         ),
         seeds=tuple(range(seeds)),
-        fresh=None,
-        cross_fitted=None,
+        reported=Reported(arg=None, how="a test"),
     )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from search_toys import with_rungs
 from stored import Stored, compute
 
-from mpt.config import UpstreamConfig
+from mpt.config import CONTROL, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.comparison import rankings
 from mpt.search.display.display import ONE_SEED, Display
@@ -192,9 +192,21 @@ def test_seeds_are_those_of_the_driver_or_those_that_several_configurations_have
         return [row[4].rstrip("*") for row in rows if row and row[0].rstrip("=") in ("1", "2")]
 
     assert seeds_shown() == ["2", "2"]
-    assert "on fresh upstream seeds 2042" in _shown(tmp_path)
+    assert "on fresh upstream seed 2042" in _shown(tmp_path)
     _note(tmp_path, study, seeds=(42, 1042, 2042))
     assert seeds_shown() == ["3", "2"]
+
+
+def test_a_control_on_the_fresh_seeds_does_not_make_them_compared(tmp_path: Path) -> None:
+    stored = Stored(tmp_path)
+    study = stored.study()
+    for rate, seeds in ((0.1, (None, 1042)), (1.0, (None, 1042, 2042))):
+        for seed in seeds:
+            config = UpstreamConfig(inner_lr=rate, outer_lr=0.3, seed=seed)
+            stored.point(study, config, 25, 10 * rate)
+    start = UpstreamConfig(method=CONTROL, outer_lr=0.5, seed=2042)
+    stored.point(study, start, 1, 1.0)
+    assert "on fresh upstream seed 2042" in _shown(tmp_path)
 
 
 def test_what_was_worked_on_last_is_shown_and_another_study_by_its_id(tmp_path: Path) -> None:
