@@ -29,7 +29,7 @@ def processes_with(name: str, value: str) -> list[int]:
     return found
 
 
-def end_processes(name: str, value: str, patience_s: float = 30.0) -> None:
+def end_processes(name: str, value: str, patience_s: float = 300.0) -> None:
     """Kill them, each by its id, until none is left."""
     deadline = time.monotonic() + patience_s
     while pids := [pid for pid in processes_with(name, value) if pid != os.getpid()]:

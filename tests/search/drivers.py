@@ -19,7 +19,7 @@ import search_toys
 import mpt
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
-PATIENCE_S = 500.0
+PATIENCE_S = 1500.0
 """For a machine that is busy and slow; it only catches hangs."""
 
 WORKER, WRITER = "ray::SearchTrial", "ray::ResultWriter"
