@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_state import left_as_it_was
 from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
 
@@ -25,6 +26,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Ray starts itself behind calls as harmless as the making of a `Trainable`, and would then stay
 # for the test files that follow. It reads this at its import, which comes later than this line.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
+# Ray's workers step back behind everything else (niceness 15): beside a few busy processes they
+# would get a thirtieth of a core, and a test of minutes would run into its limit.
+os.environ |= {"RAY_worker_niceness": "0"}
 
 
 LONGEST = (
@@ -58,6 +63,20 @@ def no_ray_is_left() -> Iterator[None]:
     yield
     ray = sys.modules.get("ray")
     assert ray is None or not ray.is_initialized(), "this file left a Ray running"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def process_as_before_the_file(no_ray_is_left: None) -> Iterator[None]:
+    """Refuse what a file's own fixtures leave changed in the process."""
+    with left_as_it_was():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Refuse what a test leaves changed in the process; it takes some ten microseconds."""
+    with left_as_it_was():
+        yield
 
 
 @pytest.fixture(autouse=True)

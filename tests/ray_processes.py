@@ -63,6 +63,7 @@ def run_ray_script(
         "RAY_TMPDIR": str(folder),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # as in conftest.py
     }
     try:
         done = subprocess.run(

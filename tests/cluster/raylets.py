@@ -53,7 +53,6 @@ class Nodes:
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_worker_niceness": "0",  # Ray's 15 would starve them beside other work
         }
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__)), str(nodes), str(cpus)],

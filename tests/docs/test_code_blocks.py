@@ -20,11 +20,14 @@ SLOW = ("docs/python.md", "docs/add/method.md")
 """Pages whose searches `make test` runs elsewhere: the README's lines, and a method of one's own
 in tests/test_wheel.py."""
 
-# The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
+# The blocks stand as they are printed; only sizes are cut, so that a page takes seconds, and its
+# searches and replays share one Ray.
 SMALL = """
-import dataclasses
+import atexit, dataclasses
 import mpt
 import mpt.api.running as running
+import mpt.search.cost.probe as probe
+from mpt.search.ray.session import one_ray
 
 def _smaller():
     study, search, replay = mpt.Study, running.search, running.replay
@@ -38,6 +41,10 @@ def _smaller():
     def small_replay(best, **options):
         return replay(best, **{**options, "partitions": "nonpara_to_para", "smoke": True})
     mpt.Study, running.search, running.replay = small_study, small_search, small_replay
+    probe.PROBE_S = 0.2
+    shared = one_ray()
+    shared.__enter__()
+    atexit.register(shared.__exit__, None, None, None)
 _smaller()
 """
 # What a page may say to another program of this project: the script runs it where it stands.
