@@ -33,14 +33,18 @@ os.environ |= {"RAY_worker_niceness": "0"}
 
 
 LONGEST = (
-    "replay/test_whole_study.py",
     "search/test_run.py",
+    "replay/test_whole_study.py",
+    "docs/test_code_blocks.py",
     "search/test_kills.py",
-    "cluster/test_nodes.py",
     "test_wheel.py",
+    "cluster/test_nodes.py",
     "api/test_interface.py",
     "search/replication/test_replication.py",
+    "replay/test_contest_run.py",
     "replay/similarity/test_similarity_job.py",
+    "cli/test_per_setting.py",
+    "search/test_storage.py",
     "search/ray/test_own_parts.py",
     "replay/similarity/test_pilot.py",
 )

@@ -188,7 +188,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Ran(flags, backbones, results, done.stdout)
 
 
-@pytest.mark.timeout(1800)  # for hangs only
+@pytest.mark.timeout(3600)  # for hangs only
 def test_the_miniature_runs_from_the_search_to_the_report(ran: Ran) -> None:
     plan, _, run = ran.said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
     firsts = [line.split(maxsplit=1)[0] for line in plan.splitlines() if line.strip()]
@@ -202,7 +202,7 @@ def test_the_miniature_runs_from_the_search_to_the_report(ran: Ran) -> None:
     assert (ran.results / "report" / "index.html").is_file()
 
 
-@pytest.mark.timeout(1800)  # for hangs only
+@pytest.mark.timeout(3600)  # for hangs only
 def test_every_table_of_the_miniature_has_its_cells(ran: Ran) -> None:
     tables = ran.results / "report" / "tables"
 
@@ -215,7 +215,7 @@ def test_every_table_of_the_miniature_has_its_cells(ran: Ran) -> None:
         assert f"| {name} |" in filled(5)
 
 
-@pytest.mark.timeout(1800)  # for hangs only
+@pytest.mark.timeout(3600)  # for hangs only
 def test_the_same_command_again_computes_nothing_and_writes_the_report(
     ran: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
