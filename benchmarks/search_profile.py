@@ -146,9 +146,14 @@ def embedded(flags: argparse.Namespace) -> tuple[Study, list[UpstreamSpec]]:
     return open_study(plan_study(config, scored=config.validation[: flags.tasks])), cut
 
 
-def profile(study: Study, trajectories: Sequence[UpstreamSpec], folder: Path) -> dict[str, float]:
-    """Do the trials; return the CPU seconds of every part."""
-    watch = Stopwatch()
+def profile(
+    study: Study,
+    trajectories: Sequence[UpstreamSpec],
+    folder: Path,
+    watch: Stopwatch | None = None,
+) -> dict[str, float]:
+    """Do the trials; return the seconds of every part, of the CPU or as `watch` counts them."""
+    watch = watch or Stopwatch()
     own = [TrialSpec(plan=study.plan, upstream=one) for one in trajectories]
     with open_results(folder) as database, watch.watching(), watch.timed(REST):
         store, files = TrialStore(database), Artifacts(str(folder))

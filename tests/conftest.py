@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_state import left_as_it_was
 from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
 
@@ -26,16 +27,24 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # for the test files that follow. It reads this at its import, which comes later than this line.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
+# Ray's workers step back behind everything else (niceness 15): beside a few busy processes they
+# would get a thirtieth of a core, and a test of minutes would run into its limit.
+os.environ |= {"RAY_worker_niceness": "0"}
+
 
 LONGEST = (
-    "replay/test_whole_study.py",
     "search/test_run.py",
+    "replay/test_whole_study.py",
+    "docs/test_code_blocks.py",
     "search/test_kills.py",
-    "cluster/test_nodes.py",
     "test_wheel.py",
+    "cluster/test_nodes.py",
     "api/test_interface.py",
     "search/replication/test_replication.py",
+    "replay/test_contest_run.py",
     "replay/similarity/test_similarity_job.py",
+    "cli/test_per_setting.py",
+    "search/test_storage.py",
     "search/ray/test_own_parts.py",
     "replay/similarity/test_pilot.py",
 )
@@ -58,6 +67,20 @@ def no_ray_is_left() -> Iterator[None]:
     yield
     ray = sys.modules.get("ray")
     assert ray is None or not ray.is_initialized(), "this file left a Ray running"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def process_as_before_the_file(no_ray_is_left: None) -> Iterator[None]:
+    """Refuse what a file's own fixtures leave changed in the process."""
+    with left_as_it_was():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Refuse what a test leaves changed in the process; it takes some ten microseconds."""
+    with left_as_it_was():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PATIENCE_S = 500.0
+PATIENCE_S = 1500.0
 """For a machine that is busy and slow; it only catches hangs."""
 
 

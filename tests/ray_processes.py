@@ -29,7 +29,7 @@ def processes_with(name: str, value: str) -> list[int]:
     return found
 
 
-def end_processes(name: str, value: str, patience_s: float = 30.0) -> None:
+def end_processes(name: str, value: str, patience_s: float = 300.0) -> None:
     """Kill them, each by its id, until none is left."""
     deadline = time.monotonic() + patience_s
     while pids := [pid for pid in processes_with(name, value) if pid != os.getpid()]:
@@ -63,6 +63,7 @@ def run_ray_script(
         "RAY_TMPDIR": str(folder),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # as in conftest.py
     }
     try:
         done = subprocess.run(

@@ -1,13 +1,21 @@
-"""The tree: which part may import which, how large files and folders are, what a wheel holds."""
+"""The tree: which part may import which, how large files and folders are, what a wheel holds.
+
+And that no test leaves its process changed.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from process_state import left_as_it_was
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("mpt", "analysis", "tests", "tune_jobs", "benchmarks", "tools")
@@ -17,7 +25,7 @@ MOST_FILES, MOST_LINES = 15, 500
 def test_imports_point_down_the_data_flow_and_in_no_circle() -> None:
     script = "import sys; from importlinter.cli import lint_imports_command as run; run()"
     command = [sys.executable, "-c", script, "--no-cache"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
@@ -57,3 +65,25 @@ def test_the_wheel_names_every_package() -> None:
         "mpt.analysis": "analysis",
         "mpt.search_spaces": "search_spaces",
     }
+
+
+def _leave_much(folder: Path) -> None:
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    gc.disable()
+    os.chdir(folder)
+    os.environ["MPT_TEST_LEFT"] = "1"
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def test_what_is_left_changed_in_the_process_is_named_and_put_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads(), os.getcwd(), signal.getsignal(signal.SIGUSR1)
+    said = rf"threads \({before[0]} → {before[0] + 1}\), the garbage collector \(True → False\)"
+    with pytest.raises(AssertionError, match=said) as caught, left_as_it_was():
+        _leave_much(tmp_path)
+    assert "the working directory" in str(caught.value)
+    assert "MPT_TEST_LEFT" in str(caught.value)
+    assert (torch.get_num_threads(), os.getcwd(), signal.getsignal(signal.SIGUSR1)) == before
+    assert gc.isenabled()
+    assert "MPT_TEST_LEFT" not in os.environ
+    with left_as_it_was():
+        pass

@@ -18,7 +18,7 @@ API = ROOT / "tests" / "api"
 
 def _run(words: list[str], cwd: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
-        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

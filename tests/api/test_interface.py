@@ -44,7 +44,7 @@ def _study(model: Path, gym: Path, **options: object) -> mpt.Study:
 
 def test_importing_it_imports_neither_torch_nor_ray() -> None:
     script = "import mpt, sys; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=500)
 
 
 def test_every_public_name_is_there_and_documented() -> None:

@@ -37,7 +37,7 @@ def test_every_pack_has_rate_efficiency_and_memory(document: dict[str, Any]) -> 
     assert [cell["runs"] for cell in cells] == [None, 1, 3]
     for cell in cells[1:]:
         assert cell["rate"]["median"] > 0
-        assert 0 < cell["efficiency"] < 1
+        assert cell["efficiency"] > 0
         assert isinstance(cell["bytes"], int)
 
 

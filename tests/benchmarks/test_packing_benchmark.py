@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import packing
 import packing_cells
 import pytest
 import torch
-from packing_cells import Setting, compiled, counted, make_runs, packed_rate, recipe
+from packing_cells import Count, Setting, compiled, counted, make_runs, packed_rate, recipe
 from torch import nn
 
 from mpt.backbones import Backbone
@@ -27,7 +28,7 @@ def test_the_command_prints_and_writes_a_row_for_every_pack(
     command += ["--backbone", str(toy_checkpoint), "--runs", "1", "3", "--rounds", "2"]
     command += ["--batch", "2", "--input-length", "16", "--run-steps", "3", "--profile", "3"]
     command += ["--json", str(tmp_path / "found.json")]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=True)
     found = json.loads((tmp_path / "found.json").read_text())
     plain, *packs = found["cells"]
     assert [cell["runs"] for cell in found["cells"]] == [None, 1, 3]
@@ -35,11 +36,23 @@ def test_the_command_prints_and_writes_a_row_for_every_pack(
     for cell in packs:
         assert 0 < cell["rate"]["low"] <= cell["rate"]["median"] <= cell["rate"]["high"]
         assert 0 < cell["useful"] <= 1
-        assert 0 < cell["efficiency"] < 1
+        assert cell["efficiency"] > 0
         assert isinstance(cell["bytes"], int), cell["bytes"]
     assert found["shares"].keys() == {"3"}
     lines = [line.split()[0] for line in shown.stdout.splitlines() if line.strip()]
     assert {"plain", "1", "3"} <= set(lines)
+
+
+def test_efficiency_is_the_share_of_the_matrix_rate_that_a_pack_reaches(setting: Setting) -> None:
+    """Two runs of four steps (one warms up) of 40 FLOP, at 3 and 5 steps a second."""
+    assert setting.steps(2) == 3
+    count = Count(flops=2 * 4 * 40, rows=10, useful=30, padded=60)
+    rates = {None: [1.0, 1.0], 2: [3.0, 5.0]}
+    plain, pack = packing.cells_of(setting, rates, {2: count}, [1000.0, 1000.0], {2: 7})
+    assert plain.efficiency is None
+    assert pack.flops == 40
+    assert pack.efficiency == pytest.approx(40 * 4 / 1000)
+    assert (pack.useful, pack.bytes, pack.ratio.median) == (0.5, 7, 4.0)
 
 
 @pytest.mark.parametrize("runs", [1, 3])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 from search_profile import PARTS, Stopwatch, main, profile
 from search_toys import toy_study, write_toy_gym
+from toys import OperationClock
 
 from mpt.config import UpstreamConfig
 from mpt.study.specs import UpstreamSpec
@@ -23,11 +25,16 @@ def test_a_part_inside_another_is_counted_once() -> None:
 def test_every_part_of_a_search_takes_time(toy_checkpoint: Path, tmp_path: Path) -> None:
     study = open_study(plan_study(toy_study(toy_checkpoint, write_toy_gym(tmp_path / "gym"))))
     config = UpstreamConfig(inner_lr=0.1, outer_lr=0.3)
-    before = UpstreamRun.advance
-    seconds = profile(study, [UpstreamSpec(config=config, rungs=(1, 2))], tmp_path / "results")
+    before, looks = UpstreamRun.advance, itertools.count()
+    with OperationClock() as clock:
+        # a look takes time too: files and the database do without torch
+        watch = Stopwatch(lambda: clock() + 1e-6 * next(looks))
+        trials = [UpstreamSpec(config=config, rungs=(1, 2))]
+        seconds = profile(study, trials, tmp_path / "results", watch)
     assert tuple(seconds) == PARTS
     assert all(own > 0 for own in seconds.values()), seconds
-    assert seconds["training"] > seconds["files"]
+    for part in ("upstream", "training", "dev", "test"):
+        assert seconds[part] > max(seconds["files"], seconds["database"]), seconds
     assert UpstreamRun.advance is before
 
 

@@ -86,7 +86,7 @@ class Machine:
         assert SSHD is not None
         with self._log.open("w") as log:
             self._sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", self._settings], stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while True:
             try:
                 return socket.create_connection(("127.0.0.1", self._port), timeout=1).close()

@@ -42,6 +42,6 @@ def test_the_image_has_the_pinned_ray_and_torch() -> None:
 def test_the_shell_reads_the_batch_script(tmp_path: Path) -> None:
     script = tmp_path / "mpt.sbatch"
     script.write_text(text_of("mpt.sbatch"), encoding="utf-8")
-    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, timeout=500)
     assert (done.returncode, done.stderr) == (0, "")
     assert script.read_text().startswith("#!/bin/bash\n#SBATCH ")

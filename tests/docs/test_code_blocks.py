@@ -20,11 +20,14 @@ SLOW = ("docs/python.md", "docs/add/method.md")
 """Pages whose searches `make test` runs elsewhere: the README's lines, and a method of one's own
 in tests/test_wheel.py."""
 
-# The blocks stand as they are printed; only sizes are cut, so that a page takes seconds.
+# The blocks stand as they are printed; only sizes are cut, so that a page takes seconds, and its
+# searches and replays share one Ray.
 SMALL = """
 import dataclasses
 import mpt
 import mpt.api.running as running
+import mpt.search.cost.probe as probe
+from mpt.search.ray.session import one_ray
 
 def _smaller():
     study, search, replay = mpt.Study, running.search, running.replay
@@ -38,8 +41,12 @@ def _smaller():
     def small_replay(best, **options):
         return replay(best, **{**options, "partitions": "nonpara_to_para", "smoke": True})
     mpt.Study, running.search, running.replay = small_study, small_search, small_replay
+    probe.PROBE_S = 0.2
 _smaller()
+_shared = one_ray()
+_shared.__enter__()
 """
+SMALL_END = "_shared.__exit__(None, None, None)"
 # What a page may say to another program of this project: the script runs it where it stands.
 TYPED = """
 import shlex, subprocess, sys
@@ -65,7 +72,7 @@ def script_of(page: Path) -> str:
             parts.append(f"# {name_of(page)}:{block.line}\n{block.text}")
         elif block.language == "sh" and page.parent == ADD:
             parts += [f"_typed({line!r})\n" for line in commands(block.text)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *([] if page.parent == ADD else [SMALL_END])])
 
 
 def lay_out(page: Path, folder: Path) -> dict[str, str]:

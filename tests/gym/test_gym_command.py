@@ -211,7 +211,7 @@ def test_a_run_that_is_terminated_says_how_to_go_on_and_ends_with_75(tmp_path: P
     while not (tmp_path / "gym").exists() or not any((tmp_path / "gym").glob("[a-z]*")):
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=500)
     assert process.returncode == 75
     assert b"interrupted: python -m mpt.gym has not finished; run it again" in told
     assert not list((tmp_path / "gym").glob(".building*"))

@@ -123,7 +123,6 @@ def _sources(gym: Path, partition: str, kind: str) -> list[str]:
     return [name for name in names if sum(_size(name, kind))]
 
 
-@pytest.mark.timeout(120)  # 2400 files of twice 50 000 rows
 def test_searched_epochs_are_the_published_steps_of_every_partition(
     sized: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mpt.replay.replay import plan_replay
 from mpt.replay.similarity.measure import CHOICES
 from mpt.replay.similarity.settings import load_similarity_settings
 from mpt.replay.whole_study import (
+    COMPARED,
     STAGES,
     Stage,
     WholeRequest,
@@ -157,56 +159,72 @@ def test_bad_flags_are_one_line_and_code_2(capsys: pytest.CaptureFixture[str]) -
 # --- one run at smoke size: the part of `make miniature` that a test can wait for ---
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+@dataclass(frozen=True)
+class Ran:
+    """A run of the whole study, and what it was asked for."""
+
+    flags: tuple[str, ...]
+    backbones: tuple[str, ...]
+    results: Path
+    said: str
+
+
+FEWER = ("--backbones", "embedded,embedded-gpt2", "--partitions", COMPARED)
+"""Of every table at least a row: the others of the stage "replay" differ in their data alone."""
+
+
+@pytest.fixture(scope="module", params=[FEWER, pytest.param((), marks=pytest.mark.slow)])
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """All stages: one partition and two of the backbones; in the slow suite all of them."""
     results = tmp_path_factory.mktemp("miniature") / "results"
-    command = [sys.executable, "tune_jobs/paper.py", "--smoke", "--results", str(results)]
+    flags = ("--smoke", "--results", str(results), *request.param)
+    backbones = EMBEDDED_BACKBONES[::2] if request.param else EMBEDDED_BACKBONES
+    command = [sys.executable, "tune_jobs/paper.py", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr + done.stdout
-    return results, done.stdout
+    return Ran(flags, backbones, results, done.stdout)
 
 
-@pytest.mark.timeout(1800)  # for hangs only
-def test_the_miniature_runs_from_the_search_to_the_report(ran: tuple[Path, str]) -> None:
-    results, said = ran
-    plan, _, run = said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
+@pytest.mark.timeout(3600)  # for hangs only
+def test_the_miniature_runs_from_the_search_to_the_report(ran: Ran) -> None:
+    plan, _, run = ran.said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
     firsts = [line.split(maxsplit=1)[0] for line in plan.splitlines() if line.strip()]
     assert [first for first in firsts if first in STAGES] == list(STAGES)
     assert "estimate" in plan
     assert "best of 4 points on random_to_random" in run  # the search's, not the file's
     assert "searched on embedded" in run
-    tables = results / "report" / "tables"
+    tables = ran.results / "report" / "tables"
     for number in range(1, 12):
         assert (tables / f"table-{number}.csv").is_file()
-    assert (results / "report" / "index.html").is_file()
+    assert (ran.results / "report" / "index.html").is_file()
 
 
-@pytest.mark.timeout(1800)  # for hangs only
-def test_every_table_of_the_miniature_has_its_cells(ran: tuple[Path, str]) -> None:
-    tables = ran[0] / "report" / "tables"
+@pytest.mark.timeout(3600)  # for hangs only
+def test_every_table_of_the_miniature_has_its_cells(ran: Ran) -> None:
+    tables = ran.results / "report" / "tables"
 
     def filled(number: int) -> str:
         return (tables / f"table-{number}.md").read_text()
 
     for number in (2, 3, 4, 5, 6, 7, 8):
         assert re.search(r"\d\.\d", filled(number)), filled(number)
-    for name in EMBEDDED_BACKBONES:
+    for name in ran.backbones:
         assert f"| {name} |" in filled(5)
 
 
-@pytest.mark.timeout(1800)  # for hangs only
+@pytest.mark.timeout(3600)  # for hangs only
 def test_the_same_command_again_computes_nothing_and_writes_the_report(
-    ran: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+    ran: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results, _ = ran
+    results = ran.results
     with open_results(results, read_only=True) as database:
         points, files = database.points(), database.artifacts()
     index = results / "report" / "index.html"
     index.unlink()
-    assert main(["--smoke", "--results", str(results), "--json"], report=report_lines) == 0
+    assert main([*ran.flags, "--json"], report=report_lines) == 0
     again = capsys.readouterr()
     assert "nothing is left to compute" in again.err
     with open_results(results, read_only=True) as database:

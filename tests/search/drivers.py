@@ -19,7 +19,7 @@ import search_toys
 import mpt
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
-PATIENCE_S = 500.0
+PATIENCE_S = 1500.0
 """For a machine that is busy and slow; it only catches hangs."""
 
 WORKER, WRITER = "ray::SearchTrial", "ray::ResultWriter"
@@ -39,11 +39,7 @@ class Driven:
     def __init__(self, command: Sequence[str], results: Path, patience_s: float = PATIENCE_S):
         self.log = results.with_suffix(f".{uuid.uuid4().hex[:8]}.log")
         self._patience_s = patience_s
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "RAY_worker_niceness": "0",  # Ray's 15 would starve them beside other work
-        }
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command],

@@ -69,7 +69,8 @@ def test_a_search_ends_with_a_ranking_and_a_finished_one_returns_at_once(
     driver = drive(results)
     assert driver.wait() == 0, driver.output()
     lines = driver.output().splitlines()
-    assert len(lines) < 40, "walls of output"
+    # a line every half minute says how far it is; their number is that of the machine's minutes
+    assert len([line for line in lines if "steps/s" not in line]) < 40, "walls of output"
     assert not [line for line in lines if "ray" in line.lower() or "Warning" in line]
     assert sum(f"{n}/6" in line for n in range(1, 7) for line in lines) == 6
     assert lines[-1] == "next     rest"
@@ -97,7 +98,7 @@ def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
     done = subprocess.run(
         [*command, "--backbone", str(toy_checkpoint), "--gym", str(toy_gym)],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

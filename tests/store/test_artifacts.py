@@ -21,7 +21,7 @@ from mpt.store.artifacts import Artifacts
 from mpt.store.remote import shown_uri
 
 # Waiting for a pipe or a server is what must not happen.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 DATA = bytes(range(256)) * 10
 DIGEST = hashlib.sha256(DATA).hexdigest()

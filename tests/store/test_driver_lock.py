@@ -92,7 +92,7 @@ def test_a_holder_that_wrote_no_name_is_still_reported(tmp_path: Path) -> None:
             pytest.fail("two drivers")
 
 
-@pytest.mark.timeout(60)  # waiting for a pipe is what must not happen
+@pytest.mark.timeout(300)  # waiting for a pipe is what must not happen
 def test_a_lock_that_is_no_file_is_refused_by_name(
     tmp_path: Path, make_no_file: Callable[[Path], object]
 ) -> None:

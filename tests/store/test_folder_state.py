@@ -15,7 +15,7 @@ import torch
 from mpt.errors import DataError, StorageError
 from mpt.store.state import pack_state, read_folder_state, unpack_state, write_folder_state
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 HUGE = 10 * 2**30
 

@@ -20,7 +20,7 @@ from mpt.store.database import Database, open_results
 from mpt.store.doctor import check
 from mpt.store.errors import database_errors, storage_errors
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 _SMALL_DISK = """

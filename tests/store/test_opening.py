@@ -20,7 +20,7 @@ from mpt.store import connect, filesystems
 from mpt.store.database import Database, database_url, old_format_note, open_results
 
 # Waiting for a pipe is what must not happen.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 # --- which database ------------------------------------------------------------------------------

@@ -86,20 +86,15 @@ def test_threads_share_one_database(database: Database) -> None:
 def test_a_writer_waits_while_another_holds_the_database(tmp_path: Path) -> None:
     database = open_results(tmp_path)
     other = open_results(tmp_path)
-    holds, engine = threading.Event(), other._connections.engine
-
-    def hold() -> None:
-        with engine.connect().execution_options(mpt_write=True) as connection, connection.begin():
-            holds.set()
-            time.sleep(0.5)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    holds.wait()
-    begin = time.monotonic()
-    assert database.add_runs([run()]) == [run().key]
-    assert time.monotonic() - begin > 0.2
-    holder.join()
+    engine, added = other._connections.engine, list[str]()
+    writer = threading.Thread(target=lambda: added.extend(database.add_runs([run()])))
+    with engine.connect().execution_options(mpt_write=True) as connection, connection.begin():
+        writer.start()
+        writer.join(0.3)  # one that does not wait has ended by then
+        assert writer.is_alive()
+        assert added == []
+    writer.join()
+    assert added == [run().key]
     database.close()
     other.close()
 

@@ -69,7 +69,7 @@ def test_axe_finds_no_serious_fault(page: str, width: int, dark: bool, tmp_path:
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *colours,
          f"--window-size={width},6000", "--virtual-time-budget=60000", "--dump-dom",
          file.as_uri()],
-        capture_output=True, text=True, timeout=600, check=True,
+        capture_output=True, text=True, timeout=1700, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="faults" class="(\w+)">(.*?)</pre>', shown.stdout, re.DOTALL)
     assert found is not None, "axe-core has not answered"

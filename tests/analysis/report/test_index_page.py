@@ -230,7 +230,7 @@ def test_a_browser_draws_the_pictures_without_a_message_on_its_console(report: P
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
          "--window-size=1280,6000", "--virtual-time-budget=20000", "--dump-dom",
          (report / "index.html").as_uri()],
-        capture_output=True, text=True, timeout=600, check=True,
+        capture_output=True, text=True, timeout=1700, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in shown.stderr
     assert shown.stdout.count("main-svg") >= 5

@@ -372,7 +372,7 @@ def test_a_browser_opens_every_page_without_a_message_on_its_console(results: Re
         shown = subprocess.run(
             ["chromium", "--headless", "--no-sandbox", "--disable-gpu",
              "--enable-logging=stderr", "--dump-dom", path.as_uri()],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=500, check=True,
         )  # fmt: skip
         assert "</table>" in shown.stdout
         assert "CONSOLE" not in shown.stderr

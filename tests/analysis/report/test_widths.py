@@ -50,7 +50,7 @@ def test_no_table_of_results_scrolls_sideways_on_a_desk(tmp_path: Path) -> None:
     shown = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
          "--virtual-time-budget=5000", "--dump-dom", file.as_uri()],
-        capture_output=True, text=True, timeout=600, check=True,
+        capture_output=True, text=True, timeout=1700, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="widths">(.*?)</pre>', shown.stdout, re.DOTALL)
     assert found is not None

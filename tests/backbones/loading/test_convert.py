@@ -127,7 +127,7 @@ def _load(path: str, cache: str, found: Any) -> None:
     found.put(load_backbone(path).digest)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1800)  # for hangs only
 def test_two_processes_at_once_convert_one_checkpoint(pickled: Path, cache: Path) -> None:
     context = multiprocessing.get_context("spawn")
     found = context.Queue()
@@ -137,7 +137,7 @@ def test_two_processes_at_once_convert_one_checkpoint(pickled: Path, cache: Path
     ]
     for worker in workers:
         worker.start()
-    digests = [found.get(timeout=200) for _ in workers]
+    digests = [found.get(timeout=1700) for _ in workers]
     for worker in workers:
         worker.join()
     assert digests[0] == digests[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,12 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited"))
     load._knock.cache_clear()
-    started = time.monotonic()
     assert load_backbone("lab/toy@v1").d_model == 16  # cached: not even asked for
     assert knocks == []
     with pytest.raises(UsageError, match="no such path") as error:
         load_backbone("lab/toy")
-    assert time.monotonic() - started < 10
     assert knocks == [(("huggingface.co", 443), 3.0)]
     assert "\n" not in str(error.value)
     load._knock.cache_clear()

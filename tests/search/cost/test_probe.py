@@ -1,4 +1,4 @@
-"""The probe against what a search then takes, in seconds of computing."""
+"""The probe against what a search then takes, in operations and in seconds of computing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from search_toys import toy_job
+from toys import OperationClock
 from trial_toys import Bench, bench
 
 from mpt.config import DownstreamConfig, UpstreamConfig
 from mpt.keys import canonical
 from mpt.search.cost import probe as probe_module
 from mpt.search.cost.plan import Rates, RemainingWork, work_seconds
-from mpt.search.cost.probe import probe_trials, trials_to_probe
+from mpt.search.cost.probe import Clock, probe_trials, trials_to_probe
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
@@ -24,7 +25,7 @@ from mpt.study.study import Study, open_study
 from mpt.trial.runs import tuned_study
 from mpt.upstream.jumps import HELD, WINDOW
 
-DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=60, eval_every=20, max_generated=3)
+DOWN = DownstreamConfig(lrs=(0.5, 0.2), batch_size=4, steps=24, eval_every=8, max_generated=3)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def longer(
     """A toy search with enough to do for its time to be told."""
     results = tmp_path_factory.mktemp("probe") / "results"
     return toy_job(
-        toy_checkpoint, toy_gym, results, rungs=(40, 80), inner_lrs=(0.1,), downstream=DOWN
+        toy_checkpoint, toy_gym, results, rungs=(20, 40), inner_lrs=(0.1,), downstream=DOWN
     )
 
 
@@ -52,23 +53,36 @@ def _left(found: Bench, study: Study) -> RemainingWork:
     return remaining_work(found.job.trials, lambda _: study, found.store, found.files)
 
 
-def _spent(found: Bench) -> float:
+def _spent(found: Bench, clock: Clock) -> float:
     """Do all of the work; return its seconds of computing."""
-    began = time.process_time()
+    began = clock()
     found.run_baseline()
     found.run(*range(len(found.job.trials)))
-    return time.process_time() - began
+    return clock() - began
 
 
-def _estimated(found: Bench, study: Study) -> tuple[float, Rates]:
+def _estimated(found: Bench, study: Study, clock: Clock) -> tuple[float, Rates]:
     work = _left(found, study)
     trials = trials_to_probe(found.job.trials, work)
-    rates = probe_trials(trials, lambda _: study, clock=time.process_time)
+    rates = probe_trials(trials, lambda _: study, clock=clock)
     each, shared = work_seconds(work, rates)
     return sum(each) + shared, rates
 
 
-@pytest.mark.parametrize("tuned", ["prompt", "weights", "nothing"])
+def _tuning(job: SearchJob, tuned: str) -> SearchJob:
+    """Return the job with trials that tune this."""
+    if tuned == "weights":
+        return dataclasses.replace(job, trials=(_tuned(job, (1e-3, 1e-4)),))
+    if tuned == "nothing":
+        bare = UpstreamSpec(config=ZeroShotConfig())
+        return dataclasses.replace(job, trials=(TrialSpec(plan=job.plans[0], upstream=bare),))
+    return job
+
+
+kinds_of_tuning = pytest.mark.parametrize("tuned", ["prompt", "weights", "nothing"])
+
+
+@kinds_of_tuning
 def test_the_estimate_is_near_what_a_search_takes(
     longer: SearchJob,
     opened: Study,
@@ -76,26 +90,39 @@ def test_the_estimate_is_near_what_a_search_takes(
     tmp_path: Path,
     tuned: str,
 ) -> None:
-    """In seconds of computing, which other programs on the machine disturb less than the clock.
+    """In operations, so that it holds on a machine that is busy or slow.
 
-    The bound is wide because milliseconds are measured on a shared machine; the embedded search is
-    held to 20 % by hand.
+    The bound is that of toy sizes, where a queue's last runs ride with few others; the embedded
+    search is held to 20 % by hand.
     """
-    monkeypatch.setattr(probe_module, "PROBE_S", 1.0)
-    job = dataclasses.replace(longer, results=tmp_path)
-    if tuned == "weights":
-        job = dataclasses.replace(job, trials=(_tuned(job, (1e-3, 1e-4)),))
-    elif tuned == "nothing":
-        bare = UpstreamSpec(config=ZeroShotConfig())
-        job = dataclasses.replace(job, trials=(TrialSpec(plan=job.plans[0], upstream=bare),))
-    with bench(job, opened) as found:
-        estimated, rates = _estimated(found, opened)
-        spent = _spent(found)
+    monkeypatch.setattr(probe_module, "PROBE_S", 0.3)
+    job = _tuning(dataclasses.replace(longer, results=tmp_path), tuned)
+    with bench(job, opened) as found, OperationClock() as clock:
+        estimated, rates = _estimated(found, opened, clock)
+        spent = _spent(found, clock)
     assert 0.5 < estimated / spent < 2.0, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
     assert all(rate.row_s > 0 for rate in rates.runs.values())
     assert {kind for kind, rate in rates.runs.items() if rate.step_s == 0} == {
         kind for kind in rates.runs if kind.startswith("zero-shot")
     }
+
+
+@pytest.mark.slow
+@kinds_of_tuning
+def test_the_estimate_is_near_the_seconds_that_a_search_takes(
+    longer: SearchJob,
+    opened: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tuned: str,
+) -> None:
+    """The same in seconds of computing: milliseconds are measured, which a pause can spoil."""
+    monkeypatch.setattr(probe_module, "PROBE_S", 1.0)
+    job = _tuning(dataclasses.replace(longer, results=tmp_path), tuned)
+    with bench(job, opened) as found:
+        estimated, _ = _estimated(found, opened, time.process_time)
+        spent = _spent(found, time.process_time)
+    assert 0.5 < estimated / spent < 2.0, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
 
 
 def test_every_kind_of_work_is_probed_once(
@@ -151,13 +178,13 @@ def test_a_finished_kind_is_not_probed(longer: SearchJob, opened: Study, tmp_pat
 def test_the_probe_writes_nothing_and_tells_sizes_of_what_a_search_leaves(
     longer: SearchJob, opened: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(probe_module, "PROBE_S", 0.5)
-    with bench(longer, opened, results=tmp_path / "results") as found:
-        _, rates = _estimated(found, opened)
+    monkeypatch.setattr(probe_module, "PROBE_S", 0.3)
+    with bench(longer, opened, results=tmp_path / "results") as found, OperationClock() as clock:
+        _, rates = _estimated(found, opened, clock)
         assert found.stored == 0
         assert found.database.points() == []
         assert not (tmp_path / "results" / "rungs").exists()
-        _spent(found)
+        _spent(found, clock)
         rungs = [path.stat().st_size for path in (tmp_path / "results").glob("rungs/*/*")]
         states = _state_bytes(found)
         keys = [key for point in found.database.points() for key in point.runs]

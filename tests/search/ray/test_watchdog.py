@@ -85,6 +85,13 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+@pytest.fixture(autouse=True)
+def no_older_watch() -> None:
+    """Wait for the watch of an earlier search in this process, which ends in its own time."""
+    for one in _threads():
+        one.join(300)
+
+
 def _threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name.endswith("(_watch)")]
 
