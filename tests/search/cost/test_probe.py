@@ -92,15 +92,16 @@ def test_the_estimate_is_near_what_a_search_takes(
 ) -> None:
     """In operations, so that it holds on a machine that is busy or slow.
 
-    The bound is that of toy sizes, where a queue's last runs ride with few others; the embedded
-    search is held to 20 % by hand.
+    Seen: 0.91 with a prompt, 0.97 with weights; without training 0.55 of what toy runs take. The
+    embedded search is held to 20 % by hand, in seconds.
     """
     monkeypatch.setattr(probe_module, "PROBE_S", 0.3)
     job = _tuning(dataclasses.replace(longer, results=tmp_path), tuned)
     with bench(job, opened) as found, OperationClock() as clock:
         estimated, rates = _estimated(found, opened, clock)
         spent = _spent(found, clock)
-    assert 0.5 < estimated / spent < 2.0, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
+    least = 0.4 if tuned == "nothing" else 0.8
+    assert least < estimated / spent < 1.2, f"{estimated:.2f} s estimated, {spent:.2f} s spent"
     assert all(rate.row_s > 0 for rate in rates.runs.values())
     assert {kind for kind, rate in rates.runs.items() if rate.step_s == 0} == {
         kind for kind in rates.runs if kind.startswith("zero-shot")
