@@ -110,7 +110,8 @@ class _Count:
         learns = isinstance(trial.upstream.config, UpstreamConfig)
         chosen = learns and study.config.downstream.start != "learned"
         # members that are chosen have runs of their own; how many is known only then
-        own_key = f"{key} chosen" if chosen and len(members) > 1 else key
+        how = study.config.downstream.start
+        own_key = f"{key} {how}" if chosen and len(members) > 1 else key
         choosing = NOTHING
         steps, points = 0.0, 0
         reached = {member: self._reached.get(member, 0) for member in members}

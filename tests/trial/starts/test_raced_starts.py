@@ -160,9 +160,19 @@ def test_the_cost_of_a_race_is_in_the_point_and_in_the_plan(raced: Study, job: S
     assert {(cost.steps, cost.examples) for cost in own} == {(4, 8)}
     assert choice_of_all(raced, 2) == (runs * 3, told["evaluated rows"])
     whole = TARGETS * RATES
-    assert planned.steps == runs * 3 + whole * 4
+    assert (planned.runs, planned.steps) == (whole, runs * 3 + whole * 4)
     assert planned.rows == told["evaluated rows"] + whole * (2 * 8 + 8)
     assert (left.runs, left.steps, left.rows) == (0, 0, 0)
+
+
+def test_a_plan_expects_other_starts_of_a_race_than_of_a_choice_by_loss(
+    study: Study, raced: Study, job: SearchJob
+) -> None:
+    studies = {one.plan: one for one in (choosing(study), raced)}
+    specs = [spec_of(one, 2) for one in studies.values()]
+    with bench(job, *studies.values()) as found:
+        work = remaining_work(specs, studies.__getitem__, found.store, found.files)
+    assert [trial.runs.runs for trial in work.trials] == [TARGETS * RATES] * 2
 
 
 def test_a_race_is_no_part_of_any_run_and_another_study(study: Study, raced: Study) -> None:
