@@ -19,7 +19,7 @@ from mpt.replay.best import COMMON
 from mpt.replay.replay import Replay, plan_replay
 from mpt.replay.request import Request
 from mpt.replay.settings import studied
-from mpt.replay.similarity.pilot import Pilot, plan_pilot
+from mpt.replay.similarity.pilot import METHOD, Pilot, plan_pilot
 from mpt.replay.similarity.prompts import Tuner
 from mpt.replay.similarity.ranking import Ranking
 from mpt.search.job import SearchJob
@@ -121,7 +121,10 @@ STAGES: Mapping[str, _Kind] = {
     "backbones": _Kind("Table 5: other language models", _backbones),
     "similarity": _Kind(
         "Tables 7 and 8: sources by similarity",
-        lambda request, _, tuner: plan_pilot(request, tuner=tuner),
+        # of MAML alone, whatever else is studied
+        lambda request, _, tuner: plan_pilot(
+            dataclasses.replace(request, methods=()), tuner=tuner
+        ),
     ),
 }
 """Name → what it is, in the order of the run."""
@@ -222,6 +225,9 @@ def replay_stages(
     notes, seen = dict[str, None](), dict[TrialSpec, None]()
     for name, kind in STAGES.items():
         if kind.plan is None or not request.has(name):
+            continue
+        if name == "similarity" and request.methods and METHOD not in request.methods:
+            notes |= {f"{name}: left out, it is of {METHOD}, which --methods does not name": None}
             continue
         part = kind.plan(replay, request, tuner)
         notes |= dict.fromkeys(part.notes)

@@ -91,6 +91,17 @@ def test_stages_can_be_left_out() -> None:
     assert [c.plan.source_set for c in alone["sources"].trials] == ["5", "11", "all"]
 
 
+def test_some_methods_have_the_stages_of_similarity_only_with_maml_among_them() -> None:
+    """Its tables are of MAML alone: other methods beside it add nothing there."""
+    of_all = _stages(stages=("similarity",))["similarity"].trials
+    both = _stages(stages=("replay", "similarity"), methods=("maml", "multitask"))
+    assert set(both["similarity"].trials) == set(of_all)
+    request = WholeRequest(results=NOWHERE, methods=("multitask",))
+    replays = replay_stages(request, None)
+    assert "similarity" not in {stage.name for stage in replays.stages}
+    assert any("similarity: left out" in note for note in replays.notes)
+
+
 def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="stage replays is unknown; known are search, replay"):
         WholeRequest(results=NOWHERE, stages=("replays",))
