@@ -364,7 +364,8 @@ class DownstreamConfig:
         if self.race_steps is not None and self.start != "raced":
             raise UsageError(
                 f"DownstreamConfig: race_steps is {self.race_steps}, but must be None where start "
-                f'is "{self.start}", which runs no race; set start to "raced"'
+                f'is "{self.start}", which runs no race; set it to "raced" (tuning_start in '
+                "Python, --tuning-start raced)"
             )
 
     def steps_on(self, rows: int) -> int:

@@ -83,7 +83,7 @@ def test_a_value_out_of_range_is_refused_with_name_value_and_rule(
 
 @pytest.mark.parametrize("start", ["learned", "chosen"])
 def test_steps_of_a_race_are_refused_where_there_is_none(start: str) -> None:
-    rule = f'race_steps is 3, but must be None where start is "{start}".*; set start to "raced"'
+    rule = f'race_steps is 3, but must be None where start is "{start}".*; set it to "raced"'
     with pytest.raises(UsageError, match=rule):
         DownstreamConfig(start=start, race_steps=3)
     assert DownstreamConfig(start="raced", race_steps=3).race_steps == 3

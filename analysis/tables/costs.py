@@ -52,6 +52,7 @@ def cost_table(look: Lookup) -> Table:
             "a CPU a device is one worker process, and they say nothing about GPU-hours.",
             "A rung of a longer trajectory counts the steps up to it; runs that several cells "
             "share count in each. Of several upstream seeds the costs are means: those of one.",
+            *_starts_note(look),
         ),
     )
 
@@ -77,6 +78,23 @@ def _machines(look: Lookup) -> str:
         where = machine.get("device") or f"{machine.get('cpus', '?')} CPUs, GPU not recorded"
         machines.add(f"{machine.get('system', 'unknown system')}, {where}")
     return f"Recorded on: {'; '.join(sorted(machines)) or 'nothing yet'}."
+
+
+def _starts_note(look: Lookup) -> list[str]:
+    """Say what targets that take their starts have spent on it."""
+    told = [
+        (cell.devices * point.point.provenance["starts"]["seconds"])
+        for cell in look.targets()
+        for point in cell.points
+        if point.point.provenance.get("starts")
+    ]
+    if not told:
+        return []
+    hours = device_hours(math.fsum(told), 1)
+    return [
+        f"Not in these columns: targets chose or raced their starts for {hours:.2g} device-hours "
+        "in all."
+    ]
 
 
 def downstream_cost(cell: Cell) -> dict[str, float]:

@@ -96,11 +96,14 @@ class RunList:
     @functools.cached_property
     def identity(self) -> str:
         """SHA-256 of everything that can change a result, the packing excepted."""
+        config = dataclasses.asdict(self._config)
+        if config["race_steps"] is None:  # checkpoints from before there was one are gone on with
+            del config["race_steps"]
         return digest(
             {
                 "backbone": self._backbone.digest,
                 "position": self._backbone.position,
-                "config": dataclasses.asdict(self._config),
+                "config": config,
                 "text": dataclasses.asdict(self._text),
                 "root_seed": self._root,
                 "runs": [

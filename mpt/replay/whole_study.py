@@ -226,7 +226,7 @@ def replay_stages(
     for name, kind in STAGES.items():
         if kind.plan is None or not request.has(name):
             continue
-        if name == "similarity" and request.methods and METHOD not in request.methods:
+        if name == "similarity" and not has_similarity(request):
             notes |= {f"{name}: left out, it is of {METHOD}, which --methods does not name": None}
             continue
         part = kind.plan(replay, request, tuner)
@@ -236,6 +236,11 @@ def replay_stages(
         seen |= dict.fromkeys(new)
         stages.append(Stage(name=name, trials=tuple(new)))
     return Replays(stages=tuple(stages), notes=tuple(notes), rankings=rankings)
+
+
+def has_similarity(request: WholeRequest) -> bool:
+    """Return whether tables of similarity are asked for; they are of `METHOD` alone."""
+    return request.has("similarity") and (not request.methods or METHOD in request.methods)
 
 
 def job_of(stages: Sequence[Stage], request: WholeRequest, title: str) -> SearchJob:

@@ -16,6 +16,7 @@ from mpt.replay.similarity.ranking import save_rankings
 from mpt.replay.whole_study import (
     Stage,
     WholeRequest,
+    has_similarity,
     job_of,
     replay_request,
     replay_stages,
@@ -138,8 +139,8 @@ class WholeStudy:
         )
         if search is not None and not known:
             self._say("what follows the search is planned with settings that were found before it")
-        for label in job.partial:
-            self._say(label)
+        for line in (*job.partial, *(rest.notes if self._manner.dry_run else ())):
+            self._say(line)
         return plan_study_cost(everything, job, self._execution, self._manner.planning, self._say)
 
     def _compute(
@@ -167,7 +168,7 @@ class WholeStudy:
 
     def _compare_tasks(self) -> None:
         """Measure the pairs of Table 7, of kept prompts too if there are some."""
-        if self._request.has("similarity"):
+        if has_similarity(self._request):
             request = replay_request(self._request, None)
             for line in pair_lines(compute_pairs(request, prompts=self._manner.keep_prompts)):
                 self._say(line)

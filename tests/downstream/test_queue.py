@@ -26,6 +26,8 @@ from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.queue import TuningQueue
 from mpt.downstream.record import TuningResult, TuningRun
 from mpt.errors import DataError
+from mpt.keys import digest
+from mpt.prompts import prompt_digest
 from mpt.store.state import pack_state, unpack_state
 
 CONFIG = DownstreamConfig(steps=6, eval_every=3, batch_size=3, max_generated=4)
@@ -243,6 +245,27 @@ def test_a_state_of_other_runs_is_refused_and_changes_nothing(
     with pytest.raises(DataError, match=r"state is of tuning queue \w{12}, but this one is"):
         other.load_state_dict(tuning.state_dict())
     assert pack_state(other.state_dict()) == before
+
+
+def test_a_queue_from_before_races_of_starts_is_the_same_queue(toy_backbone: Backbone) -> None:
+    """Else what a search was in the middle of at an update would start anew."""
+    runs = families(toy_backbone, mixed_tasks())[:3]
+    listed = queue(toy_backbone, runs, CONFIG)._list
+    fields = {f.name for f in dataclasses.fields(CONFIG)} - {"race_steps"}
+    older = {
+        "backbone": toy_backbone.digest,
+        "position": toy_backbone.position,
+        "config": {name: getattr(CONFIG, name) for name in fields},
+        "text": dataclasses.asdict(TEXT),
+        "root_seed": listed._root,
+        "runs": [
+            [run.task.name, run.task.seed, run.task.digest, run.lr, prompt_digest(run.prompt)]
+            for run in runs
+        ],
+    }
+    assert listed.identity == digest(older)
+    raced = dataclasses.replace(CONFIG, start="raced", race_steps=2)
+    assert queue(toy_backbone, runs, raced)._list.identity != listed.identity
 
 
 @pytest.mark.parametrize("missing", ["tick", "records", "pack", "results"])

@@ -103,9 +103,9 @@ def test_from_the_search_to_a_table_that_is_recomputed(
     assert {"path_chosen", "path_raced"} < {*report["pooled"]}
     said = (results / "report" / "contest.md").read_text(encoding="utf-8")
     assert re.search(
-        r"Not among the row passes: the forward passes by which targets choose, [1-9]\d* rows a "
-        r"point on average, over all of its targets; races of starts, [1-9]\d* rows forward and "
-        r"backward and [1-9]\d* evaluated\.",
+        r"Not among the row passes, a point on average, over all of its targets: the forward "
+        r"passes by which targets choose, [1-9]\d* rows; races of starts, [1-9]\d* rows forward "
+        r"and backward, [1-9]\d* evaluated and \d+ forward \(of ties\)\.",
         said,
     )
     for line in report["verdict"]:

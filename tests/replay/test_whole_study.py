@@ -27,6 +27,7 @@ from mpt.replay.whole_study import (
     STAGES,
     Stage,
     WholeRequest,
+    has_similarity,
     job_of,
     replay_request,
     replay_stages,
@@ -100,6 +101,8 @@ def test_some_methods_have_the_stages_of_similarity_only_with_maml_among_them() 
     replays = replay_stages(request, None)
     assert "similarity" not in {stage.name for stage in replays.stages}
     assert any("similarity: left out" in note for note in replays.notes)
+    assert not has_similarity(request)
+    assert has_similarity(dataclasses.replace(request, methods=("multitask", "maml")))
 
 
 def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:

@@ -131,7 +131,11 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
         "runs": None if score is None else score.runs,
         "cost": None
         if record is None
-        else {"upstream": dataclasses.asdict(record.cost), "downstream": _own_runs(entry, board)},
+        else {
+            "upstream": dataclasses.asdict(record.cost),
+            "downstream": _own_runs(entry, board),
+            **_starts(record.provenance),
+        },
         "keys": {
             "study": board.study_of[entry.index],
             "point": board.point_key(entry),
@@ -139,6 +143,12 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
             "prompt": None if record is None else record.prompt,
         },
     }
+
+
+def _starts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what it has cost the targets to take their starts, if they do."""
+    starts = provenance.get("starts")
+    return {"starts": {k: v for k, v in starts.items() if k != "taken"}} if starts else {}
 
 
 def _own_runs(entry: PointStatus, board: Leaderboard) -> dict[str, float]:

@@ -88,7 +88,10 @@ def cost_text(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> str
     steps = sum(cost.steps for cost in upstream.values())
     spent = sum(cost.seconds for cost in upstream.values())
     runs = board.run_costs(there)
+    choosing = {e.record.key: e.record.provenance.get("starts") or {} for e in there if e.record}
+    starts = sum(one.get("seconds", 0.0) for one in choosing.values())
     return (
         f"{steps:.0f} upstream steps ({clock_text(spent)} of computing), "
         f"{runs['runs']:.0f} downstream runs ({clock_text(runs['seconds'])})"
+        + (f", starts taken by targets ({clock_text(starts)})" if starts else "")
     )
