@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_toys import SEEDS, VALIDATION
@@ -12,7 +12,7 @@ from trial_toys import Bench
 
 from mpt.config import UpstreamConfig
 from mpt.gym.fewshot import Example, FewShotTask
-from mpt.store.records import Point
+from mpt.store.records import Point, Run
 from mpt.study.specs import TrialSpec, UpstreamSpec
 from mpt.study.study import Study
 from mpt.trial.starts import LEARNED
@@ -90,3 +90,11 @@ def chosen_record(study: Study, found: Bench, point: str, steps: int = 2) -> Map
 def targets_of(study: Study) -> list[FewShotTask]:
     """Return all few-shot samples that are scored."""
     return [one for samples in study.scored.values() for one in samples.values()]
+
+
+def starts_of(runs: Iterable[Run], task: FewShotTask) -> set[str | None]:
+    """Return the digests of the prompts that the runs of a target started from."""
+    own = (task.name, task.seed)
+    return {
+        run.identity.init for run in runs if (run.identity.task, run.identity.data_seed) == own
+    }

@@ -18,6 +18,7 @@ from start_toys import (
     done,
     spec_of,
     starts_at,
+    starts_of,
     targets_of,
 )
 from torch import Tensor
@@ -128,12 +129,7 @@ def test_the_start_with_the_best_dev_score_is_tuned_and_of_equal_ones_that_with_
         assert own["start"] == expected
         assert own["prompt"] == prompt_digest(starts[expected])
         assert point.provenance["starts"]["taken"][task.name][str(task.seed)] == expected
-        inits = {
-            run.identity.init
-            for run in runs
-            if (run.identity.task, run.identity.data_seed) == (task.name, task.seed)
-        }
-        assert inits == {prompt_digest(starts[expected])}
+        assert starts_of(runs, task) == {prompt_digest(starts[expected])}
         alone += len(tied) == 1
     assert 0 < alone < TARGETS  # both a clear winner and ties were there
     assert point.note == words(record)

@@ -19,6 +19,7 @@ from start_toys import (
     poisoned,
     spec_of,
     starts_at,
+    starts_of,
 )
 from trial_toys import Bench, bench, through_a_folder
 
@@ -59,12 +60,7 @@ def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_ro
             assert start_loss(study, task, prompt)[0] == pytest.approx(losses[name], rel=1e-5)
         best = min(losses, key=lambda name: losses[name])
         assert point.provenance["starts"]["taken"][task.name][str(task.seed)] == best
-        inits = {
-            run.identity.init
-            for run in runs
-            if (run.identity.task, run.identity.data_seed) == (task.name, task.seed)
-        }
-        assert inits == {prompt_digest(prompts[best])}
+        assert starts_of(runs, task) == {prompt_digest(prompts[best])}
 
 
 def test_the_point_says_what_was_taken_and_what_choosing_cost(
