@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from mpt.backbones.generation import Generation
 from mpt.backbones.input_cache import InputCache
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator
+from mpt.trial.starts.losses import start_loss
 
 P = 4
 RUNS = [0, 2, 1, 0, 2]
@@ -212,3 +214,21 @@ def test_an_evaluation_reads_every_prompt_once_and_scores_as_before() -> None:
             scores.append([evaluator.scores(prompts, [0, 0, 0]) for _ in range(2)])
         assert places.count(P) == (6 if kept else 0)  # 3 prompts in each of 2 evaluations
     assert scores[0] == scores[1]
+
+
+def test_the_loss_that_a_start_is_chosen_by_reads_the_start_once() -> None:
+    task, config = toy_task(), DownstreamConfig(batch_size=3)
+    losses = []
+    for kept in (True, False):
+        backbone = _model()
+        if not kept:
+            backbone.input_cache = None
+        study: Any = SimpleNamespace(
+            backbone=backbone, config=SimpleNamespace(downstream=config, text=TextConfig())
+        )
+        prompt = 0.3 * _prompts(backbone)[0]
+        with _read(backbone) as places:
+            losses.append(start_loss(study, task, prompt))
+        assert places.count(P) == (1 if kept else 0)
+        assert len(places) == 6 + kept  # 16 rows, three at a time
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -25,7 +25,8 @@ def start_loss(study: Study, task: FewShotTask, prompt: Tensor) -> tuple[float, 
 
     The loss is the mean over the target tokens of all train rows and of the dev rows that the
     recipe uses (`max_dev`). They pass in batches as large as those of tuning, which fit wherever
-    tuning does, so that the number depends on nothing else.
+    tuning does, so that the number depends on nothing else. A prompt that stands first is read
+    once for all of them.
 
     Args:
         study: backbone and recipe.
@@ -36,12 +37,13 @@ def start_loss(study: Study, task: FewShotTask, prompt: Tensor) -> tuple[float, 
 
     backbone, down = study.backbone, study.config.downstream
     rows = backbone.encode_rows(task.name, own_rows(study, task), study.config.text)
+    prompts = prompt[None].to(backbone.device)
     total, tokens = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), backbone.fixed(prompts):
         for first in range(0, len(rows), down.batch_size):
             part = rows[first : first + down.batch_size]
             batch = backbone.collate(part, [0] * len(part))
-            losses, counts = backbone.row_losses(prompt[None].to(backbone.device), batch)
+            losses, counts = backbone.row_losses(prompts, batch)
             total += float(losses.double().sum())
             tokens += int(counts.sum())
     return total / tokens, len(rows), tokens
