@@ -31,6 +31,10 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 # would get a thirtieth of a core, and a test of minutes would run into its limit.
 os.environ |= {"RAY_worker_niceness": "0"}
 
+# A worker of Ray takes six seconds of computing to start, and two test processes keep two cores
+# busy: a search has one worker here, if its test does not say that it needs two.
+os.environ |= {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
 
 LONGEST = (
     "search/test_run.py",

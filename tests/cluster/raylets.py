@@ -133,6 +133,7 @@ class Nodes:
 def _serve(nodes: int, cpus: int) -> None:
     from ray.cluster_utils import Cluster
 
+    os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # nodes have as many cores as they are told
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "_system_config": _HEALTH}
     cluster = Cluster(
         initialize_head=True, head_node_args={**head, "object_store_memory": _STORE_BYTES}

@@ -1,13 +1,14 @@
 """Builds toy searches and runs them, in a test or in a process that a test kills.
 
-As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [ONE] [FRESH] [JSON]`` runs
-the toy search with Ray on two workers (ONE, TPE: one after the other) and exits with its code.
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [TWO] [FRESH] [JSON]`` runs
+the toy search with Ray on one worker (TWO: on two) and exits with its code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     downstream = DownstreamConfig(
         lrs=(0.5, 0.2), batch_size=4, steps=120, eval_every=40, max_generated=3
     )
-    return toy_job(checkpoint, gym, results, rungs=tuple(range(10, 90, 10)), downstream=downstream)
+    return toy_job(checkpoint, gym, results, rungs=tuple(range(10, 60, 10)), downstream=downstream)
 
 
 def tpe_job(
@@ -155,8 +156,10 @@ if __name__ == "__main__":
     paths = [Path(word) for word in sys.argv[1:4]]
     words = sys.argv[4:]
     make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
+    if "TWO" in words:
+        del os.environ["RAY_OVERRIDE_RESOURCES"]  # see conftest.py
     execution = Execution(
-        workers=1 if {"TPE", "ONE"} & {*words} else 2,
+        workers=2 if "TWO" in words else 1,
         max_failures=1,
         resume="the same command",
         next_step="rest",

@@ -66,7 +66,7 @@ def test_a_search_ends_with_a_ranking_and_a_finished_one_returns_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     results = job.results
-    driver = drive(results)
+    driver = drive(results, "TWO")
     assert driver.wait() == 0, driver.output()
     lines = driver.output().splitlines()
     # a line every half minute says how far it is; their number is that of the machine's minutes
