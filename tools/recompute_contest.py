@@ -34,8 +34,9 @@ def recompute(database: Path, frozen: Path) -> dict[str, Any]:
         seed = own["seed"] if own.get("seed") is not None else root
         for name, entry in entries.items():
             facts = {"method": method, "steps": steps, "start": down.get("start", "learned")}
+            facts["race_steps"] = down.get("race_steps")
             same = all(own.get(key) == value for key, value in entry["settings"].items())
-            if same and facts == {key: entry[key] for key in facts}:
+            if same and facts == {key: entry.get(key) for key in facts}:
                 base, mine = plain[study], scores(point, json.loads(lrs))
                 means = {t: np.mean([*of.values()]) for t, of in base.items()}
                 ratios = [np.mean([*mine[t].values()]) / m for t, m in means.items() if m > 0]

@@ -137,13 +137,11 @@ def _contestant(cell: Cell, frozen: Frozen) -> str | None:
     """Return whose frozen settings a point has."""
     if cell.steps == 0:
         return None
-    config, start = replace(point_config(cell.point), seed=None), _downstream(cell, "start")
+    config = replace(point_config(cell.point), seed=None)
+    own = (config, cell.steps, _downstream(cell, "start"), _downstream(cell, "race_steps"))
     for name, entry in frozen.entries.items():
-        if (entry.upstream.config, *entry.upstream.rungs, entry.start) == (
-            config,
-            cell.steps,
-            start,
-        ):
+        frozen_as = (entry.upstream.config, *entry.upstream.rungs, entry.start, entry.race_steps)
+        if frozen_as == own:
             return name
     return None
 

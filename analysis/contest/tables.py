@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from mpt.words import counted
 from ..findings.paired import Paired
 from ..tables.table import Table, TableCell, number, text
 from .verdict import Against, Verdict, order_of
+
+if TYPE_CHECKING:
+    from mpt.study.contest.frozen import Frozen
 
 MISSING = 5
 """Missing points that are named."""
@@ -126,13 +129,10 @@ def _mean(values: tuple[float, ...]) -> float:
 def _notes(verdict: Verdict) -> list[str]:
     confirmed, frozen = verdict.confirmed, verdict.confirmed.frozen
     seeds = ", ".join(map(str, confirmed.seeds))
-    tried = next(iter(frozen.entries.values())).tried
-    searched = ", ".join(map(str, frozen.search_seeds))
     notes = [
         "Smoke run: the numbers mean nothing." if confirmed.smoke else "",
-        f"Mean over {len(verdict.args)} arenas and fresh upstream seeds {seeds}. Settings were "
-        f"chosen on {frozen.backbone}, validation tasks and upstream seeds {searched}, of {tried} "
-        "points a contestant.",
+        f"Mean over {len(verdict.args)} arenas and fresh upstream seeds {seeds}. "
+        f"{_searched(frozen)}",
         "The reference is the best multitask contestant on these very runs. Intervals hold "
         "upstream seeds × data seeds and are simultaneous for "
         f"{counted(len(verdict.against), 'comparison')}.",
@@ -141,9 +141,28 @@ def _notes(verdict: Verdict) -> list[str]:
         f"And {more} more are missing." if (more := len(confirmed.missing) - MISSING) > 0 else "",
         *(f"Budget: {line}." for line in verdict.unequal),
         "" if verdict.unequal else "Budgets are equal within 2 %, by the records.",
+        _races(frozen),
         _choosing(verdict),
     ]
     return [note for note in notes if note]
+
+
+def _searched(frozen: Frozen) -> str:
+    """Say what settings were chosen on."""
+    if not frozen.search_seeds:
+        return "Every contestant had one point: no settings were chosen."
+    tried = next(iter(frozen.entries.values())).tried
+    seeds = ", ".join(map(str, frozen.search_seeds))
+    return (
+        f"Settings were chosen on {frozen.backbone}, validation tasks and upstream seeds {seeds}, "
+        f"of {counted(tried, 'point')} a contestant."
+    )
+
+
+def _races(frozen: Frozen) -> str:
+    """Say how long starts were raced, where it was not the default."""
+    own = {name: one.told for name, one in frozen.entries.items() if one.race_steps is not None}
+    return f"{'; '.join(f'{name}: {told}' for name, told in own.items())}." if own else ""
 
 
 def _choosing(verdict: Verdict) -> str:
@@ -188,6 +207,11 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         "missing": list(confirmed.missing),
         "frozen_kept": confirmed.kept,
         "row_passes": dict(verdict.passes),
+        "race_steps": {
+            name: one.race_steps
+            for name, one in confirmed.frozen.entries.items()
+            if one.start == "raced"
+        },
         "unequal_budgets": list(verdict.unequal),
         "pooled": {
             one.name: {

@@ -28,7 +28,7 @@ from mpt.trial.runs import (
     upstream_key,
     zero_shot_packs,
 )
-from mpt.trial.starts.cost import NOTHING, ChoiceWork, choice_work, learned_starts
+from mpt.trial.starts.cost import NOTHING, ChoiceWork, choice_of_all, learned_starts
 from mpt.upstream.soup import soup_key
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Count:
                 steps += 0 if own else self._steps_to(study, rung, reached)
                 there = self._store.present(keys_of(own))
                 if not own and chosen:
-                    choosing = _sum(choosing, choice_of_all(study, len(members)))
+                    choosing = choosing.plus(choice_of_all(study, learned_starts(len(members))))
                 missing = [r for p in own for r in p.missing(there)] if own else per_point
             reached = {member: max(at, rung) for member, at in reached.items()}
             if (own_key, rung, alike) not in self._own:
@@ -205,31 +205,6 @@ def _members(study: Study, trial: TrialSpec) -> list[str]:
     return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
 
 
-def choice_of_all(study: Study, members: int) -> ChoiceWork:
-    """Return what it costs all targets of a point to take their starts.
-
-    Args:
-        study: whose targets take them.
-        members: of the soup; one: the learned prompt is the only one that was learned.
-    """
-    found = NOTHING
-    for samples in study.scored.values():
-        for task in samples.values():
-            own = choice_work(
-                study.config.downstream,
-                learned=learned_starts(members),
-                starts=study.config.starts,
-                train=len(task.train),
-                dev=len(task.dev),
-            )
-            found = _sum(found, own)
-    return found
-
-
-def _sum(one: ChoiceWork, other: ChoiceWork) -> ChoiceWork:
-    return ChoiceWork(one.steps + other.steps, one.rows + other.rows)
-
-
 def _run_work(
     runs: Sequence[PlannedRun],
     study: Study,
@@ -245,6 +220,7 @@ def _run_work(
         rows=choosing.rows
         + sum(evaluated_rows(run, down) for run in runs)
         - _repeated(runs, down),
+        choosing=choosing,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mpt.study.study import Study
     from mpt.trial.run_queue import QueueStatus, RunQueue
     from mpt.trial.score import PointScore
+    from mpt.trial.starts.progress import Choosing
     from mpt.trial.store import TrialStore
 
 WAIT_S = 0.5
@@ -60,6 +61,12 @@ class Progress:
     """Runs that this process computed so far; one that is half through counts half."""
     queue: QueueStatus | None = None
     """Where the downstream runs of this unit stand; None in a unit without any."""
+    choosing: Choosing | None = None
+    """Where the choice of starts of this unit stands; None in a unit without one."""
+    choice_steps: float = 0.0
+    """Optimiser steps of such choices that this process did so far, as a plan counts them."""
+    choice_rows: float = 0.0
+    """Rows likewise."""
     waiting: bool = False
     """Whether this unit waited for a baseline."""
     problems: list[str] = field(default_factory=list)
@@ -145,7 +152,8 @@ class Trial(ABC):
             StorageError: the database or the artifacts cannot be read or written.
         """
         progress = self.progress
-        progress.landed, progress.queue, progress.waiting = [], None, False
+        progress.landed, progress.waiting = [], False
+        progress.queue, progress.choosing = None, None
         todo = self._next()
         if todo is not None:
             self._work(*todo)

@@ -105,9 +105,20 @@ class UpstreamTrial(Trial):
         if cell.study.config.downstream.start == "learned":
             return learned_packs(cell.study, rung.prompt)
         choice = self._choice(cell, rung.steps)
-        if choice is None or not choice.advance(self._options.chunk_s):
+        if choice is None or not self._choose(choice):
             return None
         return chosen_packs(cell.study, choice)
+
+    def _choose(self, choice: StartChoice) -> bool:
+        """Go on with a choice of starts; return whether it is made."""
+        if choice.record is not None:
+            return True
+        progress, (steps, rows) = self.progress, choice.done
+        made = choice.advance(self._options.chunk_s)
+        progress.choice_steps += choice.done[0] - steps
+        progress.choice_rows += choice.done[1] - rows
+        progress.choosing = choice.status
+        return made
 
     def _choice(self, cell: Cell, steps: int) -> StartChoice | None:
         """Return the choice among the starts at a rung; None while a lost one is learned again."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from mpt.replay.contest import plan as plan_module
 from mpt.replay.contest import run as run_module
 from mpt.search.cost.plan import Rates, RunRate
 from mpt.search.job import SearchJob
-from mpt.study.contest.frozen import read_frozen
+from mpt.store.database import open_results
+from mpt.study.contest import definition
+from mpt.study.contest.frozen import Entry, read_frozen
 from tools.recompute_contest import recompute
 
 RATES = Rates(steps={"any": 2.0}, runs={"any": RunRate(step_s=0.5, row_s=0.25)}, start_s=0.0)
@@ -63,7 +66,7 @@ def test_the_plan_writes_nothing_and_tells_hours_of_every_part(
     parts = [lines[name] for name in ("random_to_random", "cls_to_cls")]
     assert sum(int(part[-4]) for part in parts) == int(lines["confirm"][-4]) == 16
     assert "path_chosen: 2 points of path, start chosen by the target" in said
-    assert "path_raced: 2 points of path, start raced by the target" in said
+    assert "path_raced: 2 points of path, start raced by the target for 1 step\n" in said
     assert "unequal" not in said
 
 
@@ -108,6 +111,12 @@ def test_from_the_search_to_a_table_that_is_recomputed(
         r"and backward, [1-9]\d* evaluated and \d+ forward \(of ties\)\.",
         said,
     )
+    assert "path_raced: start raced by the target for 1 step." in said.replace("\\", "")
+    assert report["race_steps"] == {"path_raced": 1}
+    with open_results(results, read_only=True) as database:
+        recipes = [study.settings["downstream"] for study in database.studies()]
+    raced = [one["race_steps"] for one in recipes if one.get("start") == "raced"]
+    assert raced == [1, 1, 1]  # on the validation tasks, and on the targets of two partitions
     for line in report["verdict"]:
         assert line.startswith("Smoke run, the numbers mean nothing: ")
         assert CONSISTENT not in line
@@ -163,3 +172,87 @@ def test_the_same_again_goes_on_and_changed_settings_are_refused(
     frozen.write_text(text, encoding="utf-8")
     assert contest("--stages", "confirm", "--upstream-seeds", "42") == 2
     assert "seed 42 is one that" in capsys.readouterr().err
+
+
+# --- one point a contestant ---
+
+
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> definition.Contest:
+    """The contest of a smoke run is a part of it, with the first point of three contestants."""
+    whole = definition.load_contest("smoke")
+    two = whole.with_only(("multitask", "path_raced"))
+    default = dataclasses.replace(two[1], name="path_default", race_steps=None)
+    part = dataclasses.replace(
+        whole,
+        partitions=("random_to_random",),
+        upstream_seeds=(501,),
+        contestants=tuple(
+            dataclasses.replace(one, points=one.points[:1]) for one in (*two, default)
+        ),
+    )
+    monkeypatch.setattr(definition, "load_contest", lambda *_: part)
+    return part
+
+
+def test_single_points_are_frozen_and_confirmed_without_a_search(
+    contest: Contest,
+    single: definition.Contest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*flags: str) -> int:
+        return contest("--results", str(tmp_path / "own"), *flags)
+
+    assert run("--stages", "freeze,confirm,report") == 0
+    said = capsys.readouterr().out
+    path = tmp_path / "own" / "frozen-smoke.toml"
+    frozen = read_frozen(path)
+    assert "search_arg" not in path.read_text(encoding="utf-8")
+    assert frozen.search_seeds == ()
+    points = {one.name: one.points[0] for one in single.contestants}
+    assert {name: one.upstream for name, one in frozen.entries.items()} == points
+    assert f"multitask: {points['multitask'].name}, 4 steps\n" in said  # and no ARG of a search
+    page = (tmp_path / "own" / "report" / "contest.md").read_text(encoding="utf-8")
+    assert "Every contestant had one point: no settings were chosen." in page
+    assert run("--stages", "search,freeze") == 0  # what is searched later changes nothing
+    assert "frozen-smoke.toml (as it was)" in capsys.readouterr().out
+    path.unlink()
+    assert run("--stages", "freeze") == 0
+    with open_results(tmp_path / "own", read_only=True) as database:
+        recipes = {one.key[:8]: one.settings["downstream"] for one in database.studies()}
+    points = mpt.load_results(tmp_path / "own").points()
+    means = points[points["method"] == "path"].groupby("study")["arg"].mean()
+    entries = read_frozen(path).entries
+    for name in ("path_raced", "path_default"):  # each is of its own race
+        own = [mean for study, mean in means.items() if _raced_as(recipes[study], entries[name])]
+        assert entries[name].arg == pytest.approx(own[0], abs=1e-4)
+
+
+def _raced_as(recipe: Mapping[str, Any], entry: Entry) -> bool:
+    """Return whether a study of the search (two steps of tuning) has a contestant's race."""
+    mine = recipe.get("steps"), recipe.get("start"), recipe.get("race_steps")
+    return mine == (2, "raced", entry.race_steps)
+
+
+def test_a_search_whose_tuning_is_no_longer_than_a_race_is_refused(
+    contest: Contest,
+    single: definition.Contest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, raced, _ = single.contestants
+    longer = dataclasses.replace(
+        single,
+        tuning_steps=(9,),
+        contestants=(first, dataclasses.replace(raced, race_steps=2)),
+    )
+    monkeypatch.setattr(definition, "load_contest", lambda *_: longer)
+    assert contest("--dry-run", "--stages", "search,freeze") == 2
+    assert "than the 2 steps of tuning; every contestant has one" in capsys.readouterr().err
+    assert contest("--dry-run", "--stages", "freeze,confirm") == 0
+    two = [dataclasses.replace(one, points=one.points * 2) for one in longer.contestants]
+    more = dataclasses.replace(longer, contestants=tuple(two))
+    monkeypatch.setattr(definition, "load_contest", lambda *_: more)
+    assert contest("--dry-run", "--stages", "search,freeze") == 2
+    assert "choose settings with a smaller number" in capsys.readouterr().err

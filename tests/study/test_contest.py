@@ -22,7 +22,8 @@ from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec, settings_of
 from mpt.upstream.engine import UpstreamRun
 
-SHIPPED = ("full", "reduced", "starts", "smoke")
+SHIPPED = ("full", "reduced", "starts", "short_races", "smoke")
+FROZEN = SPACES.parent / "docs" / "beat_mtl"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -32,6 +33,24 @@ def test_every_shipped_contest_has_as_many_points_each_and_one_budget(name: str)
         assert len(set(one.points)) == len(one.points) == len(contest.contestants[0].points)
         passes = {point.name: planned_passes(point) for point in one.points}
         assert unequal(passes, contest.row_passes) == []
+
+
+def test_short_races_have_the_soups_of_starts_and_seeds_that_no_contest_has_had() -> None:
+    contest, soups = load_contest("short_races"), load_contest("starts").with_only(_SOUPS)
+    points = {one.method: one.points for one in soups}
+    assert all(one.points == points[one.method] for one in contest.contestants)
+    races = {one.name: one.race_steps for one in contest.contestants if one.start == "raced"}
+    assert races == {"multitask_raced": 2, "path_raced": 2}
+    assert {one.start for one in contest.contestants if one.method == "path"} == {
+        "raced",
+        "chosen",
+    }
+    others = [load_contest(name) for name in SHIPPED if name != "short_races"]
+    used = {seed for one in others for seed in (*one.search_seeds, *one.upstream_seeds)}
+    assert not used & set(contest.upstream_seeds)
+
+
+_SOUPS = ("multitask", "path")
 
 
 @pytest.mark.parametrize("name", ["full", "reduced"])
@@ -72,6 +91,14 @@ def test_decay_ends_at_the_last_step_and_later_axes_go_over_earlier_ones() -> No
         ("steps = 4", "steps = 0", "steps is 0, but must be a whole number ≥ 1"),
         ("outer_lr", "outer_rate", "unknown key 'outer_rate'"),
         ('start = "chosen"', 'start = "best"', "start is 'best', but must be one of learned"),
+        ("race_steps = 1", "race_steps = 0", "race_steps is 0, but must be a whole number ≥ 1"),
+        ("race_steps = 1", "race_steps = true", "race_steps is True, but must be a whole"),
+        ("race_steps = 1", "race_steps = 2", "path_raced is 2, but must be smaller than the 2 st"),
+        (
+            'start = "chosen"',
+            'start = "chosen"\nrace_steps = 1',
+            r'path_chosen\] race_steps is 1, but must be left out where start is "chosen"',
+        ),
         ('like = "path"', 'like = "none"', "like is 'none', but must name a contestant"),
         ("upstream_seeds = [501, 502]", "upstream_seeds = [42]", "seed 42 is one that settings"),
         ("row_passes = 32\n", "", "lacks 'row_passes'"),
@@ -87,6 +114,25 @@ def test_a_contest_that_would_not_be_fair_is_refused(
     (tmp_path / "beat_mtl.toml").write_text(smoke.replace(old, new, 1), encoding="utf-8")
     with pytest.raises((UsageError, DataError), match=said):
         load_contest("smoke", tmp_path)
+
+
+def test_a_budget_that_is_no_longer_than_a_race_is_refused() -> None:
+    contest = load_contest("short_races")
+    assert dataclasses.replace(contest, tuning_steps=(3,)).tuning_steps == (3,)
+    with pytest.raises(UsageError, match=r"2 steps of tuning; .*leave this budget out of --budg"):
+        dataclasses.replace(contest, tuning_steps=(10, 2))
+
+
+def test_a_race_is_as_long_as_that_of_the_contestant_it_is_like(tmp_path: Path) -> None:
+    text = (SPACES / "beat_mtl.toml").read_text(encoding="utf-8")
+    own = text[text.index("[short_races]") : text.index("# Every stage")]
+    more = '[short_races.contestant.again]\nlike = "path_raced"\nstart = "raced"\n'
+    longer = more.replace("again", "longer") + "race_steps = 5\n"
+    (tmp_path / "beat_mtl.toml").write_text(own + more + longer, encoding="utf-8")
+    found = {one.name: one for one in load_contest("short_races", tmp_path).contestants}
+    steps = {name: one.race_steps for name, one in found.items()}
+    assert (steps["again"], steps["longer"], steps["path_chosen"]) == (2, 5, None)
+    assert found["longer"].told == "start raced by the target for 5 steps"
 
 
 def test_an_unknown_contest_or_contestant_is_refused_with_those_there_are() -> None:
@@ -151,6 +197,45 @@ def test_frozen_settings_are_read_as_they_were_written(frozen: Frozen, tmp_path:
     assert freeze(frozen, path)
     assert read_frozen(path) == frozen
     assert not freeze(frozen, path)
+
+
+@pytest.mark.parametrize("path", sorted(FROZEN.glob("frozen-*.toml")), ids=lambda path: path.stem)
+def test_what_was_frozen_is_written_as_it_stands(path: Path) -> None:
+    assert read_frozen(path).text() == path.read_text(encoding="utf-8")
+
+
+def test_the_steps_of_a_race_are_frozen_and_must_belong_to_one(
+    frozen: Frozen, tmp_path: Path
+) -> None:
+    path, entry = tmp_path / "frozen.toml", frozen.entries["p"]
+    raced = dataclasses.replace(entry, start="raced", race_steps=3)
+    freeze(dataclasses.replace(frozen, entries={"p": raced, "q": entry}), path)
+    assert read_frozen(path).entries == {"p": raced, "q": entry}
+    text = path.read_text(encoding="utf-8")
+    assert text.count("race_steps") == 1
+    path.write_text(text.replace('"raced"', '"learned"'), encoding="utf-8")
+    with pytest.raises(DataError, match=r'race_steps is 3, but must be left out .*"learned"'):
+        read_frozen(path)
+
+
+def test_of_single_points_a_file_stays_with_or_without_the_figures_of_a_search(
+    frozen: Frozen, tmp_path: Path
+) -> None:
+    entry = dataclasses.replace(frozen.entries["p"], tried=1)
+    searched = dataclasses.replace(frozen, entries={"p": entry})
+    alone = searched.without_search()
+    assert "search_arg" not in alone.text()
+    for first, second in ((searched, alone), (alone, searched)):
+        path = tmp_path / f"{len(first.search_seeds)}.toml"
+        assert freeze(first, path)
+        assert not freeze(second, path)
+        assert read_frozen(path) == first
+        other = dataclasses.replace(entry, start="learned")
+        with pytest.raises(UsageError, match="holds other settings"):
+            freeze(dataclasses.replace(second, entries={"p": other}), path)
+    freeze(frozen, path := tmp_path / "chosen.toml")
+    with pytest.raises(UsageError, match="holds other settings"):
+        freeze(frozen.without_search(), path)
 
 
 def test_other_settings_do_not_go_over_frozen_ones(frozen: Frozen, tmp_path: Path) -> None:

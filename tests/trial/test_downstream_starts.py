@@ -22,7 +22,7 @@ from mpt.prompts import prompt_digest
 from mpt.search.dispatch import open_groups
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
-from mpt.search.remaining import choice_of_all, remaining_work
+from mpt.search.remaining import remaining_work
 from mpt.store.records import point_key
 from mpt.study.record import study_record
 from mpt.study.specs import (
@@ -47,6 +47,7 @@ from mpt.trial.runs import (
     zero_shot_packs,
 )
 from mpt.trial.starts import VOCABULARY
+from mpt.trial.starts.cost import choice_of_all
 from mpt.trial.starts.losses import own_rows
 from mpt.trial.trial import finish_point
 from mpt.upstream.engine import UpstreamRun

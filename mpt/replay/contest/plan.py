@@ -12,6 +12,7 @@ from mpt.search.cost.planner import plan_lines
 from mpt.search.run import measured, peek
 from mpt.study.contest.definition import Contest
 from mpt.study.contest.passes import planned_passes, unequal
+from mpt.words import counted
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates, RemainingWork
@@ -31,8 +32,9 @@ def budget_lines(contest: Contest) -> list[str]:
             f"{point.name}, {point.rungs[0]} steps": planned_passes(point) for point in one.points
         }
         passes |= {f"{one.name}: {name}": value for name, value in own.items()}
-        start = "" if one.start == "learned" else f", start {one.start} by the target"
-        lines.append(f"         {one.name}: {len(one.points)} points of {one.method}{start}")
+        start = f", {one.told}" if one.told else ""
+        points = counted(len(one.points), "point")
+        lines.append(f"         {one.name}: {points} of {one.method}{start}")
     differing = unequal(passes, contest.row_passes)
     return [*lines, *(f"unequal  {line}" for line in differing)]
 

@@ -134,7 +134,7 @@ class ContestRun:
         """Return the jobs to be planned; the confirmation with what is frozen, if it is."""
         jobs = {}
         if "search" in self._manner.stages:
-            jobs["search"] = search_job(self._request)
+            jobs["search"] = self._search()
         if "confirm" in self._manner.stages:
             if self._manner.frozen.exists() and not self._manner.fresh:
                 jobs["confirm"] = self._confirmation(read_frozen(self._manner.frozen))
@@ -144,14 +144,31 @@ class ContestRun:
                 jobs["confirm"] = confirmation_job(self._request, entries)
         return jobs
 
+    def _search(self) -> SearchJob:
+        """Return the job of the search.
+
+        Raises:
+            UsageError: a race is no shorter than the search's tuning.
+        """
+        contest, job = self._request.contest, search_job(self._request)
+        cure = (
+            "choose settings with a smaller number"
+            if contest.searched
+            else "every contestant has one point, so leave the search out: --stages "
+            "freeze,confirm,report"
+        )
+        contest.check_races(job.plans[0].config.downstream.steps, cure)
+        return job
+
     def _freeze(self) -> None:
         frozen = choose(self._request)
         new = freeze(frozen, self._manner.frozen)
         self._say(f"frozen   {self._manner.frozen} ({'written' if new else 'as it was'})")
         for name, entry in frozen.entries.items():
             spec = entry.upstream
-            said = f"{spec.name}, {spec.rungs[0]} steps, ARG {entry.arg:+.2f} % in the search"
-            self._say(f"         {name}: {said}")
+            said = f"{spec.name}, {spec.rungs[0]} steps"
+            arg = "" if entry.arg is None else f", ARG {entry.arg:+.2f} % in the search"
+            self._say(f"         {name}: {said}{arg}")
 
     def _confirm(self, rates: Rates | None) -> int:
         request, path = self._request, self._manner.frozen

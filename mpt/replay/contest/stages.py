@@ -65,7 +65,7 @@ def search_job(request: ContestRequest) -> SearchJob:
     rounds = []
     for one in contest.contestants:
         plan = plan_study(
-            _started(config, one.start),
+            one.options.apply(config),
             allow_missing=request.allow_missing,
             smoke_sources=size.source_tasks if request.smoke else None,
             smoke_scored=2 if request.smoke else None,
@@ -97,16 +97,16 @@ def confirmation_job(request: ContestRequest, entries: dict[str, Entry]) -> Sear
             for name in names:
                 plans = {
                     start: plan_study(
-                        dataclasses.replace(_started(tuned, start), partition=name),
+                        dataclasses.replace(start.apply(tuned), partition=name),
                         role="target",
                         allow_missing=request.allow_missing,
                         smoke_sources=size.source_tasks if request.smoke else None,
                         smoke_scored=2 if request.smoke else None,
                     )
-                    for start in dict.fromkeys(entry.start for entry in entries.values())
+                    for start in dict.fromkeys(entry.options for entry in entries.values())
                 }
                 cells += [
-                    TrialSpec(plan=plans[entry.start], upstream=entry.upstream)
+                    TrialSpec(plan=plans[entry.options], upstream=entry.upstream)
                     for entry in entries.values()
                 ]
     trials = in_rounds(replicates_of(cell, contest.upstream_seeds) for cell in cells)
@@ -116,7 +116,12 @@ def confirmation_job(request: ContestRequest, entries: dict[str, Entry]) -> Sear
 def expected_entries(contest: Contest) -> dict[str, Entry]:
     """Return the first point of every contestant, in the place of what a search will choose."""
     return {
-        one.name: Entry(start=one.start, upstream=one.points[0], arg=0.0, tried=len(one.points))
+        one.name: Entry(
+            start=one.start,
+            race_steps=one.race_steps,
+            upstream=one.points[0],
+            tried=len(one.points),
+        )
         for one in contest.contestants
     }
 
@@ -124,25 +129,38 @@ def expected_entries(contest: Contest) -> dict[str, Entry]:
 def choose(request: ContestRequest) -> Frozen:
     """Return the settings of every contestant with the highest mean ARG over search seeds.
 
+    Where every contestant has one point, they are returned without an ARG if the search is not
+    complete: nothing is chosen.
+
     Raises:
         UsageError: a point of the search is missing.
     """
     contest, job = request.contest, search_job(request)
     with peek(job) as look:
         missing = look.work.points - look.work.points_there
+        if missing and not contest.searched:
+            return _frozen(request, (), expected_entries(contest))
         if missing:
             raise UsageError(
                 f"{missing} of {look.work.points} points of the search are missing, but settings "
                 "are chosen from all of them; run --stages search to its end"
             )
         ranks = rankings(look.board, look.entries)
+    entries = {one.name: _best(one, ranks) for one in contest.contestants}
+    return _frozen(request, contest.search_seeds, entries)
+
+
+def _frozen(
+    request: ContestRequest, search_seeds: tuple[int, ...], entries: dict[str, Entry]
+) -> Frozen:
+    contest = request.contest
     return Frozen(
         contest=contest.name,
         row_passes=contest.row_passes,
         backbone=contest.backbones[0],
-        search_seeds=contest.search_seeds,
+        search_seeds=search_seeds,
         smoke=request.smoke,
-        entries={one.name: _best(one, ranks) for one in contest.contestants},
+        entries=entries,
     )
 
 
@@ -150,17 +168,20 @@ def _best(contestant: Contestant, ranks: list[Ranking]) -> Entry:
     """Return the point of a contestant with the highest mean; points of others do not count."""
     own = {(without_seed(_config(point.config)), point.rungs[0]) for point in contestant.points}
     for ranking in ranks:
-        plan = ranking.best.first.trial.plan
-        if plan.config.downstream.start != contestant.start:
+        down = ranking.best.first.trial.plan.config.downstream
+        if (down.start, down.race_steps) != (contestant.start, contestant.race_steps):
             continue
         for one in ranking.configurations:  # best first
             spec = one.first.trial.upstream
             config = without_seed(_config(spec.config))
             if (config, one.first.steps) in own:
                 chosen = dataclasses.replace(spec, config=config, rungs=(one.first.steps,))
-                tried = len(contestant.points)
                 return Entry(
-                    start=contestant.start, upstream=chosen, arg=one.summary.arg, tried=tried
+                    start=contestant.start,
+                    race_steps=contestant.race_steps,
+                    upstream=chosen,
+                    arg=one.summary.arg,
+                    tried=len(contestant.points),
                 )
     raise UsageError(
         f"no point of contestant {contestant.name} has an ARG, so none can be frozen; see why "
@@ -183,10 +204,6 @@ def _study(request: ContestRequest, backbone: str) -> StudyConfig:
         starts=1,
     )
     return StudyOptions(data_seeds=request.data_seeds).apply(study)
-
-
-def _started(config: StudyConfig, start: str) -> StudyConfig:
-    return StudyOptions(tuning_start=start).apply(config)
 
 
 def _job(

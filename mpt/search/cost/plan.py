@@ -13,6 +13,8 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mpt.trial.starts.cost import NOTHING, ChoiceWork
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunWork:
@@ -26,6 +28,8 @@ class RunWork:
     """Optimiser steps of all of them, and of races of starts."""
     rows: int
     """Rows that they evaluate, dev rows once an evaluation, and by which starts are chosen."""
+    choosing: ChoiceWork = NOTHING
+    """What of these steps and rows is the choice of starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,10 @@ class RunRate:
     """Seconds per optimiser step of one run."""
     row_s: float
     """Seconds per evaluated row of one run."""
+
+    def seconds(self, steps: float, rows: float) -> float:
+        """Return the seconds of some optimiser steps and evaluated rows."""
+        return steps * self.step_s + rows * self.row_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +165,7 @@ def step_seconds(trial: TrialWork, rates: Rates) -> float:
 
 def run_seconds(work: RunWork, rates: Rates) -> float:
     """Return the seconds of some runs."""
-    rate = rates.run_rate(work.kind)
-    return work.steps * rate.step_s + work.rows * rate.row_s
+    return rates.run_rate(work.kind).seconds(work.steps, work.rows)
 
 
 def work_seconds(work: RemainingWork, rates: Rates) -> tuple[list[float], float]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates, RemainingWork
 
 _SHARED = -1
+_COUNTED = ("steps", "runs", "choice_steps", "choice_rows")
+"""What of a report is work that was done (`mpt.trial.trial.Progress`)."""
 _TRUSTED = 0.05
 """Share of the work after which the search's own speed replaces the probe's."""
 
@@ -38,13 +40,16 @@ class TimeLeft:
         each, shared = work_seconds(work, rates)
         self._each, self._total = each, sum(each) + shared
         self._begun = clock()
-        self._seen: dict[tuple[int, int], tuple[int, float]] = {}
+        self._seen: dict[tuple[int, int], tuple[float, ...]] = {}
         self._begin = [part.begin for part in work.trials]
         self._step_s = [rates.step_seconds(part.kind) for part in work.trials]
         self._shared_s = shared / max(1, sum(part.runs for part in work.shared_left))
+        self._run_rates = [rates.run_rate(part.runs.kind) for part in work.trials]
         self._run_s = [
-            run_seconds(part.runs, rates) / part.runs.runs if part.runs.runs else self._shared_s
-            for part in work.trials
+            (run_seconds(own, rates) - rate.seconds(*own.choosing)) / own.runs
+            if own.runs
+            else self._shared_s
+            for own, rate in zip((p.runs for p in work.trials), self._run_rates, strict=True)
         ]
 
     def report(self, index: int | None, number: int, result: dict[str, Any]) -> None:
@@ -56,9 +61,9 @@ class TimeLeft:
             result: the report.
         """
         key = _SHARED if index is None else index, number
-        old = self._seen.get(key, (0, 0.0))
+        found = [result[name] for name in _COUNTED]
         # a trial that was started again counts its runs from 0
-        self._seen[key] = max(old[0], result["steps"]), max(old[1], result["runs"])
+        self._seen[key] = tuple(map(max, self._seen.get(key, found), found))
 
     def stopped(self, index: int) -> None:
         """Take out what is left of a trial that is not carried on."""
@@ -70,7 +75,7 @@ class TimeLeft:
     @property
     def runs(self) -> float:
         """Downstream runs that were computed since the search began; half a run counts half."""
-        return sum(runs for _, runs in self._seen.values())
+        return sum(runs for _, runs, *_ in self._seen.values())
 
     @property
     def seconds(self) -> float:
@@ -85,13 +90,14 @@ class TimeLeft:
     def _done(self, index: int) -> float:
         """Return what a trial has done in the probe's seconds; a late one counts as the last."""
         seen = [reached for (place, _), reached in self._seen.items() if place == index]
-        runs = sum(done for _, done in seen)
+        taken, runs, *choosing = zip(*seen, strict=True) if seen else [(0.0,)] * len(_COUNTED)
         if index == _SHARED:
-            return runs * self._shared_s
-        steps = max((taken for taken, _ in seen), default=0)
+            return sum(runs) * self._shared_s
         begin = self._begin[index] if index < len(self._begin) else 0
         place = min(index, len(self._step_s) - 1)
-        return max(0, steps - begin) * self._step_s[place] + runs * self._run_s[place]
+        learning = max(0, max(taken) - begin) * self._step_s[place]
+        chosen = self._run_rates[place].seconds(*map(sum, choosing))
+        return learning + sum(runs) * self._run_s[place] + chosen
 
 
 def clock_text(seconds: float) -> str:

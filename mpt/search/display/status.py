@@ -6,40 +6,64 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpt.search.cost.time_left import clock_text
+from mpt.trial.starts.progress import choosing_text
 
 COUNTS = ("finished", "running", "waiting")
 """What a queue of runs is counted by; together they are all runs of a point."""
 
 
 class Status:
-    """Adds up what trials report of their downstream runs (`QueueStatus` as a dictionary)."""
+    """Adds up what trials report of their downstream runs, and of the starts they choose."""
 
     def __init__(self) -> None:
-        self._trials: dict[int, Mapping[str, Any] | None] = {}
+        self._tuning: dict[int, Mapping[str, Any]] = {}
+        self._choosing: dict[int, Mapping[str, Any]] = {}
 
-    def report(self, index: int, tuning: Mapping[str, Any] | None) -> None:
+    def report(
+        self,
+        index: int,
+        tuning: Mapping[str, Any] | None,
+        choosing: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take in one trial's state.
 
         Args:
             index: the trial's trial.
-            tuning: its queue of runs; None while it learns upstream, or when it has ended.
+            tuning: its queue of runs (`QueueStatus` as a dictionary); None before it, or when it
+                has ended.
+            choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.
         """
-        if tuning is None:
-            self._trials.pop(index, None)
-        else:
-            self._trials[index] = tuning
+        for kept, own in ((self._tuning, tuning), (self._choosing, choosing)):
+            if own is None:
+                kept.pop(index, None)
+            else:
+                kept[index] = own
 
     def text(self, left_s: float) -> str:
-        """Return the line; empty while no runs are under way.
+        """Return the line; empty while no runs are under way and no starts are chosen.
 
         Args:
             left_s: seconds the search will still take.
         """
-        found = [tuning for tuning in self._trials.values() if tuning is not None]
-        if not found:
+        if not self._tuning and not self._choosing:
             return ""
+        left, starts = f"{clock_text(left_s)} left", self._starts()
+        if not self._tuning:
+            return f"runs     {' · '.join([*starts, left])}"
+        found = self._tuning.values()
         total = {name: sum(tuning[name] for tuning in found) for name in (*COUNTS, "steps_s")}
         shown = [name for name in COUNTS if total[name] or name == "finished"]
         counts = ", ".join(f"{total[name]} {name}" for name in shown)
         # a terminal of 80 columns has room for these; what stands last is what a narrower one cuts
-        return f"runs     {counts} · {clock_text(left_s)} left · {total['steps_s']:.3g} steps/s"
+        parts = [counts, left, *starts, f"{total['steps_s']:.3g} steps/s"]
+        return f"runs     {' · '.join(parts)}"
+
+    def _starts(self) -> list[str]:
+        """Return how far choices of starts are, one a kind."""
+        kinds = dict.fromkeys(one["how"] for one in self._choosing.values())
+        found = []
+        for how in kinds:
+            own = [one for one in self._choosing.values() if one["how"] == how]
+            made, of = (sum(one[name] for one in own) for name in ("made", "of"))
+            found.append(choosing_text(how, made, of))
+        return found

@@ -360,7 +360,7 @@ class Watcher(tune.Callback):
         with self.shielded("the display"):
             group = self.groups[number]
             self._left.report(group.indices[0] if group.indices else None, number, result)
-            self._status.report(number, result.get("queue"))
+            self._status.report(number, result.get("queue"), result.get("choosing"))
             for problem in result["problems"]:
                 self._show.problem(problem)
             if result["failure"] is not None:
@@ -373,7 +373,8 @@ class Watcher(tune.Callback):
             self._stops.clear()
             self._show.status(self._status.text(self._left.seconds))
         with self.shielded(_NOTE):
-            self._note.report(self.groups[number], int(result["steps"]), result.get("queue"))
+            group, steps = self.groups[number], int(result["steps"])
+            self._note.report(group, steps, result.get("queue"), result.get("choosing"))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any

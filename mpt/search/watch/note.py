@@ -20,6 +20,7 @@ from mpt.keys import digest
 from mpt.search.display.status import COUNTS
 from mpt.store.records import DRIVER
 from mpt.trial.origin import now
+from mpt.trial.starts.progress import choosing_text
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import RemainingWork
@@ -46,9 +47,11 @@ class RunningTrial:
     rung: int | None
     """The rung that it learns for, or tunes at; None of a method that learns nothing upstream."""
     tuned: tuple[int, int] | None
-    """Finished and all downstream runs at this rung; None while it learns upstream."""
+    """Finished and all downstream runs at this rung; None before them."""
     since: str
     """UTC time, ISO 8601."""
+    choosing: str = ""
+    """How far its targets are with choosing starts, in words; empty if they are not at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,10 @@ def driver_notes(database: Database) -> list[DriverNote]:
 def _note_of(body: Any) -> DriverNote | None:
     """Return a note; None if another version of this program wrote it."""
     known = {field.name for field in dataclasses.fields(DriverNote)}
+    own = {field.name for field in dataclasses.fields(RunningTrial)}
     if not isinstance(body, dict) or set(body) != known:
+        return None
+    if any(set(one) - own for one in body["running"]):
         return None
     plain: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in body.items()
@@ -166,22 +172,31 @@ class NoteKeeper:
         with contextlib.suppress(StorageError):  # nothing depends on it
             self._write()
 
-    def report(self, group: TrialGroup, steps: int, queue: Mapping[str, Any] | None) -> None:
+    def report(
+        self,
+        group: TrialGroup,
+        steps: int,
+        queue: Mapping[str, Any] | None,
+        choosing: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take in where a trial stands.
 
         Args:
             group: what it works on.
             steps: upstream steps it has taken.
-            queue: its downstream runs (`QueueStatus` as a dictionary); None while it learns.
+            queue: its downstream runs (`QueueStatus` as a dictionary); None before them.
+            choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.
         """
+        learning = queue is None and choosing is None
         rungs = [rung for rung in group.specs[0].upstream.rungs if rung > 0]
         begun = self._running.get(group.name)
         self._running[group.name] = RunningTrial(
             name=group.name,
             steps=steps,
-            rung=next((one for one in rungs if one >= steps + (queue is None)), None),
+            rung=next((one for one in rungs if one >= steps + learning), None),
             tuned=None if queue is None else (queue["finished"], sum(queue[n] for n in COUNTS)),
             since=now() if begun is None else begun.since,
+            choosing="" if choosing is None else choosing_text(**choosing),
         )
         if self._clock() - self._written >= EVERY_S:
             self._write()

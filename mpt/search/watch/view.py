@@ -222,7 +222,7 @@ def _trials(note: DriverNote, console: Console, now: datetime.datetime) -> None:
         if one.tuned is not None:
             words.append("{} of {} runs".format(*one.tuned))
         else:
-            words.append("starting" if one.rung is None else "learning")
+            words.append(one.choosing or ("starting" if one.rung is None else "learning"))
         console.print(f"{' ' * 13}{', '.join(words)}, for {_age(one.since, now)}")
     if len(trials) > RUNNING_SHOWN:
         console.print(f"{' ' * 11}and {len(trials) - RUNNING_SHOWN} more")

@@ -10,9 +10,11 @@ from typing import Any
 
 from mpt.config import TUNED_FROM, UpstreamConfig
 from mpt.errors import DataError, UsageError
+from mpt.study.options import StudyOptions
 from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.words import counted
 
 FILE = "beat_mtl.toml"
 REFERENCE = "multitask"
@@ -23,12 +25,45 @@ _KEYS = ("title", "source", "row_passes", *_NUMBERS, *_NAMES, "contestant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Started:
+    """Which prompt the targets of a contestant are tuned from."""
+
+    start: str
+    """One of `TUNED_FROM` (`DownstreamConfig.start`)."""
+    race_steps: int | None = None
+    """Steps of a race of starts (`DownstreamConfig.race_steps`). None: a third of the tuning."""
+
+    def __post_init__(self) -> None:
+        steps = self.race_steps
+        if steps is None:
+            return
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise UsageError(f"race_steps is {steps!r}, but must be a whole number ≥ 1")
+        if self.start != "raced":
+            raise UsageError(
+                f'race_steps is {steps}, but must be left out where start is "{self.start}", '
+                'which runs no race; take it out, or write start = "raced"'
+            )
+
+    @property
+    def options(self) -> StudyOptions:
+        """What it changes of a study."""
+        return StudyOptions(tuning_start=self.start, race_steps=self.race_steps)
+
+    @property
+    def told(self) -> str:
+        """The start for people; empty where it is the learned prompt."""
+        if self.start == "learned":
+            return ""
+        steps = "" if self.race_steps is None else f" for {counted(self.race_steps, 'step')}"
+        return f"start {self.start} by the target{steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant(Started):
     """A method with the points that are tried of it."""
 
     name: str
-    start: str
-    """Which prompt a target is tuned from, one of `TUNED_FROM` (`DownstreamConfig.start`)."""
     points: tuple[UpstreamSpec, ...]
     """Each with its steps as the one rung."""
 
@@ -77,6 +112,31 @@ class Contest:
                 f"upstream seed {both[0]} is one that settings are chosen on, but those of the "
                 "confirmation must be others; take it out of --upstream-seeds"
             )
+        for steps in self.tuning_steps:
+            self.check_races(steps, "take another number, or leave this budget out of --budgets")
+
+    @property
+    def searched(self) -> bool:
+        """Whether there are points to choose from: more than one a contestant."""
+        return len(self.contestants[0].points) > 1
+
+    def check_races(self, tuning_steps: int, cure: str) -> None:
+        """Refuse races that are no shorter than the tuning that they are run for.
+
+        Args:
+            tuning_steps: downstream steps.
+            cure: what helps.
+
+        Raises:
+            UsageError: a contestant has such a race.
+        """
+        for one in self.contestants:
+            steps = one.race_steps
+            if steps is not None and 0 < tuning_steps <= steps:  # 0 breaks a rule of its own
+                raise UsageError(
+                    f"race_steps of contestant {one.name} is {steps}, but must be smaller than "
+                    f"the {counted(tuning_steps, 'step')} of tuning; {cure}"
+                )
 
     def with_only(self, names: Sequence[str]) -> tuple[Contestant, ...]:
         """Return some of the contestants.
@@ -123,7 +183,8 @@ def load_contest(name: str, folder: Path = SPACES) -> Contest:
 def _contestant(name: str, rows: Mapping[str, Any], path: Path, contest: str) -> Contestant:
     where = f"{contest}.contestant.{name}"
     row = table_of(rows[name], path, where)
-    only_keys(row, ("method", "like", "start", "fixed", "axes"), path, where)
+    only_keys(row, ("method", "like", "start", "race_steps", "fixed", "axes"), path, where)
+    race_steps = row.get("race_steps")
     start = row.get("start", TUNED_FROM[0])
     if start not in TUNED_FROM:
         raise DataError(
@@ -136,12 +197,17 @@ def _contestant(name: str, rows: Mapping[str, Any], path: Path, contest: str) ->
                 "contest that has axes of its own"
             )
         row = rows[row["like"]]
+        if start == "raced" and race_steps is None:
+            race_steps = row.get("race_steps")
     method, axes = row.get("method"), row.get("axes")
     if not isinstance(axes, list) or not all(isinstance(axis, list) and axis for axis in axes):
         raise DataError(f"{path}: [{where}] axes is {axes!r}, but must be lists of tables")
     choices = itertools.product(*axes)
     points = [_point(method, [row.get("fixed", {}), *one], path, where) for one in choices]
-    return Contestant(name=name, start=start, points=tuple(points))
+    try:
+        return Contestant(name=name, start=start, race_steps=race_steps, points=tuple(points))
+    except UsageError as error:
+        raise DataError(f"{path}: [{where}] {error}") from None
 
 
 def _point(method: Any, tables: Sequence[Any], path: Path, where: str) -> UpstreamSpec:

@@ -6,6 +6,7 @@ confirmation begins; once a confirmatory point is stored, a file with another te
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mpt.errors import DataError, UsageError
 from mpt.keys import changed
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
+from mpt.study.contest.definition import Started
 from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
@@ -26,22 +28,21 @@ if TYPE_CHECKING:
 KIND = "frozen_contest"
 """Of the document in the database."""
 _HEAD = """\
-# Settings of a contest as they were chosen on validation tasks, before its confirmation:
+# Settings of a contest {how}, before its confirmation:
 #   {command}
 # The confirmation reads them here, and refuses a text that was changed after its first point.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Started):
     """The frozen settings of one contestant."""
 
-    start: str
-    """"learned", "chosen" or "raced", see `Contestant.start`."""
     upstream: UpstreamSpec
     """Without an upstream seed; its steps are the one rung."""
-    arg: float
-    """Mean ARG in % on the search's upstream seeds and validation tasks."""
+    arg: float | None = None
+    """Mean ARG in % on the search's upstream seeds and validation tasks. None: a contest of single
+    points was not searched."""
     tried: int
     """Points that it was chosen from."""
 
@@ -55,7 +56,7 @@ class Frozen:
     backbone: str
     """That settings were chosen on."""
     search_seeds: tuple[int, ...]
-    """Upstream seeds that they were chosen on."""
+    """Upstream seeds that they were chosen on; none where nothing was searched."""
     entries: Mapping[str, Entry]
     """Contestant → what it is confirmed with."""
     smoke: bool = False
@@ -63,36 +64,59 @@ class Frozen:
     def text(self) -> str:
         """Return the file's text."""
         smoke = " --smoke" if self.smoke else f" --contest {self.contest}"
-        lines = [_HEAD.format(command=f"python tune_jobs/beat_mtl.py{smoke} --stages freeze")]
+        command = f"python tune_jobs/beat_mtl.py{smoke} --stages freeze"
+        lines = [_HEAD.format(how=_CHOSEN if self.search_seeds else _SINGLE, command=command)]
         for name in ("contest", "row_passes", "backbone", "search_seeds", "smoke"):
             value = getattr(self, name)
             lines.append(f"{name} = {json.dumps(list(value) if name in _LISTS else value)}")
         for name, entry in self.entries.items():
             settings = changed(entry.upstream.config)
             lines += ["", f"[contestant.{name}]", f"start = {json.dumps(entry.start)}"]
+            lines += _line("race_steps", entry.race_steps)
             lines.append(f"method = {json.dumps(entry.upstream.config.method)}")
             lines.append(f"steps = {entry.upstream.rungs[0]}")
-            lines.append(f"search_arg = {entry.arg:.4f}")
+            lines += _line("search_arg", None if entry.arg is None else f"{entry.arg:.4f}")
             lines.append(f"tried = {entry.tried}")
             lines += ["", f"[contestant.{name}.settings]"]
             own = {key: value for key, value in settings.items() if key != "method"}
             lines += [f"{key} = {json.dumps(value)}" for key, value in own.items()]
         return "\n".join(lines) + "\n"
 
+    @property
+    def single(self) -> bool:
+        """Whether every contestant has one point, so that a search chooses nothing."""
+        return all(entry.tried == 1 for entry in self.entries.values())
+
+    def without_search(self) -> Frozen:
+        """Return the same settings, with nothing said of a search."""
+        entries = {name: dataclasses.replace(own, arg=None) for name, own in self.entries.items()}
+        return dataclasses.replace(self, search_seeds=(), entries=entries)
+
 
 _LISTS = ("search_seeds",)
+_CHOSEN = "as they were chosen on validation tasks"
+_SINGLE = "that has one point a contestant"
+
+
+def _line(name: str, value: object) -> list[str]:
+    """Return a line of the file, none for a value that is not there."""
+    return [] if value is None else [f"{name} = {value}"]
 
 
 def freeze(frozen: Frozen, path: Path) -> bool:
     """Write frozen settings; return whether the file is new.
 
+    Where nothing is chosen, a file stays that says of a search what `frozen` does not, or the
+    other way round.
+
     Raises:
         UsageError: the file is there with other settings, or cannot be written.
+        DataError: the file is there and is not one of these files.
     """
     text = frozen.text()
     try:
         if path.exists():
-            if path.read_text(encoding="utf-8") != text:
+            if path.read_text(encoding="utf-8") != text and not _same_points(frozen, path):
                 raise UsageError(
                     f"{path} holds other settings than the search chose, but is written once; to "
                     "freeze anew, remove it, or name another file with --frozen"
@@ -103,6 +127,10 @@ def freeze(frozen: Frozen, path: Path) -> bool:
     except OSError as error:
         raise UsageError(f"--frozen {path} cannot be written ({error.strerror})") from None
     return True
+
+
+def _same_points(frozen: Frozen, path: Path) -> bool:
+    return frozen.single and read_frozen(path).without_search() == frozen.without_search()
 
 
 def read_frozen(path: Path) -> Frozen:
@@ -134,8 +162,9 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     config = UpstreamConfig(method=row["method"], **row["settings"])
     return Entry(
         start=row["start"],
+        race_steps=row.get("race_steps"),
         upstream=UpstreamSpec(config=config, rungs=(row["steps"],)),
-        arg=row["search_arg"],
+        arg=row.get("search_arg"),
         tried=row["tried"],
     )
 

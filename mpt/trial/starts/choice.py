@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError
 from mpt.trial.runs import choice_name, taken_by, vocabulary_start
 from mpt.trial.starts import VOCABULARY
+from mpt.trial.starts.cost import choice_of_all
 from mpt.trial.starts.losses import lowest, start_loss
+from mpt.trial.starts.progress import Choosing
 from mpt.trial.starts.race import Race
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class StartChoice:
         self._taken: dict[str, dict[str, dict[str, Any]]] = {}
         self._races = study.config.downstream.start == "raced"
         self._left = self._open()
+        self._parts = len(self._left)
         self._cost: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
         self._race: Race | None = None
 
@@ -82,6 +85,20 @@ class StartChoice:
             for part in parts
             if choice_name(self._study, task, part[0]) not in self._taken.get(task.name, {})
         ]
+
+    @property
+    def status(self) -> Choosing:
+        """How many targets have chosen."""
+        made = self._parts if self.record is not None else self._parts - len(self._left)
+        return Choosing(how=self._study.config.downstream.start, made=made, of=self._parts)
+
+    @property
+    def done(self) -> tuple[float, float]:
+        """Steps and rows that are done of what a plan counts; a race counts as far as it is."""
+        race = 0.0 if self._race is None else self._race.share
+        share = (self.status.made + race) / self._parts
+        whole = choice_of_all(self._study, len(self._learned))
+        return share * whole.steps, share * whole.rows
 
     def advance(self, seconds: float) -> bool:
         """Choose for about `seconds`, for one target at least; return whether all have chosen.

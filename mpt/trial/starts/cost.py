@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
+    from mpt.study.study import Study
 
 
 class ChoiceWork(NamedTuple):
@@ -15,6 +16,10 @@ class ChoiceWork(NamedTuple):
     """Optimiser steps."""
     rows: int
     """Rows that pass forward or are evaluated."""
+
+    def plus(self, other: ChoiceWork) -> ChoiceWork:
+        """Return the work of both."""
+        return ChoiceWork(self.steps + other.steps, self.rows + other.rows)
 
 
 NOTHING = ChoiceWork(0, 0)
@@ -43,6 +48,27 @@ def choice_work(
     race = down.race_on(train)
     runs = (learned + 1) * starts * len(down.lrs)
     return ChoiceWork(runs * race.steps, runs * -(-race.steps // race.eval_every) * dev)
+
+
+def choice_of_all(study: Study, learned: int) -> ChoiceWork:
+    """Return what it costs all targets of a point to take their starts.
+
+    Args:
+        study: whose targets take them.
+        learned: learned prompts at hand, see `learned_starts`.
+    """
+    found = NOTHING
+    for samples in study.scored.values():
+        for task in samples.values():
+            own = choice_work(
+                study.config.downstream,
+                learned=learned,
+                starts=study.config.starts,
+                train=len(task.train),
+                dev=len(task.dev),
+            )
+            found = found.plus(own)
+    return found
 
 
 def learned_starts(members: int) -> int:

@@ -89,6 +89,13 @@ class Race:
             remember_limits(self._study, self._queue.limits, self._store)
         return self._queue.done
 
+    @property
+    def share(self) -> float:
+        """How much of it is done, from 0 to 1."""
+        now = self._queue.progress
+        whole = now.steps + now.steps_left
+        return now.steps / whole if whole else 1.0
+
     def outcome(self) -> tuple[str, dict[str, Any], dict[str, int]]:
         """Return what a race that is over has found.
 

@@ -16,7 +16,7 @@ from stored import Stored
 from analysis.contest.arenas import read_confirmed
 from analysis.contest.figure import draw_contest
 from analysis.contest.forest import forest_plot
-from analysis.contest.tables import arena_table, pooled_table
+from analysis.contest.tables import arena_table, pooled_table, to_json
 from analysis.contest.verdict import Verdict, judge
 from analysis.findings.paired import Paired, crossed_mean
 from analysis.report.report import ReportOptions, write_report
@@ -25,6 +25,7 @@ from mpt.errors import DataError, UsageError
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Entry, Frozen, freeze, keep
 from mpt.study.specs import UpstreamSpec
+from tools.recompute_contest import recompute
 
 SEEDS = tuple(range(501, 509))
 CONFIGS = {
@@ -267,3 +268,33 @@ def test_of_many_missing_points_the_first_are_named_and_the_rest_counted(
     notes = pooled_table(_judged(tmp_path / "r", frozen)).notes
     assert sum(note.startswith("Missing: ") for note in notes) == 5
     assert "And 2 more are missing." in notes
+
+
+# --- starts ---
+
+
+def test_contestants_that_differ_in_the_length_of_a_race_are_told_apart(tmp_path: Path) -> None:
+    config, args = CONFIGS["mtl"], {None: 1.0, 1: 4.0, 2: 9.0}
+    names = {None: "default", 1: "short", 2: "long"}
+    stored, entries = Stored(tmp_path / "r"), {}
+    for steps, arg in args.items():
+        down = {"start": "raced"} | ({} if steps is None else {"race_steps": steps})
+        study = stored.study(role="target", settings={"downstream": down})
+        for seed in SEEDS:
+            stored.point(study, dataclasses.replace(config, seed=seed), 5, arg)
+        upstream = UpstreamSpec(config=config, rungs=(5,))
+        entries[names[steps]] = Entry(start="raced", race_steps=steps, upstream=upstream, tried=1)
+    own = Frozen(
+        contest="c", row_passes=20.0, backbone="embedded", search_seeds=(), entries=entries
+    )
+    freeze(own, path := tmp_path / "frozen.toml")
+    verdict = _judged(tmp_path / "r", path)
+    (row,) = verdict.args.values()
+    means = {name: float(np.mean(values)) for name, values in row.items()}
+    assert means == pytest.approx({names[steps]: arg for steps, arg in args.items()})
+    (again,) = recompute(tmp_path / "r" / "mpt.db", path)["arenas"].values()
+    assert {name: float(np.mean([*of.values()])) for name, of in again.items()} == means
+    notes = " ".join(pooled_table(verdict).notes)
+    assert "short: start raced by the target for 1 step; long: start raced by the" in notes
+    assert "default: " not in notes
+    assert to_json(verdict)["race_steps"] == {"default": None, "short": 1, "long": 2}

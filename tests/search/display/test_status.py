@@ -29,3 +29,21 @@ def test_the_status_of_a_search_of_thousands_of_runs_fits_80_columns() -> None:
     status = Status()
     status.report(0, {"finished": 4500, "running": 144, "waiting": 4320, "steps_s": 0.0123456})
     assert len(status.text(3 * 3600.0)) <= 80
+
+
+def test_the_status_says_how_far_choices_of_starts_are() -> None:
+    status = Status()
+    race = {"how": "raced", "made": 12, "of": 45}
+    status.report(0, None, race)
+    assert status.text(60.0) == "runs     racing starts 12 of 45 · 60 s left"
+    status.report(1, None, {**race, "made": 1})
+    status.report(2, None, {"how": "chosen", "made": 3, "of": 9})
+    starts = "racing starts 13 of 90 · choosing starts 3 of 9"
+    assert status.text(60.0) == f"runs     {starts} · 60 s left"
+    tuning = {"finished": 3, "running": 4, "waiting": 5, "steps_s": 1.5}
+    status.report(0, tuning)  # its choice is made
+    status.report(2, None)
+    assert status.text(60.0) == (
+        "runs     3 finished, 4 running, 5 waiting · 60 s left · racing starts 1 of 45 · "
+        "1.5 steps/s"
+    )

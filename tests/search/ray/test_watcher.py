@@ -67,10 +67,13 @@ class Watched:
         result: dict[str, Any] = {
             "steps": 0,
             "runs": 0.0,
+            "choice_steps": 0.0,
+            "choice_rows": 0.0,
             "problems": [],
             "failure": None,
             "landed": [],
             "queue": None,
+            "choosing": None,
             "stopped": None,
         }
         self.watcher.on_trial_result(1, [], self.trial(number), {**result, **changes})
@@ -101,6 +104,24 @@ def test_a_point_is_said_once_its_baseline_is_whole(watched: Watched) -> None:
     points = watched.lines
     assert [line.split()[0] for line in points] == ["1/4", "2/4"]
     assert {line.split()[3] for line in points} == {"2", "4"}
+
+
+def test_a_choice_of_starts_is_in_the_status_and_in_the_note(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(watched.show, "status", said.append)
+    noted: list[Any] = []
+    monkeypatch.setattr(watched.note, "report", lambda *one: noted.append(one))
+    race = {"how": "raced", "made": 12, "of": 45}
+    watched.report(2, steps=2, choosing=race)
+    watched.report(2, steps=2)
+    watched.report(2, steps=2, choosing=race)
+    watched.watcher.on_trial_complete(1, [], watched.trial(2))
+    watched.report(3)
+    line = "runs     racing starts 12 of 45 · 60 s left"
+    assert said == [line, "", line, ""]
+    assert [one[1:] for one in noted[:2]] == [(2, None, race), (2, None, None)]
 
 
 def test_a_point_that_two_trials_report_is_said_once(watched: Watched) -> None:

@@ -95,6 +95,19 @@ def test_running_trials_say_where_they_are(driven: Driven) -> None:
     assert [one.name for one in driven.note.running] == [baseline.name, learning.name]
 
 
+def test_a_trial_that_chooses_starts_says_so_and_stands_at_its_rung(driven: Driven) -> None:
+    driven.begin()
+    trial = driven.groups[2]
+    driven.seconds += EVERY_S
+    driven.keeper.report(trial, 4, None, {"how": "raced", "made": 12, "of": 45})
+    (running,) = driven.note.running
+    assert (running.choosing, running.rung) == ("racing starts 12 of 45", 4)
+    assert running.tuned is None
+    driven.report(trial, 4, _queue(1, 8))
+    (running,) = driven.note.running
+    assert (running.choosing, running.rung, running.tuned) == ("", 4, (1, 8))
+
+
 def test_notes_are_written_now_and_then_and_not_at_every_report(driven: Driven) -> None:
     driven.begin()
     driven.keeper.report(driven.groups[2], 1, None)
@@ -121,9 +134,25 @@ def test_the_end_is_noted_and_a_driver_that_had_nothing_to_do_notes_nothing(
 
 def test_a_note_of_another_version_is_passed_over(driven: Driven) -> None:
     driven.begin()
+    driven.report(driven.groups[2], 1)
     body = dataclasses.asdict(driven.note)
     driven.bench.database.put_document(KIND, "other", {**body, "colour": "red"})
+    more = [{**one, "colour": "red"} for one in body["running"]]
+    driven.bench.database.put_document(KIND, "another", {**body, "running": more})
     assert driven.note.trials == 2
+
+
+def test_a_note_from_before_trials_said_that_they_choose_starts_is_read(driven: Driven) -> None:
+    driven.begin()
+    driven.report(driven.groups[2], 1)
+    note = driven.note
+    body = dataclasses.asdict(note)
+    running = [
+        {name: v for name, v in one.items() if name != "choosing"} for one in body["running"]
+    ]
+    (name,) = driven.bench.database.documents(KIND)
+    driven.bench.database.put_document(KIND, name, {**body, "running": running})
+    assert driven.note == note
 
 
 def test_a_storage_that_is_full_changes_nothing_of_a_search(

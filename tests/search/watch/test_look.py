@@ -130,6 +130,7 @@ def test_a_driver_says_what_is_planned_and_running_and_how_long_it_takes(tmp_pat
         for n in range(10)
     ]
     running[1] = dataclasses.replace(running[1], steps=50, tuned=(3, 8))
+    running[2] = dataclasses.replace(running[2], steps=50, choosing="racing starts 12 of 45")
     with driver_lock(tmp_path):
         _note(tmp_path, study, running=tuple(running))
         text = _shown(tmp_path)
@@ -139,6 +140,7 @@ def test_a_driver_says_what_is_planned_and_running_and_how_long_it_takes(tmp_pat
     assert "  time     30 min so far, about 20 min left, noted 10 min ago" in text
     assert "  running  t0\n             step 24, rung 50, learning, for 12 min\n" in text
     assert "           t1\n             step 50, rung 50, 3 of 8 runs, for 12 min\n" in text
+    assert "           t2\n             step 50, rung 50, racing starts 12 of 45, for" in text
     assert "t8" not in text
     assert "and 2 more" in text
     text = _shown(tmp_path)  # the driver is gone, and with it what was running and left

@@ -29,7 +29,7 @@ from mpt.downstream.prompt_tuning import TuningResult, TuningRun, tune
 from mpt.gym.fewshot import FewShotTask
 from mpt.prompts import prompt_digest
 from mpt.search.job import SearchJob
-from mpt.search.remaining import choice_of_all, remaining_work
+from mpt.search.remaining import remaining_work
 from mpt.study.record import run_recipe, study_record
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import Study
@@ -37,6 +37,8 @@ from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_sta
 from mpt.trial.starts import LEARNED, VOCABULARY
 from mpt.trial.starts import choice as choice_module
 from mpt.trial.starts.choice import StartChoice, words
+from mpt.trial.starts.cost import choice_of_all
+from mpt.trial.starts.progress import Choosing
 from mpt.trial.starts.race import Race
 from mpt.upstream.soup import members_of
 
@@ -154,11 +156,54 @@ def test_the_cost_of_a_race_is_in_the_point_and_in_the_plan(raced: Study, job: S
     assert told["seconds"] > 0
     # the tuning of what was taken begins anew: its own cost is that of any run
     assert {(cost.steps, cost.examples) for cost in own} == {(4, 8)}
-    assert choice_of_all(raced, 2) == (runs * 3, told["evaluated rows"])
+    assert choice_of_all(raced, 3) == (runs * 3, told["evaluated rows"])
     whole = TARGETS * RATES
     assert (planned.runs, planned.steps) == (whole, runs * 3 + whole * 4)
     assert planned.rows == told["evaluated rows"] + whole * (2 * 8 + 8)
     assert (left.runs, left.steps, left.rows) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("how", ["raced", "chosen"])
+def test_a_trial_says_how_many_targets_have_chosen_and_what_of_the_plan_that_was(
+    how: str, study: Study, raced: Study, job: SearchJob
+) -> None:
+    own = raced if how == "raced" else choosing(study)
+    spec = spec_of(own, 2)
+    with bench(job, own) as found:
+        planned = remaining_work([spec], lambda _: own, found.store, found.files).trials[0].runs
+        trial = found.trial_of(spec, chunk_s=0.0)
+        said: list[tuple[Choosing | None, float, float]] = []
+        while not trial.progress.done:
+            one = trial.unit()
+            said.append((one.choosing, one.choice_steps, one.choice_rows))
+    told = [one for one, *_ in said if one is not None]
+    assert {(one.how, one.of) for one in told} == {(how, TARGETS)}
+    made = [one.made for one in told]
+    assert made == sorted(made)
+    assert set(made) | {0} == set(range(TARGETS + 1))
+    assert (made.count(0) > 0) == (how == "raced")  # units end within a race
+    assert planned.choosing == choice_of_all(own, 3)
+    assert said[-1] == (None, *map(pytest.approx, planned.choosing))
+    rows = [at for one, _, at in said if one is not None]
+    if how == "raced":  # within the first race, too
+        assert rows[: made.count(0)] == sorted(set(rows[: made.count(0)]))
+        assert 0 < rows[0] < planned.choosing.rows / TARGETS
+    else:
+        assert rows == pytest.approx([n / TARGETS * planned.choosing.rows for n in made])
+
+
+def test_a_choice_that_is_stored_is_not_said_to_be_made_again(
+    raced: Study, job: SearchJob
+) -> None:
+    spec = spec_of(raced, 2)
+    with bench(job, raced) as found:
+        first = found.trial_of(spec)
+        while first.unit().choosing != Choosing(how="raced", made=TARGETS, of=TARGETS):
+            continue
+        again = found.trial_of(spec)
+        while not again.progress.done:
+            assert again.unit().choosing is None
+        assert (again.progress.choice_steps, again.progress.choice_rows) == (0, 0)
 
 
 def test_a_plan_expects_other_starts_of_a_race_than_of_a_choice_by_loss(
@@ -235,7 +280,7 @@ def test_a_race_is_held_at_every_downstream_start_with_its_own_order_of_rows(
         f"{seed}{more}" for seed in SEEDS for more in ("", "/1042")
     }
     assert record["trained rows"] == 2 * TARGETS * AT_HAND * RATES * 3 * 2
-    assert choice_of_all(two, 2) == (record["trained rows"] // 2, record["evaluated rows"])
+    assert choice_of_all(two, 3) == (record["trained rows"] // 2, record["evaluated rows"])
     starts = {**learned, VOCABULARY: vocabulary_start(two, task, 1042)}
     race = through(Race(two, task, 1042, starts, found.store))
     expected = dict.fromkeys(starts, 0.0)
