@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mpt.allocator import keep_freed_memory
 from mpt.backbones.base import Backbone
-from mpt.downstream.allocator import keep_freed_memory
 from mpt.downstream.data import TrainRows, distinct_tasks
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import PackLimits, default_limits

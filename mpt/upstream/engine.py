@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mpt.allocator import keep_freed_memory
 from mpt.backbones.base import Backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.errors import DataError, MptError, UsageError
@@ -109,6 +110,7 @@ class UpstreamRun:
             raise UsageError(
                 f"soup is {config.soup}, but must be 1 in one trajectory; run each of `members_of`"
             )
+        keep_freed_memory(backbone.device)
         root_seed = root_seed if config.seed is None else config.seed
         start_seed = root_seed if config.start_seed is None else config.start_seed
         self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed

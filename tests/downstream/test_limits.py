@@ -9,10 +9,10 @@ import pytest
 import torch
 from tuning_toys import TEXT, P, limits, mixed_tasks
 
+from mpt.allocator import keep_freed_memory
 from mpt.backbones import Backbone
 from mpt.backbones.input_cache import free_ram
 from mpt.downstream import probe
-from mpt.downstream.allocator import keep_freed_memory
 from mpt.downstream.limits import MOST_RUNS, PackLimits, default_limits, measure_limits
 from mpt.downstream.probe import Probe, enough, pass_cost, power_of_two
 from mpt.errors import DataError, UsageError

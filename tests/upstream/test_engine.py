@@ -19,6 +19,7 @@ from mpt.config import METHODS, OWN_METHODS, PromptConfig, TextConfig, UpstreamC
 from mpt.errors import DataError, UsageError
 from mpt.gym.episodes import EpisodeStream
 from mpt.gym.fewshot import FewShotTask
+from mpt.upstream import engine
 from mpt.upstream.engine import Diverged, UpstreamRun
 from mpt.upstream.registry import UPSTREAM_METHODS
 
@@ -49,6 +50,15 @@ def own_generator() -> Iterator[None]:
     """What a test does to the global generator ends with it."""
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+def test_a_trajectory_keeps_freed_memory_for_its_next_step(
+    new_run: NewRun, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(engine, "keep_freed_memory", asked.append)
+    new_run()
+    assert asked == [toy_backbone.device]
 
 
 def _through_files(state: dict[str, Any]) -> dict[str, Any]:
