@@ -19,7 +19,7 @@ from mpt.errors import DataError, UsageError
 from ..results.cells import Cell
 from ..results.reading import load_results
 from ..tables.lookup import Lookup
-from ..tables.searches import searched_settings, searches
+from ..tables.searches import searched_settings
 from .file import Exported, new_file
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export_optuna(
         )
     recorded = load_results(results, store=store, study=study, averaged=False)
     looks = [Lookup(section) for section in recorded.sections]
-    groups = [(look, cells) for look in looks for cells in searches(look)]
+    groups = [(look, one.cells) for look in looks for one in look.section.searches]
     if not groups:
         raise DataError(f"{results}: holds no point of a search, so there is no trial to export")
     with new_file(out) as path, _storage(path) as storage:

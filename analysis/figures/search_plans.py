@@ -12,8 +12,8 @@ from ..results.cells import Cell
 from ..results.names import in_order
 from ..results.sections import Section
 from .charts.data import Search
-from .charts.from_cells import Group
-from .charts.from_search import searches, unshown, winners
+from .charts.from_cells import Group, arg_of
+from .charts.from_search import search_of, unshown
 from .charts.sensitivity import RungAgreement, ablation_path, importance, rung_agreement
 from .drawing.ranking import draw_ablation, draw_ranking, draw_rungs
 from .drawing.settings import draw_importance, draw_maps, draw_parallel
@@ -32,6 +32,10 @@ from .plan import (
 )
 from .setting_plans import group_plans
 
+_SEEDS = (
+    "Dot: mean over the upstream seeds of the choice; line: 95 % of the expected ARG over "
+    "upstream and data seeds."
+)
 _LINES = "One line a point, yellow: best."
 
 
@@ -43,10 +47,12 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
         cells: the validation cells of a backbone and edition.
         suffix: ends the files' names.
     """
-    best = winners(cells)
+    places = {cell.place for cell in cells}
+    found = [one for one in section.searches if one.cells[0].place in places]
+    best = [one.leader for one in found]
     for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
-        chosen = [c for c in best.values() if c.place.partition == partition]
-        chosen = [c for c in chosen if of_main_protocol(c)]
+        chosen = [c for c in best if c is not None and c.place.partition == partition]
+        chosen = [c for c in chosen if of_main_protocol(c) and arg_of(c).value is not None]
         if chosen:
             tasks = len({task for cell in chosen for task in cell.tasks})
             group = Group(
@@ -56,26 +62,27 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
             )
             for plan in group_plans(section, group, f"validation-{slug(partition)}{suffix}"):
                 yield replace(plan, place=chosen[0].place)
-    for place, search in searches(cells).items():
-        own = [cell for cell in cells if cell.place == place]
+    for one in found:
+        search, own, place = search_of(one), one.cells, one.cells[0].place
         extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"
         ending = f"{slug(place.method)}-{slug(place.partition)}{suffix}{extra}"
         hidden = unshown(own)
         note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""
-        note += beside([*(p.score.note for p in search.scored), *partial_notes(own)])
-        for plan in _search_plans(search, own[0].train_seed):
+        compared = [one.compared(cell) for cell in own]
+        note += beside([*(p.score.note for p in search.scored), *partial_notes(compared)])
+        for plan in _search_plans(search, own[0].train_seed, _SEEDS if one.replicated else DOT):
             caption = plan.caption + note if plan.draw else ""
             named = f"search-{plan.name}-{ending}"
             yield replace(plan, name=named, caption=caption, place=place)
 
 
-def _search_plans(search: Search, root_seed: int) -> Iterator[Plan]:
-    """Yield the figures of one search; their names lack the search's."""
+def _search_plans(search: Search, root_seed: int, dot: str) -> Iterator[Plan]:
+    """Yield the figures of one search; their names lack the search's, `dot` says what one is."""
     label, without = search.title, _without(search)
     yield Plan(
         name="ranking",
         title=f"Ranking: {label}",
-        caption=f"All points, best first. {DOT} Grey: the interval of the best point.{without}",
+        caption=f"All points, best first. {dot} Grey: the interval of the best point.{without}",
         draw=partial(draw_ranking, search),
         plot=partial(ranking_plot, search) if search.scored else None,
     )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mpt.metrics.choice import NOTHING_SHOWS
 from mpt.words import counted
 
-from ..figures.charts.data import Estimate, Search, name_of, write
-from ..figures.charts.from_search import searches
+from ..figures.charts.data import Estimate, name_of, write
+from ..figures.charts.from_search import search_of
 from ..figures.charts.sensitivity import Importance, importance
-from ..results.cells import Cell, Place
+from ..results.cells import Place
 from ..results.names import method_label, partition_label
-from ..results.searched import Configuration, choice_of, configurations_of
+from ..results.searched import Configuration, Searched
 from ..results.sections import Section
 from ..results.summary import summary_of
 from .finding import Finding, listed, percent, with_interval
@@ -55,35 +53,24 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
 
     Of several searches one finding tells both, so that the other findings are not lost among them.
     """
-    groups: dict[Place, list[Cell]] = {}
-    for cell in section.select(role="validation"):
-        groups.setdefault(cell.place, []).append(cell)
-    found = {place: configurations_of(cells) for place, cells in groups.items()}
-    leaders = [
-        one
-        for place in groups
-        if (one := _leader(place, groups[place], found[place], section.drivers))
-    ]
-    shares = {place: importance_of(place, own) for place, own in found.items()}
+    found = {one.cells[0].place: one for one in section.searches}
+    leaders = [one for search in found.values() if (one := _leader(search))]
+    shares = {place: importance_of(search) for place, search in found.items()}
     told = {place: one for place, one in shares.items() if one is not None}
     findings = [_best(leaders)] if leaders else []
     findings += [_matter(told)] if told else []
-    return findings, [] if groups else ["a search over hyperparameters"]
+    return findings, [] if found else ["a search over hyperparameters"]
 
 
-def _leader(
-    place: Place,
-    cells: Sequence[Cell],
-    configurations: Sequence[Configuration],
-    drivers: Sequence[Mapping[str, Any]],
-) -> Leader | None:
-    choice = choice_of(cells, configurations, drivers)
+def _leader(search: Searched) -> Leader | None:
+    choice = search.choice
     if choice is None or len(choice.comparison.summaries) < 2:
         return None
     comparison, on = choice.comparison, choice.reported
     leader = comparison.summaries[comparison.leader]
     ties, count = len(comparison.ties), len(comparison.summaries)
-    own = configurations[int(comparison.leader)]
+    own, cell = search.configurations[int(comparison.leader)], search.cells[0]
+    tasks = {task for task, _, _ in cell.study.scored}
     seeds = "one upstream seed" if leader.seeds == 1 else f"{leader.seeds} upstream seeds"
     whole, levels = _score(on.summary or leader, own)
     chosen = percent(leader.arg) if on.summary else whole
@@ -91,15 +78,15 @@ def _leader(
     # a race gives some more upstream seeds; among fewer of them a higher mean comes easily
     higher = sum(one.arg > leader.arg for one in comparison.summaries.values())
     return Leader(
-        place=place,
+        place=cell.place,
         points=count,
-        settings=_setting_words(configurations, own)
+        settings=_setting_words(search.configurations, own)
         + (", the highest of those with most upstream seeds" if higher else ""),
         score=score,
         where=f"on the {seeds} of the choice: {NOTHING_SHOWS}" if on.arg is None else on.how,
         chosen="" if on.arg is None else f"{chosen} on the {seeds} of the choice",
         extent=f"validation tasks; interval over {levels}; "
-        f"{counted(len(cells[0].seeds), 'data seed')}, {counted(len(cells[0].tasks), 'task')}",
+        f"{counted(len(cell.study.data_seeds), 'data seed')}, {counted(len(tasks), 'task')}",
         tied=f"{ties - 1} of the other {count - 1} cannot be told from"
         if leader.seeds > 1
         else "one upstream seed cannot tell the others from",
@@ -181,37 +168,9 @@ def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
     )
 
 
-def averaged_search(place: Place, configurations: Sequence[Configuration]) -> Search | None:
-    """Return a search whose points are configurations: mean ARG over their upstream seeds."""
-    if not configurations:
-        return None
-    first = [next(iter(cells.values())) for cells in configurations]
-    search = searches(first)[place]
-    points = [
-        replace(
-            point,
-            settings={name: v for name, v in point.settings.items() if name != "seed"},
-            score=_mean(cells),
-        )
-        for point, cells in zip(search.points, configurations, strict=True)
-    ]
-    return Search(title=search.title, points=tuple(points))
-
-
-def _mean(cells: Configuration) -> Estimate:
-    summaries = [summary_of(cell) for cell in cells.values()]
-    values = [s.value for s in summaries if s is not None and s.comparable and s.value is not None]
-    if len(values) < len(cells):
-        return Estimate(value=None, note="not every upstream seed has a score")
-    return Estimate(value=float(np.mean(values)))
-
-
-def importance_of(place: Place, configurations: Sequence[Configuration]) -> Importance | None:
+def importance_of(search: Searched) -> Importance | None:
     """Return how much each setting of a search moves its scores; None where it cannot be told."""
-    search = averaged_search(place, configurations)
-    if search is None:
-        return None
-    shares = importance(search, next(iter(configurations[0].values())).train_seed)
+    shares = importance(search_of(search), search.cells[0].train_seed)
     return None if isinstance(shares, str) else shares
 
 

@@ -20,7 +20,7 @@ from ..tables.costs import UNITS, budget_table, cost_table, search_budget_table
 from ..tables.gym import gym_tables
 from ..tables.lookup import Lookup
 from ..tables.main import result_tables
-from ..tables.searches import search_tables, searches
+from ..tables.searches import search_tables
 from ..tables.studies import study_table
 from ..tables.table import Table
 from .blocks import Picture, blocks_of
@@ -51,8 +51,8 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
     tables = [one if one in contest else one.of(section.label, suffix) for one in named.values()]
     aliases = [(name, table.name) for name, table in zip(named, tables, strict=True)]
     places = {
-        dict(aliases)[f"search-{n}"]: cells[0].place
-        for n, cells in enumerate(searches(look), start=1)
+        dict(aliases)[f"search-{n}"]: search.cells[0].place
+        for n, search in enumerate(section.searches, start=1)
     }
     figures = _figures(section, out, suffix, look.backbone) if options.figures else []
     if found.matrix is not None and options.figures:

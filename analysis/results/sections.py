@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,6 +13,7 @@ from mpt.study.choice import DIGITS
 from mpt.study.replaced import REPLACED, replaced_text
 
 from .cells import Cell
+from .searched import Searched
 
 PAIRS, RANKING = "similarity_pairs", "similarity_ranking"
 """Kinds of the documents that Tables 7 and 8 are made of."""
@@ -65,6 +67,14 @@ class Section:
         marks = ["smoke run"] * self.smoke + ["partial"] * (first.partial is not None)
         marks += [replaced_text(first.settings[REPLACED])] if REPLACED in first.settings else []
         return ", ".join([self.name, *marks])
+
+    @cached_property
+    def searches(self) -> tuple[Searched, ...]:
+        """Its searches, one a study and method, in the order of their places."""
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.select(role="validation"):
+            groups.setdefault((cell.study.key, cell.place.method), []).append(cell)
+        return tuple(Searched(cells=tuple(own), drivers=self.drivers) for own in groups.values())
 
     def select(self, **fields: str) -> list[Cell]:
         """Return the cells whose place has these values, in the order of their places."""

@@ -133,7 +133,7 @@ def mean_scores(cell: Cell) -> Scores:
         return scores_of(members[0].tasks)
     found: dict[str, dict[int, float]] = {}
     for task, row in cell.tasks.items():
-        values = {seed: [_score(one, task, seed) for one in members] for seed in row}
+        values = {seed: [score_at(one, task, seed) for one in members] for seed in row}
         found[task] = {
             seed: float(np.mean([one for one in of if one is not None]))
             for seed, of in values.items()
@@ -142,7 +142,7 @@ def mean_scores(cell: Cell) -> Scores:
     return found
 
 
-def _score(cell: Cell, task: str, seed: int) -> float | None:
+def score_at(cell: Cell, task: str, seed: int) -> float | None:
     """Return a replicate's test score; None if it is missing."""
     if cell.status == "diverged":
         return 0.0
@@ -181,7 +181,7 @@ def tables_of(
     by_seed = {}
     for one in averaged(cell):
         own = upstream_seed(one)
-        table = [[_score(one, task, seed) for seed in seeds] for task in whole]
+        table = [[score_at(one, task, seed) for seed in seeds] for task in whole]
         by_seed[one.train_seed if own is None else own] = np.array(table, dtype=np.float64)
     baseline = scores_of(cell.baseline)
     reference = np.array([[baseline[task][seed] for seed in seeds] for task in whole])

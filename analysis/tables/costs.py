@@ -16,7 +16,9 @@ from collections.abc import Iterable, Sequence
 
 from ..results.cells import RUN_COSTS, Cell
 from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label
+from ..results.searched import Searched
 from .lookup import Lookup, column_label, is_plain
+from .searches import searched_cell, searched_value
 from .table import Row, Table, TableCell, quantity, text
 
 UNITS = {"steps": "steps", "examples": "samples"}
@@ -179,28 +181,24 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     """Return the best point of every search at each upstream cost that some search recorded.
 
     The point of a column has the highest validation ARG among the rungs (of all trajectories)
-    that are within the budget.
+    that are within the budget, on the upstream seeds that its search ranks it by.
     """
-    cells = [
-        cell
-        for cell in look.section.select(role="validation", backbone=look.backbone)
-        if is_plain(cell) and look.summary(cell) is not None
-    ]
-    budgets = sorted({cell.cost[unit] for cell in cells if cell.cost[unit] > 0})
+    found = [(one, own) for one in look.section.searches if (own := _plain_cells(look, one))]
+    budgets = sorted({c.cost[unit] for _, own in found for c in own if c.cost[unit] > 0})
+    places = [own[0].place for _, own in found]
+    parts = in_order((place.partition for place in places), PARTITION_LABELS)
+    methods = in_order((place.method for place in places), METHODS)
+
+    def order(at: int) -> tuple[int, str, int]:
+        place = places[at]
+        return parts.index(place.partition), place.edition, methods.index(place.method)
+
     rows = []
-    columns = {(cell.place.partition, cell.place.edition) for cell in cells}
-    parts = in_order((partition for partition, _ in columns), PARTITION_LABELS)
-    for column in sorted(columns, key=lambda column: (parts.index(column[0]), column)):
-        for method in in_order((c.place.method for c in cells), METHODS):
-            of_row = [
-                c
-                for c in cells
-                if (c.place.partition, c.place.edition, c.place.method) == (*column, method)
-            ]
-            if of_row:
-                best_cells = (_best_within(look, of_row, unit, budget) for budget in budgets)
-                names = (column_label(column), method_label(method))
-                rows.append((*map(text, names), *best_cells))
+    for at in sorted(range(len(found)), key=order):
+        place = places[at]
+        names = (column_label((place.partition, place.edition)), method_label(place.method))
+        best_cells = (_best_within(look, *found[at], unit, budget) for budget in budgets)
+        rows.append((*map(text, names), *best_cells))
     word = UNITS[unit]
     return Table(
         name=f"search-budget-{word}",
@@ -215,8 +213,23 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     )
 
 
-def _best_within(look: Lookup, cells: Sequence[Cell], unit: str, budget: float) -> TableCell:
-    values = {cell.key: look.rank_value(cell) for cell in cells if 0 < cell.cost[unit] <= budget}
-    ranked = [(value, key) for key, value in values.items() if value is not None]
-    best = max(ranked, default=(None, None))[1]
-    return next((look.table_cell(cell) for cell in cells if cell.key == best), TableCell())
+def _plain_cells(look: Lookup, search: Searched) -> list[Cell]:
+    """Return a search's cells that belong in the tables of one model and all sources."""
+    return [
+        cell
+        for cell in search.cells
+        if cell.place.backbone == look.backbone
+        and is_plain(cell)
+        and look.summary(cell) is not None
+    ]
+
+
+def _best_within(
+    look: Lookup, search: Searched, cells: Sequence[Cell], unit: str, budget: float
+) -> TableCell:
+    within = [cell for cell in cells if 0 < cell.cost[unit] <= budget]
+    values = [(searched_value(look, search, cell), cell) for cell in within]
+    ranked = [(value, cell.key, cell) for value, cell in values if value is not None]
+    if not ranked:
+        return TableCell()
+    return searched_cell(look, search, max(ranked, key=lambda one: one[:2])[2])

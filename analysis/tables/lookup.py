@@ -37,7 +37,7 @@ class Lookup:
         self.section = section
         self.gym = section.gym
         self.backbone = _main(section, backbone)
-        self._summaries: dict[tuple[str, str | None], Summary | None] = {}
+        self._summaries: dict[tuple[tuple[str, ...], str | None], Summary | None] = {}
         self._cells = {cell.place: cell for cell in section.cells if cell.place.role == "target"}
 
     @property
@@ -116,7 +116,7 @@ class Lookup:
 
     def summary(self, cell: Cell, task: str | None = None) -> Summary | None:
         """Return the summary of a cell, or of one task of it."""
-        at = (cell.key, task)
+        at = (tuple(point.key for point in cell.points), task)
         if at not in self._summaries:
             self._summaries[at] = summary_of(cell, None if task is None else [task])
         return self._summaries[at]

@@ -153,6 +153,8 @@ class Search:
 
     title: str
     points: tuple[SearchPoint, ...]
+    leader: str = ""
+    """Key of the point that the search has chosen; empty: the one with the highest score."""
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -175,6 +177,13 @@ class Search:
         """Points that have a score, best first; equal ones keep their order."""
         points = [point for point in self.points if point.score.value is not None]
         return tuple(sorted(points, key=lambda point: -float(point.score.value or 0.0)))
+
+    @property
+    def best(self) -> SearchPoint | None:
+        """The point that was chosen; None where none has a score."""
+        scored = self.scored
+        own = (point for point in scored if self.leader and point.key == self.leader)
+        return next(own, scored[0] if scored else None)
 
     @property
     def without(self) -> tuple[SearchPoint, ...]:

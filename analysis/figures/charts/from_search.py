@@ -1,42 +1,56 @@
-"""Validation cells → the searches they are points of, and each search's winner."""
+"""A search as a figure has it: its points with the scores that it ranks them by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ...results.cells import Cell, Place
+from ...results.cells import Cell
 from ...results.names import method_label, partition_label
-from .data import Search, SearchPoint
+from ...results.searched import Searched
+from .data import Estimate, Search, SearchPoint
 from .from_cells import arg_of, short_backbone
 
 _ORDER = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step", "dropout")
 
 
-def searches(cells: Sequence[Cell]) -> dict[Place, Search]:
-    """Return place → search; the points of one search share everything but their settings.
+def search_of(searched: Searched) -> Search:
+    """Return a search's points, with the scores that it ranks them by.
 
     A point's settings are the numbers of its configuration that differ within the search, and its
     steps.
     """
-    groups: dict[Place, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.place, []).append(cell)
-    return {place: _search(place, group) for place, group in groups.items()}
-
-
-def _search(place: Place, cells: Sequence[Cell]) -> Search:
+    cells, place = searched.cells, searched.cells[0].place
     names = _varied(cells)
     points = tuple(
         SearchPoint(
             settings={**{n: float(cell.config[n]) for n in names}, "steps": float(cell.steps)},
-            score=arg_of(cell),
+            score=score_of(searched, cell),
             trajectory=cell.line,
             key=cell.key,
         )
         for cell in cells
     )
     label = f"{method_label(place.method)}, {partition_label(place.partition)}"
-    return Search(title=f"{label}, {short_backbone(place.backbone)}", points=points)
+    leader = searched.leader
+    return Search(
+        title=f"{label}, {short_backbone(place.backbone)}",
+        points=points,
+        leader="" if leader is None else leader.key,
+    )
+
+
+def score_of(searched: Searched, cell: Cell) -> Estimate:
+    """Return the ARG in % that a search ranks a configuration by, with its interval.
+
+    That is the mean over the upstream seeds of the choice, with the interval of the expected ARG.
+    With one upstream seed the interval is over data seeds.
+    """
+    compared, summary = searched.compared(cell), searched.summary(cell)
+    found = arg_of(compared)
+    if summary is None or compared.status != "ok" or not searched.replicated:
+        return found
+    low, high = summary.expected or (None, None)
+    return Estimate(value=summary.arg, low=low, high=high, note=found.note)
 
 
 def _varied(cells: Sequence[Cell]) -> list[str]:
@@ -66,13 +80,3 @@ def unshown(cells: Sequence[Cell]) -> list[str]:
         if len({repr(cell.config.get(name)) for cell in cells}) > 1
         and not all(_is_number(cell.config.get(name)) for cell in cells)
     )
-
-
-def winners(cells: Sequence[Cell]) -> Mapping[Place, Cell]:
-    """Return the best point of each search; on a tie the first. A search without one is absent."""
-    best: dict[Place, tuple[float, Cell]] = {}
-    for cell in cells:
-        value = arg_of(cell).value
-        if value is not None and (cell.place not in best or value > best[cell.place][0]):
-            best[cell.place] = (value, cell)
-    return {place: cell for place, (_, cell) in best.items()}

@@ -207,7 +207,8 @@ def ablation_path(search: Search) -> AblationPath | str:
     scored, names = search.scored, tuple(search.points[0].settings)
     if len(scored) < 2:
         return f"a path needs two points with a score; there are {len(scored)}"
-    best, here = scored[0], scored[-1]
+    best, here = search.best, scored[-1]
+    assert best is not None
     known = {tuple(point.settings.values()): point for point in scored[::-1]}
     changes = [Change(setting=None, before=None, after=None, point=here)]
     while here is not best:

@@ -32,7 +32,7 @@ def draw_ranking(search: Search) -> Canvas:
     rows += [(f"–  {point_label(point, varied)}", point.score) for point in search.without]
     figure, ax = style.axes(height_cm=2.2 + _ROW_CM * len(rows))
     _draw_rows(ax, rows)
-    best = search.scored[0].score if search.scored else None
+    best = None if search.best is None else search.best.score
     if best is not None and best.low is not None and best.high is not None:
         ax.axvspan(best.low, best.high, color=style.PALE, lw=0, zorder=0, gid="best")
     ax.set_yticks(range(len(rows)), [label for label, _ in rows])

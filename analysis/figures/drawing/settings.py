@@ -77,7 +77,7 @@ def draw_parallel(search: Search) -> Canvas:
         color, _ = style.shade(share)
         ax.plot(
             range(len(names) + 1), [*ys, share], color=color, gid="line",
-            lw=1.4 if point is search.scored[0] else 0.7,
+            lw=1.4 if point is search.best else 0.7,
         )  # fmt: skip
     for place, name in enumerate(names):
         _axis(ax, place, {write(v): y for v, y in _ticks(heights[name]).items()})

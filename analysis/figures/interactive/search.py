@@ -23,7 +23,7 @@ def ranking_plot(search: Search) -> Plot:
     """Return all points, best first, with intervals; the strip is the interval of the best one."""
     points = search.scored
     estimates = [point.score for point in points]
-    best = estimates[0] if estimates else None
+    best = None if search.best is None else search.best.score
     strip = []
     if best is not None and best.low is not None:
         strip.append(
@@ -130,7 +130,7 @@ def parallel_plot(search: Search) -> Plot:
                 "y": [*(heights[n][point.settings[n]] + offset for n in names), share],
                 "line": {
                     "color": shade(share)[0],
-                    "width": 3 if point is search.scored[0] else 1.2,
+                    "width": 3 if point is search.best else 1.2,
                 },
                 "marker": {"size": 4, "color": shade(share)[0]},
                 "customdata": [page(point.key)] * (len(names) + 1),

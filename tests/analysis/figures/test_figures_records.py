@@ -18,7 +18,7 @@ from analysis.figures.charts.from_cells import (
     shots_label,
     sweep_of,
 )
-from analysis.figures.charts.from_search import searches, winners
+from analysis.figures.charts.from_search import search_of
 from analysis.results.cells import Cell
 from analysis.results.reading import load_results
 from analysis.results.summary import summary_of
@@ -170,8 +170,8 @@ def test_a_search_has_the_settings_that_vary_and_the_scores_of_its_points(tmp_pa
     results.point(
         "maml", "random_to_random", {}, flat({"v": 0.5}), role="validation", point=point
     )  # fmt: skip
-    cells = _cells(tmp_path)
-    (search,) = searches(cells).values()
+    (searched,) = load_results(tmp_path).main.searches
+    search = search_of(searched)
     assert search.title == "MAML, R→R, embedded"
     assert search.varied == ("inner_lr", "steps")
     scored = [(*p.settings.values(), p.score.value) for p in search.scored]
@@ -179,8 +179,10 @@ def test_a_search_has_the_settings_that_vary_and_the_scores_of_its_points(tmp_pa
         np.array([(2, 50, 40), (1, 50, 20), (2, 25, 10), (1, 25, 0)])
     )
     assert [point.score.note for point in search.without] == ["diverged: loss is nan"]
-    (best,) = winners(cells).values()
+    best = searched.leader
+    assert best is not None
     assert (best.config["inner_lr"], best.steps) == (2.0, 50)
+    assert search.best is search.scored[0]
 
 
 # --- the whole ------------------------------------------------------------------------------
