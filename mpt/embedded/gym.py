@@ -46,7 +46,7 @@ _DRAWS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedTask:
-    """One row of `embedded_tasks.toml`."""
+    """One row of `tasks.toml`."""
 
     name: str
     """Task name."""

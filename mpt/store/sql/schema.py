@@ -5,7 +5,7 @@
     stop, artifact, document     stand by themselves and name keys
 
 Rows are inserted once and never updated. Every row that others name has a `key` that follows from
-its content (`mpt.store.keys`), and the rows that hold scores a `checksum` over what was measured.
+its content (`mpt.keys`), and the rows that hold scores a `checksum` over what was measured.
 Structured values are JSON texts, so that any SQL browser shows them.
 
 Tables change only by a new migration (`mpt/store/migrations/versions`).
