@@ -172,7 +172,7 @@ def _start(execution: Execution) -> None:
         try:
             ray.init(address=execution.address, **options)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise _unreachable(execution.address, _first_line(error)) from None
+            raise _unreachable(execution.address, first_line(error)) from None
         return
     options |= {
         "include_dashboard": execution.dashboard,
@@ -191,11 +191,12 @@ def _start(execution: Execution) -> None:
             if attempt == _STARTS - 1:
                 raise Interrupted(
                     f"Ray did not start on this machine in {_STARTS} attempts "
-                    f"({_first_line(error)}); when it is less busy, run the same command again"
+                    f"({first_line(error)}); when it is less busy, run the same command again"
                 ) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text; Ray's go on for pages."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

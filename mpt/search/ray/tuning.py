@@ -20,6 +20,7 @@ from mpt.search.display.status import Status
 from mpt.search.ray.context import TrialContext
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
+from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial
 from mpt.search.ray.writer import start_writer
@@ -149,7 +150,7 @@ class Session:
             except MptError:
                 raise
             except Exception as error:  # what was finished is in the database
-                self.watcher.problem(f"Ray Tune ended with {error!r}; what was finished is kept")
+                self.watcher.problem(ended_with(error))
             finally:
                 _end(writer)
 
@@ -245,6 +246,14 @@ class Session:
                 config = flat_config(TrialGroup(specs=(trial,), indices=(index,)), -1 - index)
                 scheduler.replay(config, reports, over=self._board.over(index))
         return scheduler
+
+
+def ended_with(error: Exception) -> str:
+    """Return in one line that Tune has ended with an error, and what helps if memory was full."""
+    said = f"Ray Tune ended with {type(error).__name__}: {first_line(error)}"
+    if "low on memory" in said:
+        said += "; take fewer --workers, or end what else fills the memory"
+    return f"{said}; what was finished is kept"
 
 
 def chooser_of(job: SearchJob) -> Searcher | None:

@@ -15,7 +15,7 @@ from mpt.search.display.display import Display
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.ray.schedulers import StopDecision
-from mpt.search.ray.tuning import Watcher
+from mpt.search.ray.tuning import Watcher, ended_with
 from mpt.search.watch.note import NoteKeeper
 from mpt.study.study import Study
 from mpt.trial.trial import Trial
@@ -257,3 +257,16 @@ def test_an_error_in_a_callback_is_a_note_and_not_the_end(watched: Watched) -> N
 
 def test_tune_may_pickle_a_watcher_and_gets_nothing(watched: Watched) -> None:
     assert watched.watcher.__getstate__() == {}
+
+
+def test_an_end_of_tune_is_one_line_and_names_the_cure_of_full_memory() -> None:
+    killed = "2 worker(s) were killed due to the node running low on memory. 22 of 23 GB used"
+    line = ended_with(RuntimeError(f"Caught unexpected exception: {killed}\nTop 10 users:\nPID"))
+    assert line == (
+        f"Ray Tune ended with RuntimeError: Caught unexpected exception: {killed}; take fewer "
+        "--workers, or end what else fills the memory; what was finished is kept"
+    )
+    assert (
+        ended_with(KeyError())
+        == "Ray Tune ended with KeyError: KeyError; what was finished is kept"
+    )
