@@ -22,8 +22,8 @@ from mpt.errors import UsageError
 
 WORTH = 1.2
 """bfloat16 is suggested where a block is at least this many times as fast as in float32. On
-SmolLM2 its gradients are 2.5–3.2 % off (cosines ≥ .9995; 8 rows each of three real tasks); a block was 2.0 × as
-fast, an evaluation 1.8 ×, and a whole step 1.4 ×."""
+SmolLM2 its gradients are 2.5–3.2 % off (cosines ≥ .9995; 8 rows each of three real tasks); a
+block was 2.0 × as fast, an evaluation 1.8 ×, and a whole step 1.4 ×."""
 _TOKENS = 256
 _ROUNDS = 5
 
