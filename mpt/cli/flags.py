@@ -94,7 +94,8 @@ def add_backbone(parser: Parser) -> None:
         "--backbone",
         metavar="MODEL",
         default="embedded",
-        help='"embedded", "embedded-bart", "embedded-gpt2", a Hub id or a local checkpoint',
+        help='"embedded", "embedded-bart", "embedded-gpt2", "smollm2", a Hub id (ID@REVISION: a '
+        "branch, tag or commit) or a local checkpoint",
     )
     add("--preset", metavar="NAME", help="table of studies.toml (default: the backbone's)")
     add(

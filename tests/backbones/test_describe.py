@@ -46,7 +46,7 @@ def test_bfloat16_is_suggested_only_where_it_was_measured_to_be_faster(
         monkeypatch.setattr("mpt.backbones.describe.bfloat16_speed_up", lambda *_, s=speed_up: s)
         about = describe(path, prompt=4)
         assert about.precision == precision
-        assert f"bfloat16 is {speed_up:.2f} × as fast" in lines(about)[-1]
+        assert f"a block of its width is {speed_up:.2f} × as fast in bfloat16" in lines(about)[-1]
 
 
 def test_the_measurement_is_a_ratio_of_two_times() -> None:

@@ -13,6 +13,7 @@ from analysis.__main__ import _parser as analysis_parser
 from mpt.cli import beat_mtl
 from mpt.cli.completion import whole_parser
 from mpt.cli.main import COMMANDS, main
+from mpt.config import EMBEDDED_BACKBONES, SMOLLM2
 from mpt.errors import UsageError
 from mpt.gym.__main__ import _parser as gym_parser
 
@@ -90,3 +91,10 @@ def test_flags_of_gym_and_export_stand_in_groups() -> None:
         assert loose == ["help"], parser.prog
     for parser in (gym_parser("mpt gym"), kinds[0]):
         assert "positional arguments" not in parser.format_help()
+
+
+def test_every_backbone_with_a_name_of_its_own_is_named_where_one_is_chosen() -> None:
+    flags = _flags()
+    for command in ("mpt search maml", "mpt per-setting"):
+        text = flags[f"{command} --backbone"].help or ""
+        assert [name for name in (*EMBEDDED_BACKBONES, SMOLLM2) if f'"{name}"' not in text] == []

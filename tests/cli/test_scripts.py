@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import mpt
+from mpt.cli import paper
 from mpt.cli.main import COMMANDS, main
+from mpt.gym.catalogue import load_catalogue
+from mpt.study.presets import load_study
+from mpt.study.spaces import load_space
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 JOBS = sorted((ROOT / "tune_jobs").glob("*.py"))
@@ -54,6 +59,27 @@ def test_a_missing_package_is_one_clear_sentence(job: Path, tmp_path: Path) -> N
     assert done.stderr.count("\n") == 1
     assert "package 'mpt' is missing" in done.stderr
     assert "pip install" in done.stderr
+
+
+def test_the_real_study_is_what_it_says() -> None:
+    """Methods, baselines, seeds and tasks of `make real`, which is too long for a test to run."""
+    defaults = runpy.run_path(str(ROOT / "tune_jobs" / "real.py"))["DEFAULTS"]
+    flags = paper.parser_of().parse_args(defaults)
+    asked = {"maml", "fomaml", "reptile", "multitask", "untrained", "zero_shot"}
+    assert set(flags.methods) == asked
+    assert (flags.backbones, flags.partitions) == (("smollm2",), ("random_to_random",))
+    assert flags.allow_missing
+    for method in asked - {"zero_shot"}:  # a space of its own each, at the model's scale
+        assert load_space(method, "smollm2").grid()
+    study, catalogue = load_study("smollm2"), load_catalogue(None)
+    target = catalogue.partition("random_to_random").target
+    assert len(study.data_seeds) >= 3
+    assert len(study.target_seeds) >= 2
+    assert (
+        study.train_seed not in study.target_seeds
+    )  # settings are reported on seeds that chose nothing
+    assert len(set(study.validation) & set(catalogue.validation_tasks)) == 4
+    assert set(study.target) <= set(target)
 
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
