@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
-from mpt.errors import UsageError
 from mpt.gym.fewshot import Example, FewShotTask
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def check_upstream_method(method: str | Callable[..., Any], **settings: Any) -> 
     """Hold an upstream method to what every method must do, on a toy model.
 
     Args:
-        method: its registered name, or the function that was registered.
+        method: its registered name, that of an installed one, or the function that was registered.
         **settings: fields of `UpstreamConfig` or own settings in place of the defaults.
 
     Returns:
@@ -49,12 +48,11 @@ def check_upstream_method(method: str | Callable[..., Any], **settings: Any) -> 
         UsageError: there is no such method.
         AssertionError: a check failed; the text says which, and by how much.
     """
-    from mpt.upstream.registry import UPSTREAM_METHODS, config_of
+    from mpt.api.methods import method_named
+    from mpt.upstream.registry import config_of
 
     name = method if isinstance(method, str) else _name_of(method)
-    if name not in UPSTREAM_METHODS:
-        known = ", ".join(UPSTREAM_METHODS)
-        raise UsageError(f"method is {name!r}, but must be one of {known}")
+    method_named(name)
     config = config_of(name, {"inner_lr": 20.0, "outer_lr": 0.3, **settings})
     suite = _MethodSuite(config)
     checks = [check for check in dir(suite) if check.startswith("check_")]

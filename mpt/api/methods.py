@@ -10,9 +10,12 @@ import textwrap
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpt.upstream.registry import Method
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,3 +140,21 @@ def load_entry_points() -> None:
                 f"entry point {entry.name!r} of group {GROUP} cannot be imported "
                 f"({type(error).__name__}: {error}); mend or uninstall its package"
             ) from error
+
+
+def method_named(name: str) -> Method:
+    """Return an upstream method; what is not registered yet is looked for among entry points.
+
+    Raises:
+        UsageError: there is none of that name, or an entry point cannot be imported.
+    """
+    from mpt.upstream.registry import UPSTREAM_METHODS
+
+    if name not in UPSTREAM_METHODS:
+        load_entry_points()
+    if name not in UPSTREAM_METHODS:
+        raise UsageError(
+            f"method is {name!r}, but must be one of {', '.join(UPSTREAM_METHODS)}; define it "
+            "with @mpt.upstream_method, or import what does"
+        )
+    return UPSTREAM_METHODS[name]

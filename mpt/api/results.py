@@ -52,8 +52,24 @@ class BestPoint:
     """Database, if it is not in there."""
 
     def __str__(self) -> str:
-        settings = ", ".join(f"{name} {value:g}" for name, value in self.settings.items())
+        settings = ", ".join(f"{name} {_text(value)}" for name, value in self.settings.items())
         return f"{self.method}: {settings}, {self.steps} steps: {arg_text(self)}"
+
+    def __repr__(self) -> str:
+        return f"BestPoint({self}; {self.how}; study {self.study}, point {self.point[:8]})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from mpt.store.frames import html_of
+
+        shown = ("steps", "arg", "low", "high", "how", "study")
+        row = {"method": self.method, **self.settings}
+        return html_of(pd.DataFrame([row | {name: getattr(self, name) for name in shown}]))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def arg_text(point: BestPoint) -> str:
@@ -139,7 +155,12 @@ class Results:
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        return str(self.studies().to_html(index=False))
+        from mpt.store.frames import html_of
+
+        return html_of(self.studies())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.results)!r})"
 
 
 def _chosen(database: Database, study: str | None) -> list[StudyRecord]:

@@ -142,12 +142,13 @@ class SearchResult(Results):
         )
 
     def _repr_html_(self) -> str:
+        from mpt.store.frames import html_of
+
         frame = self.points()
         head = f"<p>{self._job.title}</p>"
         if frame.empty:
             return f"{head}<p>no point so far</p>"
-        shown = frame.drop(columns=["study", "point"]).head(20)
-        return head + str(shown.to_html(index=False, float_format=lambda x: f"{x:.3g}"))
+        return head + html_of(frame.drop(columns=["study", "point"]).head(20))
 
     def __repr__(self) -> str:
         try:
@@ -187,7 +188,9 @@ class ReplayResult(Results):
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        return str(self.table().to_html(index=False, float_format=lambda x: f"{x:.3g}"))
+        from mpt.store.frames import html_of
+
+        return html_of(self.table())
 
 
 def search(

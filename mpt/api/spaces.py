@@ -61,20 +61,12 @@ def make_space(
     Raises:
         UsageError: method or setting is unknown, or a value is not allowed.
     """
-    from mpt.api.methods import load_entry_points
-    from mpt.config import UpstreamConfig, known_methods
+    from mpt.api.methods import method_named
+    from mpt.config import UpstreamConfig
     from mpt.study.domains import Domain
     from mpt.study.spaces import Space, check_space
-    from mpt.upstream.registry import UPSTREAM_METHODS
 
-    if method not in known_methods():
-        load_entry_points()
-    if method not in UPSTREAM_METHODS:
-        raise UsageError(
-            f"method is {method!r}, but must be one of {', '.join(known_methods())}; define it "
-            "with @mpt.upstream_method, or import what does"
-        )
-    own = [name for name, _ in UPSTREAM_METHODS[method].settings]
+    own = [name for name, _ in method_named(method).settings]
     fields = [name for name in UpstreamConfig.__dataclass_fields__ if name not in _HIDDEN]
     for name in settings:
         if name not in (*fields, *own):

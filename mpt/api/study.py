@@ -96,15 +96,31 @@ class Study:
         other._role, other._scored, other._source = "target", None, None
         return other
 
-    def __repr__(self) -> str:
+    def _shown(self) -> dict[str, Any]:
+        """Return the settings that tell studies apart at a glance."""
         config = self.config
-        starts = "" if config.starts == 1 else f"starts={config.starts}, "
-        return (
-            f"Study(backbone={config.backbone!r}, gym={config.gym!r}, "
-            f"partition={config.partition!r}, prompt_length={config.prompt.length}, "
-            f"tuning_steps={config.downstream.steps}, data_seeds={list(config.data_seeds)}, "
-            f"train_seed={config.train_seed}, {starts}precision={config.precision!r})"
-        )
+        return {
+            "backbone": config.backbone,
+            "gym": config.gym,
+            "partition": config.partition,
+            "prompt_length": config.prompt.length,
+            "tuning_steps": config.downstream.steps,
+            "data_seeds": list(config.data_seeds),
+            "train_seed": config.train_seed,
+            **({} if config.starts == 1 else {"starts": config.starts}),
+            "precision": config.precision,
+        }
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self._shown().items())
+        return f"Study({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from mpt.store.frames import html_of
+
+        return html_of(pd.DataFrame([self._shown()]))
 
 
 def _frozen(value: Any) -> Any:

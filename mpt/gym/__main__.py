@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from mpt.gym.crossfit.doctor import Diagnosis, examine
 from mpt.gym.crossfit.sources import Hub, Mirror, Source
 from mpt.gym.crossfit.tasks import load_rows
 from mpt.gym.crossfit.verify import compare, published_sums
+from mpt.processors import usable_processors
 from mpt.words import counted
 
 SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}
@@ -89,7 +89,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--jobs",
         type=int,
         metavar="N",
-        default=os.cpu_count() or 1,
+        default=usable_processors(),
         help="processes (default: %(default)s)",
     )
     build.set_defaults(run=_build)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import UsageError
+from mpt.processors import usable_processors
 from mpt.search.comparison import Ranking, rankings, seed_of
 from mpt.search.control import control_of
 from mpt.search.cost.gpu_share import share_line
@@ -189,7 +189,7 @@ def measured(
         The rates, and how many trials would run at once.
     """
     if on_this_cpu(execution):
-        return _probe(trials, work), min(len(trials), execution.workers or _cpus())
+        return _probe(trials, work), min(len(trials), execution.workers or usable_processors())
     with ray_session(execution, len(trials), say=say) as slots:
         return remote_probe(trials_to_probe(trials, work), execution), slots
 
@@ -493,7 +493,3 @@ def _interrupted(execution: Execution, show: Display) -> int:
 
 def _stamp() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S-%f")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))

@@ -44,6 +44,11 @@ def frame(database: Database, name: str) -> pandas.DataFrame:
     return made[[*first, *(column for column in made.columns if column not in first)]]
 
 
+def html_of(table: pandas.DataFrame) -> str:
+    """Return a frame as a table for notebooks; of real numbers three digits are shown."""
+    return str(table.to_html(index=False, float_format=lambda number: f"{number:.3g}"))
+
+
 _Entries = tuple[list[dict[str, Any]], tuple[str, ...]]
 """Rows, and the columns that stand first."""
 

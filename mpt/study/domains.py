@@ -44,6 +44,12 @@ class Domain:
     why: str | None = None
     """Reason."""
 
+    def __str__(self) -> str:
+        if self.values:
+            return str(list(self.values))
+        draw = "loguniform" if self.scale == "log" else "uniform"
+        return f"{draw}({self.low!r}, {self.high!r})"
+
     @property
     def whole(self) -> bool:
         """Whether the setting is a whole number."""

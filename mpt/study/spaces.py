@@ -85,6 +85,29 @@ class Space:
     """Whether the outer rate falls to 0 at each of `rungs`, each in a trajectory of its own; then
     `decay_horizon` is one of `domains`, with these values."""
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={text}" for name, text in self._shown().items())
+        return f"Space({', '.join((repr(self.method), *shown))})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from mpt.store.frames import html_of
+
+        rows = [("method", self.method), *self._shown().items()]
+        return html_of(pd.DataFrame(rows, columns=["setting", "values"]))
+
+    def _shown(self) -> dict[str, str]:
+        """Return settings → values, as `mpt.Space` takes them."""
+        horizon = HORIZON if self.decay else ""
+        searched = {d.name: str(d) for d in self.domains if d.name != horizon}
+        rest: dict[str, Any] = dict(self.fixed)
+        rest |= {"steps": list(self.rungs)} if self.rungs else {}
+        rest |= {"epochs": list(self.epochs)} if self.epochs else {}
+        rest |= {"decay": True} if self.decay else {}
+        rest |= {"first": dict(self.first)} if self.first else {}
+        return searched | {name: repr(value) for name, value in rest.items()}
+
     def decaying(self) -> Space:
         """Return the space with an outer rate that falls to 0 at each of its steps."""
         domains = (*self.domains, Domain(name=HORIZON, values=self.rungs))

@@ -173,6 +173,7 @@ def test_a_search_leaves_the_callers_process_as_it_was(
     assert result.best.point == frame["point"][0]
     assert set(result.best.settings) == {"outer_lr"}
     assert "<table" in result._repr_html_()
+    assert f"<td>{result.best.study}</td>" in result.best._repr_html_()
     again = mpt.search(study, space, results=tmp_path / "r", quiet=True)
     assert again.points().equals(frame)
     runs = mpt.load_results(tmp_path / "r").runs()

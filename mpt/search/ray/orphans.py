@@ -7,6 +7,9 @@ import threading
 import time
 from pathlib import Path
 
+PROCESSES = Path("/proc")
+"""What the system tells of processes; macOS has nothing there."""
+
 
 def end_with_raylet(check_s: float = 1.0) -> None:
     """Watch the raylet of this worker from a thread; end the process when the raylet is gone.
@@ -31,9 +34,24 @@ def _watch(raylet: int, check_s: float) -> None:
 
 
 def lives(process: int) -> bool:
-    """Return whether a process of this machine lives; a dead one may still have an entry."""
+    """Return whether a process of this machine lives; a dead one may still have an entry.
+
+    Without ``/proc`` (macOS) a dead one lives until its parent has taken note.
+    """
+    if not PROCESSES.exists():
+        return _has_entry(process)
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (PROCESSES / f"{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state not in ("Z", "X")
+
+
+def _has_entry(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

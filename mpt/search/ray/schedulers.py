@@ -77,6 +77,11 @@ def asha(rungs: Sequence[int]) -> ASHAScheduler:
     )
 
 
+def rivals_of(config: Mapping[str, Any]) -> object:
+    """Return what is the same of all trials that one races with: method and study."""
+    return config["method"], config["study"]
+
+
 class Racing:
     """Stops a trial at a rung whose interval ends below the leader's.
 

@@ -18,7 +18,7 @@ from mpt.errors import MptError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.display.status import Status
 from mpt.search.ray.context import TrialContext
-from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
+from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
@@ -191,14 +191,17 @@ class Session:
         return used
 
     def _searcher(self) -> Searcher:
-        listed = [
-            {**flat_config(group, number), "gpus": self._execution.gpus_per_trial}
-            for number, group in enumerate(self._groups)
-        ]
+        listed = [self._config(group, number) for number, group in enumerate(self._groups)]
         self._queue = TrialQueue(
             listed, chooser_of(self._job), self._accept, self._recorded, self.watcher.shielded
         )
         return self._queue
+
+    def _config(self, group: TrialGroup, number: int) -> dict[str, Any]:
+        """Return the configuration of a trial, with the id of the study its reports are of."""
+        study = self._board.studies[group.specs[0].plan].id
+        gpus = self._execution.gpus_per_trial
+        return {**flat_config(group, number), "study": study, "gpus": gpus}
 
     def _accept(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Take in suggested settings; return a configuration, or None if its trial is over."""
@@ -210,8 +213,7 @@ class Session:
             return None
         group = TrialGroup(specs=(spec,), indices=(index,))
         self.watcher.groups.append(group)
-        config = flat_config(group, len(self.watcher.groups) - 1)
-        return {**config, **settings, "gpus": self._execution.gpus_per_trial}
+        return {**self._config(group, len(self.watcher.groups) - 1), **settings}
 
     def _recorded(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Return the last report of a trial that is over."""
@@ -235,7 +237,7 @@ class Session:
             inner,
             name,
             racing=job.racing,
-            group_of=lambda config: (config["method"], config["partition"], config["backbone"]),
+            group_of=rivals_of,
             on_stop=self.watcher.stop,
             on_problem=self.watcher.problem,
         )
@@ -243,7 +245,7 @@ class Session:
         for index, trial in enumerate(self._board.trials):
             reports = recorded_reports(self._board, index)
             if reports:
-                config = flat_config(TrialGroup(specs=(trial,), indices=(index,)), -1 - index)
+                config = self._config(TrialGroup(specs=(trial,), indices=(index,)), -1 - index)
                 scheduler.replay(config, reports, over=self._board.over(index))
         return scheduler
 

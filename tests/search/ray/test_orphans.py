@@ -64,3 +64,13 @@ def test_a_dead_process_does_not_live_though_nobody_has_taken_note_of_it() -> No
         assert Path(f"/proc/{dead.pid}").exists()
         assert not lives(dead.pid)
     assert not lives(dead.pid)
+
+
+def test_without_proc_a_process_lives_until_its_parent_has_taken_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphans, "PROCESSES", tmp_path / "absent")
+    assert lives(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    assert not lives(dead.pid)

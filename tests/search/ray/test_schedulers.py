@@ -17,7 +17,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha
+from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
 from mpt.trial.score import BAD_SCORE
 
 RUNGS = (25, 50, 100)
@@ -38,6 +38,7 @@ def trial_of(number: int, method: str = "maml", **changes: Any) -> Any:
         "method": method,
         "partition": "random_to_random",
         "backbone": "embedded",
+        "study": "0123abcd",
         "gpus": 0.0,
         "outer_lr": 0.1 + number,
         **changes,
@@ -75,7 +76,7 @@ class Told:
             inner,
             name,
             racing=racing,
-            group_of=lambda config: (config["method"], config["partition"], config["backbone"]),
+            group_of=rivals_of,
             on_stop=lambda number, decision: self.stops.append((number, decision)),
             on_problem=self.problems.append,
         )
@@ -219,7 +220,7 @@ def test_a_rung_races_once_though_every_report_tells_of_it() -> None:
     assert told.says(first, interval(25, 1.0, 0.0, 2.0)) == "CONTINUE"  # on the way to the next
 
 
-@pytest.mark.parametrize("other", [{"method": "reptile"}, {"partition": "cls_to_cls"}])
+@pytest.mark.parametrize("other", [{"method": "reptile"}, {"study": "89abcdef"}])
 def test_trials_race_within_their_method_and_study_only(other: dict[str, str]) -> None:
     told = Told(None, racing=True)
     told.says(trial_of(0), interval(25, 9.0, 8.0, 9.5))

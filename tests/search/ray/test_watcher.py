@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from search_toys import with_rungs
 from trial_toys import Bench, bench
 
+from mpt.config import UpstreamConfig
 from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.display.display import Display
-from mpt.search.job import SearchJob
+from mpt.search.job import Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.ray.schedulers import StopDecision
-from mpt.search.ray.tuning import Watcher, ended_with
+from mpt.search.ray.tuning import Session, Watcher, ended_with
 from mpt.search.watch.note import NoteKeeper
 from mpt.study.study import Study
 from mpt.trial.trial import Trial
@@ -270,3 +272,63 @@ def test_an_end_of_tune_is_one_line_and_names_the_cure_of_full_memory() -> None:
         ended_with(KeyError())
         == "Ray Tune ended with KeyError: KeyError; what was finished is kept"
     )
+
+
+# --- racing in a job of two studies --------------------------------------------------------------
+
+
+@pytest.fixture
+def two(job: SearchJob, study: Study) -> Iterator[Bench]:
+    """A bench of two studies that differ in the steps of tuning alone."""
+    down = dataclasses.replace(study.config.downstream, steps=2 * study.config.downstream.steps)
+    config = dataclasses.replace(study.config, downstream=down)
+    other = dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
+    first, second = job.trials[:2]
+    assert isinstance(second.upstream.config, UpstreamConfig)
+    rates = dataclasses.replace(second.upstream.config, outer_lr=0.7)
+    third = dataclasses.replace(first, upstream=dataclasses.replace(second.upstream, config=rates))
+    trials = (first, dataclasses.replace(second, plan=other.plan), third)
+    with bench(dataclasses.replace(job, trials=trials, racing=True), study, other) as found:
+        yield found
+
+
+def _session(found: Bench) -> tuple[Session, list[TrialGroup]]:
+    opened = {study.plan: study for study in found.studies}
+    board = Leaderboard(found.job, opened.__getitem__, found.database)
+    groups = open_groups(board, opened.__getitem__, found.database)
+    show, left = Display(found.job), SimpleNamespace(stopped=lambda index: None)
+    note: Any = NoteKeeper(found.database)
+    session = Session(
+        found.job,
+        Execution(),
+        board,
+        groups,
+        found.database,
+        opened.__getitem__,
+        show,
+        left,  # type: ignore[arg-type]
+        note,
+        "now",
+    )
+    return session, groups
+
+
+def _report(arg: float) -> dict[str, Any]:
+    interval = {"arg": arg, "arg_low": arg - 1, "arg_high": arg + 1}
+    return {"score": arg, **interval, "rung_steps": 2, "rung": 1.0, "done": False}
+
+
+def test_a_leader_of_another_study_stops_nobody(two: Bench) -> None:
+    session, groups = _session(two)
+    scheduler: Any = session._scheduler()
+    controller = SimpleNamespace(get_trials=list, get_live_trials=list)
+    answers = []
+    listed = [(n, group) for n, group in enumerate(groups) if group.indices]
+    for (number, group), arg in zip(listed, (9.0, 1.0, 1.0), strict=True):
+        config = session._config(group, number)
+        trial = SimpleNamespace(trial_id=f"id{number}", config=config, status="RUNNING")
+        scheduler.on_trial_add(controller, trial)
+        answers.append(scheduler.on_trial_result(controller, trial, _report(arg)))
+    configs = [session._config(group, number) for number, group in listed]
+    assert len({(one["method"], one["partition"], one["backbone"]) for one in configs}) == 1
+    assert answers == ["CONTINUE", "CONTINUE", "STOP"]
