@@ -1,33 +1,40 @@
-"""What a large search costs its driver: time and memory per run and per trial.
+"""What a large search costs its driver and its report: time and memory per run and per trial.
 
     python benchmarks/scale.py [--sizes 100,1000] [--skip-tune]
 
-At every size N it writes a search of N trials with one rung each (100 runs a point, and 100 of the
-shared baseline) into a database, by the study and keys of the embedded search but with numbers out
-of nowhere. Then, each in a fresh process:
+At every size N it writes a search of N trials with one rung each (180 runs a point, and 180 of
+the shared baseline) into a database, by the study and keys of the embedded search but with one
+upstream seed, so that no replicate is ever missing, and with numbers out of nowhere. Then, each in
+a fresh process:
 
-    remaining   compare the job with the database (what `--dry-run` and every start do)
-    board       read, score and rank all points
-    costs       add up what the runs behind them have cost
-    finished    a search with nothing left to do, from start to exit code
-    trials      the same search without its points, through Ray Tune on two workers that are used
-                again; a trial does nothing but store its point
+    remaining    compare the job with the database (what `--dry-run` and every start do)
+    board        read, score and rank all points
+    costs        add up what the runs behind them have cost
+    finished     a search with nothing left to do, from start to exit code; it ends with an error
+                 if it would start a trial
+    report data  what `mpt report` reads: the doctor's checks, sections, cells; no page, no picture
+    trials       the same search without its points, through Ray Tune on two workers that are used
+                 again; a trial does nothing but store its point
 
-and prints time and growth of memory per unit. The last column is the time per unit at the largest
-size over that at the smallest: 1.0 is flat.
+and prints one JSON object. Seconds per 100 000 runs hold the fixed ones too (opening the study),
+which weigh the more the smaller a size is. The ratio is the time per run at the largest size over
+that at the smallest: 1.0 is flat.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from measuring import in_a_process, machine, peak, reset_peak
@@ -43,7 +50,7 @@ from mpt.search.leaderboard import Leaderboard, ranked
 from mpt.search.remaining import remaining_work
 from mpt.search.run import run_search
 from mpt.store.artifacts import Artifacts
-from mpt.store.database import Database, open_results
+from mpt.store.database import FILE, Database, open_results
 from mpt.store.records import Cost, Point, Run
 from mpt.study.presets import load_study
 from mpt.study.record import study_record
@@ -53,11 +60,15 @@ from mpt.trial.origin import now, origin_of
 from mpt.trial.runs import PlannedRun, RunPack, baseline_packs, keys_of, upstream_key
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import finish_point
+from mpt.words import counted
 
 RUNG = 100
 
-Measured = dict[str, tuple[float, int, int]]
-"""What → (seconds, bytes of growth, units)."""
+PER_RUNS = 100_000
+"""Runs that seconds are given for."""
+
+Measured = tuple[float, float, int]
+"""Seconds, CPU seconds of the process (others' load lengthens them least), bytes of growth."""
 
 
 def main() -> None:
@@ -67,61 +78,82 @@ def main() -> None:
     parser.add_argument("--skip-tune", action="store_true", help="leave out the trials")
     flags = parser.parse_args()
     sizes = [int(word) for word in flags.sizes.split(",")]
-    print(machine("cpu"))
-    tables = {}
+    before, tables = machine("cpu"), []
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-            tables[size] = measure(Path(folder), size, tune=not flags.skip_tune)
-    show(tables)
+            tables.append(measure(Path(folder), size, tune=not flags.skip_tune))
+    about = {"date": now(), "machine before": before, "machine after": machine("cpu")}
+    print(json.dumps({**about, "sizes": tables, "time ratio": ratios(tables)}, indent=1))
 
 
-def measure(folder: Path, size: int, *, tune: bool) -> Measured:
-    """Return what everything costs at one size."""
+def measure(folder: Path, size: int, *, tune: bool) -> dict[str, Any]:
+    """Return what everything costs at one size.
+
+    Args:
+        folder: an empty directory.
+        size: trials.
+        tune: whether the trials are measured too.
+    """
     print(f"{size} trials: writing the database", file=sys.stderr)
     runs = in_a_process(write_results, folder, size)
     if not isinstance(runs, int):
         raise SystemExit(f"results at {size}: {runs}")
-    found: Measured = {}
-    works: dict[str, tuple[Callable[..., Any], int]] = {
-        "remaining": (remaining, runs),
-        "board": (board, runs),
-        "costs": (costs, runs),
-        "finished": (finished, size),
+    works: dict[str, Callable[[Path, int], Measured]] = {
+        "remaining": remaining,
+        "board": board,
+        "costs": costs,
+        "finished": finished,
+        "report data": report_data,
     }
     if tune:
-        works["trials"] = (trials, size)
-    for name, (work, units) in works.items():
+        works["trials"] = trials
+    file = job_of(folder, size).results / FILE
+    steps, bytes_on_disk = {}, file.stat().st_size
+    for name, work in works.items():
         answer = in_a_process(work, folder, size)
         if not isinstance(answer, tuple):
             raise SystemExit(f"{name} at {size}: {answer}")
-        found[name] = (*answer, units)
-        print(f"  {name}: {answer[0]:.1f} s", file=sys.stderr)
-    return found
+        seconds, cpu, grown = answer
+        steps[name] = {
+            "seconds": round(seconds, 3),
+            "CPU seconds": round(cpu, 3),
+            "seconds per 100 000 runs": round(PER_RUNS * seconds / runs, 3),
+            "CPU seconds per 100 000 runs": round(PER_RUNS * cpu / runs, 3),
+            "milliseconds a trial": round(1e3 * seconds / size, 3),
+            "megabytes of growth": round(grown / 1e6, 1),
+        }
+        print(f"  {name}: {seconds:.1f} s", file=sys.stderr)
+    return {
+        "trials": size,
+        "runs": runs,
+        "bytes a run on disk": round(bytes_on_disk / runs),
+        "steps": steps,
+    }
 
 
-def show(tables: dict[int, Measured]) -> None:
-    """Print milliseconds and kilobytes per unit at every size, and last ÷ first."""
-    sizes = list(tables)
-    head = "".join(f"{f'ms at {n}':>14}{f'kB at {n}':>14}" for n in sizes)
-    print(f"{'':<12}{'per':<8}{head}{'time ratio':>12}")
-    for name in tables[sizes[-1]]:
-        cells, times = "", []
-        for size in sizes:
-            seconds, grown, units = tables[size][name]
-            times.append(seconds / units)
-            cells += f"{1e3 * seconds / units:>14.3f}{grown / 1e3 / units:>14.2f}"
-        unit = "run" if name in ("remaining", "board", "costs") else "trial"
-        print(f"{name:<12}{unit:<8}{cells}{times[-1] / times[0]:>12.2f}")
+def ratios(tables: list[dict[str, Any]]) -> dict[str, float]:
+    """Return time per run at the last size over that at the first, by step."""
+    first, last = (
+        {name: step["seconds per 100 000 runs"] for name, step in table["steps"].items()}
+        for table in (tables[0], tables[-1])
+    )
+    return {name: round(last[name] / first[name], 2) for name in last}
 
 
 # --- the results ---------------------------------------------------------------------------------
 
 
 def job_of(folder: Path, size: int) -> SearchJob:
-    """Return a search of `size` trials on the embedded study with four downstream rates."""
+    """Return a search of `size` trials on the embedded study with four downstream rates.
+
+    It has one upstream seed: with the study's own, replicates would be missing, and computed.
+    """
     config = load_study("embedded")
     config = dataclasses.replace(
-        config, downstream=dataclasses.replace(config.downstream, lrs=(0.5, 0.4, 0.3, 0.2))
+        config,
+        downstream=dataclasses.replace(config.downstream, lrs=(0.5, 0.4, 0.3, 0.2)),
+        replicates=1,
+        fresh_replicates=0,
     )
     specs = [
         UpstreamSpec(
@@ -214,15 +246,16 @@ def write_runs(database: Database, packs: list[RunPack], rng: np.random.Generato
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, int]:
-    """Return the seconds some work takes and the bytes by which the process grew at most."""
+def timed(work: Callable[[], Any]) -> Measured:
+    """Return what some work takes."""
     before = reset_peak("cpu")
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began, peak("cpu") - before
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return seconds, cpu, peak("cpu") - before
 
 
-def remaining(folder: Path, size: int) -> tuple[float, int]:
+def remaining(folder: Path, size: int) -> Measured:
     """Measure comparing the job with the database."""
     job, studies = job_of(folder, size), opener()
     studies(job.plans[0])
@@ -231,7 +264,7 @@ def remaining(folder: Path, size: int) -> tuple[float, int]:
         return timed(lambda: remaining_work(job.trials, studies, store, files))
 
 
-def board(folder: Path, size: int) -> tuple[float, int]:
+def board(folder: Path, size: int) -> Measured:
     """Measure reading, scoring and ranking all points."""
     job, studies = job_of(folder, size), opener()
     studies(job.plans[0])
@@ -239,7 +272,7 @@ def board(folder: Path, size: int) -> tuple[float, int]:
         return timed(lambda: ranked(Leaderboard(job, studies, database).entries()))
 
 
-def costs(folder: Path, size: int) -> tuple[float, int]:
+def costs(folder: Path, size: int) -> Measured:
     """Measure adding up the costs."""
     job, studies = job_of(folder, size), opener()
     with open_results(job.results, read_only=True) as database:
@@ -253,17 +286,58 @@ def silent(job: SearchJob) -> Display:
     return Display(job, Console(file=io.StringIO(), width=100))
 
 
-def finished(folder: Path, size: int) -> tuple[float, int]:
-    """Measure the return of a search that is finished, with opening the study."""
+@contextlib.contextmanager
+def nothing_starts() -> Iterator[None]:
+    """Refuse what a search would compute while the context lasts.
+
+    Raises:
+        RuntimeError: trials would be started; their number is said.
+    """
+
+    def refuse(_driver: Any, _board: Any, groups: Any, expected: Any, *_: Any) -> None:
+        raise RuntimeError(
+            f"{counted(len(groups), 'group')} of {counted(len(expected), 'trial')} would be "
+            "started, but a finished search computes nothing: write what the job lacks first"
+        )
+
+    with mock.patch.object(run_module._Driver, "_compute", refuse):
+        yield
+
+
+def finished(folder: Path, size: int) -> Measured:
+    """Measure the return of a search that is finished, with opening the study.
+
+    Raises:
+        RuntimeError: it is not finished, see `nothing_starts`.
+    """
     job = job_of(folder, size)
 
     def work() -> None:
-        assert run_search(job, Execution(workers=2), display=silent(job)) == 0
+        code = run_search(job, Execution(workers=2), display=silent(job))
+        if code != 0:
+            raise RuntimeError(f"the search ended with {code}, but must end with 0")
 
-    return timed(work)
+    with nothing_starts():
+        return timed(work)
 
 
-def trials(folder: Path, size: int) -> tuple[float, int]:
+def report_data(folder: Path, size: int) -> Measured:
+    """Measure what a report reads, before it draws or writes anything.
+
+    Raises:
+        RuntimeError: other cells than the points are read, or something is broken.
+    """
+    from analysis.results.reading import load_results  # imported before the clock runs
+
+    read: list[Any] = []
+    measured = timed(lambda: read.append(load_results(job_of(folder, size).results)))
+    cells, problems = len(read[0].cells), read[0].problems
+    if cells != size or problems:
+        raise RuntimeError(f"{cells} cells of {size} points, problems: {problems[:3]}")
+    return measured
+
+
+def trials(folder: Path, size: int) -> Measured:
     """Measure the trials, from the first one's start on; Ray's own start does not count."""
     from mpt.search.ray.session import prepare_environment
 
@@ -282,7 +356,7 @@ def trials(folder: Path, size: int) -> tuple[float, int]:
         for point in old.points():
             if not point.upstream:
                 new.add_point(point)
-    measured: list[tuple[float, int]] = []
+    measured: list[Measured] = []
     real = tuning.Session.run
 
     def measuring(session: Any, slots: int) -> None:
