@@ -36,7 +36,9 @@ def test_a_finished_search_computes_nothing_and_another_is_refused(tmp_path: Pat
     assert _stored(tmp_path, size) == before
 
 
+@pytest.mark.slow
 def test_every_step_of_every_size_is_printed() -> None:
+    """Slow: each of its ten steps is a process of its own, with all that it imports."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "benchmarks/scale.py", "--sizes", "1,2", "--skip-tune"],
