@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import shtab
 
-from analysis.__main__ import _parser as analysis_parser
+from analysis.__main__ import parser_of as analysis_parser
 from mpt.cli import beat_mtl
 from mpt.cli.completion import whole_parser
 from mpt.cli.main import COMMANDS, main
 from mpt.errors import UsageError
-from mpt.gym.__main__ import _parser as gym_parser
+from mpt.gym.__main__ import parser_of as gym_parser
 
 LISTS = {"NAME,…", "MODEL,…", "N,…", "X,…", "OLD=NEW,…"}
 WORDS = {"DIR", "FILE", "FOLDER", "ID", "MODEL", "N", "NAME", "PROJECT", "PROMPT", "SECONDS"}
@@ -90,3 +91,22 @@ def test_flags_of_gym_and_export_stand_in_groups() -> None:
         assert loose == ["help"], parser.prog
     for parser in (gym_parser("mpt gym"), kinds[0]):
         assert "positional arguments" not in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["search", "maml"], "--racing"),
+        (["report"], "--budget-samples"),
+        (["arg"], "--scores"),
+        (["significance"], "--json"),
+        (["export", "peft"], "--base-model"),
+        (["gym", "build"], "--shots"),
+        (["gym", "verify"], "--help"),
+    ],
+)
+def test_a_shell_completes_the_flags_of_every_command(words: list[str], flag: str) -> None:
+    script = shtab.complete(whole_parser(), shell="bash")
+    head = "_".join(["", *words])
+    (flags,) = re.findall(rf"^_shtab_mpt{head}_option_strings=\((.*)\)$", script, re.M)
+    assert flag in re.findall(r"[\w-]+", flags)
