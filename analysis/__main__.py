@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None for those of the process.
     """
     try:
-        flags = _parser().parse_args(argv)
+        flags = parser_of().parse_args(argv)
         return int(flags.run(flags))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = OneLineParser(
         prog=Parser.command[0] if Parser.command else "python -m analysis",
         description="Tables, figures and exports of a database.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mpt.cli.flags import Parser, work_with
 
@@ -29,8 +29,18 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
     return 0
 
 
+def _parts_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of a parser's commands, by name."""
+    return {
+        name: part
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, part in action.choices.items()
+    }
+
+
 def whole_parser() -> argparse.ArgumentParser:
-    """Return one parser of all commands, as far as they have parsers of their own."""
+    """Return one parser of all commands."""
     from mpt.cli import (
         backbone,
         doctor,
@@ -42,10 +52,11 @@ def whole_parser() -> argparse.ArgumentParser:
         studies,
         watch,
     )
-    from mpt.cli.main import COMMANDS
+    from mpt.cli.main import COMMANDS, analysis
     from mpt.config import known_methods
+    from mpt.gym.__main__ import parser_of as gym_parser
 
-    own = {
+    own: dict[str, Callable[[], argparse.ArgumentParser]] = {
         "replay": replay.parser_of,
         "per-setting": per_setting.parser_of,
         "paper": paper.parser_of,
@@ -55,11 +66,14 @@ def whole_parser() -> argparse.ArgumentParser:
         "doctor": doctor.parser_of,
         "backbone": backbone.parser_of,
         "completion": parser_of,
+        "gym": lambda: gym_parser("mpt gym"),
     }
+    parsers = _parts_of(analysis("__main__").parser_of())
+    parsers |= {name: make() for name, make in own.items()}
     whole = argparse.ArgumentParser(prog="mpt")
     commands = whole.add_subparsers()
     for name, command in COMMANDS.items():
-        parents = [own[name]()] if name in own else []
+        parents = [parsers[name]] if name in parsers else []
         part = commands.add_parser(
             name, help=command.text, parents=parents, add_help=False, conflict_handler="resolve"
         )

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m mpt.gym
         program: how it was called, for help texts.
     """
     try:
-        arguments = _parser(program).parse_args(argv)
+        arguments = parser_of(program).parse_args(argv)
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print(f"interrupted: {unfinished(program.split())}", file=sys.stderr)
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "python -m mpt.gym
         return error.exit_code
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def parser_of(program: str) -> argparse.ArgumentParser:
+    """Return the parser of all commands; `program` is how it was called."""
     parser = OneLineParser(
         prog=program, description="Make, check and examine a gym of few-shot files."
     )

@@ -8,14 +8,15 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import shtab
 
-from analysis.__main__ import _parser as analysis_parser
+from analysis.__main__ import parser_of as analysis_parser
 from mpt.cli import beat_mtl
 from mpt.cli.completion import whole_parser
 from mpt.cli.main import COMMANDS, main
 from mpt.config import EMBEDDED_BACKBONES, SMOLLM2
 from mpt.errors import UsageError
-from mpt.gym.__main__ import _parser as gym_parser
+from mpt.gym.__main__ import parser_of as gym_parser
 
 LISTS = {"NAME,…", "MODEL,…", "N,…", "X,…", "OLD=NEW,…"}
 WORDS = {"DIR", "FILE", "FOLDER", "ID", "MODEL", "N", "NAME", "PROJECT", "PROMPT", "SECONDS"}
@@ -98,3 +99,22 @@ def test_every_backbone_with_a_name_of_its_own_is_named_where_one_is_chosen() ->
     for command in ("mpt search maml", "mpt per-setting"):
         text = flags[f"{command} --backbone"].help or ""
         assert [name for name in (*EMBEDDED_BACKBONES, SMOLLM2) if f'"{name}"' not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["search", "maml"], "--racing"),
+        (["report"], "--budget-samples"),
+        (["arg"], "--scores"),
+        (["significance"], "--json"),
+        (["export", "peft"], "--base-model"),
+        (["gym", "build"], "--shots"),
+        (["gym", "verify"], "--help"),
+    ],
+)
+def test_a_shell_completes_the_flags_of_every_command(words: list[str], flag: str) -> None:
+    script = shtab.complete(whole_parser(), shell="bash")
+    head = "_".join(["", *words])
+    (flags,) = re.findall(rf"^_shtab_mpt{head}_option_strings=\((.*)\)$", script, re.M)
+    assert flag in re.findall(r"[\w-]+", flags)
