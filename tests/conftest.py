@@ -13,6 +13,7 @@ from toys import save_trained_toy_t5, toy_task
 
 from mpt import config
 from mpt.backbones import Backbone, load_backbone
+from mpt.cli.flags import Parser
 from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.registry import UPSTREAM_METHODS
 
@@ -97,6 +98,14 @@ def methods_as_before() -> Iterator[None]:
     config._REGISTERED[:] = held[1]
     config._WITHOUT_INNER.clear()
     config._WITHOUT_INNER.update(held[2])
+
+
+@pytest.fixture(autouse=True)
+def command_as_before() -> Iterator[None]:
+    """Let a command that a test runs in this process end with it: messages name it."""
+    before = Parser.command
+    yield
+    Parser.command = before
 
 
 @pytest.fixture(scope="session")
