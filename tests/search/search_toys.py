@@ -157,7 +157,7 @@ if __name__ == "__main__":
     words = sys.argv[4:]
     make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
     if "TWO" in words:
-        del os.environ["RAY_OVERRIDE_RESOURCES"]  # see conftest.py
+        os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # see conftest.py
     execution = Execution(
         workers=2 if "TWO" in words else 1,
         max_failures=1,

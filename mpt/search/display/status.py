@@ -28,7 +28,7 @@ class Status:
         """Take in one trial's state.
 
         Args:
-            index: the trial's trial.
+            index: the trial's number.
             tuning: its queue of runs (`QueueStatus` as a dictionary); None before it, or when it
                 has ended.
             choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.

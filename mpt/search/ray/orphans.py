@@ -52,6 +52,6 @@ def _has_entry(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
-        return True
+    except PermissionError:
+        pass  # it is somebody else's, and there
     return True

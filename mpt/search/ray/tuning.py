@@ -213,7 +213,7 @@ class Session:
             return None
         group = TrialGroup(specs=(spec,), indices=(index,))
         self.watcher.groups.append(group)
-        return {**self._config(group, len(self.watcher.groups) - 1), **settings}
+        return {**settings, **self._config(group, len(self.watcher.groups) - 1)}
 
     def _recorded(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Return the last report of a trial that is over."""
