@@ -327,7 +327,9 @@ def report_data(folder: Path, size: int) -> Measured:
     Raises:
         RuntimeError: other cells than the points are read, or something is broken.
     """
-    from analysis.results.reading import load_results  # imported before the clock runs
+    from mpt.cli.main import analysis
+
+    load_results = analysis("results.reading").load_results  # imported before the clock runs
 
     read: list[Any] = []
     measured = timed(lambda: read.append(load_results(job_of(folder, size).results)))
