@@ -309,6 +309,8 @@ class _Driver:
     ) -> dict[str, str]:
         """Run the trials that are not over; return trial → why it failed."""
         job, execution, show = job or self._job, self._execution, self._show
+        if job.storage is not None:  # else files lie beside the database, which is open
+            Artifacts(job.files).check_writable()
         if self._rates is None:
             show.say(WAIT)
         if self._rates is None and on_this_cpu(execution):

@@ -251,6 +251,15 @@ def test_what_is_searched_is_said_before_the_study_is_opened(
     assert rest[-1].startswith("  results ")
 
 
+def test_storage_that_cannot_be_written_is_refused_before_anything_is_measured(
+    job: SearchJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = dataclasses.replace(job, storage="/proc/nowhere")
+    with pytest.raises(UsageError, match="--storage /proc/nowhere: cannot be written .* give another"):
+        run_search(away, Execution(signals=False))
+    assert run_module.WAIT not in capsys.readouterr().out
+
+
 def test_who_waits_for_a_measurement_is_told_so(
     job: SearchJob, half: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
