@@ -255,7 +255,7 @@ def test_storage_that_cannot_be_written_is_refused_before_anything_is_measured(
     job: SearchJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = dataclasses.replace(job, storage="/proc/nowhere")
-    with pytest.raises(UsageError, match="--storage /proc/nowhere: cannot be written .* give another"):
+    with pytest.raises(UsageError, match=r"--storage /proc/nowhere: cannot be written .* give"):
         run_search(away, Execution(signals=False))
     assert run_module.WAIT not in capsys.readouterr().out
 
