@@ -99,6 +99,16 @@ class Paired:
         return 0 if ends is None else int(ends[0] > 0) - int(ends[1] < 0)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """Test scores of one method, fractions."""
+
+    scores: np.ndarray
+    """[U, T, D]: upstream seeds, tasks, data seeds."""
+    base: np.ndarray
+    """[T, D]: those of plain prompt tuning; every task's mean is positive."""
+
+
 def _thinned(drawn: np.ndarray) -> np.ndarray:
     """Return at most 200 values that are spread as the draws are; 0 without any."""
     ranks = (np.arange(THINNED) + 0.5) / THINNED
@@ -151,22 +161,52 @@ def paired(one: Replicates, other: Replicates | None) -> Paired | None:
     if not seeds or not tasks:
         return None
     alike = scored_alike(cells[0].study, cells[-1].study)
-    differences, drawn = _args(rows[0], tasks, "")
+    side, *others = (_side(row, tasks) for row in rows)
+    return paired_of(
+        side,
+        others[0] if others else None,
+        tasks=tasks,
+        of=len(every),
+        train_seed=cells[0].train_seed,
+        alike=alike,
+    )
+
+
+def paired_of(
+    one: Side,
+    other: Side | None,
+    *,
+    tasks: Sequence[str],
+    train_seed: int,
+    of: int | None = None,
+    alike: bool = True,
+) -> Paired:
+    """Return ARG of one side minus that of another, in %, from their test scores.
+
+    Args:
+        one: of one method.
+        other: of the other method, with as many upstream seeds; None: plain prompt tuning.
+        tasks: names of the T tasks: the same draws of data seeds wherever a task is compared.
+        train_seed: root of these draws.
+        of: tasks of either side, those that are not compared too; None: T.
+        alike: whether both were scored on the same data.
+    """
+    differences, drawn = _args(one, tasks, train_seed, "")
     if other is not None:
-        theirs, theirs_drawn = _args(rows[1], tasks, "" if alike else "other")
+        theirs, theirs_drawn = _args(other, tasks, train_seed, "" if alike else "other")
         differences, drawn = differences - theirs, drawn - theirs_drawn
-    value, count = float(differences.mean()), len(cells[0].seeds)
+    value, count = float(differences.mean()), one.base.shape[1]
     kappa = math.sqrt(count / max(1, count - 1))
-    several = len(seeds) > 1
+    seeds = len(differences)
     return Paired(
         value=value,
         deviations=kappa * (drawn - value),
-        seed_variance=float(differences.var(ddof=1)) / len(seeds) if several else math.nan,
-        seed_freedom=len(seeds) - 1,
-        tasks=tasks,
-        of=len(every),
+        seed_variance=float(differences.var(ddof=1)) / seeds if seeds > 1 else math.nan,
+        seed_freedom=seeds - 1,
+        tasks=tuple(tasks),
+        of=len(tasks) if of is None else of,
         data_seeds=count,
-        upstream_seeds=len(seeds),
+        upstream_seeds=seeds,
         by_seed=tuple(map(float, differences)),
     )
 
@@ -255,17 +295,26 @@ def _scored(samples: Samples, task: str, cell: Cell) -> bool:
     return all(seed in row and row[seed].test is not None for seed in cell.seeds)
 
 
-def _args(row: Sequence[Cell], tasks: Sequence[str], salt: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ARG of every upstream seed [U], and the draws of their mean [B]."""
+def _side(row: Sequence[Cell], tasks: Sequence[str]) -> Side:
+    """Return the test scores of cells, one an upstream seed."""
     seeds = row[0].seeds
-    base = _table(row[0].baseline, tasks, seeds)  # [T, D]
-    scores = np.stack([_table(cell.tasks, tasks, seeds) for cell in row])  # [U, T, D]
-    whole = 100 * (scores.mean(2) / base.mean(1) - 1).mean(1)
-    mean = scores.mean(0)
-    drawn = np.full((DRAWS if len(seeds) > 1 else 0, len(tasks)), np.nan)
+    return Side(
+        scores=np.stack([_table(cell.tasks, tasks, seeds) for cell in row]),
+        base=_table(row[0].baseline, tasks, seeds),
+    )
+
+
+def _args(
+    side: Side, tasks: Sequence[str], train_seed: int, salt: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ARG of every upstream seed [U], and the draws of their mean [B]."""
+    base, seeds = side.base, side.base.shape[1]
+    whole = 100 * (side.scores.mean(2) / base.mean(1) - 1).mean(1)
+    mean = side.scores.mean(0)
+    drawn = np.full((DRAWS if seeds > 1 else 0, len(tasks)), np.nan)
     for at, task in enumerate(tasks if len(drawn) else ()):
-        rng = numpy_generator(row[0].train_seed, "bootstrap", "paired", task, salt)
-        draw = rng.integers(len(seeds), size=(DRAWS, len(seeds)))
+        rng = numpy_generator(train_seed, "bootstrap", "paired", task, salt)
+        draw = rng.integers(seeds, size=(DRAWS, seeds))
         below = base[at][draw].mean(1)
         fine = below > 0
         drawn[fine, at] = 100 * (mean[at][draw].mean(1)[fine] / below[fine] - 1)

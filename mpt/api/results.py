@@ -137,6 +137,9 @@ class Results:
     def runs(self, study: str | None = None) -> pd.DataFrame:
         """Return one row a downstream run of a point: settings of the point beside its scores.
 
+        ``upstream_seed`` is that of the prompt it started from (none where nothing is learned),
+        ``train_seed`` that of the run itself.
+
         Args:
             study: as in `points`.
         """
@@ -149,9 +152,10 @@ class Results:
                 for row in database.score_rows(list(points)):
                     point = points[row.point]
                     own = {"study": record.id, "method": point.method, "steps": point.steps}
+                    own["upstream_seed"] = _upstream_seed(point, record)
                     rest = row._asdict()
                     rest["tuning_steps"] = rest.pop("steps")
-                    rows.append({**own, **rest})
+                    rows.append({**own, **_settings(point), **rest})
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
@@ -172,16 +176,10 @@ def _chosen(database: Database, study: str | None) -> list[StudyRecord]:
 def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, Any]:
     """Return a point as a row of a table."""
     gain = None if score is None else score.gain
-    settings = {
-        name: value
-        for name, value in point.settings.items()
-        if isinstance(value, (int, float, str)) and name != "method"
-    }
-    settings |= dict(point.settings.get("extra") or ())
     return {
         "study": study,
         "method": point.method,
-        **settings,
+        **_settings(point),
         "steps": point.steps,
         "arg": None if gain is None else gain.arg_of_defined,
         "low": None if gain is None else gain.low,
@@ -193,6 +191,24 @@ def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, A
         "note": point.note if score is None else score.note or point.note,
         "point": point.key,
     }
+
+
+def _settings(point: Point) -> dict[str, Any]:
+    """Return the settings of a point that are numbers or names, a registered method's own too."""
+    plain = {
+        name: value
+        for name, value in point.settings.items()
+        if isinstance(value, (int, float, str)) and name != "method"
+    }
+    return plain | dict(point.settings.get("extra") or ())
+
+
+def _upstream_seed(point: Point, record: StudyRecord) -> int | None:
+    """Return the seed that a point was learned with; None where nothing is learned."""
+    if not point.steps:
+        return None
+    own = point.settings.get("seed")
+    return record.train_seed if own is None else int(own)
 
 
 def _study_row(study: StudyRecord) -> dict[str, Any]:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mpt.backbones.base import Backbone
+from mpt.backbones.base import Backbone, Row
 from mpt.backbones.check import Finding, findings, settle_cache
 from mpt.backbones.decoder_only import DecoderOnly
 from mpt.backbones.load import load_backbone
@@ -21,11 +23,41 @@ from mpt.backbones.memory import GIB, Memory, estimate_config
 from mpt.errors import UsageError
 
 WORTH = 1.2
-"""bfloat16 is suggested where a block is at least this many times as fast as in float32. On
-SmolLM2 its gradients are 2.5–3.2 % off (cosines ≥ .9995; 8 rows each of three real tasks); a
-block was 2.0 × as fast, an evaluation 1.8 ×, and a whole step 1.4 ×."""
+"""bfloat16 is suggested where a whole step is at least this many times as fast as in float32."""
+AGREE = 0.99
+"""And where the prompt's gradients in the two have at least this cosine. On SmolLM2 those of
+bfloat16 are 2.5–3.2 % off (cosines ≥ .9995; 8 rows each of three real tasks)."""
 _TOKENS = 256
 _ROUNDS = 5
+_STEP = (20, 48, 4)
+"""Prompt, input and target tokens of the step that is timed, at the most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow:
+    """What bfloat16 brings on one device, measured there."""
+
+    block: float
+    """Seconds in float32 / seconds in bfloat16 of a block's matrices, forward and back."""
+    step: float | None = None
+    """The same of a whole step of the model; None where it was not timed, because matrices alone
+    gain too little or the model cannot be used."""
+    cosine: float | None = None
+    """Of the prompt's gradients in that step."""
+
+    @property
+    def suggested(self) -> str:
+        """The suggested number format."""
+        if self.step is None or self.cosine is None:
+            return "float32"
+        return "bfloat16" if self.step >= WORTH and self.cosine >= AGREE else "float32"
+
+    def text(self, device: str) -> str:
+        """Return what was measured, in words."""
+        block = f"in bfloat16 a block of its width is {self.block:.2f} × as fast on this {device}"
+        if self.step is None:
+            return block
+        return f"{block}, a whole step {self.step:.2f} ×, with gradients of cosine {self.cosine:.4f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +94,8 @@ class Description:
     """Rows of that step."""
     tokens: tuple[int, int, int]
     """Prompt, input and target tokens of each of its rows."""
-    speed_up: float
-    """Seconds of a block in float32 / seconds in bfloat16, measured on this device."""
+    narrow: Narrow
+    """What bfloat16 brings."""
     device: str
     """Where it was measured."""
 
@@ -80,7 +112,7 @@ class Description:
     @property
     def precision(self) -> str:
         """The suggested number format."""
-        return "bfloat16" if self.speed_up >= WORTH else "float32"
+        return self.narrow.suggested
 
 
 def describe(
@@ -136,7 +168,7 @@ def describe(
         memory=_memory(name, model, rows, prompt, inputs, targets),
         rows=rows,
         tokens=(prompt, inputs, targets),
-        speed_up=bfloat16_speed_up(backbone.d_model, backbone.device),
+        narrow=_narrow(backbone, rows, prompt, inputs, targets, usable=not refusal),
         device=device,
     )
 
@@ -164,8 +196,7 @@ def lines(about: Description) -> list[str]:
     why = "its inputs are read once" if about.caches_inputs else "inputs cannot be cached"
     found.append(f"suggested position   {about.position} ({why})")
     found.append(
-        f"suggested precision  {about.precision} (a block of its width is {about.speed_up:.2f} × "
-        f"as fast in bfloat16 on this {about.device}; a whole step gains less)"
+        f"suggested precision  {about.precision} ({about.narrow.text(about.device)})"
     )
     return found
 
@@ -196,6 +227,73 @@ def _memory(
         except UsageError:  # a mask that no meta tensor can stand for: nothing is said
             return {}
     return found
+
+
+def _narrow(
+    backbone: Backbone, rows: int, prompt: int, inputs: int, targets: int, *, usable: bool
+) -> Narrow:
+    """Measure what bfloat16 brings: a block first, and a whole step where that gains enough."""
+    block = bfloat16_speed_up(backbone.d_model, backbone.device)
+    if block < WORTH or not usable:
+        return Narrow(block=block)
+    sizes = (prompt, inputs, targets)
+    p, n, t = (min(asked, most) for asked, most in zip(sizes, _STEP, strict=True))
+    step, cosine = step_speed_up(backbone, rows=rows, prompt=p, inputs=n, targets=t)
+    return Narrow(block=block, step=step, cosine=cosine)
+
+
+def step_speed_up(
+    backbone: Backbone, *, rows: int, prompt: int, inputs: int, targets: int
+) -> tuple[float, float]:
+    """Return seconds in float32 / seconds in bfloat16 of a training step, and the cosine between
+    the prompt's gradients in the two.
+
+    Medians of `_ROUNDS` interleaved rounds; where inputs are read once, they have been. The
+    weights are there twice for that time, once at half the size.
+
+    Args:
+        backbone: in float32.
+        rows: rows of the step, of random tokens.
+        prompt: prompt tokens.
+        inputs: input tokens of each row.
+        targets: target tokens of each row.
+    """
+    narrow = type(backbone)(
+        backbone.name,
+        copy.deepcopy(backbone.model).to(torch.bfloat16),
+        backbone._tokenizer,
+        backbone.position,
+    )
+    if isinstance(narrow, DecoderOnly) and not _caches(backbone):
+        narrow.input_cache = None
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int) -> list[int]:
+        return torch.randint(backbone.vocabulary_size, (count,), generator=generator).tolist()
+
+    drawn_rows = [(drawn(inputs), drawn(targets)) for _ in range(rows)]
+    start = backbone.embeddings()[drawn(prompt)].detach().float()[None]
+    gradients: list[Tensor] = []
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS + 1):
+        gradients.clear()
+        for model, times in zip((backbone, narrow), seconds, strict=True):
+            began = time.perf_counter()
+            gradients.append(_gradient(model, start, drawn_rows))
+            times.append(time.perf_counter() - began)
+    one, other = (gradient.flatten() for gradient in gradients)
+    cosine = torch.nn.functional.cosine_similarity(one, other, dim=0)
+    full, half = (statistics.median(times[1:]) for times in seconds)
+    return full / half, float(cosine)
+
+
+def _gradient(backbone: Backbone, start: Tensor, rows: Sequence[Row]) -> Tensor:
+    """Return the gradient [1, P, d] of a step; it is there when this returns."""
+    with torch.enable_grad():
+        prompts = start.clone().requires_grad_()
+        loss = backbone.run_losses(prompts, backbone.collate(rows, [0] * len(rows))).sum()
+        (slope,) = torch.autograd.grad(loss, prompts)
+    return slope.cpu()
 
 
 def bfloat16_speed_up(d: int, device: torch.device) -> float:
