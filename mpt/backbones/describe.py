@@ -57,7 +57,8 @@ class Narrow:
         block = f"in bfloat16 a block of its width is {self.block:.2f} × as fast on this {device}"
         if self.step is None:
             return block
-        return f"{block}, a whole step {self.step:.2f} ×, with gradients of cosine {self.cosine:.4f}"
+        step = f"a whole step {self.step:.2f} ×, with gradients of cosine {self.cosine:.4f}"
+        return f"{block}, {step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +196,7 @@ def lines(about: Description) -> list[str]:
         )
     why = "its inputs are read once" if about.caches_inputs else "inputs cannot be cached"
     found.append(f"suggested position   {about.position} ({why})")
-    found.append(
-        f"suggested precision  {about.precision} ({about.narrow.text(about.device)})"
-    )
+    found.append(f"suggested precision  {about.precision} ({about.narrow.text(about.device)})")
     return found
 
 
@@ -245,11 +244,11 @@ def _narrow(
 def step_speed_up(
     backbone: Backbone, *, rows: int, prompt: int, inputs: int, targets: int
 ) -> tuple[float, float]:
-    """Return seconds in float32 / seconds in bfloat16 of a training step, and the cosine between
-    the prompt's gradients in the two.
+    """Return how many times as fast a training step is in bfloat16, and how alike its gradients.
 
-    Medians of `_ROUNDS` interleaved rounds; where inputs are read once, they have been. The
-    weights are there twice for that time, once at half the size.
+    The first is seconds in float32 / seconds in bfloat16, the second the cosine between the
+    prompt's gradients in the two. Medians of `_ROUNDS` interleaved rounds; where inputs are read
+    once, they have been. The weights are there twice for that time, once at half the size.
 
     Args:
         backbone: in float32.

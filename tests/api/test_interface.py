@@ -179,7 +179,8 @@ def test_a_search_leaves_the_callers_process_as_it_was(
     runs = mpt.load_results(tmp_path / "r").runs()
     assert set(runs["method"]) == {"fomaml", "prompt_tuning"}
     learned = runs[runs["method"] == "fomaml"]
-    assert set(learned["outer_lr"]) == {0.1, 0.3} and set(learned["upstream_seed"]) == {42}
+    assert set(learned["outer_lr"]) == {0.1, 0.3}
+    assert set(learned["upstream_seed"]) == {42}
     assert runs[runs["method"] == "prompt_tuning"]["upstream_seed"].isna().all()
     with pytest.raises(UsageError, match=r"^study is 'zz', but .*; there are [0-9a-f]{8}"):
         mpt.load_results(tmp_path / "r").runs("zz")

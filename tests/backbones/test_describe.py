@@ -63,7 +63,7 @@ def test_bfloat16_is_suggested_only_where_it_was_measured_to_be_faster(
         )
         about = describe(path, prompt=4)
         assert about.precision == precision
-        said = f"a block of its width is {block:.2f} × as fast on this cpu, a whole step {step:.2f}"
+        said = f"width is {block:.2f} × as fast on this cpu, a whole step {step:.2f} ×"
         assert said in lines(about)[-1]
 
 
@@ -73,7 +73,8 @@ def test_a_step_is_not_timed_where_matrices_alone_gain_too_little(
     monkeypatch.setattr("mpt.backbones.describe.bfloat16_speed_up", lambda *_: WORTH - 0.01)
     monkeypatch.delattr("mpt.backbones.describe.step_speed_up")
     about = describe(str(tiny_models.save("gpt2", tmp_path)), prompt=4)
-    assert about.precision == "float32" and about.narrow.step is None
+    assert about.precision == "float32"
+    assert about.narrow.step is None
     assert "whole step" not in lines(about)[-1]
 
 
