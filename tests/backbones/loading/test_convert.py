@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from toys import save_toy_t5
 
 from mpt.backbones import convert, load_backbone
+from mpt.backbones.base import Backbone
 from mpt.backbones.load import pretrained_source
 from mpt.errors import DataError, UsageError
 
@@ -215,6 +217,29 @@ def test_a_gguf_file_and_its_folder_load_as_the_model_that_was_written(
     assert not hasattr(config, "quantization_config")
     assert config.tie_word_embeddings
     assert backbone.word_ids("q")
+
+
+def _in_pages_of(backbone: Backbone, folder: Path) -> list[bool]:
+    """Return for each weight whether it lies in the pages of a file below a folder."""
+    pages = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, *_, name = line.split(maxsplit=5)
+        if name.startswith(str(folder)) and name.endswith(".safetensors"):
+            pages.append(range(*(int(end, 16) for end in where.split("-"))))
+    return [any(w.data_ptr() in own for own in pages) for w in backbone.model.parameters()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_share_the_pages_of_a_converted_file(
+    gguf_model: tuple[Path, Any], pickled: Path, cache: Path
+) -> None:
+    """A process has no copy of its own in float32; in another format it has to have one."""
+    for source in (gguf_model[0], pickled):
+        mapped = _in_pages_of(load_backbone(str(source)), cache)
+        assert len(mapped) > 10
+        assert all(mapped)
+        narrow = load_backbone(str(source), dtype=torch.bfloat16)
+        assert not any(_in_pages_of(narrow, cache))
 
 
 def test_two_gguf_files_in_a_folder_and_a_torn_one_are_refused(
