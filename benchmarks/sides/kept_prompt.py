@@ -1,10 +1,15 @@
-"""One evaluation of prompts that stand first: with each prompt read once, and whole rows.
+"""One evaluation with what stands first in a line read once, and whole rows.
 
     python benchmarks/sides/kept_prompt.py [--backbones embedded-gpt2 smollm2] [--prompt 20 100]
+    python benchmarks/sides/kept_prompt.py --position append ...
+
+Prepended: each prompt is read once an evaluation. Appended: the inputs have been read before, as
+from the second evaluation of a run on.
 
 Rows of random frequent tokens, 4 target tokens. "Teacher-forced" is the pass that every row takes,
 "generated" is greedy generation of at most 8 tokens. Both sides take the same passes, in turns;
-what reading the prompts costs is in the time. The choices of the two sides have to be equal.
+what reading prepended prompts costs
+is in the time. The choices of the two sides have to be equal.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import contextlib
 import itertools
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +58,7 @@ def main() -> None:
     print(machine(flags.device))
     print("backbone        P    L  pass            whole rows, s   kept, s   ratio")
     for name in flags.backbones:
-        backbone = load_backbone(name, position="prepend", device=flags.device)
+        backbone = load_backbone(name, position=flags.position, device=flags.device)
         for p, length in itertools.product(flags.prompt, flags.length):
             size = Size(
                 prompt=p, length=length, runs=flags.runs, rows=flags.rows, batch=flags.batch
@@ -67,7 +72,7 @@ def main() -> None:
 
 
 def seconds(backbone: Backbone, size: Size, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return for each kind of pass the median seconds of whole rows and of kept prompts.
+    """Return for each kind of pass the median seconds of whole rows and of what is kept.
 
     Raises:
         SystemExit: the two sides chose different tokens.
@@ -77,12 +82,12 @@ def seconds(backbone: Backbone, size: Size, repeats: int) -> dict[str, tuple[flo
         "teacher-forced": lambda batch: backbone.greedy_tokens(prompts, batch).tolist(),
         "generated": lambda batch: backbone.generate_ids(prompts, batch, WRITTEN),
     }
+    sides = _sides(backbone, prompts)
     medians = {}
     for kind, one_pass in passes.items():
         taken: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeats):
             chosen = []
-            sides = (contextlib.nullcontext, lambda: backbone.fixed(prompts))
             for side, own in zip(sides, taken, strict=True):
                 started = now(backbone.device.type)
                 with side():
@@ -92,6 +97,24 @@ def seconds(backbone: Backbone, size: Size, repeats: int) -> dict[str, tuple[flo
                 raise SystemExit(f"{backbone.name}, {kind}, {size}: the choices differ")
         medians[kind] = (statistics.median(taken[0]), statistics.median(taken[1]))
     return medians
+
+
+def _sides(
+    backbone: Backbone, prompts: Tensor
+) -> tuple[Callable[[], contextlib.AbstractContextManager[None]], ...]:
+    """Return what reads whole rows, and what reads once what stands first."""
+    if backbone.position == "prepend":
+        return contextlib.nullcontext, lambda: backbone.fixed(prompts)
+    return lambda: _without_cache(backbone), contextlib.nullcontext
+
+
+@contextlib.contextmanager
+def _without_cache(backbone: Any) -> Iterator[None]:
+    cache, backbone.input_cache = backbone.input_cache, None
+    try:
+        yield
+    finally:
+        backbone.input_cache = cache
 
 
 def _drawn(backbone: Backbone, size: Size) -> tuple[Tensor, list[Batch]]:
@@ -117,6 +140,7 @@ def _flags() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--backbones", nargs="+", default=["embedded-gpt2", "smollm2"])
+    parser.add_argument("--position", choices=("prepend", "append"), default="prepend")
     parser.add_argument("--prompt", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--length", type=int, nargs="+", default=[48, 96])
     parser.add_argument("--runs", type=int, default=2)
