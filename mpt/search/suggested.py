@@ -68,17 +68,17 @@ def on_record(suggestions: Suggestions, study: Study, database: Database) -> lis
     from mpt.trial.runs import upstream_key
 
     space = suggestions.space
-    found: dict[str, TrialSpec] = {}
+    by_upstream: dict[str, TrialSpec] = {}
     for point in database.points(study_record(study).key):
-        if point.upstream in found or point.method != space.method:
+        if point.upstream in by_upstream or point.method != space.method:
             continue
         values = {**point.settings, **dict(point.settings.get("extra") or ())}
         settings = {domain.name: values.get(domain.name) for domain in space.domains}
         with contextlib.suppress(MptError, TypeError, ValueError):  # not one of this space
             spec = TrialSpec(plan=suggestions.plan, upstream=space.trajectory(settings))
             if upstream_key(study, spec.upstream.config) == point.upstream:
-                found[point.upstream] = spec
-    return list(found.values())
+                by_upstream[point.upstream] = spec
+    return list(by_upstream.values())
 
 
 def open_optuna_study(name: str, storage: str | None) -> optuna.Study:

@@ -79,10 +79,10 @@ def _known(name: str, store: TrialStore) -> PackLimits | None:
     """Return stored limits; None if there are none, or none that this program understands."""
     from mpt.downstream.limits import PackLimits
 
-    found = store.pack_limits(name)
-    if found is None:
+    record = store.pack_limits(name)
+    if record is None:
         return None
     try:
-        return PackLimits.from_dict(dict(found))
+        return PackLimits.from_dict(dict(record))
     except DataError:
         return None

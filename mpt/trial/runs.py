@@ -56,9 +56,9 @@ class RunPack:
     task: str
     runs: tuple[PlannedRun, ...]
 
-    def missing(self, there: Collection[str]) -> tuple[PlannedRun, ...]:
+    def missing(self, stored_keys: Collection[str]) -> tuple[PlannedRun, ...]:
         """Return the runs that are not among these keys."""
-        return tuple(run for run in self.runs if run.key not in there)
+        return tuple(run for run in self.runs if run.key not in stored_keys)
 
     def of_seed(self, seed: int) -> RunPack:
         """Return the part of one data seed."""
@@ -67,10 +67,10 @@ class RunPack:
 
 def of_tasks(packs: Iterable[RunPack]) -> dict[str, list[RunPack]]:
     """Return task → its packs, one a downstream start."""
-    found: dict[str, list[RunPack]] = {}
+    by_task: dict[str, list[RunPack]] = {}
     for pack in packs:
-        found.setdefault(pack.task, []).append(pack)
-    return found
+        by_task.setdefault(pack.task, []).append(pack)
+    return by_task
 
 
 def keys_of(packs: Iterable[RunPack]) -> list[str]:
@@ -148,8 +148,8 @@ def taken_by(
         task: the target's few-shot sample.
         train_seed: of the start.
     """
-    found: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
-    return found
+    taken: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
+    return taken
 
 
 def fine_tuning_packs(study: Study) -> list[RunPack]:

@@ -104,20 +104,20 @@ class PromptTuningTrial(TaskTrial):
 class _RunByRun(TaskTrial):
     """One run a unit, each by itself; what is stored is where it goes on."""
 
-    _left: list[PlannedRun] | None = None
+    _waiting: list[PlannedRun] | None = None
 
     @abstractmethod
     def _done(self, run: PlannedRun) -> TuningResult:
         """Do a run."""
 
     def _tune(self) -> bool:
-        if self._left is None:
+        if self._waiting is None:
             packs = self._own_packs()
-            there = self._store.present(keys_of(packs))
-            self._left = [run for pack in packs for run in pack.missing(there)]
-        if not self._left:
+            stored_keys = self._store.present(keys_of(packs))
+            self._waiting = [run for pack in packs for run in pack.missing(stored_keys)]
+        if not self._waiting:
             return False
-        run = self._left.pop(0)
+        run = self._waiting.pop(0)
         self._store.add_runs([run_record(run, self._done(run), {})])
         self.progress.runs += 1
         return True

@@ -63,9 +63,9 @@ def compare(gym: Path, task: str) -> Comparison:
     for name, digest in sorted(published_sums()[task].items()):
         try:
             with (gym / task / name).open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
+                checksum = hashlib.file_digest(file, "md5").hexdigest()
         except FileNotFoundError:
             groups["absent"].append(name)
             continue
-        groups["same" if found == digest else "different"].append(name)
+        groups["same" if checksum == digest else "different"].append(name)
     return Comparison(task, **{key: tuple(names) for key, names in groups.items()})

@@ -77,8 +77,8 @@ def probe_trials(
         began = clock()
         study = studies(trial.plan)
         start = WORKER_S + clock() - began
-        found = probe(study, trial.upstream, start, known=rates, clock=clock)
-        rates = found if rates is None else rates.with_more(found)
+        measured = probe(study, trial.upstream, start, known=rates, clock=clock)
+        rates = measured if rates is None else rates.with_more(measured)
     assert rates is not None, "no trial to probe"
     return rates
 

@@ -131,7 +131,7 @@ class Counted(Searcher):
     def __init__(self, suggestions: Suggestions) -> None:
         super().__init__(metric="score", mode="max")
         self._inner: Searcher = suggestions.searcher
-        self._left = suggestions.count
+        self._remaining = suggestions.count
         space = {domain.name: to_ray(domain) for domain in suggestions.space.domains}
         self._names = list(space)
         self._inner.set_search_properties("score", "max", space)
@@ -143,12 +143,12 @@ class Counted(Searcher):
             UsageError: it suggests other settings than those that are searched.
         """
         finished: Any = Searcher.FINISHED
-        if self._left < 1:
+        if self._remaining < 1:
             return finished
         settings = self._inner.suggest(trial_id)
         if settings is None or settings == finished:
             return settings
-        self._left -= 1
+        self._remaining -= 1
         if set(settings) != set(self._names):
             raise UsageError(
                 f"the searcher suggests {', '.join(sorted(settings)) or 'nothing'}, but must "
@@ -200,7 +200,7 @@ class OptunaSearcher(Searcher):
         return list(self._known)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Suggestions that are still to come, left-over ones among them."""
         return max(0, self._of.count - len(self._known)) + len(self._left_over)
 

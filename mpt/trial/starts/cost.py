@@ -57,7 +57,7 @@ def choice_of_all(study: Study, learned: int) -> ChoiceWork:
         study: whose targets take them.
         learned: learned prompts at hand, see `learned_starts`.
     """
-    found = NOTHING
+    total = NOTHING
     for samples in study.scored.values():
         for task in samples.values():
             own = choice_work(
@@ -67,8 +67,8 @@ def choice_of_all(study: Study, learned: int) -> ChoiceWork:
                 train=len(task.train),
                 dev=len(task.dev),
             )
-            found = found.plus(own)
-    return found
+            total = total.plus(own)
+    return total
 
 
 def learned_starts(members: int) -> int:

@@ -177,7 +177,7 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(url: str) -> No
 
     again = OptunaSearcher(asked(), url)
     assert again.known == [*before, cut_off]
-    assert again.left == 12 - 7
+    assert again.remaining == 12 - 7
     rest = run(again)
     assert rest[0] == cut_off, "an unfinished suggestion comes first"
     assert [*before, *rest] == whole
@@ -189,7 +189,7 @@ def test_a_larger_count_goes_on_and_a_smaller_one_takes_the_first(url: str) -> N
     first = run(few, 4)
     assert few.suggest("cut off") is not None
     smaller = OptunaSearcher(asked(count=3), url)
-    assert (smaller.left, smaller.suggest("x")) == (0, FINISHED)
+    assert (smaller.remaining, smaller.suggest("x")) == (0, FINISHED)
     larger = OptunaSearcher(asked(count=7), url)
     assert len(run(larger)) == 3
     assert larger.known[:4] == first
