@@ -186,11 +186,11 @@ def _significance(flags: argparse.Namespace) -> int:
     from .significance.terminal import to_text
     from .tables.arg import ROOT_SEED
 
-    found = read_significance(flags.scores, ROOT_SEED)
-    sys.stdout.write(json_text(found) if flags.json else to_text(found))
+    significance = read_significance(flags.scores, ROOT_SEED)
+    sys.stdout.write(json_text(significance) if flags.json else to_text(significance))
     sys.stdout.flush()
     if flags.out is not None:
-        written = write_files(found, flags.out)
+        written = write_files(significance, flags.out)
         print(f"{len(written)} files → {flags.out}", file=sys.stderr)
     return 0
 

@@ -89,11 +89,11 @@ def _storage(path: Path) -> Iterator[BaseStorage]:
 def _add_study(storage: BaseStorage, look: Lookup, cells: Sequence[Cell]) -> None:
     import optuna
 
-    place, ours = dataclasses.replace(cells[0].place, edition=""), cells[0].study
-    name = f"{place}, study {ours.id}"
+    search_place, ours = dataclasses.replace(cells[0].place, edition=""), cells[0].study
+    name = f"{search_place}, study {ours.id}"
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     for field in ("method", "partition", "backbone", "gym", "role"):
-        study.set_user_attr(field, getattr(place, field))
+        study.set_user_attr(field, getattr(search_place, field))
     for field in ("key", "protocol", "smoke", "partial", "code"):
         study.set_user_attr(field, getattr(ours, field))
     study.set_user_attr("value", "ARG in % over prompt tuning, on the validation tasks")

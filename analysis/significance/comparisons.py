@@ -125,8 +125,8 @@ def correct(comparisons: Iterable[Comparison]) -> Family:
     Fine-tuning learns nothing upstream, so settings with equal target tasks share its scores, and
     the paper prints one number for them: such comparisons are one.
     """
-    found = list(comparisons)
-    distinct = {one.evidence: one for one in found}
+    all_comparisons = list(comparisons)
+    distinct = {one.evidence: one for one in all_comparisons}
     corrected: dict[tuple[object, ...], dict[str, float]] = {key: {} for key in distinct}
     for view in VIEWS:
         keys = [key for key, one in distinct.items() if view in one.views]
@@ -134,7 +134,7 @@ def correct(comparisons: Iterable[Comparison]) -> Family:
             corrected[key][view] = p
     return Family(
         comparisons=tuple(
-            dataclasses.replace(one, corrected=corrected[one.evidence]) for one in found
+            dataclasses.replace(one, corrected=corrected[one.evidence]) for one in all_comparisons
         ),
         size=len(distinct),
     )

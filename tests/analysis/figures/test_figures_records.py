@@ -121,7 +121,7 @@ def test_a_sweep_is_in_the_order_of_its_numbers_and_all_comes_last(tmp_path: Pat
     results.point("multitask", "cls_to_cls", flat({"a": 0.5}), flat({"a": 0.5}), **LARGE)
     cells = _cells(tmp_path)
     values = [shots_label(cell.place.target_shots) for cell in cells]
-    sweep = sweep_of(cells, values, title="", setting="", place="Table 3")
+    sweep = sweep_of(cells, values, title="", setting="", paper_table="Table 3")
     assert sweep is not None
     assert sweep.values == ("16", "32", "128", "all")
     assert [e.value for e in sweep.series["maml"]] == pytest.approx([40, 20, 60, 80])
@@ -138,10 +138,10 @@ def test_published_numbers_stand_only_beside_their_own_setting(tmp_path: Path) -
         results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), target_shots=shots)
     cells = _cells(tmp_path)
     values = [shots_label(cell.place.target_shots) for cell in cells]
-    sweep = sweep_of(cells, values, title="", setting="", place="Table 3")
+    sweep = sweep_of(cells, values, title="", setting="", paper_table="Table 3")
     assert sweep is not None
     assert sweep.published == {}
-    assert sweep_of(cells[:1], values[:1], title="", setting="", place="") is None
+    assert sweep_of(cells[:1], values[:1], title="", setting="", paper_table="") is None
 
 
 # --- searches -------------------------------------------------------------------------------
