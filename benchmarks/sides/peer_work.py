@@ -198,8 +198,10 @@ def trajectories_of(
     trajectories: Sequence[UpstreamSpec], seeds: Sequence[int]
 ) -> list[UpstreamSpec]:
     """Return the trajectories once for every upstream seed."""
-    found = []
+    replicates = []
     for seed, one in itertools.product(seeds, trajectories):
         assert isinstance(one.config, UpstreamConfig)
-        found.append(dataclasses.replace(one, config=dataclasses.replace(one.config, seed=seed)))
-    return found
+        replicates.append(
+            dataclasses.replace(one, config=dataclasses.replace(one.config, seed=seed))
+        )
+    return replicates
