@@ -26,7 +26,7 @@ from mpt.trial.trial import finish_point
 if TYPE_CHECKING:
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.database import Database
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TrialGroup:
 
 
 def open_groups(
-    board: Leaderboard, studies: Callable[[StudyPlan], Study], database: Database
+    board: Leaderboard, studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
     """Return the trials that have to run, in the order they are started.
 
@@ -60,7 +60,7 @@ def open_groups(
 
 
 def _baselines(
-    plans: Sequence[StudyPlan], studies: Callable[[StudyPlan], Study], database: Database
+    plans: Sequence[StudyPlan], studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
     """Return one group a scored task; runs that several studies share are in one group."""
     groups: dict[tuple[str, ...], list[TrialSpec]] = {}

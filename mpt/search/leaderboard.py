@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ class Leaderboard(RecordedLeaderboard):
     """
 
     def __init__(
-        self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
+        self, job: SearchJob, studies: Callable[[StudyPlan], OpenStudy], database: Database
     ) -> None:
         records: dict[StudyPlan, StudyRecord] = {}
         upstream: dict[TrialSpec, str] = {}
@@ -249,7 +249,7 @@ class Leaderboard(RecordedLeaderboard):
         known = [(trial, upstream[trial]) for trial in job.known]
         super().__init__(job, records, known, database, job.stoppers)
 
-    def add(self, trial: TrialSpec, study: Study) -> int:
+    def add(self, trial: TrialSpec, study: OpenStudy) -> int:
         """Take in a trial that the job did not list; return its position."""
         if trial not in self._index:
             self._add(trial, upstream_key(study, trial.upstream.config))

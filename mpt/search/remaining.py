@@ -34,14 +34,14 @@ from mpt.upstream.soup import soup_key
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.store.artifacts import Artifacts
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
     from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
 
 def remaining_work(
     trials: Sequence[TrialSpec],
-    studies: Callable[[StudyPlan], Study],
+    studies: Callable[[StudyPlan], OpenStudy],
     store: TrialStore,
     artifacts: Artifacts,
 ) -> RemainingWork:
@@ -88,7 +88,7 @@ class _Count:
         self.shared_left: list[RunWork] = []
         self.points_there = self.runs = self.runs_there = 0
 
-    def take_baseline(self, study: Study) -> None:
+    def take_baseline(self, study: OpenStudy) -> None:
         """Count the baseline's runs that no study before has."""
         packs = self._baseline = baseline_packs(study)
         new = [run for pack in packs for run in pack.runs if run.key not in self.shared]
@@ -98,7 +98,7 @@ class _Count:
         if missing:
             self.shared_left.append(_run_work(missing, study))
 
-    def take_trial(self, study: Study, trial: TrialSpec) -> TrialWork:
+    def take_trial(self, study: OpenStudy, trial: TrialSpec) -> TrialWork:
         """Count points, upstream steps and own runs of a trial of the study last taken."""
         if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
             return self._take_unlearned(study, trial)
@@ -143,7 +143,7 @@ class _Count:
             begin=rungs[-1] - math.ceil(steps),
         )
 
-    def _take_unlearned(self, study: Study, trial: TrialSpec) -> TrialWork:
+    def _take_unlearned(self, study: OpenStudy, trial: TrialSpec) -> TrialWork:
         """Count what fine-tuning or zero-shot has to do; studies share their runs."""
         config, own, tuned = trial.upstream.config, study, "nothing"
         if isinstance(config, FineTuningConfig):
@@ -164,13 +164,13 @@ class _Count:
             points=1 - stored,
         )
 
-    def _stored(self, study: Study, upstream: str, rungs: Sequence[int]) -> set[int]:
+    def _stored(self, study: OpenStudy, upstream: str, rungs: Sequence[int]) -> set[int]:
         """Return the rungs whose points are stored."""
         record = study_record(study).key
         keys = {point_key(record, upstream, rung): rung for rung in rungs}
         return {keys[key] for key in self._store.points(list(keys))}
 
-    def _steps_to(self, study: Study, rung: int, reached: Mapping[str, int]) -> float:
+    def _steps_to(self, study: OpenStudy, rung: int, reached: Mapping[str, int]) -> float:
         """Return the steps to a rung, the mean over members; those that are there have none."""
         steps = [
             0 if self._rung(study, member, rung) is not None else max(0, rung - at)
@@ -178,14 +178,14 @@ class _Count:
         ]
         return sum(steps) / len(steps)
 
-    def _rung(self, study: Study, key: str, steps: int) -> Rung | None:
+    def _rung(self, study: OpenStudy, key: str, steps: int) -> Rung | None:
         """Return a rung whose prompt is stored and whole."""
         try:
             return load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
         except MptError:
             return None
 
-    def _rung_packs(self, study: Study, key: str, steps: int, point: str) -> list[RunPack]:
+    def _rung_packs(self, study: OpenStudy, key: str, steps: int, point: str) -> list[RunPack]:
         """Return the packs of a rung whose prompt is stored, else none.
 
         Where targets choose their starts, they must have chosen.
@@ -199,7 +199,7 @@ class _Count:
         return [] if choice is None else marked_packs(study, rung.prompt, choice)
 
 
-def _members(study: Study, trial: TrialSpec) -> list[str]:
+def _members(study: OpenStudy, trial: TrialSpec) -> list[str]:
     """Return the keys of what a trial learns; "" for plain prompt tuning."""
     config = trial.upstream.config
     return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
@@ -207,7 +207,7 @@ def _members(study: Study, trial: TrialSpec) -> list[str]:
 
 def _run_work(
     runs: Sequence[PlannedRun],
-    study: Study,
+    study: OpenStudy,
     tuned: str = "prompt",
     choosing: ChoiceWork = NOTHING,
 ) -> RunWork:

@@ -49,7 +49,7 @@ from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
 from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
-from mpt.study.study import Study, StudyPlan, open_study, release_weights
+from mpt.study.study import OpenStudy, StudyPlan, open_study, release_weights
 from mpt.trial.store import TrialStore
 from mpt.words import counted
 
@@ -418,7 +418,7 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
 
 
 @functools.lru_cache(maxsize=2)
-def open_plan(plan: StudyPlan, *, computes: bool = False) -> Study:
+def open_plan(plan: StudyPlan, *, computes: bool = False) -> OpenStudy:
     """Open a study as a worker would; without `computes` to name its trajectories and runs."""
     import torch
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.study.spaces import Space
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
 
 
 def study_name(suggestions: Suggestions) -> str:
@@ -61,7 +61,7 @@ def suggested_point(trial: optuna.trial.FrozenTrial, space: Space) -> dict[str, 
     return point if all(domains[name].holds(value) for name, value in point.items()) else None
 
 
-def on_record(suggestions: Suggestions, study: Study, database: Database) -> list[TrialSpec]:
+def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) -> list[TrialSpec]:
     """Return the trials of a search's space that have a point in its study, the oldest first."""
     from mpt.study.record import study_record
     from mpt.study.specs import TrialSpec

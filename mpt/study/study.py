@@ -247,7 +247,7 @@ def absolute_backbone(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class OpenStudy:
     """A study that is ready to compute."""
 
     plan: StudyPlan
@@ -279,13 +279,13 @@ class Study:
         return known or backbone_of(config, str(self.backbone.device))
 
 
-def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> Study:
+def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> OpenStudy:
     """Load the backbone and read the few-shot files.
 
     Args:
         plan: the study.
         device: where the weights go.
-        computes: see `Study`.
+        computes: see `OpenStudy`.
 
     Raises:
         UsageError: the backbone cannot be loaded.
@@ -301,7 +301,7 @@ def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -
     if not items:
         raise UsageError("the study has no source tasks")
     backbone = backbone_of(config, device) if computes else _named_only(config)
-    return Study(
+    return OpenStudy(
         plan=plan, backbone=backbone, items=tuple(items), scored=samples, computes=computes
     )
 
@@ -369,7 +369,7 @@ def _digest(name: str, position: str, precision: str) -> str:
     return _backbone(name, "cpu", position, precision).digest
 
 
-def _known(config: StudyConfig, study: Study) -> Backbone | None:
+def _known(config: StudyConfig, study: OpenStudy) -> Backbone | None:
     """Return a backbone without weights, as a study that does not compute has it.
 
     None where the files do not tell its digest; that they tell the digest of the loaded weights is

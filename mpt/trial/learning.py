@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mpt.config import UpstreamConfig
     from mpt.store.artifacts import Artifacts
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
     from mpt.upstream.engine import UpstreamRun
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class RungStore:
     """Where trajectories are learned and kept."""
 
-    study: Study
+    study: OpenStudy
     store: TrialStore
     artifacts: Artifacts
     problem: Callable[[str], None]

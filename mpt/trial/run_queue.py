@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mpt.downstream.progress import QueueProgress
     from mpt.downstream.prompt_tuning import TuningResult
     from mpt.downstream.queue import TuningQueue
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 
@@ -60,7 +60,7 @@ class RunQueue:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         packs: Sequence[RunPack],
         store: TrialStore,
         limits: Callable[[Sequence[PlannedRun]], PackLimits],
@@ -224,7 +224,7 @@ class RunQueue:
         self._store.add_runs(records)
 
 
-def _todo(study: Study, packs: Sequence[RunPack], store: TrialStore) -> list[str]:
+def _todo(study: OpenStudy, packs: Sequence[RunPack], store: TrialStore) -> list[str]:
     """Return the keys of the runs to be done, in order.
 
     Where learning rates race each other (`catch_up`), those of one family are done together: what

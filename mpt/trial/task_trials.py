@@ -10,7 +10,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from mpt.study.specs import FineTuningConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.run_queue import RunQueue, run_record
 from mpt.trial.runs import (
     PlannedRun,
@@ -129,7 +129,7 @@ class FineTuningTrial(_RunByRun):
     def _packs_of(self, cell: Cell) -> list[RunPack]:
         return fine_tuning_packs(self._tuned(cell))
 
-    def _tuned(self, cell: Cell) -> Study:
+    def _tuned(self, cell: Cell) -> OpenStudy:
         config = cell.spec.upstream.config
         assert isinstance(config, FineTuningConfig)
         return tuned_study(cell.study, config)

@@ -18,7 +18,7 @@ from mpt.upstream.jumps import as_record
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
@@ -33,7 +33,7 @@ class UpstreamTrial(Trial):
 
     def __init__(
         self,
-        studies: Sequence[Study],
+        studies: Sequence[OpenStudy],
         specs: Sequence[TrialSpec],
         store: TrialStore,
         artifacts: Artifacts,

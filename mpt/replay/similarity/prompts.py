@@ -21,7 +21,7 @@ from mpt.replay.similarity.measure import Subspace, subspace
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, open_results
 from mpt.store.lock import driver_lock
-from mpt.study.study import Study, StudyPlan, backbone_of
+from mpt.study.study import OpenStudy, StudyPlan, backbone_of
 from mpt.trial.files import keep_file
 from mpt.trial.run_queue import run_record
 from mpt.trial.runs import RunPack, baseline_packs
@@ -57,7 +57,7 @@ def prompt_packs(
     config = dataclasses.replace(config, starts=1)
     plan = StudyPlan(config=config, source=(), scored=tuple(samples), partial=None)
     scored = {name: {sample.seed: sample} for name, sample in samples.items()}
-    study = Study(plan=plan, backbone=backbone, items=(), scored=scored)
+    study = OpenStudy(plan=plan, backbone=backbone, items=(), scored=scored)
     return {pack.task: pack for pack in baseline_packs(study)}
 
 

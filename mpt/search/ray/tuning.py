@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mpt.search.watch.note import NoteKeeper
     from mpt.store.database import Database
     from mpt.store.records import Stop
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
     from mpt.trial.score import PointScore
 
 PENDING = 200
@@ -75,7 +75,7 @@ class Session:
         board: Leaderboard,
         groups: Sequence[TrialGroup],
         database: Database,
-        studies: Callable[[StudyPlan], Study],
+        studies: Callable[[StudyPlan], OpenStudy],
         show: Display,
         time_left: TimeLeft,
         note: NoteKeeper,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mpt.gym.fewshot import FewShotTask
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 _COSTS = {
@@ -51,7 +51,7 @@ class StartChoice:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         learned: Mapping[str, Tensor],
         store: TrialStore,
         point: str,

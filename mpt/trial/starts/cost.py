@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
 
 
 class ChoiceWork(NamedTuple):
@@ -50,7 +50,7 @@ def choice_work(
     return ChoiceWork(runs * race.steps, runs * -(-race.steps // race.eval_every) * dev)
 
 
-def choice_of_all(study: Study, learned: int) -> ChoiceWork:
+def choice_of_all(study: OpenStudy, learned: int) -> ChoiceWork:
     """Return what it costs all targets of a point to take their starts.
 
     Args:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mpt.downstream.record import TuningResult
     from mpt.gym.fewshot import FewShotTask
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 
@@ -42,7 +42,7 @@ class Race:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         task: FewShotTask,
         train_seed: int,
         starts: Mapping[str, Tensor],
