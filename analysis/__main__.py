@@ -154,7 +154,7 @@ def _add_arg(parser: argparse.ArgumentParser) -> None:
 
 def _arg(flags: argparse.Namespace) -> int:
     from .paper.arg_table import arg_table
-    from .results.reading import load_results
+    from .results.reading import read_results
     from .tables.arg import recorded_methods, scored_methods
 
     if (flags.scores is None) == (flags.results is None):
@@ -162,7 +162,7 @@ def _arg(flags: argparse.Namespace) -> int:
     if flags.scores is not None:
         tables = [arg_table(scored_methods(flags.scores, flags.partition))]
     else:
-        recorded = load_results(flags.results, store=flags.store, study=flags.study)
+        recorded = read_results(flags.results, store=flags.store, study=flags.study)
         tables = [
             arg_table(recorded_methods(section, flags.partition), section.label)
             for section in recorded.sections

@@ -329,10 +329,10 @@ def report_data(folder: Path, size: int) -> Measured:
     """
     from mpt.cli.main import analysis
 
-    load_results = analysis("results.reading").load_results  # imported before the clock runs
+    read_results = analysis("results.reading").read_results  # imported before the clock runs
 
     read: list[Any] = []
-    measured = timed(lambda: read.append(load_results(job_of(folder, size).results)))
+    measured = timed(lambda: read.append(read_results(job_of(folder, size).results)))
     cells, problems = len(read[0].cells), read[0].problems
     if cells != size or problems:
         raise RuntimeError(f"{cells} cells of {size} points, problems: {problems[:3]}")

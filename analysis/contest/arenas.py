@@ -20,7 +20,7 @@ from mpt.study.contest.frozen import KIND, Frozen, read_frozen
 from ..findings.settings import upstream_seed
 from ..results.cells import Cell
 from ..results.names import PARTITION_LABELS, in_order, partition_label
-from ..results.reading import load_results
+from ..results.reading import read_results
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -123,7 +123,7 @@ def _complete(
 
 def _cells(results: Path, store: str | None) -> Sequence[Cell]:
     """Return every point on target tasks."""
-    sections = load_results(results, store=store, averaged=False).sections
+    sections = read_results(results, store=store, averaged=False).sections
     cells = {
         rung.key: rung
         for section in sections

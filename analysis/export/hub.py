@@ -14,7 +14,7 @@ from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
 from mpt.study.choice import DIGITS
 
-from ..results.reading import load_results
+from ..results.reading import read_results
 from ..results.summary import summary_of
 from ..tables.table import shown
 from .card import Published, card
@@ -154,7 +154,7 @@ class _Learned:
 
 def _learned(results: Path, export: HubExport) -> _Learned:
     store, model = export.model.store, export.model
-    recorded = load_results(results, store=store, study=export.study, averaged=False)
+    recorded = read_results(results, store=store, study=export.study, averaged=False)
     section, cell = _chosen(recorded, export.point)
     prompt = _prompt(cell, results, store, export.storage)
     return _Learned(
@@ -213,7 +213,7 @@ def _words(cell: Cell) -> str:
 
 def _averaged(results: Path, store: str | None, study: str | None, cell: Cell) -> Cell | None:
     """Return the point's configuration over all its upstream seeds; None where there is one."""
-    recorded = load_results(results, store=store, study=study)
+    recorded = read_results(results, store=store, study=study)
     for section in recorded.sections:
         for one in _every(section):
             if one.replicates and cell.key in {point.key for point in one.points}:

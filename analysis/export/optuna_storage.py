@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError, UsageError
 
 from ..results.cells import Cell
-from ..results.reading import load_results
+from ..results.reading import read_results
 from ..tables.lookup import Lookup
 from ..tables.searches import searched_settings
 from .file import Exported, new_file
@@ -52,7 +52,7 @@ def export_optuna(
             f"--out is {str(out)!r}, but must end in {', '.join(SQLITE)} (SQLite) or "
             f"{', '.join(JOURNAL)} (journal)"
         )
-    recorded = load_results(results, store=store, study=study, averaged=False)
+    recorded = read_results(results, store=store, study=study, averaged=False)
     looks = [Lookup(section) for section in recorded.sections]
     groups = [(look, one.cells) for look in looks for one in look.section.searches]
     if not groups:

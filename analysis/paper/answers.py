@@ -24,14 +24,14 @@ from ..tables.lookup import Lookup, pilot_choice
 from ..tables.main import COMPARED, SWEPT, task_cell
 from ..tables.similarity import pairs_of
 from ..tables.table import TableCell, number
-from .comparison import Comparison, Ours, compare
+from .comparison import NumberComparison, Ours, compare
 
 MAIN = "T5-large"
 """Backbone of every table of the paper but Table 5."""
 _SEARCHED = "random_to_random"
 
 
-def paper_comparisons(look: Lookup) -> list[Comparison]:
+def paper_comparisons(look: Lookup) -> list[NumberComparison]:
     """Return every published number with ours."""
     return [compare(published, _answer(look, published)) for published in published_numbers()]
 
@@ -54,7 +54,7 @@ def _one_claim(look: Lookup, partition: str, **fields: str) -> None:
         raise _ClaimedTwice(f"studies {', '.join(editions)} claim it; choose one with --study")
 
 
-def scores_comparison(one: ScoredMethod) -> Comparison | None:
+def scores_comparison(one: ScoredMethod) -> NumberComparison | None:
     """Return Table 2's number for a method of a file of scores; None if it prints none.
 
     Fine-tuning has one number for all partitions with the same target tasks.

@@ -36,7 +36,7 @@ _EMPTY = "has no points"
 """What a line of the doctor says about a study that is only begun, which is nothing broken."""
 
 
-def load_results(
+def read_results(
     results: Path, *, store: str | None = None, study: str | None = None, averaged: bool = True
 ) -> Results:
     """Read every point with its runs; nothing is written.

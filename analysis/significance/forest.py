@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ..figures.drawing import style
 from ..figures.drawing.style import Axes, Canvas
 from ..results.names import BASELINE, method_label
-from .comparisons import JUDGE, MTL, Comparison, Significance
+from .comparisons import JUDGE, MTL, MethodComparison, Significance
 from .settings import Setting
 
 _COLUMNS, _WIDTH_CM, _ROW_CM, _FRAME_CM = 2, 16.0, 0.27, 1.3
@@ -45,7 +45,7 @@ def draw_forest(significance: Significance) -> Canvas:
     return figure
 
 
-def _rows(significance: Significance, setting: Setting) -> list[tuple[str, Comparison]]:
+def _rows(significance: Significance, setting: Setting) -> list[tuple[str, MethodComparison]]:
     rows = []
     for method in setting.methods:
         for reference, name in ((BASELINE, ""), (MTL, " − MTL")):
@@ -67,7 +67,7 @@ def _panel(ax: Axes, significance: Significance, setting: Setting) -> None:
     ax.set_title(f"{setting.label}: {len(setting.tasks)} tasks", loc="left")
 
 
-def _draw_row(ax: Axes, row: int, one: Comparison) -> None:
+def _draw_row(ax: Axes, row: int, one: MethodComparison) -> None:
     name = f"{one.setting.partition}:{one.method}:{one.reference}"
     color = style.look(one.method).color
     judged, fixed = one.views[JUDGE], one.views.get("these_tasks")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..results.names import BASELINE, method_label, partition_label
 from ..tables.table import Row, Table, TableCell, number, text
-from .comparisons import JUDGE, MTL, VIEWS, Comparison, Significance
+from .comparisons import JUDGE, MTL, VIEWS, MethodComparison, Significance
 from .settings import Setting
 from .statistics import Estimated
 
@@ -76,7 +76,7 @@ def cells_table(significance: Significance) -> Table:
     )
 
 
-def _verdict_cells(one: Comparison | None) -> Row:
+def _verdict_cells(one: MethodComparison | None) -> Row:
     if one is None:
         return (text(""),) * 4
     return (
@@ -87,7 +87,7 @@ def _verdict_cells(one: Comparison | None) -> Row:
     )
 
 
-def verdict(one: Comparison) -> str:
+def verdict(one: MethodComparison) -> str:
     """Return the judged verdict; in brackets that about these tasks if it is another.
 
     "(all)" stands behind a difference on which every view of `VIEWS` agrees.
@@ -127,7 +127,7 @@ def views_table(significance: Significance) -> Table:
     )
 
 
-def _views_row(family: str, one: Comparison) -> Row:
+def _views_row(family: str, one: MethodComparison) -> Row:
     names = (method_label(one.method), method_label(one.reference))
     row = [text(family), text(partition_label(one.setting.partition)), *map(text, names)]
     row += [number(one.better, 0), number(len(one.differences), 0)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..results.names import BASELINE, method_label
 from ..tables.table import shown
-from .comparisons import JUDGE, MTL, VIEWS, Comparison, Family, Significance
+from .comparisons import JUDGE, MTL, VIEWS, Family, MethodComparison, Significance
 from .settings import Setting
 from .statistics import Estimated
 from .tables import WORDS, notes, record, record_table, setting_title, shown_p, verdict
@@ -37,7 +37,7 @@ def _block(significance: Significance, setting: Setting) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, one: Comparison) -> str:
+def _line(name: str, one: MethodComparison) -> str:
     other, these = (_interval(one.views.get(view)) for view in (JUDGE, "these_tasks"))
     better = f"{one.better}/{len(one.differences)}"
     return (
@@ -119,5 +119,5 @@ def _family(family: Family) -> dict[str, Any]:
     }
 
 
-def _printed(one: Comparison) -> dict[str, float | None]:
+def _printed(one: MethodComparison) -> dict[str, float | None]:
     return {"table_2": one.setting.printed.get(one.method)} if one.reference == BASELINE else {}
