@@ -193,7 +193,7 @@ class Session:
     def _searcher(self) -> Searcher:
         listed = [self._config(group, number) for number, group in enumerate(self._groups)]
         self._queue = TrialQueue(
-            listed, chooser_of(self._job), self._accept, self._recorded, self.watcher.shielded
+            listed, searcher_of(self._job), self._accept, self._recorded, self.watcher.shielded
         )
         return self._queue
 
@@ -258,7 +258,7 @@ def ended_with(error: Exception) -> str:
     return f"{said}; what was finished is kept"
 
 
-def chooser_of(job: SearchJob) -> Searcher | None:
+def searcher_of(job: SearchJob) -> Searcher | None:
     """Return who suggests further trials of a job; None if its trials are listed."""
     suggestions = job.suggestions
     if suggestions is None:
