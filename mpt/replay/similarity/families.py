@@ -53,8 +53,7 @@ def draw_pairs(
 
     def drawn(kind: str, names: tuple[str, str]) -> Names:
         first, second = names
-        left = _members(catalogue, first, families, lambda note: notes.setdefault(note))
-        right = _members(catalogue, second, families, lambda note: notes.setdefault(note))
+        left, right = (_members(catalogue, name, families, notes.setdefault) for name in names)
         if first == second:
             order = _shuffled(left, seed, kind, first, without)
             pairs = tuple(zip(order[::2], order[1::2], strict=False))
