@@ -154,7 +154,7 @@ def _add_arg(parser: argparse.ArgumentParser) -> None:
 
 def _arg(flags: argparse.Namespace) -> int:
     from .paper.arg_table import arg_table
-    from .results.reading import load_results
+    from .results.reading import read_results
     from .tables.arg import recorded_methods, scored_methods
 
     if (flags.scores is None) == (flags.results is None):
@@ -162,7 +162,7 @@ def _arg(flags: argparse.Namespace) -> int:
     if flags.scores is not None:
         tables = [arg_table(scored_methods(flags.scores, flags.partition))]
     else:
-        recorded = load_results(flags.results, store=flags.store, study=flags.study)
+        recorded = read_results(flags.results, store=flags.store, study=flags.study)
         tables = [
             arg_table(recorded_methods(section, flags.partition), section.label)
             for section in recorded.sections
@@ -186,11 +186,11 @@ def _significance(flags: argparse.Namespace) -> int:
     from .significance.terminal import to_text
     from .tables.arg import ROOT_SEED
 
-    found = read_significance(flags.scores, ROOT_SEED)
-    sys.stdout.write(json_text(found) if flags.json else to_text(found))
+    significance = read_significance(flags.scores, ROOT_SEED)
+    sys.stdout.write(json_text(significance) if flags.json else to_text(significance))
     sys.stdout.flush()
     if flags.out is not None:
-        written = write_files(found, flags.out)
+        written = write_files(significance, flags.out)
         print(f"{len(written)} files → {flags.out}", file=sys.stderr)
     return 0
 

@@ -131,12 +131,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = {**about(plan), "plan": dataclasses.asdict(plan), "sections": {}}
     started = time.perf_counter()
     for name in flags.only or SECTIONS:
-        left = flags.seconds - (time.perf_counter() - started)
-        document["sections"][name] = found = section(SECTIONS[name], plan, left)
-        print(f"{name:9} {found['seconds']:6.1f} s  {summary(found)}", flush=True)
+        seconds_left = flags.seconds - (time.perf_counter() - started)
+        document["sections"][name] = outcome = section(SECTIONS[name], plan, seconds_left)
+        print(f"{name:9} {outcome['seconds']:6.1f} s  {summary(outcome)}", flush=True)
         if flags.json:
             flags.json.write_text(json.dumps(document, indent=1) + "\n")
-    if any("error" in found for found in document["sections"].values()):
+    if any("error" in outcome for outcome in document["sections"].values()):
         sys.exit(1)
 
 
@@ -165,26 +165,26 @@ def about(plan: Plan) -> dict[str, Any]:
     }
 
 
-def section(work: Callable[[Plan], Any], plan: Plan, left: float) -> dict[str, Any]:
+def section(work: Callable[[Plan], Any], plan: Plan, seconds_left: float) -> dict[str, Any]:
     """Do a section unless the time is over; return what it found, or what it raised."""
-    if left <= 0:
+    if seconds_left <= 0:
         return {"seconds": 0.0, "skipped": "the time was over"}
     started = time.perf_counter()
     try:
-        found = {"found": work(plan)}
+        outcome = {"found": work(plan)}
     except Exception as error:  # one section that cannot run must not end the others
-        found = {"error": f"{type(error).__name__}: {error}"[:500]}
+        outcome = {"error": f"{type(error).__name__}: {error}"[:500]}
     gc.collect()
     if plan.device == "cuda":
         torch.cuda.empty_cache()
-    return {"seconds": time.perf_counter() - started, **found}
+    return {"seconds": time.perf_counter() - started, **outcome}
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def summary(outcome: Mapping[str, Any]) -> str:
     """Return one line on a section."""
-    if "found" not in found:
-        return str(found.get("error") or found["skipped"])
-    text = json.dumps(found["found"])
+    if "found" not in outcome:
+        return str(outcome.get("error") or outcome["skipped"])
+    text = json.dumps(outcome["found"])
     return text if len(text) < 160 else f"{text[:157]}…"
 
 
@@ -201,16 +201,16 @@ def tf32(on: bool) -> Iterator[None]:
 
 def matrix_section(plan: Plan) -> dict[str, float]:
     """Return the FLOP/s of a large matrix product in each number format."""
-    found = {"bfloat16": matrix_rate(plan.device, torch.bfloat16)}
+    rates = {"bfloat16": matrix_rate(plan.device, torch.bfloat16)}
     for name, on in (("float32", False), ("tf32", True)):
         with tf32(on):
-            found[name] = matrix_rate(plan.device, torch.float32)
-    return found
+            rates[name] = matrix_rate(plan.device, torch.float32)
+    return rates
 
 
 def packing_section(plan: Plan) -> dict[str, list[dict[str, Any]]]:
     """Return the cells of `packing.py` for every length."""
-    found = {}
+    by_length = {}
     backbone = plan.setting(plan.lengths[0]).open()
     for length in plan.lengths:
         setting = plan.setting(length)
@@ -218,8 +218,8 @@ def packing_section(plan: Plan) -> dict[str, list[dict[str, Any]]]:
         rates, matrix = packing.measured(backbone, setting, plan.runs, plan.rounds)
         bytes_of = {runs: packing_cells.memory(setting, runs, backbone) for runs in plan.runs}
         cells = packing.cells_of(setting, rates, counts, matrix, bytes_of)
-        found[str(length)] = [dataclasses.asdict(cell) for cell in cells]
-    return found
+        by_length[str(length)] = [dataclasses.asdict(cell) for cell in cells]
+    return by_length
 
 
 def probe_section(plan: Plan) -> dict[str, Any]:
@@ -269,14 +269,14 @@ def meta_step_section(plan: Plan) -> list[dict[str, Any]]:
         device=plan.device, prompt=plan.prompt, target_length=8, inner_lr=10.0, repeats=3
     )
     size = meta_step.Size(plan.meta_batch, plan.lengths[len(plan.lengths) // 2], 1)
-    found: dict[str, dict[str, Any] | str] = {}
+    by_engine: dict[str, dict[str, Any] | str] = {}
     for engine in meta_step.ENGINES:
         tried = attempt(meta_step.measured, backbone, setting, size, engine)
-        found[engine.name] = "out of memory" if tried is None else tried
-    reference = found["unrolled"]
+        by_engine[engine.name] = "out of memory" if tried is None else tried
+    reference = by_engine["unrolled"]
     rows = []
     for engine in meta_step.ENGINES:
-        own = found[engine.name]
+        own = by_engine[engine.name]
         if isinstance(own, str):
             rows.append({"engine": engine.name, "error": own})
             continue
@@ -295,7 +295,7 @@ def tf32_section(plan: Plan) -> dict[str, Any]:
     (run,) = packing_cells.make_runs(backbone, setting, 1)
     run = TuningRun(run.task, 1e-4, no_prompt(backbone))
     config, text = packing_cells.recipe(setting, plan.tuned_steps)
-    found: dict[str, Any] = {}
+    by_format: dict[str, Any] = {}
     for name, on in (("warm-up", True), ("float32", False), ("tf32", True)):
         ends: list[float] = []
 
@@ -306,11 +306,11 @@ def tf32_section(plan: Plan) -> dict[str, Any]:
             (result,) = fine_tune(backbone, [run], config, text, 0, note)
         # The last step has the evaluation in it, the first one whatever starts up.
         seconds = statistics.median(b - a for a, b in itertools.pairwise(ends[:-1]))
-        found[name] = {"seconds": seconds, "loss": result.curve[-1][2]}
+        by_format[name] = {"seconds": seconds, "loss": result.curve[-1][2]}
     return {
-        "float32": found["float32"],
-        "tf32": found["tf32"],
-        "ratio": found["float32"]["seconds"] / found["tf32"]["seconds"],
+        "float32": by_format["float32"],
+        "tf32": by_format["tf32"],
+        "ratio": by_format["float32"]["seconds"] / by_format["tf32"]["seconds"],
     }
 
 

@@ -75,12 +75,12 @@ def in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
     it before any tensor is computed.
     """
     context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(there, work, arguments))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, work, arguments))
     process.start()
-    there.close()
+    sender.close()
     try:
-        return here.recv()
+        return receiver.recv()
     except EOFError:
         return "ended without a word (out of memory?)"
     finally:

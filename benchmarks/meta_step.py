@@ -78,7 +78,7 @@ class RandomRows:
 
     def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
         """Return rows by their number."""
-        return [self._rows[place] for place in places]
+        return [self._rows[index] for index in places]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,16 +119,16 @@ def _tables(flags: argparse.Namespace) -> None:
         reference = in_a_process(_reference, flags, size)
         base: dict[str, float] | None = None
         for engine in chosen:
-            found = in_a_process(_cell, flags, size, engine)
-            if isinstance(found, str):
-                print(f"  {engine.name:{width}}  {found}", flush=True)
+            cell = in_a_process(_cell, flags, size, engine)
+            if isinstance(cell, str):
+                print(f"  {engine.name:{width}}  {cell}", flush=True)
                 continue
-            base = base or (found if engine.name == "fomaml" else None)
-            error = "" if engine.method == "reptile" else _words(found["gradient"], reference)
+            base = base or (cell if engine.name == "fomaml" else None)
+            error = "" if engine.method == "reptile" else _words(cell["gradient"], reference)
             print(
-                f"  {engine.name:{width}}  {1e3 * found['seconds']:6.0f} ms  "
-                f"{_ratio(found, base, 'seconds')}  {found['bytes'] / 2**20:6.1f} MB  "
-                f"{_ratio(found, base, 'bytes')}  {error}",
+                f"  {engine.name:{width}}  {1e3 * cell['seconds']:6.0f} ms  "
+                f"{_ratio(cell, base, 'seconds')}  {cell['bytes'] / 2**20:6.1f} MB  "
+                f"{_ratio(cell, base, 'bytes')}  {error}",
                 flush=True,
             )
         print()
@@ -206,8 +206,8 @@ def _reference(flags: argparse.Namespace, size: Size) -> list[float] | str:
     return _step(_setting(flags), size, engine, backbone)().cpu().flatten().tolist()
 
 
-def _ratio(found: dict[str, float], base: dict[str, float] | None, key: str) -> str:
-    return f"{found[key] / base[key]:5.2f}" if base and base[key] > 0 else " " * 5
+def _ratio(cell: dict[str, float], base: dict[str, float] | None, key: str) -> str:
+    return f"{cell[key] / base[key]:5.2f}" if base and base[key] > 0 else " " * 5
 
 
 def _words(gradient: list[float], reference: list[float] | str) -> str:

@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run_search(job, execution)
         if code:
             return code
-    found = measure([answer_of(job) for job in jobs])
-    print("\n".join(lines_of(found)))
+    figures = measure([answer_of(job) for job in jobs])
+    print("\n".join(lines_of(figures)))
     if flags.json is not None:
-        flags.json.write_text(json.dumps(found, indent=2))
+        flags.json.write_text(json.dumps(figures, indent=2))
     return 0
 
 
@@ -157,16 +157,16 @@ def compared(
         baseline: [T, D].
     """
     names = {str(point): point for point in rows}
-    found = compare(
+    comparison = compare(
         [Replicates(name=name, scores=rows[point]) for name, point in names.items()],
         baseline,
         rng=np.random.default_rng(1),
     )
-    of = {names[name]: summary for name, summary in found.summaries.items()}
+    of = {names[name]: summary for name, summary in comparison.summaries.items()}
     return Answer(
         args={point: summary.by_seed for point, summary in of.items()},
         ties=frozenset(point for point, summary in of.items() if summary.tied),
-        leader=names[found.leader],
+        leader=names[comparison.leader],
         expected={p: one.expected for p, one in of.items() if one.expected is not None},
     )
 
@@ -177,7 +177,7 @@ def measure(answers: Sequence[Answer]) -> dict[str, Any]:
     means = _means(first)
     steady = [point for point in means if point[1] <= 0.1]
     spread = [np.var(list(seeds.values()), ddof=1) for seeds in first.args.values()]
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "points": len(means),
         "seeds": sorted(next(iter(first.args.values()))),
         "sd between upstream seeds": float(np.sqrt(np.mean(spread))),
@@ -189,7 +189,7 @@ def measure(answers: Sequence[Answer]) -> dict[str, Any]:
             for seed, arg in seeds.items()
         ]
         theirs = _means(other)
-        found[name] = {
+        figures[name] = {
             "mean change of a run": float(np.mean([abs(a - b) for a, b in pairs])),
             "mean change of a point": float(np.mean([abs(means[p] - theirs[p]) for p in means])),
             "rank correlation": _rank(means, theirs, list(means)),
@@ -203,7 +203,7 @@ def measure(answers: Sequence[Answer]) -> dict[str, Any]:
             ],
             "tie sets": [len(first.ties), len(other.ties), len(first.ties & other.ties)],
         }
-    return found
+    return figures
 
 
 def _means(answer: Answer) -> dict[tuple[float, float, int], float]:
@@ -214,16 +214,16 @@ def _rank(one: Mapping[Any, float], other: Mapping[Any, float], points: Sequence
     return float(spearmanr([one[p] for p in points], [other[p] for p in points]).statistic)
 
 
-def lines_of(found: Mapping[str, Any]) -> list[str]:
+def lines_of(figures: Mapping[str, Any]) -> list[str]:
     """Return the figures for people."""
-    seeds = ", ".join(map(str, found["seeds"]))
+    seeds = ", ".join(map(str, figures["seeds"]))
     lines = [
-        f"{found['points']} points × upstream seeds {seeds}; "
-        f"sd between seeds {found['sd between upstream seeds']:.2f} ARG points"
+        f"{figures['points']} points × upstream seeds {seeds}; "
+        f"sd between seeds {figures['sd between upstream seeds']:.2f} ARG points"
     ]
     for name in VERSIONS[1:]:
         lines.append(f"{name}, against {VERSIONS[0]}:")
-        for what, value in found[name].items():
+        for what, value in figures[name].items():
             shown = f"{value:.2f}" if isinstance(value, float) else str(value)
             lines.append(f"  {what:<40}{shown}")
     return lines

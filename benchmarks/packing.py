@@ -77,10 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = setting.open()
     print(f"{_sentence(setting)}\n{machine(setting.device)}", flush=True)
     counts = {runs: counted(backbone, setting, runs) for runs in flags.runs}
-    found, matrix = measured(backbone, setting, flags.runs, flags.rounds)
+    rates, matrix = measured(backbone, setting, flags.runs, flags.rounds)
     if flags.memory and setting.device != "cpu":
         bytes_of = {runs: memory(setting, runs, backbone) for runs in flags.runs}
-    cells = cells_of(setting, found, counts, matrix, bytes_of)
+    cells = cells_of(setting, rates, counts, matrix, bytes_of)
     print(f"matrix products {spread([rate / 1e9 for rate in matrix])} GFLOP/s\n\n{_table(cells)}")
     profiles = {runs: shares(backbone, setting, runs) for runs in flags.profile or ()}
     print(_shares_table(profiles), end="")
@@ -161,14 +161,14 @@ def measured(
 ) -> tuple[dict[int | None, list[float]], list[float]]:
     """Return every round's run-steps a second of each cell (None: plain), and matrix rate."""
     plain_rate(backbone, setting)  # its first use pays for what the others share
-    found: dict[int | None, list[float]] = {None: [], **{count: [] for count in runs}}
+    rates: dict[int | None, list[float]] = {None: [], **{count: [] for count in runs}}
     matrix = []
     for _ in range(rounds):
         matrix.append(matrix_rate(setting.device, getattr(torch, setting.dtype)))
-        found[None].append(plain_rate(backbone, setting))
+        rates[None].append(plain_rate(backbone, setting))
         for count in runs:
-            found[count].append(packed_rate(backbone, setting, count))
-    return found, matrix
+            rates[count].append(packed_rate(backbone, setting, count))
+    return rates, matrix
 
 
 def cells_of(
@@ -244,15 +244,15 @@ def _compile_gains(
     """Measure and print every pack with and without torch.compile, in turns."""
     print(f"torch.compile ({flags.compile}): training passes only, shapes dynamic")
     gains = []
-    for found in compile_gains(backbone, setting, flags.compile, flags.runs, flags.rounds):
-        after = found["pays_after"]
+    for gain in compile_gains(backbone, setting, flags.compile, flags.runs, flags.rounds):
+        after = gain["pays_after"]
         pays = "never pays" if after is None else f"pays after {after:.0f} run-steps"
         print(
-            f"{found['runs']:>5}  gain {Spread(**found['gain'])}, compiling took "
-            f"{found['compile_seconds']:.1f} s: {pays}",
+            f"{gain['runs']:>5}  gain {Spread(**gain['gain'])}, compiling took "
+            f"{gain['compile_seconds']:.1f} s: {pays}",
             flush=True,
         )
-        gains.append(found)
+        gains.append(gain)
     return gains
 
 

@@ -163,16 +163,16 @@ def plain_rate(backbone: Backbone, setting: Setting) -> float:
 
 def counted(backbone: Backbone, setting: Setting, runs: int) -> Count:
     """Return what a whole cell puts through the model; it warms the cell up as well."""
-    found = Count()
+    count = Count()
     passes = backbone.row_losses
 
     def watched(prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        found.add(backbone, prompts, batch)
+        count.add(backbone, prompts, batch)
         return passes(prompts, batch)
 
     with _instead(backbone, "row_losses", watched):
         train(backbone, setting, runs, setting.steps(runs) + 1)
-    return found
+    return count
 
 
 def shares(backbone: Backbone, setting: Setting, runs: int) -> dict[str, float]:

@@ -78,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     task = embedded_task(flags)
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        found = compare(task, PACKAGED_WEIGHTS / "t5", Path(folder), flags)
+        document = compare(task, PACKAGED_WEIGHTS / "t5", Path(folder), flags)
     if flags.json:
-        flags.json.write_text(json.dumps(found, indent=1) + "\n")
+        flags.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -140,13 +140,13 @@ def compare(
     parts: dict[str, dict[str, float]] = {}
     for number in range(flags.rounds):
         for side in _rotated(flags.sides, number):
-            place = folder / f"{side}{number}"
-            place.mkdir()
-            torch.save(work, place / "work.pt")
-            torch.save(task, place / "task.pt")
-            one = _watched(side, place, flags.workers)
+            side_folder = folder / f"{side}{number}"
+            side_folder.mkdir()
+            torch.save(work, side_folder / "work.pt")
+            torch.save(task, side_folder / "task.pt")
+            one = _watched(side, side_folder, flags.workers)
             taken[side].append(one)
-            trials = _trials(side, place, study.config.train_seed)
+            trials = _trials(side, side_folder, study.config.train_seed)
             runs[side], parts[side] = _runs(trials), _parts(trials)
             print(f"{side:7} {_words(one)}; {machine('cpu')}", flush=True)
     print(f"\n{ratios(taken)}\n\n{parts_table(parts)}\n")
@@ -169,13 +169,13 @@ def _rotated(sides: Sequence[str], by: int) -> list[str]:
     return [*sides[by:], *sides[:by]]
 
 
-def _watched(side: str, place: Path, workers: int) -> Taken:
+def _watched(side: str, side_folder: Path, workers: int) -> Taken:
     """Run a side in a process of its own; end if it fails."""
     command = [sys.executable, str(Path(__file__).resolve()), "--side", side]
-    command += ["--folder", str(place), "--workers", str(workers)]
-    one = run_watched(command, place / "log.txt")
+    command += ["--folder", str(side_folder), "--workers", str(workers)]
+    one = run_watched(command, side_folder / "log.txt")
     if one.code:
-        tail = (place / "log.txt").read_text()[-2000:]
+        tail = (side_folder / "log.txt").read_text()[-2000:]
         raise SystemExit(f"side {side} ended with code {one.code}:\n{tail}")
     return one
 
@@ -192,10 +192,10 @@ def do_side(side: str, folder: Path, workers: int) -> None:
     do(work_file, len(work.points), workers)
 
 
-def _trials(side: str, place: Path, train_seed: int) -> list[dict[str, Any]]:
+def _trials(side: str, side_folder: Path, train_seed: int) -> list[dict[str, Any]]:
     if side == "ours":
-        return our_search.trials(place / "results", train_seed)
-    return our_search.saved_trials(place)
+        return our_search.trials(side_folder / "results", train_seed)
+    return our_search.saved_trials(side_folder)
 
 
 def _runs(trials: Sequence[Mapping[str, Any]]) -> Runs:
@@ -208,11 +208,11 @@ def _runs(trials: Sequence[Mapping[str, Any]]) -> Runs:
 
 def _parts(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the CPU seconds of every part, summed over trials; ours does not say."""
-    found: dict[str, float] = {}
+    seconds_of: dict[str, float] = {}
     for trial in trials:
         for part, seconds in trial["seconds"].items():
-            found[part] = found.get(part, 0.0) + seconds
-    return found
+            seconds_of[part] = seconds_of.get(part, 0.0) + seconds
+    return seconds_of
 
 
 def _words(one: Taken) -> str:
@@ -261,19 +261,19 @@ def agreement(runs: Runs, ours: Runs) -> dict[str, dict[str, Any]]:
     if runs.keys() != ours.keys():
         lacking = sorted(map(str, runs.keys() ^ ours.keys()))
         raise RuntimeError(f"the sides did not do the same runs: {', '.join(lacking[:3])}")
-    found = {}
+    by_kind = {}
     for kind in ("baseline", "learned"):
         keys = [key for key in runs if (key[0] == BASELINE) == (kind == "baseline")]
         apart = [max(abs(a - b) for a, b in zip(runs[k], ours[k], strict=True)) for k in keys]
         means = [_means(side, keys) for side in (runs, ours)]
-        found[kind] = {
+        by_kind[kind] = {
             "runs": len(keys),
             "equal": sum(one <= SAME for one in apart),
             "largest": max(apart, default=0.0),
             "mean_test": [statistics.mean(own.values()) for own in means],
             "largest_of_points": max(abs(means[0][p] - means[1][p]) for p in means[0]),
         }
-    return found
+    return by_kind
 
 
 def _means(runs: Runs, keys: Sequence[tuple[str, str, int, float]]) -> dict[str, float]:
@@ -303,12 +303,12 @@ def _selected(runs: Runs, point: str) -> dict[str, dict[int, float]]:
     for (owner, task, seed, lr), (dev, test) in runs.items():
         if owner == point:
             tried.setdefault((task, seed), []).append(Candidate(lr=lr, dev=dev, test=test))
-    found: dict[str, dict[int, float]] = {}
+    selected: dict[str, dict[int, float]] = {}
     for (task, seed), candidates in tried.items():
         best = select_by_dev(candidates)
         if best is not None:
-            found.setdefault(task, {})[seed] = best.test
-    return found
+            selected.setdefault(task, {})[seed] = best.test
+    return selected
 
 
 def agreement_table(

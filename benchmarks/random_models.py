@@ -82,7 +82,7 @@ def _random_t5(name: str, dtype: torch.dtype) -> T5ForConditionalGeneration:
 def _tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """Return a tokenizer that has as many words as the model has tokens, and no more."""
     words = ["<pad>", "</s>", "<unk>", *(f"w{n}" for n in range(vocabulary - 3))]
-    places = {word: place for place, word in enumerate(words)}
+    places = {word: number for number, word in enumerate(words)}
     backend = Tokenizer(models.WordLevel(places, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

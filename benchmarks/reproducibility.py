@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words += ["--fresh-replicates", "0", "--allocation", "full"]
     words += [] if flags.space is None else ["--space", flags.space]
     code = search_command.main("maml", words)
-    found = measure(read_grid(words))
-    print("\n".join(lines_of(found)))
+    figures = measure(read_grid(words))
+    print("\n".join(lines_of(figures)))
     if flags.json is not None:
-        flags.json.write_text(json.dumps(found, indent=2))
+        flags.json.write_text(json.dumps(figures, indent=2))
     return code
 
 
@@ -177,7 +177,7 @@ def _race(grid: Grid, points: Sequence[str], deal: Sequence[int]) -> dict[str, A
     """Replay one race; the truth is the ARG of the seeds that it has not seen."""
     seeds, fresh, rest = deal[:SIZE], deal[SIZE : SIZE + FRESH], deal[SIZE + FRESH :]
     held = {point: [seeds[0]] for point in points}
-    left = math.floor((BUDGET - 1) * len(points)) - FRESH
+    points_left = math.floor((BUDGET - 1) * len(points)) - FRESH
 
     def state() -> Any:
         rows = [
@@ -186,8 +186,8 @@ def _race(grid: Grid, points: Sequence[str], deal: Sequence[int]) -> dict[str, A
         return compare(rows, grid.baseline, rng=np.random.default_rng(1), resamples=1000)
 
     for number in range(1, SIZE):
-        going = survivors(state(), number, left)
-        left -= len(going)
+        going = survivors(state(), number, points_left)
+        points_left -= len(going)
         for point in going:
             held[point].append(seeds[number])
         if not going:
@@ -244,10 +244,12 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def lines_of(found: Mapping[str, Any]) -> list[str]:
+def lines_of(figures: Mapping[str, Any]) -> list[str]:
     """Return the figures for people: a mean with the 5 % and 95 % points over deals."""
-    lines = [f"{found['points']} points × {len(found['seeds'])} upstream seeds, dealt out anew"]
-    for name, value in found.items():
+    lines = [
+        f"{figures['points']} points × {len(figures['seeds'])} upstream seeds, dealt out anew"
+    ]
+    for name, value in figures.items():
         if isinstance(value, dict):
             shown = f"{value['mean']:.2f}  [{value['low']:.2f}, {value['high']:.2f}]"
             lines.append(f"  {name:<40}{shown}")

@@ -55,7 +55,7 @@ from mpt.store.records import Cost, Point, Run
 from mpt.study.presets import load_study
 from mpt.study.record import study_record
 from mpt.study.specs import PromptTuningConfig, UpstreamSpec, settings_of, trials_of
-from mpt.study.study import Study, StudyPlan, open_study, plan_study
+from mpt.study.study import OpenStudy, StudyPlan, open_study, plan_study
 from mpt.trial.origin import now, origin_of
 from mpt.trial.runs import PlannedRun, RunPack, baseline_packs, keys_of, upstream_key
 from mpt.trial.store import TrialStore
@@ -166,11 +166,11 @@ def job_of(folder: Path, size: int) -> SearchJob:
     )
 
 
-def opener() -> Callable[[StudyPlan], Study]:
+def opener() -> Callable[[StudyPlan], OpenStudy]:
     """Return what opens the study once a process."""
-    opened: dict[StudyPlan, Study] = {}
+    opened: dict[StudyPlan, OpenStudy] = {}
 
-    def of(plan: StudyPlan) -> Study:
+    def of(plan: StudyPlan) -> OpenStudy:
         if plan not in opened:
             opened[plan] = open_study(plan)
         return opened[plan]
@@ -329,10 +329,10 @@ def report_data(folder: Path, size: int) -> Measured:
     """
     from mpt.cli.main import analysis
 
-    load_results = analysis("results.reading").load_results  # imported before the clock runs
+    read_results = analysis("results.reading").read_results  # imported before the clock runs
 
     read: list[Any] = []
-    measured = timed(lambda: read.append(load_results(job_of(folder, size).results)))
+    measured = timed(lambda: read.append(read_results(job_of(folder, size).results)))
     cells, problems = len(read[0].cells), read[0].problems
     if cells != size or problems:
         raise RuntimeError(f"{cells} cells of {size} points, problems: {problems[:3]}")

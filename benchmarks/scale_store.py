@@ -88,8 +88,8 @@ def make_points(keys: list[str]) -> Iterator[Point]:
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     begin = time.perf_counter()
-    found = work()
-    return time.perf_counter() - begin, found
+    result = work()
+    return time.perf_counter() - begin, result
 
 
 def measure(results: Path, count: int, store: str | None = None) -> dict[str, Any]:
@@ -114,12 +114,12 @@ def measure(results: Path, count: int, store: str | None = None) -> dict[str, An
     size = None if file is None else file.stat().st_size
     opening, database = _timed(lambda: open_results(results, store))
     with database:
-        present, found = _timed(lambda: database.present(keys))
+        present, stored_keys = _timed(lambda: database.present(keys))
         listing, _ = _timed(database.points)
         scoring, rows = _timed(lambda: database.score_rows([point.key for point in points]))
         checking, problems = _timed(lambda: check(database, storage=False))
-    if len(found) != count or len(rows) != count or problems:
-        raise RuntimeError(f"{len(found)} runs, {len(rows)} score rows, {problems[:3]}")
+    if len(stored_keys) != count or len(rows) != count or problems:
+        raise RuntimeError(f"{len(stored_keys)} runs, {len(rows)} score rows, {problems[:3]}")
     return {
         "runs": count,
         "points": len(points),

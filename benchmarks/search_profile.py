@@ -37,7 +37,7 @@ from mpt.study.presets import load_study
 from mpt.study.record import study_record
 from mpt.study.spaces import load_space
 from mpt.study.specs import TrialSpec, UpstreamSpec, baseline_trials
-from mpt.study.study import Study, open_study, plan_study
+from mpt.study.study import OpenStudy, open_study, plan_study
 from mpt.trial.opening import open_trial
 from mpt.trial.store import TrialStore
 from mpt.upstream.engine import UpstreamRun
@@ -133,7 +133,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     return flags
 
 
-def embedded(flags: argparse.Namespace) -> tuple[Study, list[UpstreamSpec]]:
+def embedded(flags: argparse.Namespace) -> tuple[OpenStudy, list[UpstreamSpec]]:
     """Return the embedded study and MAML's grid, cut down to what the flags ask for."""
     config = load_study("embedded")
     down = config.downstream
@@ -147,7 +147,7 @@ def embedded(flags: argparse.Namespace) -> tuple[Study, list[UpstreamSpec]]:
 
 
 def profile(
-    study: Study,
+    study: OpenStudy,
     trajectories: Sequence[UpstreamSpec],
     folder: Path,
     watch: Stopwatch | None = None,

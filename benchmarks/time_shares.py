@@ -39,7 +39,7 @@ class Profile:
     """
 
     def __init__(self, backbone: Backbone, device: str, steps: int):
-        self._backbone, self._cuda, self._left = backbone, device != "cpu", steps + 1
+        self._backbone, self._cuda, self._steps_left = backbone, device != "cpu", steps + 1
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._cuda else [])]
         self._profiler = profile(activities=kinds)
         self._seconds = 0.0
@@ -64,11 +64,11 @@ class Profile:
     def _counting(self, step: Callable[..., None]) -> Callable[..., None]:
         def counted(*arguments: Any) -> None:
             step(*arguments)
-            self._left -= 1
+            self._steps_left -= 1
             if not self._seconds:
                 self._profiler.start()
                 self._seconds = -time.perf_counter()
-            elif self._left == 0:
+            elif self._steps_left == 0:
                 self._profiler.stop()
                 self._seconds += time.perf_counter()
 
@@ -78,14 +78,14 @@ class Profile:
         """Return the share of the wall clock of every part, and of what is left."""
         events = list(self._profiler.events() or [])
         part_of = _forward_parts(events)
-        found = dict.fromkeys(PARTS, 0.0)
+        seconds_of = dict.fromkeys(PARTS, 0.0)
         for event in events:
             if event.device_type != DeviceType.CPU or event.name.startswith(_REGION):
                 continue  # a kernel counts where it was launched
             own = event.self_device_time_total if self._cuda else event.self_cpu_time_total
             if own:
-                found[_part(event, part_of)] += 1e-6 * own
-        shares = {part: seconds / self._seconds for part, seconds in found.items()}
+                seconds_of[_part(event, part_of)] += 1e-6 * own
+        shares = {part: seconds / self._seconds for part, seconds in seconds_of.items()}
         return {**shares, "idle" if self._cuda else "Python": 1 - sum(shares.values())}
 
 
@@ -128,13 +128,13 @@ def _forward_parts(events: list[Any]) -> dict[int, str]:
     Operations before it bear its number too, so that the last one counts; those of the backward
     pass bear whatever number comes next.
     """
-    found: dict[int, str] = {}
+    parts: dict[int, str] = {}
     for event in sorted(events, key=lambda one: one.time_range.start):
         if event.sequence_nr < 0 or event.name.startswith(_REGION):
             continue
         if not any(around.name.startswith(_NODE) for around in _and_around(event)):
-            found[event.sequence_nr] = _part(event, {})
-    return found
+            parts[event.sequence_nr] = _part(event, {})
+    return parts
 
 
 def _and_around(event: Any) -> Iterator[Any]:
@@ -146,9 +146,9 @@ def _and_around(event: Any) -> Iterator[Any]:
 
 def _part(event: Any, part_of: dict[int, str]) -> str:
     """Return the part of the innermost region, or of the node of the graph, around an event."""
-    for place in _and_around(event):
-        if place.name.startswith(_REGION):
-            return str(place.name.removeprefix(_REGION))
-        if place.name.startswith(_NODE):
-            return part_of.get(place.sequence_nr, "other operations")
+    for around in _and_around(event):
+        if around.name.startswith(_REGION):
+            return str(around.name.removeprefix(_REGION))
+        if around.name.startswith(_NODE):
+            return part_of.get(around.sequence_nr, "other operations")
     return "other operations"

@@ -56,10 +56,10 @@ def whole(low: int) -> Callable[[str], int]:
 
 def names(text: str) -> tuple[str, ...]:
     """Parse a comma-separated list of different names."""
-    found = tuple(word.strip() for word in text.split(","))
-    if not all(found) or len(set(found)) < len(found):
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words) or len(set(words)) < len(words):
         raise argparse.ArgumentTypeError(f"is {text!r}, but must be different names, like a,b")
-    return found
+    return words
 
 
 def rates(text: str) -> tuple[float, ...]:

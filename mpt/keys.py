@@ -50,7 +50,7 @@ def changed(settings: Any) -> dict[str, Any]:
         Field → value; tuples become lists, whole floats stay floats, nested settings become
         tables of what differs in them.
     """
-    found: dict[str, Any] = {}
+    differing: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.default is not dataclasses.MISSING:
@@ -58,11 +58,11 @@ def changed(settings: Any) -> dict[str, Any]:
         elif field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         else:
-            found[field.name] = _plain(value)
+            differing[field.name] = _plain(value)
             continue
         if type(value) is not type(default) or value != default:
-            found[field.name] = _plain(value)
-    return found
+            differing[field.name] = _plain(value)
+    return differing
 
 
 def flat(tree: Mapping[str, Any], joint: str = ".") -> dict[str, Any]:

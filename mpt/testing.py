@@ -246,7 +246,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2}
-    vocabulary |= {letter: 3 + place for place, letter in enumerate(alphabet)}
+    vocabulary |= {letter: 3 + number for number, letter in enumerate(alphabet)}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

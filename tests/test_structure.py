@@ -1,10 +1,11 @@
 """The tree: which part may import which, how large files and folders are, what a wheel holds.
 
-And that no test leaves its process changed.
+And which names are not given, and that no test leaves its process changed.
 """
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import signal
@@ -20,6 +21,16 @@ from process_state import left_as_it_was
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("mpt", "analysis", "tests", "tune_jobs", "benchmarks", "tools")
 MOST_FILES, MOST_LINES = 15, 500
+VAGUE = {"found", "there", "left", "place"}
+"""Names that do not say what a value is."""
+UNCHECKED = ("mpt/api/", "mpt/cli/", "mpt/replay/replay.py", "mpt/replay/request.py")
+"""Where such names are still given."""
+ONE_HOME = {
+    "Comparison": ["mpt/metrics/replicates.py"],
+    "Study": ["mpt/api/study.py"],
+    "load_results": ["mpt/api/results.py"],
+}
+"""Public class or function → the one file that defines it."""
 
 
 def test_imports_point_down_the_data_flow_and_in_no_circle() -> None:
@@ -56,15 +67,93 @@ def test_no_folder_has_more_files_than_a_reader_sees(folder: str) -> None:
 def test_the_wheel_names_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     setuptools = project["tool"]["setuptools"]
-    here = {".".join(path.parent.relative_to(ROOT).parts) for path in _python("mpt")}
-    there = {
+    library = {".".join(path.parent.relative_to(ROOT).parts) for path in _python("mpt")}
+    analysis = {
         "mpt." + ".".join(path.parent.relative_to(ROOT).parts) for path in _python("analysis")
     }
-    assert set(setuptools["packages"]) == here | there | {"mpt.search_spaces"}
+    assert set(setuptools["packages"]) == library | analysis | {"mpt.search_spaces"}
     assert setuptools["package-dir"] == {
         "mpt.analysis": "analysis",
         "mpt.search_spaces": "search_spaces",
     }
+
+
+def _bound(node: ast.AST) -> str:
+    """Return the name that a node gives to a value, without what marks it as private."""
+    match node:
+        case (
+            ast.Name(id=name, ctx=ast.Store())
+            | ast.Attribute(attr=name, ctx=ast.Store())
+            | ast.arg(arg=name)
+            | ast.FunctionDef(name=name)
+            | ast.ExceptHandler(name=str(name))
+            | ast.alias(asname=str(name))
+        ):
+            return name.lstrip("_")
+    return ""
+
+
+def _vague_names(source: str) -> list[str]:
+    """Return "name in line n" for every binding of a name of `VAGUE`.
+
+    Two are allowed: `left` beside `right` in one statement or signature, and a field `place` of a
+    public class, which others read.
+    """
+    tree = ast.parse(source)
+    allowed: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            fields = (part.target for part in node.body if isinstance(part, ast.AnnAssign))
+            allowed |= {f for f in fields if isinstance(f, ast.Name) and f.id == "place"}
+        elif isinstance(node, ast.Tuple | ast.arguments):
+            sides = {_bound(part): part for part in ast.walk(node)}
+            allowed |= {sides["left"]} if {"left", "right"} <= set(sides) else set()
+    return [
+        f"{_bound(node)} in line {getattr(node, 'lineno', 0)}"
+        for node in ast.walk(tree)
+        if _bound(node) in VAGUE and node not in allowed
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "vague"),
+    [
+        ("found = 1", ["found in line 1"]),
+        ("for place in (): pass", ["place in line 1"]),
+        ("def f(there): pass", ["there in line 1"]),
+        ("def _found(): pass", ["found in line 1"]),
+        ("class A:\n    _place: int", ["place in line 2"]),
+        ("class A:\n    def f(self): self._left = 1", ["left in line 2"]),
+        ("while (left := 1): pass", ["left in line 1"]),
+        ("left, right = 1, 2", []),
+        ("def f(left, right): pass", []),
+        ("class A:\n    place: int", []),
+        ("print(one.place, found)", []),
+    ],
+)
+def test_a_binding_of_a_vague_name_is_seen(source: str, vague: list[str]) -> None:
+    assert _vague_names(source) == vague
+
+
+@pytest.mark.parametrize("folder", [name for name in CODE if name != "tests"])
+def test_names_say_what_a_value_is(folder: str) -> None:
+    files = {path.relative_to(ROOT).as_posix(): path for path in _python(folder)}
+    vague = {
+        name: names
+        for name, path in files.items()
+        if not name.startswith(UNCHECKED)
+        and (names := _vague_names(path.read_text(encoding="utf-8")))
+    }
+    assert not vague
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {name: [] for name in ONE_HOME}
+    for path in (*_python("mpt"), *_python("analysis")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in homes:
+                homes[node.name].append(path.relative_to(ROOT).as_posix())
+    assert homes == ONE_HOME
 
 
 def _leave_much(folder: Path) -> None:

@@ -52,10 +52,11 @@ def recompute(database: Path, frozen: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = recompute(Path(sys.argv[1]), Path(sys.argv[2]))
-    for place, row in found["arenas"].items():
+    contest = recompute(Path(sys.argv[1]), Path(sys.argv[2]))
+    for arena, row in contest["arenas"].items():
         told = ", ".join(f"{n} {np.mean([*by.values()]):+.2f}" for n, by in row.items())
-        print(f"{place}: {told}; best MTL {found['best'][place]}")
+        print(f"{arena}: {told}; best MTL {contest['best'][arena]}")
     print(
-        "pooled difference to the best MTL:", {n: round(v, 2) for n, v in found["pooled"].items()}
+        "pooled difference to the best MTL:",
+        {n: round(v, 2) for n, v in contest["pooled"].items()},
     )

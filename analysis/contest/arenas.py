@@ -20,7 +20,7 @@ from mpt.study.contest.frozen import KIND, Frozen, read_frozen
 from ..findings.settings import upstream_seed
 from ..results.cells import Cell
 from ..results.names import PARTITION_LABELS, in_order, partition_label
-from ..results.reading import load_results
+from ..results.reading import read_results
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -73,29 +73,29 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
         DataError: they are broken, or no upstream seed is complete.
     """
     settings, cells = read_frozen(frozen), _cells(results, store)
-    found: dict[Arena, dict[str, dict[int, Cell]]] = {}
+    by_arena: dict[Arena, dict[str, dict[int, Cell]]] = {}
     for cell in cells:
         name = _contestant(cell, settings)
         if name is not None:
-            found.setdefault(_arena(cell), {}).setdefault(name, {})[upstream_seed(cell)] = cell
-    if not found:
+            by_arena.setdefault(_arena(cell), {}).setdefault(name, {})[upstream_seed(cell)] = cell
+    if not by_arena:
         raise UsageError(
             f"{results} holds no confirmatory point of {frozen}; run --stages confirm first"
         )
-    names = [n for n in settings.entries if any(n in row for row in found.values())]
-    seeds, missing = _complete(found, names)
+    names = [n for n in settings.entries if any(n in row for row in by_arena.values())]
+    seeds, missing = _complete(by_arena, names)
     if not seeds:
         raise DataError(
             f"{results}: no upstream seed is complete ({len(missing)} points are missing, the "
             f"first: {missing[0]}); run --stages confirm to its end"
         )
-    order = in_order((arena.partition for arena in found), PARTITION_LABELS)
-    places = sorted(found, key=lambda a: (a.backbone, a.tuning_steps, order.index(a.partition)))
+    order = in_order((arena.partition for arena in by_arena), PARTITION_LABELS)
+    places = sorted(by_arena, key=lambda a: (a.backbone, a.tuning_steps, order.index(a.partition)))
     return Confirmed(
         frozen=settings,
         arenas={
-            place: {name: {seed: found[place][name][seed] for seed in seeds} for name in names}
-            for place in places
+            arena: {name: {seed: by_arena[arena][name][seed] for seed in seeds} for name in names}
+            for arena in places
         },
         seeds=seeds,
         missing=tuple(missing),
@@ -105,12 +105,12 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
 
 
 def _complete(
-    found: Mapping[Arena, Mapping[str, Mapping[int, Cell]]], names: Sequence[str]
+    by_arena: Mapping[Arena, Mapping[str, Mapping[int, Cell]]], names: Sequence[str]
 ) -> tuple[tuple[int, ...], list[str]]:
     """Return the upstream seeds that all have everywhere, and what the others lack."""
-    every = {seed for row in found.values() for own in row.values() for seed in own}
+    every = {seed for row in by_arena.values() for own in row.values() for seed in own}
     missing, broken = [], set()
-    for arena, row in found.items():
+    for arena, row in by_arena.items():
         for name in names:
             own = row.get(name, {})
             for seed in sorted(every):
@@ -123,7 +123,7 @@ def _complete(
 
 def _cells(results: Path, store: str | None) -> Sequence[Cell]:
     """Return every point on target tasks."""
-    sections = load_results(results, store=store, averaged=False).sections
+    sections = read_results(results, store=store, averaged=False).sections
     cells = {
         rung.key: rung
         for section in sections

@@ -37,13 +37,13 @@ def _panel(ax: Axes, one: Against, method: str) -> None:
     ]
     ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
     ax.grid(axis="x")
-    for place, (name, value, ends) in enumerate(rows):
+    for row, (name, value, ends) in enumerate(rows):
         gid = f"{one.name}:{name}"
         if ends is not None:
-            ax.hlines(place, *ends, colors=color, lw=1.4, gid=f"interval:{gid}")
+            ax.hlines(row, *ends, colors=color, lw=1.4, gid=f"interval:{gid}")
         told = ends is not None and (ends[0] > 0 or ends[1] < 0)
         ax.plot(
-            [value], [place], marker="D" if name == "pooled" else "o", ms=3.4, lw=0, color=color,
+            [value], [row], marker="D" if name == "pooled" else "o", ms=3.4, lw=0, color=color,
             mfc=color if told else "white", mew=0.8, zorder=3, gid=f"value:{gid}",
         )  # fmt: skip
     labels = ["pooled" if name == "pooled" else partition_label(name) for name, *_ in rows]

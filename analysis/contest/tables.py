@@ -56,7 +56,7 @@ def future_work(verdict: Verdict) -> list[Table]:
 
 def pooled_table(verdict: Verdict) -> Table:
     """Return a row a contestant: its mean ARG, and its difference to the best MTL."""
-    found = {one.name: one for one in verdict.against}
+    by_name = {one.name: one for one in verdict.against}
     return Table(
         name="contest-pooled",
         title=f"Difference to the best multitask learning ({verdict.best_pooled}), pooled",
@@ -70,7 +70,7 @@ def pooled_table(verdict: Verdict) -> Table:
             "clearly lost",
             "row passes",
         ),
-        rows=tuple(_pooled_row(verdict, name, found.get(name)) for name in order_of(verdict)),
+        rows=tuple(_pooled_row(verdict, name, by_name.get(name)) for name in order_of(verdict)),
         notes=tuple(_notes(verdict)),
     )
 
@@ -95,15 +95,15 @@ def _pooled_row(verdict: Verdict, name: str, one: Against | None) -> tuple[Table
 def arena_table(verdict: Verdict) -> Table:
     """Return a row an arena: the best MTL's ARG there, and all differences to it."""
     names = list(order_of(verdict))
-    found = {one.name: one for one in verdict.against}
+    by_name = {one.name: one for one in verdict.against}
     rows = []
     for arena, best in verdict.best.items():
         cells = [text(arena.label), text(best), number(_mean(verdict.args[arena][best]))]
         for name in names:
             if name == best:
                 cells.append(text("the reference"))
-            elif name in found:
-                cells.append(_cell(found[name].arenas[arena]))
+            elif name in by_name:
+                cells.append(_cell(by_name[name].arenas[arena]))
             else:  # the best MTL of all arenas is not the best of this one
                 gap = _mean(verdict.args[arena][name]) - _mean(verdict.args[arena][best])
                 cells.append(number(gap))

@@ -96,8 +96,10 @@ def judge(confirmed: Confirmed) -> Verdict:
     best = {a: max(confirmed.references, key=lambda n: np.mean(args[a][n])) for a in args}
     pooled = max(confirmed.references, key=lambda n: np.mean([row[n] for row in args.values()]))
     others = [name for name in names if name != pooled]
-    found = {name: _difference(confirmed, name, dict.fromkeys(args, pooled)) for name in others}
-    means = {name: crossed_mean(list(own.values())) for name, own in found.items()}
+    differences = {
+        name: _difference(confirmed, name, dict.fromkeys(args, pooled)) for name in others
+    }
+    means = {name: crossed_mean(list(own.values())) for name, own in differences.items()}
     raw = {name: one.p for name, one in means.items() if one.p is not None}
     corrected, level = holm(raw), 1 - (1 - LEVEL) / max(1, len(others))
     against = [
@@ -139,12 +141,12 @@ def _difference(
     confirmed: Confirmed, name: str, references: Mapping[Arena, str]
 ) -> dict[Arena, Paired]:
     """Return arena → difference of a contestant to the reference there."""
-    found = {}
+    differences = {}
     for arena, row in confirmed.arenas.items():
         one = paired(row[name], row[references[arena]])
         assert one is not None, "a complete cell without a task that has a baseline above 0"
-        found[arena] = one
-    return found
+        differences[arena] = one
+    return differences
 
 
 def _by_partition(own: Mapping[Arena, Paired]) -> dict[str, Paired]:
@@ -176,15 +178,15 @@ def _sentence(one: Against, verdict: Verdict) -> str:
 def _objections(one: Against, verdict: Verdict) -> list[str]:
     """Return what forbids to call a contestant that is better pooled consistently better."""
     confirmed, lost = verdict.confirmed, one.partitions_of(-1)
-    found = [f"clearly lost: {', '.join(lost)}"] if lost else []
+    objections = [f"clearly lost: {', '.join(lost)}"] if lost else []
     if len(confirmed.seeds) < LEAST_SEEDS:
         seeds = counted(len(confirmed.seeds), "upstream seed")
-        found.append(f"{seeds}, and a claim needs {LEAST_SEEDS}")
+        objections.append(f"{seeds}, and a claim needs {LEAST_SEEDS}")
     if confirmed.missing:
-        found.append(f"{counted(len(confirmed.missing), 'point')} missing")
+        objections.append(f"{counted(len(confirmed.missing), 'point')} missing")
     if not confirmed.kept:
-        found.append("the frozen settings are not those that the confirmation began with")
-    return [*found, "a smoke run"] if confirmed.smoke else found
+        objections.append("the frozen settings are not those that the confirmation began with")
+    return [*objections, "a smoke run"] if confirmed.smoke else objections
 
 
 def order_of(verdict: Verdict) -> Sequence[str]:

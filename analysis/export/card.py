@@ -67,32 +67,34 @@ class Published:
     def warnings(self) -> list[str]:
         """What a reader must know before any number, and whoever uploads before that."""
         cell, study = self.cell, self.cell.study
-        found = []
+        sentences = []
         if study.smoke:
-            found.append("Of a smoke run: it shows that the path works; its numbers mean nothing.")
+            sentences.append(
+                "Of a smoke run: it shows that the path works; its numbers mean nothing."
+            )
         elif study.partial:
-            found.append(f"Partial: {study.partial.removeprefix('partial: ')}.")
+            sentences.append(f"Partial: {study.partial.removeprefix('partial: ')}.")
         if cell.status != "ok":
-            found.append(f"Status of the point: {cell.status}. {cell.note}".strip())
+            sentences.append(f"Status of the point: {cell.status}. {cell.note}".strip())
         done, of = cell.counts
         if done < of:
-            found.append(f"{done} of {of} downstream runs are there.")
+            sentences.append(f"{done} of {of} downstream runs are there.")
         if cell.place.role == "validation":
-            found.append(
+            sentences.append(
                 "Scored on validation tasks, which settings are chosen by: of the best of several "
                 "points this number is too high."
             )
         if self.averaged is None:
-            found.append(
+            sentences.append(
                 "One upstream seed: the prompt of another may score outside the interval."
             )
         if not self.on_hub:
-            found.append(
+            sentences.append(
                 f"The base model {self.base_model} is no id on the Hub; --base-model names it."
             )
         if self.licence == UNKNOWN:
-            found.append("No licence is chosen; --license names one.")
-        return found
+            sentences.append("No licence is chosen; --license names one.")
+        return sentences
 
 
 def card(said: Published) -> str:
@@ -127,10 +129,10 @@ def _front(said: Published) -> dict[str, Any]:
 
 
 def _title(said: Published) -> str:
-    place = said.cell.place
+    cell_place = said.cell.place
     return (
-        f"{method_label(place.method)} prompt for {said.base_model.rsplit('/', 1)[-1]}, learned "
-        f"on {partition_label(place.partition)}"
+        f"{method_label(cell_place.method)} prompt for {said.base_model.rsplit('/', 1)[-1]}, "
+        f"learned on {partition_label(cell_place.partition)}"
     )
 
 

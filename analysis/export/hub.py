@@ -14,7 +14,7 @@ from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
 from mpt.study.choice import DIGITS
 
-from ..results.reading import load_results
+from ..results.reading import read_results
 from ..results.summary import summary_of
 from ..tables.table import shown
 from .card import Published, card
@@ -154,7 +154,7 @@ class _Learned:
 
 def _learned(results: Path, export: HubExport) -> _Learned:
     store, model = export.model.store, export.model
-    recorded = load_results(results, store=store, study=export.study, averaged=False)
+    recorded = read_results(results, store=store, study=export.study, averaged=False)
     section, cell = _chosen(recorded, export.point)
     prompt = _prompt(cell, results, store, export.storage)
     return _Learned(
@@ -169,9 +169,9 @@ def _learned(results: Path, export: HubExport) -> _Learned:
 def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
     """Return the point that is meant, with its section."""
     learned = [(s, c) for s in recorded.sections for c in _every(s) if c.steps > 0]
-    found = [one for one in learned if wanted is None or one[1].key.startswith(wanted)]
-    if len(found) == 1 and (wanted is None or len(wanted) >= DIGITS):
-        return found[0]
+    matching = [one for one in learned if wanted is None or one[1].key.startswith(wanted)]
+    if len(matching) == 1 and (wanted is None or len(wanted) >= DIGITS):
+        return matching[0]
     several = f"holds {len(learned)} points with a learned prompt" if learned else "holds none"
     given = "missing" if wanted is None else repr(wanted)
     raise UsageError(
@@ -213,7 +213,7 @@ def _words(cell: Cell) -> str:
 
 def _averaged(results: Path, store: str | None, study: str | None, cell: Cell) -> Cell | None:
     """Return the point's configuration over all its upstream seeds; None where there is one."""
-    recorded = load_results(results, store=store, study=study)
+    recorded = read_results(results, store=store, study=study)
     for section in recorded.sections:
         for one in _every(section):
             if one.replicates and cell.key in {point.key for point in one.points}:
@@ -226,16 +226,16 @@ def _prompt(cell: Cell, results: Path, store: str | None, storage: str | None) -
     from mpt.prompts import prompt_from_bytes
 
     with open_results(results, store, read_only=True) as database:
-        found = database.artifact("rung", cell.trajectory, cell.steps)
-    if found is None:
+        artifact = database.artifact("rung", cell.trajectory, cell.steps)
+    if artifact is None:
         raise UsageError(
             f"point {cell.key[:DIGITS]} has no prompt of its own in the records; choose one whose "
             f"method learns a prompt upstream, and that did not diverge ({cell.status})"
         )
-    data = Artifacts(storage or str(results)).read(found.uri, found.digest)
-    prompt, metadata = prompt_from_bytes(data, found.uri)
+    data = Artifacts(storage or str(results)).read(artifact.uri, artifact.digest)
+    prompt, metadata = prompt_from_bytes(data, artifact.uri)
     if metadata.get("upstream", cell.trajectory) != cell.trajectory:
-        raise DataError(f"{found.uri}: is not the prompt of point {cell.key[:DIGITS]}")
+        raise DataError(f"{artifact.uri}: is not the prompt of point {cell.key[:DIGITS]}")
     return prompt
 
 

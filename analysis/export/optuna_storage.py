@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError, UsageError
 
 from ..results.cells import Cell
-from ..results.reading import load_results
+from ..results.reading import read_results
 from ..tables.lookup import Lookup
 from ..tables.searches import searched_settings
 from .file import Exported, new_file
@@ -52,7 +52,7 @@ def export_optuna(
             f"--out is {str(out)!r}, but must end in {', '.join(SQLITE)} (SQLite) or "
             f"{', '.join(JOURNAL)} (journal)"
         )
-    recorded = load_results(results, store=store, study=study, averaged=False)
+    recorded = read_results(results, store=store, study=study, averaged=False)
     looks = [Lookup(section) for section in recorded.sections]
     groups = [(look, one.cells) for look in looks for one in look.section.searches]
     if not groups:
@@ -89,11 +89,11 @@ def _storage(path: Path) -> Iterator[BaseStorage]:
 def _add_study(storage: BaseStorage, look: Lookup, cells: Sequence[Cell]) -> None:
     import optuna
 
-    place, ours = dataclasses.replace(cells[0].place, edition=""), cells[0].study
-    name = f"{place}, study {ours.id}"
+    search_place, ours = dataclasses.replace(cells[0].place, edition=""), cells[0].study
+    name = f"{search_place}, study {ours.id}"
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
     for field in ("method", "partition", "backbone", "gym", "role"):
-        study.set_user_attr(field, getattr(place, field))
+        study.set_user_attr(field, getattr(search_place, field))
     for field in ("key", "protocol", "smoke", "partial", "code"):
         study.set_user_attr(field, getattr(ours, field))
     study.set_user_attr("value", "ARG in % over prompt tuning, on the validation tasks")

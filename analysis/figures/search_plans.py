@@ -48,8 +48,8 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
         suffix: ends the files' names.
     """
     places = {cell.place for cell in cells}
-    found = [one for one in section.searches if one.cells[0].place in places]
-    best = [one.leader for one in found]
+    searches = [one for one in section.searches if one.cells[0].place in places]
+    best = [one.leader for one in searches]
     for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
         chosen = [c for c in best if c is not None and c.place.partition == partition]
         chosen = [c for c in chosen if of_main_protocol(c) and arg_of(c).value is not None]
@@ -62,10 +62,10 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
             )
             for plan in group_plans(section, group, f"validation-{slug(partition)}{suffix}"):
                 yield replace(plan, place=chosen[0].place)
-    for one in found:
-        search, own, place = search_of(one), one.cells, one.cells[0].place
-        extra = "" if of_main_protocol(own[0]) else f"-{slug(str(place))}"
-        ending = f"{slug(place.method)}-{slug(place.partition)}{suffix}{extra}"
+    for one in searches:
+        search, own, search_place = search_of(one), one.cells, one.cells[0].place
+        extra = "" if of_main_protocol(own[0]) else f"-{slug(str(search_place))}"
+        ending = f"{slug(search_place.method)}-{slug(search_place.partition)}{suffix}{extra}"
         hidden = unshown(own)
         note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""
         compared = [one.compared(cell) for cell in own]
@@ -73,7 +73,7 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
         for plan in _search_plans(search, own[0].train_seed, _SEEDS if one.replicated else DOT):
             caption = plan.caption + note if plan.draw else ""
             named = f"search-{plan.name}-{ending}"
-            yield replace(plan, name=named, caption=caption, place=place)
+            yield replace(plan, name=named, caption=caption, place=search_place)
 
 
 def _search_plans(search: Search, root_seed: int, dot: str) -> Iterator[Plan]:

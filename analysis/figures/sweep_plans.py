@@ -57,7 +57,7 @@ def _sweep_plan(
         f"{partition_label(cells[0].place.partition)}, {short_backbone(cells[0].place.backbone)}"
     )
     full = f"{title} ({source}): {label}"
-    sweep = sweep_of(cells, values, title=full, setting=setting, place=source)
+    sweep = sweep_of(cells, values, title=full, setting=setting, paper_table=source)
     if sweep is None:
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""

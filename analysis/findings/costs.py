@@ -45,13 +45,13 @@ def longest(cells: Iterable[Cell]) -> list[Cell]:
 
 def distinct_samples(cells: Iterable[Cell]) -> list[Sample]:
     """Return every (task, data seed) of cells and baselines once, by the runs that it has."""
-    found: dict[tuple[str | None, ...], Sample] = {}
+    samples: dict[tuple[str | None, ...], Sample] = {}
     for cell in cells:
         for side in (cell.tasks, cell.baseline):
             for row in side.values():
                 for sample in row.values():
-                    found.setdefault(tuple(run.key for run in sample.runs), sample)
-    return list(found.values())
+                    samples.setdefault(tuple(run.key for run in sample.runs), sample)
+    return list(samples.values())
 
 
 def step_seconds(cells: Iterable[Cell]) -> dict[str, float]:

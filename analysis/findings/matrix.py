@@ -66,31 +66,34 @@ def differences_of(
     all pairs and settings given, each of the two kinds by itself. Pairs without a setting are
     absent.
     """
-    found: dict[tuple[str, str], dict[str, Paired]] = {}
+    differences: dict[tuple[str, str], dict[str, Paired]] = {}
     for row, column in pairs:
         own = _raw(settings, row, column)
         if own:
-            found[row, column] = own
+            differences[row, column] = own
     for plain in (True, False):
         kind = [
-            (pair, label) for pair in found if (BASELINE in pair) is plain for label in found[pair]
+            (pair, label)
+            for pair in differences
+            if (BASELINE in pair) is plain
+            for label in differences[pair]
         ]
-        steadier = moderated([found[pair][label] for pair, label in kind])
+        steadier = moderated([differences[pair][label] for pair, label in kind])
         for (pair, label), one in zip(kind, steadier, strict=True):
-            found[pair][label] = one
-    return found
+            differences[pair][label] = one
+    return differences
 
 
 def _raw(settings: Sequence[Setting], row: str, column: str) -> dict[str, Paired]:
-    found = {}
+    differences = {}
     for setting in settings:
         one, other = setting.methods.get(row), setting.methods.get(column)
         if one is None or (other is None and column != BASELINE):
             continue
         difference = paired(one, other)
         if difference is not None:
-            found[f"{setting.label}, {setting.place.backbone}"] = difference
-    return found
+            differences[f"{setting.label}, {setting.place.backbone}"] = difference
+    return differences
 
 
 def _duel(pairs: Mapping[str, Paired]) -> Duel:

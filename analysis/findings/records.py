@@ -58,7 +58,7 @@ def findings_of(section: Section, backbone: str = "") -> Findings:
     missing = [text for _, lacking in parts for text in lacking]
     return Findings(
         studied=tuple(identity(section)),
-        findings=tuple(finding for found, _ in parts for finding in found),
+        findings=tuple(finding for part, _ in parts for finding in part),
         not_run=f"Not run: {'; '.join(missing)}." if missing else "",
         matrix=matrix if matrix.duels else None,
     )
@@ -66,5 +66,9 @@ def findings_of(section: Section, backbone: str = "") -> Findings:
 
 def is_plain(setting: Setting) -> bool:
     """Return whether a setting has all sources and the tasks' own sample sizes."""
-    place = setting.place
-    return (place.source_set, place.source_shots, place.target_shots) == ("all", OWN, OWN)
+    setting_place = setting.place
+    return (setting_place.source_set, setting_place.source_shots, setting_place.target_shots) == (
+        "all",
+        OWN,
+        OWN,
+    )

@@ -53,13 +53,13 @@ def search_findings(section: Section) -> tuple[list[Finding], list[str]]:
 
     Of several searches one finding tells both, so that the other findings are not lost among them.
     """
-    found = {one.cells[0].place: one for one in section.searches}
-    leaders = [one for search in found.values() if (one := _leader(search))]
-    shares = {place: importance_of(search) for place, search in found.items()}
-    told = {place: one for place, one in shares.items() if one is not None}
+    searches = {one.cells[0].place: one for one in section.searches}
+    leaders = [one for search in searches.values() if (one := _leader(search))]
+    shares = {search_place: importance_of(search) for search_place, search in searches.items()}
+    told = {search_place: one for search_place, one in shares.items() if one is not None}
     findings = [_best(leaders)] if leaders else []
     findings += [_matter(told)] if told else []
-    return findings, [] if found else ["a search over hyperparameters"]
+    return findings, [] if searches else ["a search over hyperparameters"]
 
 
 def _leader(search: Searched) -> Leader | None:
@@ -137,19 +137,19 @@ def _best(leaders: Sequence[Leader]) -> Finding:
     )
 
 
-def _label(place: Place) -> str:
-    return f"{method_label(place.method)} on {partition_label(place.partition)}"
+def _label(search_place: Place) -> str:
+    return f"{method_label(search_place.method)} on {partition_label(search_place.partition)}"
 
 
 def _where(places: Iterable[Place]) -> str:
     """Return " on R→R" if all searches are on one partition; nothing where there are several."""
-    labels = {partition_label(place.partition) for place in places}
+    labels = {partition_label(search_place.partition) for search_place in places}
     return f" on {labels.pop()}" if len(labels) == 1 else ""
 
 
-def _short(place: Place, places: Iterable[Place]) -> str:
+def _short(search_place: Place, places: Iterable[Place]) -> str:
     """Return what tells a search from the others."""
-    return method_label(place.method) if _where(places) else _label(place)
+    return method_label(search_place.method) if _where(places) else _label(search_place)
 
 
 def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
@@ -174,24 +174,25 @@ def importance_of(search: Searched) -> Importance | None:
     return None if isinstance(shares, str) else shares
 
 
-def _matter(found: Mapping[Place, Importance]) -> Finding:
-    tables = tuple(f"search:{place}" for place in found)
-    told = any(_clear(shares) for shares in found.values())
+def _matter(importances: Mapping[Place, Importance]) -> Finding:
+    tables = tuple(f"search:{search_place}" for search_place in importances)
+    told = any(_clear(shares) for shares in importances.values())
     scale = "shares of the variation of ARG (fANOVA; range over 5 forests)"
-    if len(found) == 1:
-        ((place, shares),) = found.items()
+    if len(importances) == 1:
+        ((search_place, shares),) = importances.items()
         return Finding(
-            question=f"Which settings matter in the search of {_label(place)}?",
+            question=f"Which settings matter in the search of {_label(search_place)}?",
             sentence=f"{_verdict(shares)}; {scale}: {_ranked_shares(shares)}.",
             tables=tables,
             told=told,
         )
     parts = [
-        f"{_short(place, found)}: {_uncapital(_verdict(shares))}, {_ranked_shares(shares)}"
-        for place, shares in found.items()
+        f"{_short(search_place, importances)}: {_uncapital(_verdict(shares))}, "
+        f"{_ranked_shares(shares)}"
+        for search_place, shares in importances.items()
     ]
     return Finding(
-        question=f"Which settings matter in the searches{_where(found)}?",
+        question=f"Which settings matter in the searches{_where(importances)}?",
         sentence=f"{scale[0].upper()}{scale[1:]}. {'; '.join(parts)}.",
         tables=tables,
         told=told,
@@ -217,8 +218,8 @@ def _ranked_shares(shares: Importance) -> str:
     """Return every setting's share, the largest first, and what they were computed from."""
     fanova = shares.evaluators["fANOVA"]
     parts = [f"{name_of(name)} {_share(fanova[name])}" for name in _ranked(shares)]
-    left = f", {shares.without} without a score left out" if shares.without else ""
-    return f"{listed(parts)} (from {counted(shares.points, 'point')}{left})"
+    left_out = f", {shares.without} without a score left out" if shares.without else ""
+    return f"{listed(parts)} (from {counted(shares.points, 'point')}{left_out})"
 
 
 def _share(one: Estimate) -> str:

@@ -85,40 +85,44 @@ def target_settings(section: Section) -> list[Setting]:
     places: dict[Place, list[Cell]] = {}
     for cell in scored:
         places.setdefault(_bare(cell.place), []).append(cell)
-    order = in_order((place.partition for place in places), PARTITION_LABELS)
+    order = in_order((setting_place.partition for setting_place in places), PARTITION_LABELS)
     settings = [
-        Setting(place=place, methods=_methods([*cells, *_shared(place, cells, scored)]))
-        for place, cells in places.items()
+        Setting(
+            place=setting_place, methods=_methods([*cells, *_shared(setting_place, cells, scored)])
+        )
+        for setting_place, cells in places.items()
     ]
     return sorted(settings, key=lambda one: (order.index(one.place.partition), one.place))
 
 
-def _bare(place: Place) -> Place:
-    return dataclasses.replace(place, method="")
+def _bare(cell_place: Place) -> Place:
+    return dataclasses.replace(cell_place, method="")
 
 
-def _shared(place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
+def _shared(setting_place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
     """Return cells without upstream learning of other places that were scored on this data."""
     known = {cell.place.method for cell in own}
-    found: dict[str, Cell] = {}
+    by_method: dict[str, Cell] = {}
     for cell in scored:
-        same = cell.place.backbone == place.backbone and scored_alike(cell.study, own[0].study)
+        same = cell.place.backbone == setting_place.backbone and scored_alike(
+            cell.study, own[0].study
+        )
         if cell.steps == 0 and same and cell.place.method not in known:
-            found.setdefault(cell.place.method, cell)
-    return list(found.values())
+            by_method.setdefault(cell.place.method, cell)
+    return list(by_method.values())
 
 
 def _methods(cells: Sequence[Cell]) -> dict[str, Replicates]:
     """Return method → upstream seed → cell, of the newest configuration of each."""
     newest = {cell.place.method: cell for cell in cells if " " not in cell.place.method}
-    found: dict[str, dict[int, Cell]] = {}
+    by_method: dict[str, dict[int, Cell]] = {}
     for cell in cells:
         name = cell.place.method.partition(" ")[0]
         first = newest.get(name)
         if first is None or not _replicate(cell, first) or not cell.tasks:
             continue
-        found.setdefault(name, {}).setdefault(upstream_seed(cell), cell)
-    return {name: found[name] for name in in_order(found, METHODS)}
+        by_method.setdefault(name, {}).setdefault(upstream_seed(cell), cell)
+    return {name: by_method[name] for name in in_order(by_method, METHODS)}
 
 
 def _replicate(cell: Cell, other: Cell) -> bool:

@@ -21,15 +21,15 @@ def start_findings(settings: Sequence[Setting], matrix: Matrix) -> tuple[list[Fi
     learned = [name for name in matrix.methods if any(name in s.learned for s in settings)]
     if not learned:
         return bare, ["learned starts on target tasks (a replay)"]
-    found = [_help(learned, matrix), _where(learned, matrix)]
+    findings = [_help(learned, matrix), _where(learned, matrix)]
     control = _beyond_start(learned, matrix)
-    found.append(control)
+    findings.append(control)
     others = [name for name in learned if name != MTL and (name, MTL) in matrix.duels]
     if others:
-        found.append(_against_mtl(others, matrix))
+        findings.append(_against_mtl(others, matrix))
     missing = [] if control else ["the untrained start, which is the control of learned ones"]
     missing += [] if others else ["another learned start beside MTL"]
-    return [*(one for one in found if one is not None), *bare], missing
+    return [*(one for one in findings if one is not None), *bare], missing
 
 
 def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:

@@ -80,13 +80,13 @@ _PLAIN = {"target_shots": OWN, "source_shots": OWN, "source_set": "all"}
 
 def sweep_findings(settings: Sequence[Setting]) -> tuple[list[Finding], list[str]]:
     """Return what sweeps and backbones show, and what was not run."""
-    found, missing = [], []
+    findings, missing = [], []
     for sweep in SWEEPS:
         own = _swept(settings, sweep)
-        found += own
+        findings += own
         missing += [] if own else [sweep.wanted]
     backbones = backbone_findings(settings)
-    return [*found, *backbones], missing + ([] if backbones else ["other backbones (Table 5)"])
+    return [*findings, *backbones], missing + ([] if backbones else ["other backbones (Table 5)"])
 
 
 def _swept(settings: Sequence[Setting], sweep: Sweep) -> list[Finding]:

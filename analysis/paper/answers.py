@@ -24,14 +24,14 @@ from ..tables.lookup import Lookup, pilot_choice
 from ..tables.main import COMPARED, SWEPT, task_cell
 from ..tables.similarity import pairs_of
 from ..tables.table import TableCell, number
-from .comparison import Comparison, Ours, compare
+from .comparison import NumberComparison, Ours, compare
 
 MAIN = "T5-large"
 """Backbone of every table of the paper but Table 5."""
 _SEARCHED = "random_to_random"
 
 
-def paper_comparisons(look: Lookup) -> list[Comparison]:
+def paper_comparisons(look: Lookup) -> list[NumberComparison]:
     """Return every published number with ours."""
     return [compare(published, _answer(look, published)) for published in published_numbers()]
 
@@ -47,14 +47,14 @@ def _answer(look: Lookup, published: Published) -> Ours | None:
         return Ours(cell=TableCell(), lacking=str(error))
 
 
-def _one_claim(look: Lookup, partition: str, **place: str) -> None:
+def _one_claim(look: Lookup, partition: str, **fields: str) -> None:
     """Raise `_ClaimedTwice` if a column of ours is of several studies."""
-    editions = look.editions(partition, **place)
+    editions = look.editions(partition, **fields)
     if editions != [""]:
         raise _ClaimedTwice(f"studies {', '.join(editions)} claim it; choose one with --study")
 
 
-def scores_comparison(one: ScoredMethod) -> Comparison | None:
+def scores_comparison(one: ScoredMethod) -> NumberComparison | None:
     """Return Table 2's number for a method of a file of scores; None if it prints none.
 
     Fine-tuning has one number for all partitions with the same target tasks.
@@ -122,26 +122,26 @@ def _ours(
 
 def _replaced(cell: Cell) -> str:
     """Say which of the tasks that a cell depends on are replaced in its study; empty if none."""
-    place, catalogue = cell.place, load_catalogue()
+    cell_place, catalogue = cell.place, load_catalogue()
     replaced: Mapping[str, str] = cell.study.settings.get(REPLACED, {})
-    if not replaced or place.partition not in catalogue.partitions:
+    if not replaced or cell_place.partition not in catalogue.partitions:
         return replaced_text(replaced)
-    partition = catalogue.partition(place.partition)
-    tasks = set(partition.target if place.role == "target" else catalogue.validation_tasks)
-    if place.method != "fine_tuning":  # learns nothing upstream
+    partition = catalogue.partition(cell_place.partition)
+    tasks = set(partition.target if cell_place.role == "target" else catalogue.validation_tasks)
+    if cell_place.method != "fine_tuning":  # learns nothing upstream
         parts = source_sets(catalogue, partition.name)
-        tasks |= set(parts.get(place.source_set, partition.source))
+        tasks |= set(parts.get(cell_place.source_set, partition.source))
     return replaced_text({old: new for old, new in replaced.items() if old in tasks})
 
 
 def _replayed(
-    look: Lookup, method: str, partition: str, wanted: str = MAIN, **place: str
+    look: Lookup, method: str, partition: str, wanted: str = MAIN, **fields: str
 ) -> Cell | None:
     """Return the cell on the paper's backbone or else on that of our tables."""
     for name in _backbones(look, wanted):
-        _one_claim(look, partition, backbone=name, **place)
-        cell = look.cell(method, partition, backbone=name, **place)
-        cell = cell or look.shared_cell(method, partition, backbone=name, **place)
+        _one_claim(look, partition, backbone=name, **fields)
+        cell = look.cell(method, partition, backbone=name, **fields)
+        cell = cell or look.shared_cell(method, partition, backbone=name, **fields)
         if cell is not None:
             return cell
     return None
@@ -199,10 +199,10 @@ def _table_6(look: Lookup, published: Published) -> Ours | None:
 
 
 def _table_7(look: Lookup, published: Published) -> Ours | None:
-    found = pairs_of(look)[0].get(published.row, ())
-    if published.column != "mean" or not found:
+    triples = pairs_of(look)[0].get(published.row, ())
+    if published.column != "mean" or not triples:
         return None
-    mean = sum(value for *_, value in found) / len(found)
+    mean = sum(value for *_, value in triples) / len(triples)
     return Ours(cell=number(mean, published.digits), lacking="the paper names no pairs")
 
 

@@ -11,11 +11,11 @@ from ..tables.table import Row, Table, number, text
 from .answers import scores_comparison
 
 
-def arg_table(found: Sequence[ScoredMethod], label: str = "") -> Table:
+def arg_table(methods: Sequence[ScoredMethod], label: str = "") -> Table:
     """Return one row a method, with Table 2's number and the status of ours."""
     rows = []
     notes = []
-    for one in found:
+    for one in methods:
         cell = arg_cell(one.summary, done=one.done, of=one.of)
         column = column_label((one.partition, one.edition))
         names = (column, one.backbone, method_label(one.method))

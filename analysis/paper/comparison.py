@@ -42,7 +42,7 @@ class Ours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class NumberComparison:
     """One published number and ours."""
 
     published: Published
@@ -53,10 +53,10 @@ class Comparison:
     """What rule 1 or 3 found; empty otherwise."""
 
 
-def compare(published: Published, ours: Ours | None) -> Comparison:
+def compare(published: Published, ours: Ours | None) -> NumberComparison:
     """Apply the rules of the module text."""
     status, why = _judge(published, ours)
-    return Comparison(published=published, ours=ours, status=status, why=why)
+    return NumberComparison(published=published, ours=ours, status=status, why=why)
 
 
 def _judge(published: Published, ours: Ours | None) -> tuple[str, str]:
@@ -74,7 +74,7 @@ def _judge(published: Published, ours: Ours | None) -> tuple[str, str]:
     return (WITHIN if inside else CONTRADICTED), ""
 
 
-def paper_table(comparisons: Sequence[Comparison]) -> Table:
+def paper_table(comparisons: Sequence[NumberComparison]) -> Table:
     """Return the table of all published numbers with ours beside them."""
     rows = []
     for one in comparisons:

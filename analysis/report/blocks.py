@@ -184,7 +184,7 @@ def blocks_of(
         )
     for figure in figures:
         if figure.drawn:
-            _place(figure, blocks, places, suffix)
+            _add_figure(figure, blocks, places, suffix)
     return list(blocks.values())
 
 
@@ -214,7 +214,7 @@ def _recorded(table: Table) -> Table:
     return trimmed(table)
 
 
-def _place(
+def _add_figure(
     figure: Picture, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
 ) -> None:
     """Put a figure beside its table; where that is not there, into a block of its own."""

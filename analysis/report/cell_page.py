@@ -46,14 +46,14 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
         cell: the cell.
         sources: its runs.
     """
-    place, study = cell.place, cell.study
+    cell_place, study = cell.place, cell.study
     marks = ", smoke run" * study.smoke + ", partial" * (study.partial is not None)
     title = (
-        f"{method_label(place.method)} on "
-        f"{with_edition(partition_label(place.partition), place.edition)}, {place.role} – study "
-        f"{study.id}{marks}"
+        f"{method_label(cell_place.method)} on "
+        f"{with_edition(partition_label(cell_place.partition), cell_place.edition)}, "
+        f"{cell_place.role} – study {study.id}{marks}"
     )
-    lines = [str(place)]
+    lines = [str(cell_place)]
     if cell.status != "ok" or cell.note:
         lines.append(f"Status: {cell.status}. {cell.note}")
     if study.smoke:

@@ -60,8 +60,8 @@ class ReportFolder:
         return {name for name in names if _inside(name)}
 
     def _files(self) -> set[str]:
-        found = (path for name in FOLDERS for path in (self._out / name).glob("*"))
-        return {path.relative_to(self._out).as_posix() for path in found if path.is_file()}
+        paths = (path for name in FOLDERS for path in (self._out / name).glob("*"))
+        return {path.relative_to(self._out).as_posix() for path in paths if path.is_file()}
 
 
 def _inside(name: str) -> bool:

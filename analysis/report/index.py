@@ -39,7 +39,7 @@ class Part:
     """What the report shows of one section."""
 
     section: Section
-    found: Findings | None
+    findings: Findings | None
     """What the records say; None where it is not asked for."""
     tables: Sequence[Table]
     """All, those without a record too."""
@@ -81,7 +81,7 @@ class Part:
         return [Link(anchor=n, text=blocks[n].short) for n in wanted if n in blocks]
 
 
-def markdown_page(found: Results, parts: Sequence[Part]) -> str:
+def markdown_page(results: Results, parts: Sequence[Part]) -> str:
     """Return findings and tables as Markdown, with all that the page warns of."""
     caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
     body = [f"# {TITLE}\n"]
@@ -89,8 +89,8 @@ def markdown_page(found: Results, parts: Sequence[Part]) -> str:
         body += [f"## {escape_markdown(part.title)}\n", *_findings(part)]
         if at == 0:
             body += [
-                f"{escape_markdown(_extent(found))}\n",
-                *_listed(_WORDS.broken, found.problems),
+                f"{escape_markdown(_extent(results))}\n",
+                *_listed(_WORDS.broken, results.problems),
             ]
             if len(parts) > 1:
                 body += _listed(_WORDS.apart, [one.title for one in parts])
@@ -104,19 +104,19 @@ def markdown_page(found: Results, parts: Sequence[Part]) -> str:
 
 
 def _findings(part: Part) -> list[str]:
-    if part.found is None:
+    if part.findings is None:
         return []
-    studied = part.found.studied
+    studied = part.findings.studied
     lines = [escape_markdown(line) for line in (studied[0], *studied[2:])]
     body = [f"{line}\n" for line in lines]
-    for one in part.found.findings:
+    for one in part.findings.findings:
         links = "".join(
             f" [{escape_markdown(link.text)}](tables/{link.anchor}.md)" for link in part.links(one)
         )
         body.append(
             f"- **{escape_markdown(one.question)}** {escape_markdown(one.sentence)}{links}"
         )
-    last = (part.found.not_run, studied[1])
+    last = (part.findings.not_run, studied[1])
     return [*body, "", *(f"{escape_markdown(line)}\n" for line in last if line)]
 
 
@@ -139,13 +139,13 @@ def _pictures(block: Block) -> list[Picture]:
     return [*block.pictures, *block.more]
 
 
-def _extent(found: Results) -> str:
+def _extent(results: Results) -> str:
     """Say how much there is, and how numbers are read."""
-    counts = [cell.counts for cell in found.cells]
+    counts = [cell.counts for cell in results.cells]
     done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
     return (
-        f"{counted(len(found.cells), 'cell')}, {done} of the {of} runs asked for. A number links "
-        "to the page that says where it comes from. – is missing, never 0."
+        f"{counted(len(results.cells), 'cell')}, {done} of the {of} runs asked for. A number "
+        "links to the page that says where it comes from. – is missing, never 0."
     )
 
 

@@ -41,8 +41,8 @@ def parts_of(recorded: Results, out: Path, options: ReportOptions) -> list[Part]
 def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, gym: bool) -> Part:
     """Return what stands in the report of one section; `gym`: with the tables of its gym."""
     look = look_of(section, options)
-    found = findings_of(section, look.backbone)
-    duels = [] if found.matrix is None else [duel_table(found.matrix, look.about)]
+    findings = findings_of(section, look.backbone)
+    duels = [] if findings.matrix is None else [duel_table(findings.matrix, look.about)]
     # of the report and not of a study, so in the first section alone
     verdict = kept_verdict(options.contest) if options.contest and not suffix else None
     contest = [] if verdict is None else future_work(verdict)
@@ -55,18 +55,21 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
         for n, search in enumerate(section.searches, start=1)
     }
     figures = _figures(section, out, suffix, look.backbone) if options.figures else []
-    if found.matrix is not None and options.figures:
-        figures.insert(0, _duel_picture(found.matrix, look, suffix))
+    if findings.matrix is not None and options.figures:
+        figures.insert(0, _duel_picture(findings.matrix, look, suffix))
     if verdict is not None and options.figures:
         figures.insert(0, _contest_picture(verdict, out))
     return Part(
         section=section,
-        found=found,
+        findings=findings,
         tables=tables,
         figures=figures,
         blocks=blocks_of(tables, figures, places, suffix),
         notes=_notes(section),
-        aliases=[*aliases, *((f"search:{place}", name) for name, place in places.items())],
+        aliases=[
+            *aliases,
+            *((f"search:{search_place}", name) for name, search_place in places.items()),
+        ],
     )
 
 

@@ -24,7 +24,7 @@ from mpt.errors import UsageError
 from mpt.words import counted
 
 from ..results.cells import Cell
-from ..results.reading import load_results
+from ..results.reading import read_results
 from ..results.sections import Section
 from ..tables.render import to_csv, to_latex, to_markdown
 from ..tables.table import Table
@@ -54,7 +54,7 @@ def write_report(results: Path, out: Path, options: ReportOptions) -> Written:
             holds a page that no report wrote.
         DataError: no point of a method is recorded.
     """
-    recorded = load_results(results, store=options.store, study=options.study)
+    recorded = read_results(results, store=options.store, study=options.study)
     backbones = sorted({cell.place.backbone for cell in recorded.cells})
     if options.backbone and options.backbone not in backbones:
         raise UsageError(

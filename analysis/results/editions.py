@@ -29,11 +29,12 @@ def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
     claims: dict[Place, dict[str, StudyRecord]] = {}
     for cell in cells:
         claims.setdefault(_column(cell), {})[cell.study.key] = cell.study
-    for place, studies in claims.items():
+    for cell_place, studies in claims.items():
         first, *others = studies.values()
         notes += [
-            f"{place.partition} ({place.backbone}; {place.role}): studies {first.id} and "
-            f"{other.id} differ in {data_differences(first, other)}; each is shown by itself"
+            f"{cell_place.partition} ({cell_place.backbone}; {cell_place.role}): studies "
+            f"{first.id} and {other.id} differ in {data_differences(first, other)}; each is shown "
+            "by itself"
             for other in others
         ]
     return [
@@ -57,13 +58,13 @@ def with_settings(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
             rungs = groups.setdefault(cell.place, {}).setdefault(cell.line, [])
             rungs.append(cell)
     renamed: dict[str, str] = {}
-    for place, trajectories in groups.items():
+    for cell_place, trajectories in groups.items():
         ordered = sorted(trajectories.values(), key=_age)
         for older in ordered[:-1]:
             mark = max(older, key=lambda cell: cell.steps).key[:DIGITS]
-            renamed |= {cell.key: f"{place.method} [{mark}]" for cell in older}
+            renamed |= {cell.key: f"{cell_place.method} [{mark}]" for cell in older}
             notes.append(
-                f"{place}: point {mark} is older, its settings are others ("
+                f"{cell_place}: point {mark} is older, its settings are others ("
                 f"{_other_settings(older[0], ordered[-1][0])}); it stands in a row of its own"
             )
     return [
@@ -91,9 +92,9 @@ def rungs_of(cells: Sequence[Cell]) -> tuple[list[Cell], dict[str, tuple[Cell, .
         groups.setdefault((cell.place, cell.line), []).append(cell)
     tops: list[Cell] = []
     rungs: dict[str, tuple[Cell, ...]] = {}
-    for (place, _), group in groups.items():
+    for (cell_place, _), group in groups.items():
         ordered = tuple(sorted(group, key=lambda cell: cell.steps))
-        tops += ordered[-1:] if place.role == "target" else ordered
+        tops += ordered[-1:] if cell_place.role == "target" else ordered
         rungs |= {cell.key: ordered for cell in ordered}
     return tops, rungs
 

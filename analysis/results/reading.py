@@ -36,7 +36,7 @@ _EMPTY = "has no points"
 """What a line of the doctor says about a study that is only begun, which is nothing broken."""
 
 
-def load_results(
+def read_results(
     results: Path, *, store: str | None = None, study: str | None = None, averaged: bool = True
 ) -> Results:
     """Read every point with its runs; nothing is written.
@@ -172,7 +172,7 @@ def _cells(study: StudyRecord, points: Sequence[Point], records: _Records) -> li
     """Return the cells of a study: one a point but for that of its baseline."""
     own = next((point for point in points if point.method == BASELINE), None)
     baseline = own, records.runs.samples(own, study)
-    place = Place(
+    baseline_place = Place(
         role=study.role,
         backbone=study.backbone,
         gym=gym_name(study.gym),
@@ -183,7 +183,7 @@ def _cells(study: StudyRecord, points: Sequence[Point], records: _Records) -> li
         target_shots=_shots(study.target_shots),
     )
     return [
-        records.runs.cell(point, place, study, baseline, records.stops.get(point.key))
+        records.runs.cell(point, baseline_place, study, baseline, records.stops.get(point.key))
         for point in points
         if point.method != BASELINE
     ]

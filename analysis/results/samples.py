@@ -30,7 +30,7 @@ class RunTable:
     def cell(
         self,
         point: Point,
-        place: Place,
+        baseline_place: Place,
         study: StudyRecord,
         baseline: tuple[Point | None, Samples],
         stop: Stop | None,
@@ -39,7 +39,7 @@ class RunTable:
 
         Args:
             point: of the study.
-            place: where its study's points stand.
+            baseline_place: where its study's points stand.
             study: what it is compared within.
             baseline: the study's point of plain prompt tuning, and its samples.
             stop: why its trial was not carried on from here; None if it was.
@@ -50,7 +50,7 @@ class RunTable:
         if status == "ok" and stop is not None and lacking:
             status, note = "stopped", stop.text
         return Cell(
-            place=dataclasses.replace(place, method=point.method),
+            place=dataclasses.replace(baseline_place, method=point.method),
             point=point,
             study=study,
             status=status,
@@ -110,9 +110,11 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
     elif not count:
         reason = "no run is there"
     else:
-        found = [_taken([row for row in of_start if row is not None]) for of_start in by_start]
-        taken = [one for one in found if one is not None]
-        reason = None if len(taken) == len(found) else _diverged(starts)
+        candidates = [
+            _taken([row for row in of_start if row is not None]) for of_start in by_start
+        ]
+        taken = [one for one in candidates if one is not None]
+        reason = None if len(taken) == len(candidates) else _diverged(starts)
     return Sample(
         runs=tuple(
             AskedRun(lr, start, None if row is None else row.run)

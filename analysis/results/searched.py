@@ -59,15 +59,15 @@ class Searched:
         """
         points = [point for cell in self.cells for point in cell.points]
         begun: dict[object, str] = {}
-        found: dict[tuple[_Settings, int], Configuration] = {}
+        by_settings: dict[tuple[_Settings, int], Configuration] = {}
         for one in sorted(points, key=lambda one: (one.point.created, one.trajectory)):
             settings = without_seed(one.config)
             begun.setdefault(settings, one.point.created)
-            found.setdefault((settings, one.steps), {})[_seed(one)] = one
-        order = sorted(found, key=lambda at: (begun[at[0]], *at))
+            by_settings.setdefault((settings, one.steps), {})[_seed(one)] = one
+        order = sorted(by_settings, key=lambda at: (begun[at[0]], *at))
         root = points[0].train_seed
         return tuple(
-            dict(sorted(found[at].items(), key=lambda item: (item[0] != root, item[0])))
+            dict(sorted(by_settings[at].items(), key=lambda item: (item[0] != root, item[0])))
             for at in order
         )
 
@@ -96,13 +96,13 @@ class Searched:
         """The cell of the winner; None without one."""
         if self.choice is None:
             return None
-        place = int(self.choice.comparison.leader)
-        return next((cell for cell in self.cells if self.place(cell) == place), None)
+        leader = int(self.choice.comparison.leader)
+        return next((cell for cell in self.cells if self.index_of(cell) == leader), None)
 
-    def place(self, cell: Cell) -> int:
+    def index_of(self, cell: Cell) -> int:
         """Return a cell's place among the configurations; -1 if newer points stand for its own."""
-        found = (self._places.get(point.key) for point in cell.points)
-        return next((place for place in found if place is not None), -1)
+        indices = (self._places.get(point.key) for point in cell.points)
+        return next((index for index in indices if index is not None), -1)
 
     def summary(self, cell: Cell) -> Summary | None:
         """Return what the comparison says of a cell; None if it takes no part.
@@ -110,7 +110,9 @@ class Searched:
         It takes none if a run is missing, or if a newer point stands for it.
         """
         choice = self.choice
-        return None if choice is None else choice.comparison.summaries.get(str(self.place(cell)))
+        return (
+            None if choice is None else choice.comparison.summaries.get(str(self.index_of(cell)))
+        )
 
     def compared(self, cell: Cell) -> Cell:
         """Return a cell with the points alone that it was compared by, if it has such points."""
@@ -235,10 +237,10 @@ def _table(cell: Cell, tasks: Sequence[str], seeds: Sequence[int]) -> np.ndarray
 
 def _events(points: Configuration) -> tuple[str, ...]:
     """Return what happened on the way to some points that makes their configuration unstable."""
-    found = []
+    events = []
     for seed, cell in points.items():
         if cell.status == "diverged":
-            found.append(f"seed {seed}: {cell.note or 'diverged'}")
+            events.append(f"seed {seed}: {cell.note or 'diverged'}")
         elif cell.point.jump is not None:
-            found.append(f"seed {seed}: {cell.point.jump.text}")
-    return tuple(found)
+            events.append(f"seed {seed}: {cell.point.jump.text}")
+    return tuple(events)

@@ -59,7 +59,7 @@ def _joined(group: Sequence[Cell]) -> list[Cell]:
     if len(newest) < 2:
         return list(group)
     seeds = sorted(newest, key=lambda seed: (seed != group[0].train_seed, seed))
-    places = {newest[seed].trajectory: place for place, seed in enumerate(seeds)}
+    places = {newest[seed].trajectory: position for position, seed in enumerate(seeds)}
     family = newest[seeds[0]].trajectory
     rungs: dict[int, list[Cell]] = {}
     for cell in group:
@@ -112,10 +112,10 @@ def _studied_with(cell: Cell) -> tuple[str, ...]:
 
 
 def _compared_with(cell: Cell) -> tuple[str, ...]:
-    place = cell.place
-    if place.role == "target":
-        return place.role, place.backbone
-    return place.role, cell.study.key, place.method
+    cell_place = cell.place
+    if cell_place.role == "target":
+        return cell_place.role, cell_place.backbone
+    return cell_place.role, cell.study.key, cell_place.method
 
 
 def averaged(cell: Cell) -> tuple[Cell, ...]:
@@ -131,15 +131,15 @@ def mean_scores(cell: Cell) -> Scores:
     members = averaged(cell)
     if len(members) == 1:
         return scores_of(members[0].tasks)
-    found: dict[str, dict[int, float]] = {}
+    means: dict[str, dict[int, float]] = {}
     for task, row in cell.tasks.items():
         values = {seed: [score_at(one, task, seed) for one in members] for seed in row}
-        found[task] = {
+        means[task] = {
             seed: float(np.mean([one for one in of if one is not None]))
             for seed, of in values.items()
             if None not in of
         }
-    return found
+    return means
 
 
 def score_at(cell: Cell, task: str, seed: int) -> float | None:

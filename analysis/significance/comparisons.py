@@ -33,7 +33,7 @@ VIEWS: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class MethodComparison:
     """A method against a reference in one setting; unit: % of the score of plain prompt tuning."""
 
     setting: Setting
@@ -71,7 +71,7 @@ class Comparison:
         return (self.setting.tasks, self.setting.backbone, self.method, self.reference, *scores)
 
 
-def compare(setting: Setting, method: str, reference: str, root: int) -> Comparison:
+def compare(setting: Setting, method: str, reference: str, root: int) -> MethodComparison:
     """Compare two methods of a setting in every view.
 
     Args:
@@ -94,7 +94,7 @@ def compare(setting: Setting, method: str, reference: str, root: int) -> Compari
         )
     if first.shape[1] > 1:
         views["these_tasks"] = fixed_tasks(100 * (first - second), base)
-    return Comparison(
+    return MethodComparison(
         setting=setting,
         method=method,
         reference=reference,
@@ -107,11 +107,11 @@ def compare(setting: Setting, method: str, reference: str, root: int) -> Compari
 class Family:
     """Comparisons that were corrected together."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MethodComparison, ...]
     size: int
     """Number that p values were corrected for: comparisons that repeat another count once."""
 
-    def of(self, setting: Setting, method: str, reference: str) -> Comparison | None:
+    def of(self, setting: Setting, method: str, reference: str) -> MethodComparison | None:
         """Return one comparison; None if it is not in the family."""
         for one in self.comparisons:
             if one.setting is setting and (one.method, one.reference) == (method, reference):
@@ -119,14 +119,14 @@ class Family:
         return None
 
 
-def correct(comparisons: Iterable[Comparison]) -> Family:
+def correct(comparisons: Iterable[MethodComparison]) -> Family:
     """Correct every view's p values by Holm, each view as a family of its own.
 
     Fine-tuning learns nothing upstream, so settings with equal target tasks share its scores, and
     the paper prints one number for them: such comparisons are one.
     """
-    found = list(comparisons)
-    distinct = {one.evidence: one for one in found}
+    all_comparisons = list(comparisons)
+    distinct = {one.evidence: one for one in all_comparisons}
     corrected: dict[tuple[object, ...], dict[str, float]] = {key: {} for key in distinct}
     for view in VIEWS:
         keys = [key for key, one in distinct.items() if view in one.views]
@@ -134,7 +134,7 @@ def correct(comparisons: Iterable[Comparison]) -> Family:
             corrected[key][view] = p
     return Family(
         comparisons=tuple(
-            dataclasses.replace(one, corrected=corrected[one.evidence]) for one in found
+            dataclasses.replace(one, corrected=corrected[one.evidence]) for one in all_comparisons
         ),
         size=len(distinct),
     )

@@ -15,26 +15,26 @@ from .tables import tables
 from .terminal import to_json
 
 
-def json_text(found: Significance) -> str:
+def json_text(significance: Significance) -> str:
     """Return `terminal.to_json` as text; equal results give equal text."""
-    return json.dumps(to_json(found), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(to_json(significance), indent=1, ensure_ascii=False) + "\n"
 
 
-def write_files(found: Significance, out: Path) -> list[Path]:
+def write_files(significance: Significance, out: Path) -> list[Path]:
     """Write every file into a folder, which is made; files of these names are replaced.
 
     Raises:
         UsageError: the folder cannot be made or written.
     """
-    pages = tables(found)
+    pages = tables(significance)
     texts = {"significance.md": "\n".join(map(to_markdown, pages[:2]))}
     texts |= {f"{table.name}.csv": to_csv(table) for table in pages}
-    texts["significance.json"] = json_text(found)
+    texts["significance.json"] = json_text(significance)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in texts.items():
             (out / name).write_text(content, encoding="utf-8")
-        drawn = save(draw_forest(found), out, "significance")
+        drawn = save(draw_forest(significance), out, "significance")
     except OSError as error:
         raise UsageError(f"--out {str(out)!r} cannot be written ({error.strerror})") from None
     return [*(out / name for name in texts), *drawn]

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from ..figures.drawing import style
 from ..figures.drawing.style import Axes, Canvas
 from ..results.names import BASELINE, method_label
-from .comparisons import JUDGE, MTL, Comparison, Significance
+from .comparisons import JUDGE, MTL, MethodComparison, Significance
 from .settings import Setting
 
 _COLUMNS, _WIDTH_CM, _ROW_CM, _FRAME_CM = 2, 16.0, 0.27, 1.3
@@ -19,18 +19,18 @@ _ASIDE = 0.16
 
 
 @style.drawn
-def draw_forest(found: Significance) -> Canvas:
+def draw_forest(significance: Significance) -> Canvas:
     """Return the figure; the ids of its artists are "KIND:partition:method:reference".
 
     Kinds: value; interval (of the test), or t where so few tasks have none; fixed (these tasks).
     """
-    settings = [setting for setting in found.settings if setting.methods]
+    settings = [setting for setting in significance.settings if setting.methods]
     lines = math.ceil(len(settings) / _COLUMNS)
-    most = max(len(_rows(found, setting)) for setting in settings)
+    most = max(len(_rows(significance, setting)) for setting in settings)
     figure = style.canvas(2.4 + lines * (_FRAME_CM + _ROW_CM * most), _WIDTH_CM)
     panels = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
     for ax, setting in zip(panels, settings, strict=False):
-        _panel(ax, found, setting)
+        _panel(ax, significance, setting)
     for ax in panels[len(settings) :]:
         ax.set_visible(False)
     for ax in panels[max(0, len(settings) - _COLUMNS) : len(settings)]:
@@ -38,25 +38,25 @@ def draw_forest(found: Significance) -> Canvas:
     style.title(
         figure,
         "Gain over prompt tuning and over MTL, 95 % intervals; filled: different from 0 after "
-        f"Holm's correction for {found.table.size} comparisons. One upstream seed per method: its "
-        "noise is in no interval",
+        f"Holm's correction for {significance.table.size} comparisons. One upstream seed per "
+        "method: its noise is in no interval",
     )
     style.legend(figure, _handles(), columns=5)
     return figure
 
 
-def _rows(found: Significance, setting: Setting) -> list[tuple[str, Comparison]]:
+def _rows(significance: Significance, setting: Setting) -> list[tuple[str, MethodComparison]]:
     rows = []
     for method in setting.methods:
         for reference, name in ((BASELINE, ""), (MTL, " − MTL")):
-            one = found.table.of(setting, method, reference)
+            one = significance.table.of(setting, method, reference)
             if one is not None:
                 rows.append((method_label(method) + name, one))
     return rows
 
 
-def _panel(ax: Axes, found: Significance, setting: Setting) -> None:
-    rows = _rows(found, setting)
+def _panel(ax: Axes, significance: Significance, setting: Setting) -> None:
+    rows = _rows(significance, setting)
     ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
     ax.grid(axis="x")
     for row, (_, one) in enumerate(rows):
@@ -67,7 +67,7 @@ def _panel(ax: Axes, found: Significance, setting: Setting) -> None:
     ax.set_title(f"{setting.label}: {len(setting.tasks)} tasks", loc="left")
 
 
-def _draw_row(ax: Axes, row: int, one: Comparison) -> None:
+def _draw_row(ax: Axes, row: int, one: MethodComparison) -> None:
     name = f"{one.setting.partition}:{one.method}:{one.reference}"
     color = style.look(one.method).color
     judged, fixed = one.views[JUDGE], one.views.get("these_tasks")

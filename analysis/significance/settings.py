@@ -62,25 +62,27 @@ def read_settings(source: Path) -> list[Setting]:
     files = sorted(source.glob("*.csv")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise UsageError(f"DIR is {str(source)!r}, but must be a folder of *.csv files of scores")
-    found: dict[tuple[str, str], Setting] = {}
+    settings: dict[tuple[str, str], Setting] = {}
     origin: dict[tuple[str, str], Path] = {}
     for path in files:
         for setting in _settings(path):
             key = (setting.partition, setting.backbone)
-            if key in found:
+            if key in settings:
                 raise DataError(
                     f"{path}: holds {setting.label}, which {origin[key].name} holds too; a "
                     "setting must stand in one file"
                 )
-            found[key], origin[key] = setting, path
-    if not any(setting.scores for setting in found.values()):
-        reasons = [why for setting in found.values() for why in setting.left_out]
+            settings[key], origin[key] = setting, path
+    if not any(setting.scores for setting in settings.values()):
+        reasons = [why for setting in settings.values() for why in setting.left_out]
         raise DataError(
             f"{source}: holds no method with a score for every task and data seed, so there is "
             f"nothing to compare; the first that lacks is {reasons[0]}"
         )
-    order = in_order((partition for partition, _ in found), PARTITION_LABELS)
-    return [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))]
+    order = in_order((partition for partition, _ in settings), PARTITION_LABELS)
+    return [
+        settings[key] for key in sorted(settings, key=lambda key: (order.index(key[0]), key[1]))
+    ]
 
 
 def _settings(path: Path) -> list[Setting]:
@@ -108,13 +110,13 @@ def _settings(path: Path) -> list[Setting]:
     ]
 
 
-def _absent(partition: str, backbone: str, there: set[str]) -> list[str]:
+def _absent(partition: str, backbone: str, scored: set[str]) -> list[str]:
     """Name the methods that Table 2 has a number for and the file nothing."""
     if paper_backbone(backbone) != MAIN:
         return []
     wanted = {n.row for n in published_numbers() if (n.place, n.column) == ("Table 2", partition)}
     return [
-        f"{method_label(name)}: no score on file" for name in METHODS if name in wanted - there
+        f"{method_label(name)}: no score on file" for name in METHODS if name in wanted - scored
     ]
 
 

@@ -148,7 +148,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     """
     corrected = [0.0] * len(ps)
     highest = 0.0
-    for rank, at in enumerate(sorted(range(len(ps)), key=lambda place: ps[place])):
+    for rank, at in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[at]))
         corrected[at] = highest
     return corrected

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..results.names import BASELINE, method_label, partition_label
 from ..tables.table import Row, Table, TableCell, number, text
-from .comparisons import JUDGE, MTL, VIEWS, Comparison, Significance
+from .comparisons import JUDGE, MTL, VIEWS, MethodComparison, Significance
 from .settings import Setting
 from .statistics import Estimated
 
@@ -18,15 +18,15 @@ UPSTREAM = (
 )
 
 
-def notes(found: Significance) -> tuple[str, ...]:
+def notes(significance: Significance) -> tuple[str, ...]:
     """Return what a reader of any of the tables must know, one statement each."""
-    repeats = len(found.table.comparisons) - found.table.size
+    repeats = len(significance.table.comparisons) - significance.table.size
     smallest = {
         len(setting.tasks): f"{len(setting.tasks)} tasks {2.0 ** (1 - len(setting.tasks)):.3g}"
-        for setting in found.settings
+        for setting in significance.settings
         if setting.methods
     }
-    left = [f"{s.label}: {why}" for s in found.settings for why in s.left_out]
+    left_out = [f"{s.label}: {why}" for s in significance.settings for why in s.left_out]
     return (
         "Judged by the view over other tasks of the kind (tasks random): each task is one unit, "
         "its data seeds are averaged first; method, reference and prompt tuning share its "
@@ -36,14 +36,14 @@ def notes(found: Significance) -> tuple[str, ...]:
         "within each task (t, linearised ratio). In brackets: its verdict, corrected by itself, "
         "where it is another; (all): this view, the t test over tasks and the sign-flip test of "
         "log ratios all agree that there is a difference.",
-        f"p: corrected by Holm for {found.table.size} comparisons, all of this table"
+        f"p: corrected by Holm for {significance.table.size} comparisons, all of this table"
         + (f" ({repeats} more repeat one of them: same scores, counted once)" if repeats else "")
         + "; higher or lower where p ≤ 0.05, else tie: not told apart, not shown to be equal.",
         f"Smallest p before correction that the number of tasks allows: "
         f"{', '.join(smallest[count] for count in sorted(smallest))}; below 6 tasks the test can "
         "never call anything different and has no interval.",
         UPSTREAM,
-        *((f"Not compared: {'; '.join(left)}.",) if left else ()),
+        *((f"Not compared: {'; '.join(left_out)}.",) if left_out else ()),
     )
 
 
@@ -54,16 +54,16 @@ def shown_p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def cells_table(found: Significance) -> Table:
+def cells_table(significance: Significance) -> Table:
     """Return one row a cell (setting × method): ARG and the difference to MTL."""
     rows = []
-    for setting in found.settings:
+    for setting in significance.settings:
         for method in setting.methods:
             names = (partition_label(setting.partition), len(setting.tasks), method_label(method))
-            own = _verdict_cells(found.table.of(setting, method, BASELINE))
-            other = _verdict_cells(found.table.of(setting, method, MTL))
+            own = _verdict_cells(significance.table.of(setting, method, BASELINE))
+            other = _verdict_cells(significance.table.of(setting, method, MTL))
             rows.append((*map(text, names), *own, *other, number(setting.printed.get(method))))
-    backbones = sorted({setting.backbone for setting in found.settings})
+    backbones = sorted({setting.backbone for setting in significance.settings})
     return Table(
         name="significance",
         title=f"Which cells are different from prompt tuning and from MTL: {', '.join(backbones)}",
@@ -72,11 +72,11 @@ def cells_table(found: Significance) -> Table:
             *("minus MTL", "minus MTL, these tasks", "p, MTL", "against MTL", "Table 2"),
         ),
         rows=tuple(rows),
-        notes=notes(found),
+        notes=notes(significance),
     )
 
 
-def _verdict_cells(one: Comparison | None) -> Row:
+def _verdict_cells(one: MethodComparison | None) -> Row:
     if one is None:
         return (text(""),) * 4
     return (
@@ -87,7 +87,7 @@ def _verdict_cells(one: Comparison | None) -> Row:
     )
 
 
-def verdict(one: Comparison) -> str:
+def verdict(one: MethodComparison) -> str:
     """Return the judged verdict; in brackets that about these tasks if it is another.
 
     "(all)" stands behind a difference on which every view of `VIEWS` agrees.
@@ -107,12 +107,12 @@ def estimate_cell(estimate: Estimated | None, *, alone: bool = False) -> TableCe
     return TableCell(value=value, low=estimate.low, high=estimate.high)
 
 
-def views_table(found: Significance) -> Table:
+def views_table(significance: Significance) -> Table:
     """Return one row a comparison, those beside the table included, with every view's test."""
     columns = []
     for view in VIEWS:
         columns += [f"{view} %", f"{view} p", f"{view} p Holm", f"{view} verdict"]
-    families = (("table", found.table), ("other pairs", found.pairs))
+    families = (("table", significance.table), ("other pairs", significance.pairs))
     return Table(
         name="significance-views",
         title="Every comparison in every view",
@@ -120,14 +120,14 @@ def views_table(found: Significance) -> Table:
         rows=tuple(_views_row(name, one) for name, kin in families for one in kin.comparisons),
         notes=(
             *(f"{view}: {about}." for view, about in VIEWS.items()),
-            f"Each view of each family is corrected by itself (Holm): {found.table.size} "
-            f"comparisons of the table, {found.pairs.size} other pairs.",
+            f"Each view of each family is corrected by itself (Holm): {significance.table.size} "
+            f"comparisons of the table, {significance.pairs.size} other pairs.",
             UPSTREAM,
         ),
     )
 
 
-def _views_row(family: str, one: Comparison) -> Row:
+def _views_row(family: str, one: MethodComparison) -> Row:
     names = (method_label(one.method), method_label(one.reference))
     row = [text(family), text(partition_label(one.setting.partition)), *map(text, names)]
     row += [number(one.better, 0), number(len(one.differences), 0)]
@@ -140,11 +140,14 @@ def _views_row(family: str, one: Comparison) -> Row:
     return tuple(row)
 
 
-def record_table(found: Significance) -> Table:
+def record_table(significance: Significance) -> Table:
     """Return wins, ties and losses over settings, each method (row) against each (column)."""
-    methods = found.methods
+    methods = significance.methods
     rows = [
-        (text(method_label(method)), *(text(record(found, method, other)) for other in methods))
+        (
+            text(method_label(method)),
+            *(text(record(significance, method, other)) for other in methods),
+        )
         for method in methods
     ]
     return Table(
@@ -153,20 +156,21 @@ def record_table(found: Significance) -> Table:
         columns=("method", *map(method_label, methods)),
         rows=tuple(rows),
         notes=(
-            f"Columns and rows PT and MTL: the {found.table.size} comparisons of the table. The "
-            f"other pairs: {found.pairs.size} comparisons, corrected by themselves (Holm).",
+            f"Columns and rows PT and MTL: the {significance.table.size} comparisons of the "
+            f"table. The other pairs: {significance.pairs.size} comparisons, corrected by "
+            "themselves (Holm).",
         ),
     )
 
 
-def record(found: Significance, method: str, other: str) -> str:
+def record(significance: Significance, method: str, other: str) -> str:
     """Return "wins/ties/losses" of two methods; a dash for a method against itself."""
-    return "–" if method == other else "/".join(map(str, found.record(method, other)))
+    return "–" if method == other else "/".join(map(str, significance.record(method, other)))
 
 
-def tables(found: Significance) -> Sequence[Table]:
+def tables(significance: Significance) -> Sequence[Table]:
     """Return all three tables."""
-    return cells_table(found), record_table(found), views_table(found)
+    return cells_table(significance), record_table(significance), views_table(significance)
 
 
 def setting_title(setting: Setting) -> str:

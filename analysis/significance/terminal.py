@@ -8,7 +8,7 @@ from typing import Any
 
 from ..results.names import BASELINE, method_label
 from ..tables.table import shown
-from .comparisons import JUDGE, MTL, VIEWS, Comparison, Family, Significance
+from .comparisons import JUDGE, MTL, VIEWS, Family, MethodComparison, Significance
 from .settings import Setting
 from .statistics import Estimated
 from .tables import WORDS, notes, record, record_table, setting_title, shown_p, verdict
@@ -17,25 +17,27 @@ WIDTH = 80
 _HEADER = f"{'%':>18}  {'other tasks 95 %':16} {'these tasks 95 %':16} better     p  verdict"
 
 
-def to_text(found: Significance) -> str:
+def to_text(significance: Significance) -> str:
     """Return a block a setting, the matrix of wins, and the notes; lines of at most 80 columns."""
-    blocks = [_block(found, setting) for setting in found.settings if setting.methods]
-    blocks.append(_record(found))
-    lines = (textwrap.fill(note, WIDTH, break_long_words=False) for note in notes(found))
+    blocks = [
+        _block(significance, setting) for setting in significance.settings if setting.methods
+    ]
+    blocks.append(_record(significance))
+    lines = (textwrap.fill(note, WIDTH, break_long_words=False) for note in notes(significance))
     return "\n\n".join((*blocks, *lines)) + "\n"
 
 
-def _block(found: Significance, setting: Setting) -> str:
+def _block(significance: Significance, setting: Setting) -> str:
     lines = [setting_title(setting), _HEADER]
     for method in setting.methods:
         for reference, name in ((BASELINE, method_label(method)), (MTL, "  − MTL")):
-            one = found.table.of(setting, method, reference)
+            one = significance.table.of(setting, method, reference)
             if one is not None:
                 lines.append(_line(name, one))
     return "\n".join(lines)
 
 
-def _line(name: str, one: Comparison) -> str:
+def _line(name: str, one: MethodComparison) -> str:
     other, these = (_interval(one.views.get(view)) for view in (JUDGE, "these_tasks"))
     better = f"{one.better}/{len(one.differences)}"
     return (
@@ -50,23 +52,25 @@ def _interval(estimate: Estimated | None) -> str:
     return f"[{shown(estimate.low, 2)}, {shown(estimate.high, 2)}]"
 
 
-def _record(found: Significance) -> str:
-    labels = [method_label(name) for name in found.methods]
-    table = record_table(found)
+def _record(significance: Significance) -> str:
+    labels = [method_label(name) for name in significance.methods]
+    table = record_table(significance)
     lines = [f"{table.title}", " " * 11 + "".join(f"{label[:9]:>10}" for label in labels)]
-    for method in found.methods:
-        row = "".join(f"{record(found, method, other):>10}" for other in found.methods)
+    for method in significance.methods:
+        row = "".join(
+            f"{record(significance, method, other):>10}" for other in significance.methods
+        )
         lines.append(f"{method_label(method)[:10]:11}{row}")
     return "\n".join((*lines, *textwrap.wrap(table.notes[0], WIDTH)))
 
 
-def to_json(found: Significance) -> dict[str, Any]:
+def to_json(significance: Significance) -> dict[str, Any]:
     """Return everything as plain values: % for gains, None for what there is not."""
     return {
         "views": dict(VIEWS),
         "judged_by": JUDGE,
         "correction": "Holm",
-        "root_seed": found.root,
+        "root_seed": significance.root,
         "settings": [
             {
                 "partition": setting.partition,
@@ -75,15 +79,19 @@ def to_json(found: Significance) -> dict[str, Any]:
                 "data_seeds": list(setting.seeds),
                 "left_out": list(setting.left_out),
             }
-            for setting in found.settings
+            for setting in significance.settings
         ],
-        "table": _family(found.table),
-        "other_pairs": _family(found.pairs),
+        "table": _family(significance.table),
+        "other_pairs": _family(significance.pairs),
         "wins_ties_losses": {
-            method: {o: list(found.record(method, o)) for o in found.methods if o != method}
-            for method in found.methods
+            method: {
+                o: list(significance.record(method, o))
+                for o in significance.methods
+                if o != method
+            }
+            for method in significance.methods
         },
-        "notes": list(notes(found)),
+        "notes": list(notes(significance)),
     }
 
 
@@ -111,5 +119,5 @@ def _family(family: Family) -> dict[str, Any]:
     }
 
 
-def _printed(one: Comparison) -> dict[str, float | None]:
+def _printed(one: MethodComparison) -> dict[str, float | None]:
     return {"table_2": one.setting.printed.get(one.method)} if one.reference == BASELINE else {}

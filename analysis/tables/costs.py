@@ -183,21 +183,28 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     The point of a column has the highest validation ARG among the rungs (of all trajectories)
     that are within the budget, on the upstream seeds that its search ranks it by.
     """
-    found = [(one, own) for one in look.section.searches if (own := _plain_cells(look, one))]
-    budgets = sorted({c.cost[unit] for _, own in found for c in own if c.cost[unit] > 0})
-    places = [own[0].place for _, own in found]
-    parts = in_order((place.partition for place in places), PARTITION_LABELS)
-    methods = in_order((place.method for place in places), METHODS)
+    searches = [(one, own) for one in look.section.searches if (own := _plain_cells(look, one))]
+    budgets = sorted({c.cost[unit] for _, own in searches for c in own if c.cost[unit] > 0})
+    places = [own[0].place for _, own in searches]
+    parts = in_order((search_place.partition for search_place in places), PARTITION_LABELS)
+    methods = in_order((search_place.method for search_place in places), METHODS)
 
     def order(at: int) -> tuple[int, str, int]:
-        place = places[at]
-        return parts.index(place.partition), place.edition, methods.index(place.method)
+        search_place = places[at]
+        return (
+            parts.index(search_place.partition),
+            search_place.edition,
+            methods.index(search_place.method),
+        )
 
     rows = []
-    for at in sorted(range(len(found)), key=order):
-        place = places[at]
-        names = (column_label((place.partition, place.edition)), method_label(place.method))
-        best_cells = (_best_within(look, *found[at], unit, budget) for budget in budgets)
+    for at in sorted(range(len(searches)), key=order):
+        search_place = places[at]
+        names = (
+            column_label((search_place.partition, search_place.edition)),
+            method_label(search_place.method),
+        )
+        best_cells = (_best_within(look, *searches[at], unit, budget) for budget in budgets)
         rows.append((*map(text, names), *best_cells))
     word = UNITS[unit]
     return Table(

@@ -60,14 +60,14 @@ class Lookup:
         idle = {"fine_tuning", *(method for method, total in steps.items() if total == 0)}
         return [method for method in self.methods if method not in idle]
 
-    def editions(self, partition: str, **place: str) -> list[str]:
+    def editions(self, partition: str, **fields: str) -> list[str]:
         """Return the editions of a target column, see `Place.edition`; one empty text if none.
 
         Args:
             partition: of the column.
-            **place: other fields of its places than those of the plain replay.
+            **fields: other fields of its places than those of the plain replay.
         """
-        cells = self.targets(**{**PLAIN, "partition": partition, **place})
+        cells = self.targets(**{**PLAIN, "partition": partition, **fields})
         return sorted({cell.place.edition for cell in cells}) or [""]
 
     def columns(self, partitions: Collection[str]) -> list[tuple[str, str]]:
@@ -75,13 +75,13 @@ class Lookup:
         ordered = in_order(partitions, PARTITION_LABELS)
         return [(name, edition) for name in ordered for edition in self.editions(name)]
 
-    def cell(self, method: str, partition: str, **place: str) -> Cell | None:
+    def cell(self, method: str, partition: str, **fields: str) -> Cell | None:
         """Return the target cell of a method on a partition, or None if none is recorded.
 
         Args:
             method: row.
             partition: column.
-            **place: other fields of `Place` than those of the plain replay.
+            **fields: other fields of `Place` than those of the plain replay.
         """
         where = Place(
             role="target",
@@ -90,19 +90,19 @@ class Lookup:
             partition=partition,
             method=method,
         )
-        return self._cells.get(dataclasses.replace(where, **place))
+        return self._cells.get(dataclasses.replace(where, **fields))
 
-    def shared_cell(self, method: str, partition: str, **place: str) -> Cell | None:
+    def shared_cell(self, method: str, partition: str, **fields: str) -> Cell | None:
         """Return the cell of another partition that was scored on the same data, or None.
 
         A method that learns nothing upstream learns from no source task, so one result serves all
         partitions with the same target tasks.
         """
-        row = (self.cell(name, partition, **place) for name in self.methods)
+        row = (self.cell(name, partition, **fields) for name in self.methods)
         asked = next((cell.study for cell in row if cell is not None), None)
         if asked is None:
             return None
-        same = {"backbone": self.backbone, **place, "edition": ""}
+        same = {"backbone": self.backbone, **fields, "edition": ""}
         return next(
             (
                 cell
@@ -121,12 +121,12 @@ class Lookup:
             self._summaries[at] = summary_of(cell, None if task is None else [task])
         return self._summaries[at]
 
-    def show(self, method: str, partition: str, **place: str) -> TableCell:
+    def show(self, method: str, partition: str, **fields: str) -> TableCell:
         """Return the table cell of a method on a partition."""
-        cell = self.cell(method, partition, **place)
+        cell = self.cell(method, partition, **fields)
         if cell is not None:
             return self.table_cell(cell)
-        shared = self.shared_cell(method, partition, **place)
+        shared = self.shared_cell(method, partition, **fields)
         return TableCell() if shared is None else self.table_cell(shared, ("same_targets",))
 
     def table_cell(
@@ -141,9 +141,9 @@ class Lookup:
         done, of = cell.counts if task is None else cell.counts_of(task)
         return arg_cell(summary, done=done, of=of, more_flags=flags, link=link)
 
-    def targets(self, **place: str) -> list[Cell]:
+    def targets(self, **fields: str) -> list[Cell]:
         """Return the target cells of the tables' backbone, at places like this."""
-        return self.section.select(role="target", **{"backbone": self.backbone, **place})
+        return self.section.select(role="target", **{"backbone": self.backbone, **fields})
 
     def best(
         self, partition: str, methods: Collection[str] = META, edition: str = ""
@@ -197,11 +197,11 @@ def pilot_choice(cell: Cell) -> str | None:
 
     That is "highest5", or "highest5, by inputs" where they were not ranked by tuned prompts.
     """
-    found = _PILOT.fullmatch(cell.place.source_set)
-    if found is None:
+    match = _PILOT.fullmatch(cell.place.source_set)
+    if match is None:
         return None
     by = ", by inputs" if cell.place.source_set.endswith(_BY_INPUTS) else ""
-    return f"{found[1]}{found[2]}{by}"
+    return f"{match[1]}{match[2]}{by}"
 
 
 def ranked_by(cell: Cell) -> str:

@@ -101,11 +101,13 @@ def _whose(names: Sequence[tuple[str, str]], rows: Sequence[Row]) -> str:
 
 
 def _in_paper_order(cell: Cell) -> tuple[list[int], str, str]:
-    place = cell.place
+    cell_place = cell.place
     parts, methods = list(PARTITION_LABELS), list(METHODS)
-    known = [parts.index(place.partition) if place.partition in parts else len(parts)]
-    known.append(methods.index(place.method) if place.method in methods else len(methods))
-    return known, place.partition, place.method
+    known = [parts.index(cell_place.partition) if cell_place.partition in parts else len(parts)]
+    known.append(
+        methods.index(cell_place.method) if cell_place.method in methods else len(methods)
+    )
+    return known, cell_place.partition, cell_place.method
 
 
 def shots_table(look: Lookup, which: str) -> Table:

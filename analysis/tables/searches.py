@@ -31,8 +31,8 @@ _COSTS = ("median RG %", "upstream samples")
 
 def search_tables(look: Lookup) -> list[Table]:
     """Return one ranking for each search, the points of one study; then what was stopped."""
-    found = look.section.searches
-    rankings = [_ranking(look, n, search) for n, search in enumerate(found, start=1)]
+    searches = look.section.searches
+    rankings = [_ranking(look, n, search) for n, search in enumerate(searches, start=1)]
     stops = look.section.stops
     return [*rankings, stop_table(stops)] if stops else rankings
 
@@ -53,7 +53,7 @@ def stop_table(stops: Sequence[Stop]) -> Table:
 
 def _ranking(look: Lookup, at: int, search: Searched) -> Table:
     """Return the ranking that the search itself shows: its order, numbers and marks."""
-    cells, place = search.cells, search.cells[0].place
+    cells, search_place = search.cells, search.cells[0].place
     # the section's own title names the study where it is the only one
     which = f", study {cells[0].study.id}" if len(look.section.studies) > 1 else ""
     settings = searched_settings(cells)
@@ -61,8 +61,9 @@ def _ranking(look: Lookup, at: int, search: Searched) -> Table:
     several = search.replicated
     return Table(
         name=f"search-{at}",
-        title=f"Search of {method_label(place.method)} on {partition_label(place.partition)}: "
-        f"validation tasks ({about(place.backbone, place.gym)}{which})",
+        title=f"Search of {method_label(search_place.method)} on "
+        f"{partition_label(search_place.partition)}: "
+        f"validation tasks ({about(search_place.backbone, search_place.gym)}{which})",
         columns=(
             *("rank", *settings, "steps", *(("upstream seeds",) if several else ()), "ARG %"),
             *(*(_COMPARED if several else ()), *_COSTS),
@@ -87,7 +88,7 @@ def searched_settings(cells: Sequence[Cell]) -> list[str]:
 def _order(look: Lookup, search: Searched, cell: Cell) -> tuple[bool, float, int]:
     """The best first; points that cannot be compared at the end."""
     value = searched_value(look, search, cell)
-    return value is None, 0.0 if value is None else -value, search.place(cell)
+    return value is None, 0.0 if value is None else -value, search.index_of(cell)
 
 
 def searched_value(look: Lookup, search: Searched, cell: Cell) -> float | None:
@@ -123,12 +124,12 @@ def searched_cell(look: Lookup, search: Searched, cell: Cell) -> TableCell:
     Where there is one upstream seed, or the configuration takes no part: what its own points say.
     """
     compared, summary = search.compared(cell), search.summary(cell)
-    found = dataclasses.replace(look.table_cell(compared), link=page_of(cell))
+    table_cell = dataclasses.replace(look.table_cell(compared), link=page_of(cell))
     if summary is None or not search.replicated:
-        return found
+        return table_cell
     low, high = summary.expected or (None, None)
-    flags = tuple(flag for flag in found.flags if flag != "no_interval" or low is None)
-    return dataclasses.replace(found, value=summary.arg, low=low, high=high, flags=flags)
+    flags = tuple(flag for flag in table_cell.flags if flag != "no_interval" or low is None)
+    return dataclasses.replace(table_cell, value=summary.arg, low=low, high=high, flags=flags)
 
 
 def _compared_cells(search: Searched, cell: Cell) -> Row:

@@ -31,15 +31,15 @@ def search(
 def trials(results: Path, train_seed: int) -> list[dict[str, Any]]:
     """Return the points of a results directory as `Scorer.trial` gives them."""
     with open_results(results, read_only=True) as database:
-        found = []
+        points = []
         for point in database.points():
             runs = database.runs(point.runs).values()
             rows = [
                 [run.identity.task, run.identity.data_seed, run.identity.lr, run.dev, run.test]
                 for run in runs
             ]
-            found.append({"point": _name(point, train_seed), "runs": rows, "seconds": {}})
-        return found
+            points.append({"point": _name(point, train_seed), "runs": rows, "seconds": {}})
+        return points
 
 
 def saved_trials(folder: Path) -> list[dict[str, Any]]:

@@ -116,8 +116,8 @@ class Scorer:
     def _score(self, sample: Sample, split: Split) -> float:
         work = self._work
         ids = self._tuner.generate(split.sources, work.max_generated, work.eval_batch)
-        found = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return task_metrics.score(sample.metric, [text.strip() for text in found], split.answers)
+        outputs = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return task_metrics.score(sample.metric, [text.strip() for text in outputs], split.answers)
 
 
 @functools.cache
@@ -130,9 +130,9 @@ def _scorer(work_file: str) -> Scorer:
 def score_and_save(work_file: str, number: int) -> float:
     """Do a trial (-1: plain prompt tuning), write it beside the work; return its mean test."""
     scorer = _scorer(work_file)
-    found = scorer.trial(scorer._work.points[number] if number >= 0 else None)
-    Path(work_file).with_name(f"trial{number}.json").write_text(json.dumps(found))
-    tests = [run[4] for run in found["runs"]]
+    trial = scorer.trial(scorer._work.points[number] if number >= 0 else None)
+    Path(work_file).with_name(f"trial{number}.json").write_text(json.dumps(trial))
+    tests = [run[4] for run in trial["runs"]]
     return sum(tests) / len(tests)
 
 
@@ -160,10 +160,10 @@ def by_ray_tune(work_file: str, points: int, workers: int) -> None:
         param_space={"point": tune.grid_search(list(range(-1, points)))},
         run_config=tune.RunConfig(storage_path=str(Path(work_file).parent / "tune"), verbose=0),
     )
-    found = tuner.fit()
+    grid = tuner.fit()
     ray.shutdown()
-    if found.errors:
-        raise RuntimeError(f"{len(found.errors)} trials failed: {found.errors[0]}")
+    if grid.errors:
+        raise RuntimeError(f"{len(grid.errors)} trials failed: {grid.errors[0]}")
 
 
 def by_optuna(work_file: str, points: int, workers: int) -> None:
@@ -178,13 +178,13 @@ def by_optuna(work_file: str, points: int, workers: int) -> None:
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
     with ProcessPoolExecutor(workers, context) as pool:
         going: dict[Future[float], Any] = {}
-        left = points + 1
-        while left or going:
-            while left and len(going) < workers:
+        trials_left = points + 1
+        while trials_left or going:
+            while trials_left and len(going) < workers:
                 trial = study.ask()
                 number = trial.suggest_int("point", -1, points - 1)
                 going[pool.submit(score_and_save, work_file, number)] = trial
-                left -= 1
+                trials_left -= 1
             done, _ = wait(going, return_when=FIRST_COMPLETED)
             for future in done:
                 study.tell(going.pop(future), future.result())

@@ -20,7 +20,7 @@ from mpt.downstream.data import BatchOrder
 from mpt.gym.fewshot import Example, FewShotTask, some_rows
 from mpt.seeds import numpy_generator
 from mpt.study.specs import UpstreamSpec
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.registry import UPSTREAM_METHODS
 from sides.peft_tuning import Row
@@ -108,7 +108,7 @@ class Work:
 
 
 def work_of(
-    study: Study, checkpoint: Path, trajectories: Sequence[UpstreamSpec], eval_batch: int
+    study: OpenStudy, checkpoint: Path, trajectories: Sequence[UpstreamSpec], eval_batch: int
 ) -> Work:
     """Return what the points of some trajectories of MAML are made of."""
     config, down = study.config, study.config.downstream
@@ -138,7 +138,7 @@ def work_of(
     )
 
 
-def _lessons(study: Study, config: UpstreamConfig, seed: int, steps: int) -> Lessons:
+def _lessons(study: OpenStudy, config: UpstreamConfig, seed: int, steps: int) -> Lessons:
     settings, text = study.config, study.config.upstream_text
     run = UpstreamRun(study.backbone, study.items, config, settings.prompt, text, seed)
     stream = UPSTREAM_METHODS[config.method].stream(list(study.items), config, seed)
@@ -163,7 +163,7 @@ def _lessons(study: Study, config: UpstreamConfig, seed: int, steps: int) -> Les
     )
 
 
-def _sample(study: Study, task: FewShotTask) -> Sample:
+def _sample(study: OpenStudy, task: FewShotTask) -> Sample:
     from mpt.prompts import init_downstream
 
     config, backbone = study.config, study.backbone
@@ -198,8 +198,10 @@ def trajectories_of(
     trajectories: Sequence[UpstreamSpec], seeds: Sequence[int]
 ) -> list[UpstreamSpec]:
     """Return the trajectories once for every upstream seed."""
-    found = []
+    replicates = []
     for seed, one in itertools.product(seeds, trajectories):
         assert isinstance(one.config, UpstreamConfig)
-        found.append(dataclasses.replace(one, config=dataclasses.replace(one.config, seed=seed)))
-    return found
+        replicates.append(
+            dataclasses.replace(one, config=dataclasses.replace(one.config, seed=seed))
+        )
+    return replicates

@@ -87,20 +87,20 @@ class PeftTuner:
         self, sources: Sequence[list[int]], max_new_tokens: int, batch_size: int
     ) -> list[list[int]]:
         """Return the greedy output of each input, start token excluded."""
-        found: list[list[int]] = [[] for _ in sources]
+        by_source: list[list[int]] = [[] for _ in sources]
         for places in self._batches(sources, batch_size):
             with warnings.catch_warnings():  # PEFT warns that it ignores the places of tokens
                 warnings.simplefilter("ignore", UserWarning)
                 outputs = self.model.generate(
-                    **self._inputs([sources[place] for place in places]),
+                    **self._inputs([sources[index] for index in places]),
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     num_beams=1,
                 )
             # First comes an encoder-decoder's start token, or a decoder-only model's input.
-            for place, ids in zip(places, outputs.tolist(), strict=True):
-                found[place] = ids[1 if self._seq2seq else len(sources[place]) :]
-        return found
+            for index, ids in zip(places, outputs.tolist(), strict=True):
+                by_source[index] = ids[1 if self._seq2seq else len(sources[index]) :]
+        return by_source
 
     def _batches(self, sources: Sequence[list[int]], batch_size: int) -> list[list[int]]:
         """Return which inputs are generated together.
@@ -109,8 +109,8 @@ class PeftTuner:
         places: there only inputs of one length go together.
         """
         groups: dict[int, list[int]] = {}
-        for place, source in enumerate(sources):
-            groups.setdefault(0 if self._seq2seq else len(source), []).append(place)
+        for index, source in enumerate(sources):
+            groups.setdefault(0 if self._seq2seq else len(source), []).append(index)
         return [
             group[first : first + batch_size]
             for group in groups.values()

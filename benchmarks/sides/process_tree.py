@@ -61,16 +61,16 @@ def run_watched(command: Sequence[str], log: Path) -> Taken:
 
 def _tree(root: int) -> dict[tuple[int, int], tuple[str | None, float]]:
     """Return (pid, start) → (role if it is known, CPU seconds) of a process and all below it."""
-    found = {pid: one for pid in _pids() if (one := _stat(pid)) is not None}
+    processes = {pid: one for pid in _pids() if (one := _stat(pid)) is not None}
     children: dict[int, list[int]] = {}
-    for pid, (parent, _, _) in found.items():
+    for pid, (parent, _, _) in processes.items():
         children.setdefault(parent, []).append(pid)
     todo = [root]
     tree: dict[tuple[int, int], tuple[str | None, float]] = {}
     while todo:
         pid = todo.pop()
-        if pid in found:
-            _, born, seconds = found[pid]
+        if pid in processes:
+            _, born, seconds = processes[pid]
             role = "command" if pid == root else _role(pid)
             tree[pid, born] = (role, seconds)
         todo += children.get(pid, [])

@@ -101,9 +101,9 @@ class DecoderOnly(Backbone):
             embedded, _ = self._joined(prompts, batch, batch.target_ids, batch.target_mask)
             states = self._transformer(embedded[:, :-1], use_cache=False)
             first = first + p
-        place = first[:, None] + torch.arange(t, device=first.device)
-        place = place.clamp(max=states.shape[1] - 1)  # past a row's target only
-        predicting = states.gather(1, place[:, :, None].expand(-1, -1, states.shape[2]))
+        positions = first[:, None] + torch.arange(t, device=first.device)
+        positions = positions.clamp(max=states.shape[1] - 1)  # past a row's target only
+        predicting = states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))
         return predicting[batch.target_mask]
 
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
@@ -118,11 +118,11 @@ class DecoderOnly(Backbone):
             return _Decoding(self, own, torch.cat([mask, seen], 1), cache)
         none = batch.target_ids[:, :0]
         if self._prompt_is_kept(prompts) and self._may_have_gaps(batch):
-            embedded, mask = self._joined(prompts[:, :0], batch, none, none.bool(), left=True)
+            embedded, mask = self._joined(prompts[:, :0], batch, none, none.bool(), pad_left=True)
             seen = mask.new_ones(len(batch), prompts.shape[1])
             cache = self._prompts_read(prompts, batch)
             return _Decoding(self, embedded, torch.cat([seen, mask], 1), cache)
-        embedded, mask = self._joined(prompts, batch, none, none.bool(), left=True)
+        embedded, mask = self._joined(prompts, batch, none, none.bool(), pad_left=True)
         return _Decoding(self, embedded, mask, DynamicCache())
 
     @contextlib.contextmanager
@@ -202,7 +202,7 @@ class DecoderOnly(Backbone):
         batch: Batch,
         targets: Tensor,
         target_mask: Tensor,
-        left: bool = False,
+        pad_left: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return each row without gaps, padded on one side: embeddings [B, S, d], mask [B, S]."""
         own = self._own(prompts, batch)
@@ -210,7 +210,7 @@ class DecoderOnly(Backbone):
         soft = torch.ones(own.shape[:2], dtype=torch.bool, device=own.device)
         # Every column gets the rank of its part; a stable sort then closes the gaps.
         ranks = (1, 2) if self.position == "prepend" else (2, 1)
-        padding = 0 if left else 4
+        padding = 0 if pad_left else 4
         rank = torch.cat(
             [
                 torch.full_like(batch.input_ids[:, :1], ranks[0]).expand(own.shape[:2]),

@@ -143,9 +143,9 @@ def describe(
     model: Any = backbone.model
     settle_cache(backbone)
     refusal = ""
-    found: tuple[Finding, ...] = ()
+    checks: tuple[Finding, ...] = ()
     try:
-        found = tuple(findings(backbone))
+        checks = tuple(findings(backbone))
     except UsageError as error:
         refusal = str(error)
     limit = backbone._max_positions
@@ -164,7 +164,7 @@ def describe(
         embedding_std=float(embeddings.std()),
         chat=causal and bool(getattr(backbone._tokenizer, "chat_template", None)),
         caches_inputs=_caches(backbone),
-        findings=found,
+        findings=checks,
         refusal=refusal,
         memory=_memory(name, model, rows, prompt, inputs, targets),
         rows=rows,
@@ -178,26 +178,28 @@ def lines(about: Description) -> list[str]:
     """Return a description as lines of text."""
     positions = "no limit" if about.positions is None else f"{about.positions}"
     chat = "with a chat template" if about.chat else "without a chat template"
-    found = [
+    text_lines = [
         f"{about.name}: {about.architecture}, {about.kind}, {about.weights / 1e6:.1f} M weights",
         f"width {about.d_model}, vocabulary {about.vocabulary}, positions {positions}, {chat}, "
         f"embeddings' std {about.embedding_std:.3g}",
         *(f"check  {finding}" for finding in about.findings),
     ]
     if about.refusal:
-        found.append(f"check  {about.refusal}")
-    found.append(f"check  {'passed' if about.passes else 'FAILED: it cannot be used'}")
+        text_lines.append(f"check  {about.refusal}")
+    text_lines.append(f"check  {'passed' if about.passes else 'FAILED: it cannot be used'}")
     p, n, t = about.tokens
     for precision, memory in about.memory.items():
-        found.append(
+        text_lines.append(
             f"memory of a step in {precision}: {memory.fused / GIB:.2f} GiB ({about.rows} rows of "
             f"{p} + {n} + {t} tokens; {memory.weights / GIB:.2f} GiB of it weights; exact second "
             f"order {memory.total / GIB:.2f} GiB)"
         )
     why = "its inputs are read once" if about.caches_inputs else "inputs cannot be cached"
-    found.append(f"suggested position   {about.position} ({why})")
-    found.append(f"suggested precision  {about.precision} ({about.narrow.text(about.device)})")
-    return found
+    text_lines.append(f"suggested position   {about.position} ({why})")
+    text_lines.append(
+        f"suggested precision  {about.precision} ({about.narrow.text(about.device)})"
+    )
+    return text_lines
 
 
 def _caches(backbone: Backbone) -> bool:
@@ -211,10 +213,10 @@ def _caches(backbone: Backbone) -> bool:
 def _memory(
     name: str, model: Any, rows: int, prompt: int, inputs: int, targets: int
 ) -> dict[str, Memory]:
-    found = {}
+    by_precision = {}
     for precision in ("float32", "bfloat16"):
         try:
-            found[precision] = estimate_config(
+            by_precision[precision] = estimate_config(
                 name,
                 model.config,
                 rows=rows,
@@ -225,7 +227,7 @@ def _memory(
             )
         except UsageError:  # a mask that no meta tensor can stand for: nothing is said
             return {}
-    return found
+    return by_precision
 
 
 def _narrow(

@@ -244,9 +244,11 @@ def _prompt_after_input(lengths: Tensor, p: int, s: int) -> Tensor:
         p: prompt tokens P.
         s: positions S.
     """
-    place = torch.arange(s, device=lengths.device).expand(len(lengths), s)
+    positions = torch.arange(s, device=lengths.device).expand(len(lengths), s)
     n = lengths[:, None]
-    return torch.where(place < n, place + p, torch.where(place < n + p, place - n, place))
+    return torch.where(
+        positions < n, positions + p, torch.where(positions < n + p, positions - n, positions)
+    )
 
 
 def _use_double_norms(model: nn.Module) -> None:

@@ -113,8 +113,8 @@ class _Beams:
         log_p = logits.log_softmax(-1)
         log_p = _penalised(log_p, self._running.flatten(0, 1), self._how.repetition_penalty)
         total = (log_p.view(b, k, -1) + self._log_p[:, :, None]).flatten(1)  # [B, K·V]
-        best, place = total.topk(min(2 * k, total.shape[1]))
-        beam, token = place // log_p.shape[1], place % log_p.shape[1]  # [B, 2K]
+        best, flat_index = total.topk(min(2 * k, total.shape[1]))
+        beam, token = flat_index // log_p.shape[1], flat_index % log_p.shape[1]  # [B, 2K]
         outputs = torch.cat([_pick(self._running, beam), token[:, :, None]], 2)  # [B, 2K, n]
         ends = (token == self._end) | (n == self._limit)
         self._keep(outputs, best, ends)
@@ -146,8 +146,8 @@ class _Beams:
 
     def best(self) -> list[list[int]]:
         """Return every row's best output."""
-        found: list[list[int]] = self._kept[:, 0].tolist()
-        return found
+        outputs: list[list[int]] = self._kept[:, 0].tolist()
+        return outputs
 
 
 def _pick(outputs: Tensor, beams: Tensor) -> Tensor:

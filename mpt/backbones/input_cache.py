@@ -129,12 +129,12 @@ class InputCache:
     def _get(
         self, key: tuple[int, ...], part: Tensor, compute: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        found = self._known.pop(key, None)
-        if found is None:
-            found = compute(part)
-            self.bytes += found.nbytes
-        self._known[key] = found  # now the one used last
-        return found
+        states = self._known.pop(key, None)
+        if states is None:
+            states = compute(part)
+            self.bytes += states.nbytes
+        self._known[key] = states  # now the one used last
+        return states
 
     def _shrink(self) -> None:
         while self.bytes > self.max_bytes and self._known:

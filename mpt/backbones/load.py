@@ -133,7 +133,7 @@ def _hub_bins(source: str, attempts: Iterable[bool]) -> Path | None:
     for local_only in attempts:
         try:
             with quiet():
-                found = snapshot_download(
+                snapshot = snapshot_download(
                     model,
                     revision=revision,
                     allow_patterns=["*.json", "*.model", "*.txt", "*.jinja", "pytorch_model*.bin"],
@@ -141,7 +141,7 @@ def _hub_bins(source: str, attempts: Iterable[bool]) -> Path | None:
                 )
         except Exception:  # not cached, no such model, no Hub: the weights' reader has said which
             continue
-        if bins := only_bins(Path(found)):
+        if bins := only_bins(Path(snapshot)):
             return bins
     return None
 
@@ -191,16 +191,16 @@ def read_pretrained(what: str, name: str, auto: Any, source: str, **options: Any
     """Call ``auto.from_pretrained`` and turn every failure into one line with its cure."""
     here = Path(source).exists()
     reason = "the Hub does not answer"
-    place = source
+    checkpoint = source
     if not here:
-        place, revision = hub_id(source)
+        checkpoint, revision = hub_id(source)
         options |= {} if revision is None else {"revision": revision}
     # The cache comes first: offline nothing waits for a Hub, and a name goes on meaning one thing.
     for local_only in (True,) if here else _attempts():
         try:
             with quiet():
                 return auto.from_pretrained(
-                    place, trust_remote_code=False, local_files_only=local_only, **options
+                    checkpoint, trust_remote_code=False, local_files_only=local_only, **options
                 )
         except Exception as error:  # loaders raise anything, OSError to safetensors' own errors
             reason = " ".join(str(error).split())[:120]

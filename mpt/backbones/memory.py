@@ -146,10 +146,10 @@ def estimate(
 
 def config_of(name: str) -> Any:
     """Return the configuration of a backbone, without a download where it is in `PUBLISHED`."""
-    found = PUBLISHED.get(name)
-    if found is None:
-        found = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
-    return found
+    config = PUBLISHED.get(name)
+    if config is None:
+        config = read_pretrained("configuration", name, AutoConfig, pretrained_source(name))
+    return config
 
 
 def width_of(name: str) -> int:

@@ -213,10 +213,10 @@ def _pass_costs(
     Inputs fall from row to row, so row j has the longest; the longest target is a running maximum.
     """
     n = len(inputs)
-    place = np.arange(n)
-    upper = place[:, None] <= place  # [j, i]
+    index = np.arange(n)
+    upper = index[:, None] <= index  # [j, i]
     longest = np.maximum.accumulate(np.where(upper, targets, 0), axis=1)
-    rows = place - place[:, None] + 1
+    rows = index - index[:, None] + 1
     padded = rows * (extra + inputs[:, None] + longest)
     allowed = upper & ((padded <= max_tokens) | (rows == 1))
     return np.ascontiguousarray(np.where(allowed, padded, np.inf).T)

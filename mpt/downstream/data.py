@@ -122,11 +122,11 @@ def distinct_tasks(tasks: Iterable[FewShotTask]) -> list[FewShotTask]:
     Raises:
         UsageError: two tasks share name and data seed but not their data.
     """
-    found: dict[tuple[str, int], FewShotTask] = {}
+    samples: dict[tuple[str, int], FewShotTask] = {}
     for task in tasks:
-        known = found.setdefault((task.name, task.seed), task)
+        known = samples.setdefault((task.name, task.seed), task)
         if known.digest != task.digest:
             raise UsageError(
                 f"task {task.name} with data seed {task.seed} is given twice with different data"
             )
-    return list(found.values())
+    return list(samples.values())

@@ -138,11 +138,11 @@ class Evaluator:
         lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
 
         def greedy(places: Sequence[int]) -> list[list[int]]:
-            batch = self._batch([jobs[place] for place in places])
+            batch = self._batch([jobs[index] for index in places])
             return self._backbone.greedy_tokens(prompts, batch).tolist()
 
-        for place, tokens in self._in_passes(lengths, 1, greedy):
-            yield jobs[place], self._verdict(jobs[place].row, tokens, metrics[place])
+        for index, tokens in self._in_passes(lengths, 1, greedy):
+            yield jobs[index], self._verdict(jobs[index].row, tokens, metrics[index])
 
     def _verdict(self, row: int, greedy: list[int], metric: str) -> str | None:
         """Return the row's output, or any text that scores like it, or None if that is unknown."""
@@ -163,11 +163,11 @@ class Evaluator:
         lengths = [prompts.shape[1] + self._padded_inputs[job.row] for job in jobs]
 
         def generate(places: Sequence[int]) -> list[list[int]]:
-            batch = self._batch([jobs[place] for place in places])
+            batch = self._batch([jobs[index] for index in places])
             return self._backbone.generate_ids(prompts, batch, self._max_generated, self._how)
 
-        for place, ids in self._in_passes(lengths, self._how.beams, generate):
-            yield jobs[place], self._text(ids)
+        for index, ids in self._in_passes(lengths, self._how.beams, generate):
+            yield jobs[index], self._text(ids)
 
     def _batch(self, jobs: Sequence[_Job]) -> Batch:
         rows = [job.row for job in jobs]
@@ -196,19 +196,19 @@ class Evaluator:
             beams: rows that a place becomes.
             run: places of one pass → one value each.
         """
-        left = list(range(len(lengths)))
-        while left:
+        waiting = list(range(len(lengths)))
+        while waiting:
             done: set[int] = set()
-            for group in length_groups([lengths[n] for n in left], self.max_tokens // beams):
-                places = [left[n] for n in group]
-                found = attempt(run, places)
-                if found is None:
-                    padded = beams * len(places) * max(lengths[place] for place in places)
+            for group in length_groups([lengths[n] for n in waiting], self.max_tokens // beams):
+                places = [waiting[n] for n in group]
+                outputs = attempt(run, places)
+                if outputs is None:
+                    padded = beams * len(places) * max(lengths[index] for index in places)
                     self.max_tokens = halved(self.max_tokens, rows=len(places), padded=padded)
                     break
-                yield from zip(places, found, strict=True)
+                yield from zip(places, outputs, strict=True)
                 done.update(places)
-            left = [place for place in left if place not in done]
+            waiting = [index for index in waiting if index not in done]
 
     def _text(self, ids: Sequence[int]) -> str:
         """Decode; outputs repeat (labels), so texts are remembered."""

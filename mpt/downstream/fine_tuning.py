@@ -74,13 +74,13 @@ def fine_tune(
             )
     steps = [config.steps_on(len(run.task.train)) for run in runs]
     results = []
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         tuned = _FineTuning(backbone.trainable_copy(), run, config, text, root_seed)
-        for step in range(1, steps[place] + 1):
+        for step in range(1, steps[index] + 1):
             if tuned.going:
-                tuned.advance(step, last=steps[place])
+                tuned.advance(step, last=steps[index])
             if on_progress is not None:
-                on_progress(sum(steps[:place]) + step, sum(steps))
+                on_progress(sum(steps[:index]) + step, sum(steps))
         results.append(tuned.result())
     return results
 

@@ -37,7 +37,7 @@ __all__ = ["Member", "Pack", "TuningRun", "Work"]
 class Member:
     """A run of a pack."""
 
-    place: int
+    position: int
     """Its position among all runs to be done."""
     task: int
     """Position of its task among the train rows' tasks."""
@@ -103,7 +103,7 @@ class Pack:
     @property
     def places(self) -> list[int]:
         """Positions of all runs that are here: with steps to go, or through and not yet gone."""
-        return [member.place for member in (*self.members, *self._through)]
+        return [member.position for member in (*self.members, *self._through)]
 
     def enter(self, members: Sequence[Member]) -> None:
         """Let runs enter at their first step, from the prompt that their record holds."""
@@ -116,8 +116,8 @@ class Pack:
 
     def leave(self, places: Sequence[int]) -> None:
         """Let runs leave; their tensors are freed."""
-        self._keep([slot for slot, m in enumerate(self.members) if m.place not in places])
-        stay = [n for n, member in enumerate(self._through) if member.place not in places]
+        self._keep([slot for slot, m in enumerate(self.members) if m.position not in places])
+        stay = [n for n, member in enumerate(self._through) if member.position not in places]
         self._through = [self._through[n] for n in stay]
         self._last = [self._last[n] for n in stay]
 
@@ -167,12 +167,12 @@ class Pack:
         if not all(finite):
             self._drop_diverged(finite)
         broken = [
-            member.place
+            member.position
             for member, prompt in zip(self._through, self._last, strict=True)
             if not bool(prompt.isfinite().all())
         ]
         for member in self._through:
-            member.record.diverged |= member.place in broken
+            member.record.diverged |= member.position in broken
         self.leave(broken)
         members = [*self.members, *self._through]
         if not members:
@@ -196,9 +196,9 @@ class Pack:
 
         Where memory runs out the step is done again with smaller passes: it has changed nothing.
         """
-        while (found := self._in_passes(rows_of)) is None:
+        while (gradients := self._in_passes(rows_of)) is None:
             continue
-        return found
+        return gradients
 
     def _in_passes(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, int] | None:
         """Return the same, or None where a pass did not fit; the limit is lower then."""
@@ -269,21 +269,21 @@ class Pack:
         """Return everything but the records as a tree for `mpt.store.state`, of copies."""
         return {
             "limits": self.limits.to_dict(),
-            "active": [member.place for member in self.members],
+            "active": [member.position for member in self.members],
             "prompts": self._optimiser.prompts.detach().cpu().clone(),
             "optimiser": self._optimiser.state_dict(),
-            "through": [member.place for member in self._through],
+            "through": [member.position for member in self._through],
             "last": [prompt.detach().cpu().clone() for prompt in self._last],
         }
 
     def load_state_dict(self, state: dict[str, Any], member_of: dict[int, Member]) -> None:
         """Go on from a state; `member_of` gives the run, with its record, at a position."""
-        members = [member_of[place] for place in state["active"]]
+        members = [member_of[position] for position in state["active"]]
         prompts = self._stack(list(state["prompts"].unbind()))
         optimiser = Adafactor(prompts, [member.lr for member in members])
         optimiser.load_state_dict(state["optimiser"])
         last = [self._stack([prompt])[0] for prompt in state["last"]]
-        through = [member_of[place] for place in state["through"]]
+        through = [member_of[position] for position in state["through"]]
         limits = PackLimits.from_dict(state["limits"])
         self.members, self._optimiser = members, optimiser
         self._through, self._last, self.limits = through, last, limits

@@ -77,14 +77,14 @@ class Probe:
 
     def seconds(self, most: int) -> dict[int, float]:
         """Return seconds of passes of 1, 2, 4, … rows until more are not worth it."""
-        found: dict[int, float] = {}
+        by_rows: dict[int, float] = {}
         rows = 1
         while rows <= most and attempt(self.run, rows) is not None:
-            found[rows] = min(self._timed(rows) for _ in range(3))
-            if rows > 1 and not _worth(found, rows):
+            by_rows[rows] = min(self._timed(rows) for _ in range(3))
+            if rows > 1 and not _worth(by_rows, rows):
                 break
             rows *= 2
-        return found
+        return by_rows
 
     def _timed(self, rows: int) -> float:
         started = time.perf_counter()

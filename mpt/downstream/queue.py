@@ -99,7 +99,7 @@ class TuningQueue:
     @property
     def progress(self) -> QueueProgress:
         """How far the queue is."""
-        waiting = [place for unit in self._units()[self._begun :] for place in unit]
+        waiting = [position for unit in self._units()[self._begun :] for position in unit]
         to_go = sum(m.steps - m.record.steps for m in self._pack.members)
         return QueueProgress(
             runs=len(self._list),
@@ -107,7 +107,7 @@ class TuningQueue:
             running=len(self._active),
             waiting=len(waiting),
             steps=self._done.steps,
-            steps_left=to_go + sum(self._list.steps(place) for place in waiting),
+            steps_left=to_go + sum(self._list.steps(position) for position in waiting),
             examples=self._done.examples,
             tokens=self._done.tokens,
             padded_tokens=self._done.padded_tokens,
@@ -161,15 +161,17 @@ class TuningQueue:
         self._pack.evaluate(self._dev)
         self._remember(self._dev)
         ended = self._ended()
-        tests = self._test([place for place in ended if not self._records[place].diverged])
+        tests = self._test(
+            [position for position in ended if not self._records[position].diverged]
+        )
         self._spend(started)
-        for place in self._active:
-            self._records[place].seconds += self._spent / len(self._active)
-        for place in ended:
-            self._fresh[place] = self._records[place].result(tests.get(place, math.nan))
-            self._records[place].prompt = torch.empty(0)
+        for position in self._active:
+            self._records[position].seconds += self._spent / len(self._active)
+        for position in ended:
+            self._fresh[position] = self._records[position].result(tests.get(position, math.nan))
+            self._records[position].prompt = torch.empty(0)
         self._pack.leave(ended)
-        self._active = [place for place in self._active if place not in ended]
+        self._active = [position for position in self._active if position not in ended]
         self._tick, self._spent = 0, 0.0
         self._fill()
 
@@ -177,20 +179,20 @@ class TuningQueue:
         """Return which active runs end here; note why, if it is before their last step."""
         ended = []
         for family in self._families_now():
-            records = [self._records[place] for place in family]
+            records = [self._records[position] for position in family]
             running = [
-                place in self._active
+                position in self._active
                 and not record.diverged
-                and record.steps < self._list.steps(place)
-                for place, record in zip(family, records, strict=True)
+                and record.steps < self._list.steps(position)
+                for position, record in zip(family, records, strict=True)
             ]
             reasons = stop_reasons(records, running, self._config)
-            for place, record, going, reason in zip(
+            for position, record, going, reason in zip(
                 family, records, running, reasons, strict=True
             ):
                 record.stopped = reason if going else record.stopped
-                if place in self._active and (reason or not going):
-                    ended.append(place)
+                if position in self._active and (reason or not going):
+                    ended.append(position)
         return sorted(ended)
 
     def _families_now(self) -> list[list[int]]:
@@ -198,17 +200,17 @@ class TuningQueue:
         return [
             unit
             for unit in self._units()[: self._begun]
-            if any(place in self._active for place in unit)
+            if any(position in self._active for position in unit)
         ]
 
     def _test(self, places: Sequence[int]) -> dict[int, float]:
         """Return the test score of each run's selected prompt."""
         if not places or not self._tested:
             return {}
-        tasks = distinct_tasks(self._list.runs[place].task for place in places)
+        tasks = distinct_tasks(self._list.runs[position].task for position in places)
         evaluator = self._evaluator("test", tasks, self.limits)
         scores = evaluator.scores(
-            torch.stack([self._records[place].prompt for place in places]),
+            torch.stack([self._records[position].prompt for position in places]),
             self._list.task_places(places, tasks),
         )
         self._remember(evaluator)
@@ -225,22 +227,26 @@ class TuningQueue:
             unit = units[self._begun]
             if len(self._active) + len(unit) > self.limits.runs:
                 break
-            for place in unit:
-                start = self._list.runs[place].prompt.detach().to(self._backbone.device, copy=True)
-                self._records[place] = Record(prompt=start)
-            self._pack.enter([self._member(place, self._records[place]) for place in unit])
+            for position in unit:
+                start = (
+                    self._list.runs[position].prompt.detach().to(self._backbone.device, copy=True)
+                )
+                self._records[position] = Record(prompt=start)
+            self._pack.enter(
+                [self._member(position, self._records[position]) for position in unit]
+            )
             self._active += unit
             self._begun += 1
-        needed = {place for unit in self._families_now() for place in unit}
+        needed = {position for unit in self._families_now() for position in unit}
         self._records = {p: record for p, record in self._records.items() if p in needed}
 
     def _units(self) -> list[list[int]]:
         """Return which runs enter together, in queue order."""
         return self._list.units(self.limits.runs)
 
-    def _member(self, place: int, record: Record) -> Member:
-        lr, steps = self._list.runs[place].lr, self._list.steps(place)
-        return Member(place, self._task_of[place], lr, steps, record)
+    def _member(self, position: int, record: Record) -> Member:
+        lr, steps = self._list.runs[position].lr, self._list.steps(position)
+        return Member(position, self._task_of[position], lr, steps, record)
 
     def _evaluator(
         self, split: str, tasks: Sequence[FewShotTask], limits: PackLimits
@@ -265,10 +271,10 @@ class TuningQueue:
             "spent": self._spent,
             "seconds": self._seconds,
             "done": dataclasses.asdict(self._done),
-            "records": {str(place): r.state_dict() for place, r in self._records.items()},
+            "records": {str(position): r.state_dict() for position, r in self._records.items()},
             "results": {
-                str(place): result.state_dict()
-                for place, result in {**self._handed, **self._fresh}.items()
+                str(position): result.state_dict()
+                for position, result in {**self._handed, **self._fresh}.items()
             },
             "pack": self._pack.state_dict(),
         }
@@ -286,8 +292,8 @@ class TuningQueue:
                     f"{self._list.identity[:12]}: its runs or their settings differ; start anew"
                 )
             records = {
-                int(place): Record.from_state(record, self._backbone.device)
-                for place, record in state["records"].items()
+                int(position): Record.from_state(record, self._backbone.device)
+                for position, record in state["records"].items()
             }
             pack = self._new_pack(PackLimits.from_dict(state["pack"]["limits"]))
             pack.load_state_dict(

@@ -58,9 +58,9 @@ class RunList:
     def __len__(self) -> int:
         return len(self.runs)
 
-    def steps(self, place: int) -> int:
+    def steps(self, position: int) -> int:
         """Return the steps after which a run is through."""
-        return self._config.steps_on(len(self.runs[place].task.train))
+        return self._config.steps_on(len(self.runs[position].task.train))
 
     def task_places(self, places: Sequence[int], tasks: Sequence[FewShotTask]) -> list[int]:
         """Return for each run the position of its task among `tasks`."""
@@ -70,7 +70,7 @@ class RunList:
     def units(self, most: int) -> list[list[int]]:
         """Return which runs enter together: parts of at most `most` runs of a family, or one."""
         if self._families is None:
-            return [[place] for place in range(len(self))]
+            return [[position] for position in range(len(self))]
         return [
             family[first : first + most]
             for family in self._families
@@ -79,10 +79,10 @@ class RunList:
 
     def _find_families(self) -> list[list[int]]:
         """Return the positions of the runs that differ in their learning rate only."""
-        found: dict[tuple[str, int, str], list[int]] = {}
-        for place, (run, mark) in enumerate(zip(self.runs, self._marks, strict=True)):
-            found.setdefault((run.task.name, run.task.seed, mark), []).append(place)
-        return list(found.values())
+        families: dict[tuple[str, int, str], list[int]] = {}
+        for position, (run, mark) in enumerate(zip(self.runs, self._marks, strict=True)):
+            families.setdefault((run.task.name, run.task.seed, mark), []).append(position)
+        return list(families.values())
 
     @functools.cached_property
     def _marks(self) -> list[str]:

@@ -43,8 +43,8 @@ def stop_reasons(
         config: the rules.
     """
     reasons: list[str | None] = []
-    for place, (record, going) in enumerate(zip(family, running, strict=True)):
-        reason = _reason(place, family, config) if going else None
+    for position, (record, going) in enumerate(zip(family, running, strict=True)):
+        reason = _reason(position, family, config) if going else None
         reasons.append(reason and f"{reason} at step {record.curve[-1][0]}")
     return reasons
 
@@ -63,18 +63,18 @@ def best_until(curve: Curve, step: int) -> float:
     return max(scores, default=-math.inf)
 
 
-def _reason(place: int, family: Sequence[Record], config: DownstreamConfig) -> str | None:
-    curve = family[place].curve
+def _reason(position: int, family: Sequence[Record], config: DownstreamConfig) -> str | None:
+    curve = family[position].curve
     step = curve[-1][0]
     best = [-math.inf if r.diverged else best_until(r.curve, step) for r in family]
     if config.catch_up is not None and config.select == "best":
-        if best[place] >= HIGHEST:
+        if best[position] >= HIGHEST:
             return "maximum"
-        if max(best[:place], default=-math.inf) >= HIGHEST:
+        if max(best[:position], default=-math.inf) >= HIGHEST:
             return "maximum of an earlier rate"
     if out_of_patience(curve, config.patience):
         return "patience"
     if config.catch_up is None or len(curve) < config.catch_up_after:
         return None
-    behind = max(best) - best[place]
-    return "catch_up" if best[place] > -math.inf and behind > config.catch_up else None
+    behind = max(best) - best[position]
+    return "catch_up" if best[position] > -math.inf and behind > config.catch_up else None

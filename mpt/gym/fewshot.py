@@ -71,7 +71,7 @@ def some_rows(
     rank = dict(zip(labels, rng.permutation(len(labels)).tolist(), strict=True))
     line = sorted(rng.permutation(n).tolist(), key=lambda row: rank[examples[row].outputs[0]])
     start = int(rng.integers(n))
-    taken = sorted(line[(start + place * n) // most] for place in range(most))
+    taken = sorted(line[(start + draw * n) // most] for draw in range(most))
     return [examples[row] for row in taken]
 
 

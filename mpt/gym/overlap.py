@@ -81,19 +81,20 @@ class Overlap:
         columns = [*self._learn.values(), *self._test.values()]
         unique = [np.unique(runs.hashes) for runs in columns]
         hashes = np.concatenate(unique) if unique else np.zeros(0, np.uint64)
-        column = np.repeat(np.arange(len(unique)), [len(found) for found in unique])
+        column = np.repeat(np.arange(len(unique)), [len(task_hashes) for task_hashes in unique])
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._column = hashes[order], column[order]
 
     def matches(self, task: str) -> Matches:
         """Return which inputs of `task` are near-duplicates of which tasks (also of itself)."""
         count = len(self.tasks)
-        found = np.concatenate(
-            [self._found(self._learn[task]), self._found(self._test[task])], axis=0
+        flags = np.concatenate(
+            [self._near_duplicates(self._learn[task]), self._near_duplicates(self._test[task])],
+            axis=0,
         )
-        return Matches(found[:, :count], found[:, :count] | found[:, count:])
+        return Matches(flags[:, :count], flags[:, :count] | flags[:, count:])
 
-    def _found(self, runs: _Runs) -> NDArray[np.bool_]:
+    def _near_duplicates(self, runs: _Runs) -> NDArray[np.bool_]:
         """Return [inputs, 2 · tasks]: near-duplicate in a task's learn part, in its test part."""
         columns = 2 * len(self.tasks)
         segments = len(runs.owner)

@@ -36,10 +36,10 @@ def changed_files(folder: Path, record: dict[str, Any]) -> list[str]:
 def failures(gym: Path) -> dict[str, str]:
     """Return task → why the last build of it into this gym failed."""
     try:
-        found = json.loads((gym / UNAVAILABLE).read_text(encoding="utf-8"))
+        notes = json.loads((gym / UNAVAILABLE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def note_failures(gym: Path, failed: Mapping[str, str], tried: Iterable[str]) -> None:

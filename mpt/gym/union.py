@@ -31,11 +31,11 @@ class Union:
         """Rows in all."""
         return int(self._ends[-1])
 
-    def locate(self, place: int) -> tuple[int, str, int]:
+    def locate(self, position: int) -> tuple[int, str, int]:
         """Return (item, "train" or "dev", row) of a row of the union."""
-        part = int(np.searchsorted(self._ends, place, side="right"))
+        part = int(np.searchsorted(self._ends, position, side="right"))
         before = int(self._ends[part - 1]) if part else 0
-        return part // 2, ("train", "dev")[part % 2], place - before
+        return part // 2, ("train", "dev")[part % 2], position - before
 
 
 class UnionStream:

@@ -74,9 +74,9 @@ def tested(
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Return p-values corrected for their number by Holm's step-down rule."""
-    found: dict[str, float] = {}
+    corrected: dict[str, float] = {}
     highest = 0.0
-    for place, name in enumerate(sorted(p, key=lambda n: p[n])):
-        highest = max(highest, min(1.0, (len(p) - place) * p[name]))
-        found[name] = highest
-    return found
+    for rank, name in enumerate(sorted(p, key=lambda n: p[n])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[name]))
+        corrected[name] = highest
+    return corrected

@@ -58,23 +58,25 @@ def wide_spreads(by_seed: Mapping[str, Mapping[int, float]]) -> dict[str, Spread
     names, tests = list(rows), len(rows)
     df = np.array([len(rows[name]) - 1 for name in names], dtype=np.float64)
     squares = np.array([variance_of(rows[name]) for name in names]) * df
-    found: dict[str, Spread] = {}
-    left = np.ones(tests, dtype=bool)
-    while left.sum() > 1:
-        tried = [_tested(int(at), squares, df, left, tests) for at in np.flatnonzero(left)]
+    wide: dict[str, Spread] = {}
+    remaining = np.ones(tests, dtype=bool)
+    while remaining.sum() > 1:
+        tried = [
+            _tested(int(at), squares, df, remaining, tests) for at in np.flatnonzero(remaining)
+        ]
         at, best = min(tried, key=lambda one: (one[1].p, -one[1].own))
         if best.p > ERROR:
             break
-        found[names[at]] = best
-        left[at] = False
-    return found
+        wide[names[at]] = best
+        remaining[at] = False
+    return wide
 
 
 def _tested(
-    at: int, squares: np.ndarray, df: np.ndarray, left: np.ndarray, tests: int
+    at: int, squares: np.ndarray, df: np.ndarray, remaining: np.ndarray, tests: int
 ) -> tuple[int, Spread]:
     """Return the spread at a place against those of the others that are left."""
-    rest = left.copy()
+    rest = remaining.copy()
     rest[at] = False
     own, others = squares[at] / df[at], squares[rest].sum() / df[rest].sum()
     p = float(own <= 0)

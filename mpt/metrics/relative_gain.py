@@ -184,13 +184,13 @@ def _task_gain(task: str, method: Scores, baseline: Scores, seeds: Sequence[int]
     reasons = []
     means: list[float | None] = []
     for name, scores in (("method", method), ("baseline", baseline)):
-        found = scores.get(task, {})
-        missing = [seed for seed in seeds if math.isnan(found.get(seed, math.nan))]
+        by_seed = scores.get(task, {})
+        missing = [seed for seed in seeds if math.isnan(by_seed.get(seed, math.nan))]
         if missing:
             reasons.append(f"{name} lacks data seed {', '.join(map(str, missing))}")
             means.append(None)
         else:
-            means.append(math.fsum(found[seed] for seed in seeds) / len(seeds))
+            means.append(math.fsum(by_seed[seed] for seed in seeds) / len(seeds))
     score, reference = means
     gain = None
     if score is not None and reference is not None:

@@ -117,8 +117,8 @@ class Comparison:
     @property
     def ties(self) -> list[Summary]:
         """The leader and what cannot be told from it, best first."""
-        found = [one for one in self.summaries.values() if one.tied]
-        return sorted(found, key=lambda one: -one.arg)
+        tied = [one for one in self.summaries.values() if one.tied]
+        return sorted(tied, key=lambda one: -one.arg)
 
 
 @dataclass
@@ -133,8 +133,8 @@ class _Draws:
     at: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for place, (name, seed) in enumerate(self.owner):
-            self.at.setdefault(name, {})[seed] = place
+        for index, (name, seed) in enumerate(self.owner):
+            self.at.setdefault(name, {})[seed] = index
 
     def deviations(self, name: str, seeds: Sequence[int]) -> np.ndarray:
         """Return the draws' deviations [B] of the mean over some upstream seeds."""
@@ -343,7 +343,7 @@ def _to_leader(
         mean = float(np.mean(list(other.values())))
         rows[name] = [own[seed] - other.get(seed, mean) for seed in seeds]
     prior = fitted_prior(list(rows.values()))
-    found: dict[str, Difference] = {}
+    differences: dict[str, Difference] = {}
     raw: dict[str, float] = {}
     for name, row in rows.items():
         seeds = common[name]
@@ -352,7 +352,7 @@ def _to_leader(
         if len(draws.drawn):
             data = kappa * (draws.deviations(name, seeds) - draws.deviations(leader, of_leader))
         mean, interval, raw_p = tested(row, prior, float(data.var()), data_df)
-        found[name] = Difference(mean=mean, interval=interval, p=None, seeds=len(seeds))
+        differences[name] = Difference(mean=mean, interval=interval, p=None, seeds=len(seeds))
         if raw_p is not None:
             raw[name] = raw_p
     corrected = holm(raw)
@@ -360,7 +360,7 @@ def _to_leader(
         name: Difference(
             mean=one.mean, interval=one.interval, p=corrected.get(name), seeds=one.seeds
         )
-        for name, one in found.items()
+        for name, one in differences.items()
     }
 
 
@@ -370,7 +370,7 @@ def _shares_of_best(
     names = list(args)
     width = min(len(sample) for sample in samples.values())
     winners = np.argmax(np.stack([samples[name][:width] for name in names]), axis=0)
-    return {name: float((winners == place).mean()) for place, name in enumerate(names)}
+    return {name: float((winners == index).mean()) for index, name in enumerate(names)}
 
 
 def _summaries(
@@ -387,11 +387,11 @@ def _summaries(
     expected = intervals[leader][0]
     width = max(max(ties) - min(ties), 0.0 if expected is None else expected[1] - expected[0])
     wide, events = wide_spreads(by_seed), {one.name: one.events for one in configurations}
-    found = {}
+    summaries = {}
     for name, values in by_seed.items():
         span = max(values.values()) - min(values.values())
         spread = (wide[name].text,) if name in wide and span > width else ()
-        found[name] = Summary(
+        summaries[name] = Summary(
             name=name,
             arg=args[name],
             by_seed=values,
@@ -403,4 +403,4 @@ def _summaries(
             p_best=best[name],
             reasons=(*spread, *events[name]),
         )
-    return found
+    return summaries

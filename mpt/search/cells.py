@@ -52,8 +52,8 @@ class Cell:
         A trajectory that diverged has no scores of its own, so there is no mean with it.
         """
         values = [entry.score.mean_test for entry in self.scored if entry.score is not None]
-        there = [value for value in values if value is not None]
-        return float(np.mean(there)) if there and len(there) == len(values) else None
+        defined = [value for value in values if value is not None]
+        return float(np.mean(defined)) if defined and len(defined) == len(values) else None
 
     @property
     def runs(self) -> int:

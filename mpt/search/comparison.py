@@ -107,11 +107,11 @@ def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list
         if entry.score is not None and isinstance(config, UpstreamConfig):
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
     priors = _shared_priors(board, groups)
-    found = [
+    group_rankings = [
         ranking_of(board, plan, group, _compared_on(plan, group), priors.get(plan.config.backbone))
         for (plan, _), group in groups.items()
     ]
-    return [one for one in found if one is not None]
+    return [one for one in group_rankings if one is not None]
 
 
 def _compared_on(plan: StudyPlan, group: Sequence[PointStatus]) -> tuple[int, ...]:
@@ -129,14 +129,14 @@ def _shared_priors(
     A cell of two or three upstream seeds has no other configurations beside it to learn from, as
     those of a search have.
     """
-    found: dict[str, list[dict[int, float]]] = {}
+    by_backbone: dict[str, list[dict[int, float]]] = {}
     for (plan, _), group in groups.items():
         held = _held(board, plan) if plan.role == "target" else None
         if held is not None:
-            rows = found.setdefault(plan.config.backbone, [])
+            rows = by_backbone.setdefault(plan.config.backbone, [])
             points = _compared(group, _compared_on(plan, group)).items()
             rows += [args_of(held.replicates(*one), held.reference) for one in points]
-    return {backbone: prior_of(rows) for backbone, rows in found.items()}
+    return {backbone: prior_of(rows) for backbone, rows in by_backbone.items()}
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,14 @@ def events_of(points: Mapping[int, PointStatus]) -> tuple[str, ...]:
     Args:
         points: upstream seed → point.
     """
-    found = []
+    events = []
     for seed, entry in points.items():
         record = entry.record
         if record is not None and record.status == "diverged":
-            found.append(f"seed {seed}: {record.note or 'diverged'}")
+            events.append(f"seed {seed}: {record.note or 'diverged'}")
         elif record is not None and record.jump is not None:
-            found.append(f"seed {seed}: {record.jump.text}")
-    return tuple(found)
+            events.append(f"seed {seed}: {record.jump.text}")
+    return tuple(events)
 
 
 def _held(board: RecordedLeaderboard, plan: StudyPlan) -> _Held | None:
@@ -193,12 +193,12 @@ def _compared(
     group: Sequence[PointStatus], seeds: Sequence[int]
 ) -> dict[str, dict[int, PointStatus]]:
     """Return the same of these upstream seeds alone."""
-    found = {}
+    compared = {}
     for name, of_seed in _by_name(group).items():
         own = {seed: of_seed[seed] for seed in seeds if seed in of_seed}
         if own:
-            found[name] = own
-    return found
+            compared[name] = own
+    return compared
 
 
 def ranking_of(

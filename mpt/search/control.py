@@ -90,14 +90,14 @@ def control_of(
     }
     flat = [one for group in groups.values() for one in group.values()]
     reference, tables = tables_of(board, plan, flat)
-    left = iter(tables)
+    table_iterator = iter(tables)
     rows = {
-        name: Replicates(name=name, scores={seed: next(left) for seed in group})
+        name: Replicates(name=name, scores={seed: next(table_iterator) for seed in group})
         for name, group in groups.items()
     }
-    start, found = rows.pop("start"), rows.pop("best")
+    start, winner = rows.pop("start"), rows.pop("best")
     rng = numpy_generator(board.studies[plan].train_seed, "control")
-    added = added_to(start, found, list(rows.values()), reference, rng=rng)
+    added = added_to(start, winner, list(rows.values()), reference, rng=rng)
     assert added is not None  # both have these seeds
     args = args_of(start, reference)
     return Control(

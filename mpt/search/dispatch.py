@@ -26,7 +26,7 @@ from mpt.trial.trial import finish_point
 if TYPE_CHECKING:
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.database import Database
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class TrialGroup:
 
 
 def open_groups(
-    board: Leaderboard, studies: Callable[[StudyPlan], Study], database: Database
+    board: Leaderboard, studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
     """Return the trials that have to run, in the order they are started.
 
@@ -54,13 +54,13 @@ def open_groups(
         studies: opens a study.
         database: where results are.
     """
-    left = [(n, trial) for n, trial in enumerate(board.trials) if not board.over(n)]
+    unfinished = [(n, trial) for n, trial in enumerate(board.trials) if not board.over(n)]
     needed = [plan for plan in board.studies if not board.baseline_there(plan)]
-    return [*_baselines(needed, studies, database), *_shared(left)]
+    return [*_baselines(needed, studies, database), *_shared(unfinished)]
 
 
 def _baselines(
-    plans: Sequence[StudyPlan], studies: Callable[[StudyPlan], Study], database: Database
+    plans: Sequence[StudyPlan], studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
     """Return one group a scored task; runs that several studies share are in one group."""
     groups: dict[tuple[str, ...], list[TrialSpec]] = {}
@@ -73,17 +73,17 @@ def _baselines(
         of_task = {task: tuple(keys_of(own)) for task, own in of_tasks(packs).items()}
         for spec in baseline_trials(plan):
             groups.setdefault(of_task[spec.tasks[0]], []).append(spec)
-    there = database.present([key for keys in groups for key in keys])
+    stored_keys = database.present([key for keys in groups for key in keys])
     return [
         TrialGroup(specs=tuple(specs), indices=())
         for keys, specs in groups.items()
-        if set(keys) - there
+        if set(keys) - stored_keys
     ]
 
 
-def _shared(left: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
+def _shared(unfinished: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
     groups: dict[object, list[tuple[int, TrialSpec]]] = {}
-    for index, trial in left:
+    for index, trial in unfinished:
         if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
             for task in trial.plan.scored:
                 part = TrialSpec(plan=trial.plan, upstream=trial.upstream, tasks=(task,))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +103,16 @@ class RecordedLeaderboard:
         """
         places = self._keys if keys is None else [self._places[key] for key in keys]
         open_ = {
-            self._keys[place]: place
-            for place in places
-            if place not in self._known or self._known[place].score is None
+            self._keys[position]: position
+            for position in places
+            if position not in self._known or self._known[position].score is None
         }
         points = self._database.points_of(list(open_))
         scores = self._store.scores(list(points))
-        for key, place in open_.items():
-            index, steps = place
+        for key, position in open_.items():
+            index, steps = position
             record = points.get(key)
-            self._known[place] = PointStatus(
+            self._known[position] = PointStatus(
                 index=index,
                 trial=self.trials[index],
                 steps=steps,
@@ -129,13 +129,13 @@ class RecordedLeaderboard:
 
     def by_key(self, key: str) -> PointStatus | None:
         """Return the point with a key, as the last `refresh` found it; None: it is not here."""
-        place = self._places.get(key)
-        return None if place is None else self.entry(*place)
+        position = self._places.get(key)
+        return None if position is None else self.entry(*position)
 
     def entries(self) -> list[PointStatus]:
         """Return all points in the job's order."""
         self.refresh()
-        return [self._known[place] for place in self._keys]
+        return [self._known[position] for position in self._keys]
 
     def point_key(self, entry: PointStatus) -> str:
         """Return the key of a point."""
@@ -174,8 +174,8 @@ class RecordedLeaderboard:
     @property
     def stops(self) -> list[Stop]:
         """What was stopped of these trials, in their order."""
-        found = (self._stops.get(key) for key in self._keys.values())
-        return [stop for stop in found if stop is not None]
+        own_stops = (self._stops.get(key) for key in self._keys.values())
+        return [stop for stop in own_stops if stop is not None]
 
     def stop(self, index: int, steps: int, by: str, reason: str) -> Stop:
         """Store that a trial is stopped at a rung, or on the way to it."""
@@ -236,7 +236,7 @@ class Leaderboard(RecordedLeaderboard):
     """
 
     def __init__(
-        self, job: SearchJob, studies: Callable[[StudyPlan], Study], database: Database
+        self, job: SearchJob, studies: Callable[[StudyPlan], OpenStudy], database: Database
     ) -> None:
         records: dict[StudyPlan, StudyRecord] = {}
         upstream: dict[TrialSpec, str] = {}
@@ -249,7 +249,7 @@ class Leaderboard(RecordedLeaderboard):
         known = [(trial, upstream[trial]) for trial in job.known]
         super().__init__(job, records, known, database, job.stoppers)
 
-    def add(self, trial: TrialSpec, study: Study) -> int:
+    def add(self, trial: TrialSpec, study: OpenStudy) -> int:
         """Take in a trial that the job did not list; return its position."""
         if trial not in self._index:
             self._add(trial, upstream_key(study, trial.upstream.config))

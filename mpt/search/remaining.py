@@ -34,14 +34,14 @@ from mpt.upstream.soup import soup_key
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
     from mpt.store.artifacts import Artifacts
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
     from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
 
 def remaining_work(
     trials: Sequence[TrialSpec],
-    studies: Callable[[StudyPlan], Study],
+    studies: Callable[[StudyPlan], OpenStudy],
     store: TrialStore,
     artifacts: Artifacts,
 ) -> RemainingWork:
@@ -56,15 +56,15 @@ def remaining_work(
         artifacts: where prompts at rungs are.
     """
     count = _Count(store, artifacts)
-    found: dict[int, TrialWork] = {}
+    by_trial: dict[int, TrialWork] = {}
     for plan in dict.fromkeys(trial.plan for trial in trials):
         study = studies(plan)
         count.take_baseline(study)
-        for place, trial in enumerate(trials):
+        for index, trial in enumerate(trials):
             if trial.plan == plan:
-                found[place] = count.take_trial(study, trial)
+                by_trial[index] = count.take_trial(study, trial)
     return RemainingWork(
-        trials=tuple(found[place] for place in range(len(trials))),
+        trials=tuple(by_trial[index] for index in range(len(trials))),
         points=sum(len(trial.upstream.rungs) for trial in trials),
         points_there=count.points_there,
         runs=count.runs,
@@ -88,17 +88,17 @@ class _Count:
         self.shared_left: list[RunWork] = []
         self.points_there = self.runs = self.runs_there = 0
 
-    def take_baseline(self, study: Study) -> None:
+    def take_baseline(self, study: OpenStudy) -> None:
         """Count the baseline's runs that no study before has."""
         packs = self._baseline = baseline_packs(study)
         new = [run for pack in packs for run in pack.runs if run.key not in self.shared]
-        there = self._store.present([run.key for run in new])
-        self.shared |= {run.key: run.key in there for run in new}
-        left = [run for run in new if run.key not in there]
-        if left:
-            self.shared_left.append(_run_work(left, study))
+        stored_keys = self._store.present([run.key for run in new])
+        self.shared |= {run.key: run.key in stored_keys for run in new}
+        missing = [run for run in new if run.key not in stored_keys]
+        if missing:
+            self.shared_left.append(_run_work(missing, study))
 
-    def take_trial(self, study: Study, trial: TrialSpec) -> TrialWork:
+    def take_trial(self, study: OpenStudy, trial: TrialSpec) -> TrialWork:
         """Count points, upstream steps and own runs of a trial of the study last taken."""
         if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
             return self._take_unlearned(study, trial)
@@ -116,7 +116,7 @@ class _Count:
         steps, points = 0.0, 0
         reached = {member: self._reached.get(member, 0) for member in members}
         per_point = [run for pack in packs for run in pack.runs]
-        left: list[PlannedRun] = []
+        unfinished: list[PlannedRun] = []
         self._reached |= {member: max(at, rungs[-1]) for member, at in reached.items()}
         for rung in rungs:
             missing: Sequence[PlannedRun] = ()
@@ -124,26 +124,26 @@ class _Count:
                 points += 1
                 own = self._rung_packs(study, key, rung, point_key(record, key, rung))
                 steps += 0 if own else self._steps_to(study, rung, reached)
-                there = self._store.present(keys_of(own))
+                stored_keys = self._store.present(keys_of(own))
                 if not own and chosen:
                     choosing = choosing.plus(choice_of_all(study, learned_starts(len(members))))
-                missing = [r for p in own for r in p.missing(there)] if own else per_point
+                missing = [r for p in own for r in p.missing(stored_keys)] if own else per_point
             reached = {member: max(at, rung) for member, at in reached.items()}
             if (own_key, rung, alike) not in self._own:
                 self._own.add((own_key, rung, alike))
                 self.runs += len(per_point)
                 self.runs_there += len(per_point) - len(missing)
-                left += missing
+                unfinished += missing
         self.points_there += len(rungs) - points
         return TrialWork(
             kind=step_kind(trial.plan.config, trial.upstream.config),
             steps=math.ceil(steps),
-            runs=_run_work(left, study, choosing=choosing),
+            runs=_run_work(unfinished, study, choosing=choosing),
             points=points,
             begin=rungs[-1] - math.ceil(steps),
         )
 
-    def _take_unlearned(self, study: Study, trial: TrialSpec) -> TrialWork:
+    def _take_unlearned(self, study: OpenStudy, trial: TrialSpec) -> TrialWork:
         """Count what fine-tuning or zero-shot has to do; studies share their runs."""
         config, own, tuned = trial.upstream.config, study, "nothing"
         if isinstance(config, FineTuningConfig):
@@ -151,41 +151,41 @@ class _Count:
         packs = fine_tuning_packs(own) if tuned == "weights" else zero_shot_packs(own)
         new = [run for pack in packs for run in pack.runs if run.key not in self._tuned]
         self._tuned |= {run.key for run in new}
-        there = self._store.present([run.key for run in new])
-        left = [run for run in new if run.key not in there]
+        stored_keys = self._store.present([run.key for run in new])
+        missing = [run for run in new if run.key not in stored_keys]
         stored = len(self._stored(study, upstream_key(study, config), (0,)))
         self.points_there += stored
         self.runs += len(new)
-        self.runs_there += len(new) - len(left)
+        self.runs_there += len(new) - len(missing)
         return TrialWork(
             kind=step_kind(study.config, config),
             steps=0,
-            runs=_run_work(left, own, tuned=tuned),
+            runs=_run_work(missing, own, tuned=tuned),
             points=1 - stored,
         )
 
-    def _stored(self, study: Study, upstream: str, rungs: Sequence[int]) -> set[int]:
+    def _stored(self, study: OpenStudy, upstream: str, rungs: Sequence[int]) -> set[int]:
         """Return the rungs whose points are stored."""
         record = study_record(study).key
         keys = {point_key(record, upstream, rung): rung for rung in rungs}
         return {keys[key] for key in self._store.points(list(keys))}
 
-    def _steps_to(self, study: Study, rung: int, reached: Mapping[str, int]) -> float:
+    def _steps_to(self, study: OpenStudy, rung: int, reached: Mapping[str, int]) -> float:
         """Return the steps to a rung, the mean over members; those that are there have none."""
-        left = [
+        steps = [
             0 if self._rung(study, member, rung) is not None else max(0, rung - at)
             for member, at in reached.items()
         ]
-        return sum(left) / len(left)
+        return sum(steps) / len(steps)
 
-    def _rung(self, study: Study, key: str, steps: int) -> Rung | None:
+    def _rung(self, study: OpenStudy, key: str, steps: int) -> Rung | None:
         """Return a rung whose prompt is stored and whole."""
         try:
             return load_rung(self._store, self._artifacts, key, steps, study.backbone.device)
         except MptError:
             return None
 
-    def _rung_packs(self, study: Study, key: str, steps: int, point: str) -> list[RunPack]:
+    def _rung_packs(self, study: OpenStudy, key: str, steps: int, point: str) -> list[RunPack]:
         """Return the packs of a rung whose prompt is stored, else none.
 
         Where targets choose their starts, they must have chosen.
@@ -199,7 +199,7 @@ class _Count:
         return [] if choice is None else marked_packs(study, rung.prompt, choice)
 
 
-def _members(study: Study, trial: TrialSpec) -> list[str]:
+def _members(study: OpenStudy, trial: TrialSpec) -> list[str]:
     """Return the keys of what a trial learns; "" for plain prompt tuning."""
     config = trial.upstream.config
     return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
@@ -207,7 +207,7 @@ def _members(study: Study, trial: TrialSpec) -> list[str]:
 
 def _run_work(
     runs: Sequence[PlannedRun],
-    study: Study,
+    study: OpenStudy,
     tuned: str = "prompt",
     choosing: ChoiceWork = NOTHING,
 ) -> RunWork:
@@ -229,9 +229,9 @@ def _repeated(runs: Sequence[PlannedRun], down: DownstreamConfig) -> int:
     files = [
         (run.task.name, tuple(run.task.test)) for run in runs if run.identity.tuned == "nothing"
     ]
-    left = Counter(files) - Counter(set(files))
+    repeats = Counter(files) - Counter(set(files))
     return sum(
-        count * min(len(rows), down.max_test or len(rows)) for (_, rows), count in left.items()
+        count * min(len(rows), down.max_test or len(rows)) for (_, rows), count in repeats.items()
     )
 
 

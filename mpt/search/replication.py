@@ -29,13 +29,13 @@ CHANCE = 0.01
 """Configurations that are the best with at least this probability go on."""
 
 
-def survivors(comparison: Comparison, seeds: int, left: int) -> list[str]:
+def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]:
     """Return the configurations that get one more upstream seed, best first.
 
     Args:
         comparison: on the seeds so far.
         seeds: how many these are.
-        left: points that the budget still has.
+        points_left: points that the budget still has.
     """
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
     if seeds == 1:
@@ -43,7 +43,7 @@ def survivors(comparison: Comparison, seeds: int, left: int) -> list[str]:
     else:
         most = max(one.seeds for one in order)
         going = [one for one in order if one.seeds == most and (one.tied or one.p_best >= CHANCE)]
-    names = [one.name for one in going[: max(0, left)]]
+    names = [one.name for one in going[: max(0, points_left)]]
     return names if len(names) > 1 else []
 
 
@@ -60,10 +60,10 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
         searched = entry.trial.plan.role == "validation"  # a replay's job names all of its seeds
         if searched and isinstance(config, UpstreamConfig):
             groups.setdefault((entry.trial.plan, config.method), []).append(entry)
-    found: list[TrialSpec] = []
+    trials: list[TrialSpec] = []
     for (plan, _), entries in groups.items():
-        found += _next_of(board, plan, entries, allocation)
-    return found
+        trials += _next_of(board, plan, entries, allocation)
+    return trials
 
 
 def of_first_seed(trial: TrialSpec) -> TrialSpec:
@@ -104,17 +104,17 @@ def _next_of(
     config = plan.config
     first = [e for e in entries if e.trial == of_first_seed(_unseeded(e.trial))]
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
-    left = math.floor((BUDGET - 1) * len(points)) - len(config.fresh_seeds)
+    points_left = math.floor((BUDGET - 1) * len(points)) - len(config.fresh_seeds)
     going = list(points)
     for number, seed in enumerate(config.seeds[1:], start=1):
         ranking = ranking_of(board, plan, entries, config.seeds[:number])
         if ranking is None:
             return []
         if allocation == "race":
-            going = survivors(ranking.comparison, number, left)
+            going = survivors(ranking.comparison, number, points_left)
         elif any(entry.score is None and entry.stopped is None for entry in first):
             return []
-        left -= len(going)
+        points_left -= len(going)
         if not going:
             break
         missing = _missing(board, [points[name] for name in going], seed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpt.search.job import SearchJob
     from mpt.store.database import Database
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 Failures = dict[str, str]
 """Name of a trial → why it failed."""
@@ -41,7 +41,7 @@ def points_missing(board: Leaderboard) -> int:
 
 
 def with_replicates(
-    board: Leaderboard, studies: Callable[[StudyPlan], Study], database: Database
+    board: Leaderboard, studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> Leaderboard:
     """Return a leaderboard with the replicates that are there, and those that come next.
 
@@ -84,7 +84,7 @@ def run_rounds(
 
 def groups_of_round(
     board: Leaderboard,
-    studies: Callable[[StudyPlan], Study],
+    studies: Callable[[StudyPlan], OpenStudy],
     database: Database,
     more: Sequence[TrialSpec],
 ) -> list[TrialGroup]:

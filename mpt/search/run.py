@@ -49,7 +49,7 @@ from mpt.store.database import FILE, Database, old_format_note, open_results
 from mpt.store.errors import storage_error
 from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
-from mpt.study.study import Study, StudyPlan, open_study, release_weights
+from mpt.study.study import OpenStudy, StudyPlan, open_study, release_weights
 from mpt.trial.store import TrialStore
 from mpt.words import counted
 
@@ -161,9 +161,9 @@ class Look:
 @contextlib.contextmanager
 def peek(job: SearchJob) -> Iterator[Look]:
     """Look at what a job has and lacks; where there are no results yet, it lacks everything."""
-    there = job.store is not None or (job.results / FILE).exists()
+    stored = job.store is not None or (job.results / FILE).exists()
     with contextlib.ExitStack() as stack:
-        if there:
+        if stored:
             database = open_results(job.results, job.store, read_only=True)
         else:
             nothing = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpt-plan-"))
@@ -213,10 +213,10 @@ def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
 
 def _cut(board: Leaderboard, index: int) -> TrialSpec:
     trial = board.trials[index]
-    there = tuple(board.rung_scores(index))
-    if not there or not board.over(index):
+    reached = tuple(board.rung_scores(index))
+    if not reached or not board.over(index):
         return trial
-    upstream = dataclasses.replace(trial.upstream, rungs=there)
+    upstream = dataclasses.replace(trial.upstream, rungs=reached)
     return dataclasses.replace(trial, upstream=upstream)
 
 
@@ -328,10 +328,12 @@ class _Driver:
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
-            left = TimeLeft(work, known, slots)
-            show.say(f"  time     about {clock_text(left.seconds)} on {counted(slots, 'worker')}")
+            time_left = TimeLeft(work, known, slots)
+            show.say(
+                f"  time     about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
+            )
             show.lines_head()
-            self._note.begin(self._job, list(board.studies.values()), work, left)
+            self._note.begin(self._job, list(board.studies.values()), work, time_left)
             tuning = Session(
                 job,
                 execution,
@@ -340,7 +342,7 @@ class _Driver:
                 self._database,
                 open_plan,
                 show,
-                left,
+                time_left,
                 self._note,
                 _stamp(),
             )
@@ -372,9 +374,9 @@ class _Driver:
         if code == INTERRUPTED:
             _interrupted(execution, show)
             return
-        found = rankings(board, entries)
+        all_rankings = rankings(board, entries)
         if ranked(entries):
-            show.ranking(entries, found)
+            show.ranking(entries, all_rankings)
         for name, reason in failures.items():
             show.say(f"failed: {name}: {reason}")
         if code == FAILED:
@@ -383,7 +385,7 @@ class _Driver:
             )
         else:
             _closing(job, execution, show, board, seconds)
-            for line in _control_lines(execution, board, entries, found):
+            for line in _control_lines(execution, board, entries, all_rankings):
                 show.say(line)
             show.say(f"next     {execution.next_step}")
 
@@ -407,8 +409,8 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
     from mpt.search.suggested import on_record, suggested_before
 
     if not of.by_optuna:
-        found = on_record(of, open_plan(of.plan), database)
-        return dataclasses.replace(job, trials=(job.trials[0], *found))
+        recorded = on_record(of, open_plan(of.plan), database)
+        return dataclasses.replace(job, trials=(job.trials[0], *recorded))
     points = suggested_before(of, database)
     known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
     trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
@@ -416,7 +418,7 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
 
 
 @functools.lru_cache(maxsize=2)
-def open_plan(plan: StudyPlan, *, computes: bool = False) -> Study:
+def open_plan(plan: StudyPlan, *, computes: bool = False) -> OpenStudy:
     """Open a study as a worker would; without `computes` to name its trajectories and runs."""
     import torch
 
@@ -450,12 +452,12 @@ def _control_lines(
     execution: Execution,
     board: Leaderboard,
     entries: Sequence[PointStatus],
-    found: Sequence[Ranking],
+    all_rankings: Sequence[Ranking],
 ) -> Iterator[str]:
     """Say what learning adds to its start, or which command would show it."""
     if not execution.control_step:
         return
-    for ranking in found:
+    for ranking in all_rankings:
         control = control_of(board, entries, ranking)
         yield f"control  not run: {execution.control_step}" if control is None else control.text()
 

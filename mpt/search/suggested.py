@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.study.spaces import Space
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
 
 
 def study_name(suggestions: Suggestions) -> str:
@@ -61,24 +61,24 @@ def suggested_point(trial: optuna.trial.FrozenTrial, space: Space) -> dict[str, 
     return point if all(domains[name].holds(value) for name, value in point.items()) else None
 
 
-def on_record(suggestions: Suggestions, study: Study, database: Database) -> list[TrialSpec]:
+def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) -> list[TrialSpec]:
     """Return the trials of a search's space that have a point in its study, the oldest first."""
     from mpt.study.record import study_record
     from mpt.study.specs import TrialSpec
     from mpt.trial.runs import upstream_key
 
     space = suggestions.space
-    found: dict[str, TrialSpec] = {}
+    by_upstream: dict[str, TrialSpec] = {}
     for point in database.points(study_record(study).key):
-        if point.upstream in found or point.method != space.method:
+        if point.upstream in by_upstream or point.method != space.method:
             continue
         values = {**point.settings, **dict(point.settings.get("extra") or ())}
         settings = {domain.name: values.get(domain.name) for domain in space.domains}
         with contextlib.suppress(MptError, TypeError, ValueError):  # not one of this space
             spec = TrialSpec(plan=suggestions.plan, upstream=space.trajectory(settings))
             if upstream_key(study, spec.upstream.config) == point.upstream:
-                found[point.upstream] = spec
-    return list(found.values())
+                by_upstream[point.upstream] = spec
+    return list(by_upstream.values())
 
 
 def open_optuna_study(name: str, storage: str | None) -> optuna.Study:

@@ -78,12 +78,12 @@ class Artifacts:
             DataError: it is absent, or its digest differs.
             StorageError: it cannot be reached.
         """
-        place, shown = self._place(uri)
-        if isinstance(place, Path):
-            with storage_errors(place):
-                data = read_regular(place)
+        location, shown = self._location(uri)
+        if isinstance(location, Path):
+            with storage_errors(location):
+                data = read_regular(location)
         else:
-            remote, path = place
+            remote, path = location
             with reaching(shown):
                 data = remote.read(path)
         if digest and hashlib.sha256(data).hexdigest() != digest:
@@ -96,11 +96,11 @@ class Artifacts:
         Raises:
             StorageError: the storage cannot be reached.
         """
-        place, shown = self._place(uri)
-        if isinstance(place, Path):
-            with storage_errors(place):
-                return place.exists()
-        remote, path = place
+        location, shown = self._location(uri)
+        if isinstance(location, Path):
+            with storage_errors(location):
+                return location.exists()
+        remote, path = location
         with reaching(shown):
             return remote.kind(path) != "NotFound"
 
@@ -111,16 +111,16 @@ class Artifacts:
             DataError: there is no such folder.
             StorageError: it cannot be reached, or copied.
         """
-        place, shown = self._place(uri)
+        location, shown = self._location(uri)
         with storage_errors(to):
             to.mkdir(parents=True, exist_ok=True)
-        if isinstance(place, Path):
-            if not place.is_dir():
-                raise DataError(f"{place}: there is no such folder")
+        if isinstance(location, Path):
+            if not location.is_dir():
+                raise DataError(f"{location}: there is no such folder")
             with reaching(shown):
-                shutil.copytree(place, to, dirs_exist_ok=True)
+                shutil.copytree(location, to, dirs_exist_ok=True)
             return
-        remote, path = place
+        remote, path = location
         with reaching(shown):
             if not remote.fetch(path, to):
                 raise DataError(f"{shown}: there is no such folder")
@@ -181,7 +181,7 @@ class Artifacts:
     def _remote(self) -> Remote:
         return Remote(self.uri)
 
-    def _place(self, uri: str) -> tuple[Path | tuple[Remote, str], str]:
+    def _location(self, uri: str) -> tuple[Path | tuple[Remote, str], str]:
         """Return where a file is, and what messages call it."""
         local = local_path(uri)
         if local is None:

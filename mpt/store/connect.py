@@ -73,7 +73,7 @@ class Connections:
             except BaseException:
                 self.engine.dispose()
                 raise
-        self._place = self._found()
+        self._identity = self._file_identity()
 
     def check_place(self) -> None:
         """Prove that the database's file is still the one that was opened.
@@ -81,17 +81,17 @@ class Connections:
         Raises:
             StorageError: the storage went away; what is written now would vanish with it.
         """
-        if self.path is not None and self._found() != self._place:
+        if self.path is not None and self._file_identity() != self._identity:
             raise moved(self.name)
 
-    def _found(self) -> tuple[int, int] | None:
+    def _file_identity(self) -> tuple[int, int] | None:
         if self.path is None:
             return None
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def _file_engine(self) -> Engine:
         assert self.path is not None
@@ -184,13 +184,13 @@ def _prepare_place(path: Path) -> None:
         if is_passing(error):
             raise storage_error(folder, error) from None
         raise _unwritable(folder, os.strerror(error.errno or 0)) from None
-    for place in [folder, path] if _is_file(path) else [folder]:
-        if not os.access(place, os.W_OK):
-            raise _unwritable(place, "no permission, or a read-only file system")
+    for written in [folder, path] if _is_file(path) else [folder]:
+        if not os.access(written, os.W_OK):
+            raise _unwritable(written, "no permission, or a read-only file system")
 
 
-def _unwritable(place: Path, reason: str) -> UsageError:
-    return UsageError(f"results path {place} cannot be written ({reason}); {ELSEWHERE}")
+def _unwritable(path: Path, reason: str) -> UsageError:
+    return UsageError(f"results path {path} cannot be written ({reason}); {ELSEWHERE}")
 
 
 def _is_file(path: Path) -> bool:

@@ -116,8 +116,8 @@ class Database:
     def runs(self, keys: Collection[str]) -> dict[str, Run]:
         """Return the runs that are there, by their keys."""
         with self.reading() as connection:
-            found = queries.matching(connection, queries.RUNS, schema.run.c.key, keys)
-            return {row["key"]: rows.run_of(row) for row in found}
+            run_rows = queries.matching(connection, queries.RUNS, schema.run.c.key, keys)
+            return {row["key"]: rows.run_of(row) for row in run_rows}
 
     def add_runs(self, runs: Sequence[Run]) -> list[str]:
         """Insert runs in one transaction, all or none.
@@ -147,16 +147,16 @@ class Database:
     def studies(self) -> list[StudyRecord]:
         """Return all studies, the oldest first."""
         with self.reading() as connection:
-            found = connection.execute(sa.select(schema.study).order_by(schema.study.c.id))
-            return [rows.study_of(row) for row in found.mappings()]
+            study_rows = connection.execute(sa.select(schema.study).order_by(schema.study.c.id))
+            return [rows.study_of(row) for row in study_rows.mappings()]
 
     def study(self, key: str) -> StudyRecord | None:
         """Return the study of a key, or None."""
         with self.reading() as connection:
-            found = queries.matching(
+            study_rows = queries.matching(
                 connection, sa.select(schema.study), schema.study.c.key, [key]
             )
-            return next((rows.study_of(row) for row in found), None)
+            return next((rows.study_of(row) for row in study_rows), None)
 
     def add_point(self, point: Point) -> bool:
         """Insert a point with its list of runs unless it is there; return whether it was new.
@@ -181,8 +181,8 @@ class Database:
         if method is not None:
             query = query.where(schema.point.c.method == method)
         with self.reading() as connection:
-            found = connection.execute(query.order_by(schema.point.c.id)).mappings().all()
-            return queries.with_runs(connection, found)
+            point_rows = connection.execute(query.order_by(schema.point.c.id)).mappings().all()
+            return queries.with_runs(connection, point_rows)
 
     def points_of(self, keys: Collection[str]) -> dict[str, Point]:
         """Return the points that are there, by their keys.
@@ -190,8 +190,10 @@ class Database:
         The runs of a point come in the order of their keys.
         """
         with self.reading() as connection:
-            found = list(queries.matching(connection, queries.POINTS, schema.point.c.key, keys))
-            return {point.key: point for point in queries.with_runs(connection, found)}
+            point_rows = list(
+                queries.matching(connection, queries.POINTS, schema.point.c.key, keys)
+            )
+            return {point.key: point for point in queries.with_runs(connection, point_rows)}
 
     def score_rows(self, points: Collection[str]) -> list[ScoreRow]:
         """Return every run of every one of these points, in its place.
@@ -222,8 +224,8 @@ class Database:
     def stops(self) -> list[Stop]:
         """Return all stops, the oldest first."""
         with self.reading() as connection:
-            found = connection.execute(sa.select(schema.stop).order_by(schema.stop.c.id))
-            return [rows.stop_of(row) for row in found.mappings()]
+            stop_rows = connection.execute(sa.select(schema.stop).order_by(schema.stop.c.id))
+            return [rows.stop_of(row) for row in stop_rows.mappings()]
 
     def add_artifact(self, artifact: Artifact) -> None:
         """Insert an artifact; the newest of several under one kind, owner and steps counts.
@@ -232,21 +234,21 @@ class Database:
         the older rows of its owner go in the same transaction.
         """
         row, table = rows.artifact_row(artifact), schema.artifact
-        place = [table.c.kind == artifact.kind, table.c.owner == artifact.owner]
+        same_owner = [table.c.kind == artifact.kind, table.c.owner == artifact.owner]
 
         def insert(connection: Connection) -> None:
             if artifact.kind == "checkpoint":
-                connection.execute(sa.delete(table).where(*place))
+                connection.execute(sa.delete(table).where(*same_owner))
             inserting.insert(connection, table, [row])
 
         self._write(insert)
 
     def artifact(self, kind: str, owner: str, steps: int | None = None) -> Artifact | None:
         """Return the artifact of an owner after `steps` (None: after the most steps), or None."""
-        found = self.artifacts(kind, owner)
+        artifacts = self.artifacts(kind, owner)
         if steps is not None:
-            found = [one for one in found if one.steps == steps]
-        return max(reversed(found), key=lambda one: one.steps, default=None)
+            artifacts = [one for one in artifacts if one.steps == steps]
+        return max(reversed(artifacts), key=lambda one: one.steps, default=None)
 
     def artifacts(self, kind: str | None = None, owner: str | None = None) -> list[Artifact]:
         """Return the artifacts (of this kind, of this owner), the oldest first."""
@@ -296,9 +298,9 @@ class Database:
         query = sa.select(table).where(table.c.kind == kind).order_by(table.c.name)
         query = query if name is None else query.where(table.c.name == name)
         with self.reading() as connection:
-            found = connection.execute(query).mappings().all()
-        bodies = {row["name"]: json.loads(row["body"]) for row in found}
-        for row in found:
+            document_rows = connection.execute(query).mappings().all()
+        bodies = {row["name"]: json.loads(row["body"]) for row in document_rows}
+        for row in document_rows:
             if digest(bodies[row["name"]]) != row["checksum"]:
                 raise DataError(
                     f"{self.name}: {kind} {row['name']!r} was changed after it was written; "

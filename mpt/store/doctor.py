@@ -39,7 +39,7 @@ def check(database: Database, *, storage: bool, artifacts: Artifacts | None = No
         StorageError: the database cannot be reached.
     """
     with database.reading() as connection:
-        found = [
+        faults = [
             *_file(connection),
             *_shared(connection, schema.recipe),
             *_shared(connection, schema.provenance),
@@ -49,7 +49,7 @@ def check(database: Database, *, storage: bool, artifacts: Artifacts | None = No
             *_lists_of_runs(connection),
             *_documents(connection),
         ]
-    return [*found, *_files(database, artifacts)] if storage else found
+    return [*faults, *_files(database, artifacts)] if storage else faults
 
 
 def _file(connection: Connection) -> Iterator[str]:

@@ -32,14 +32,15 @@ def over_network(folder: Path) -> bool:
     """
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-        place = folder.resolve()
+        resolved = folder.resolve()
     except OSError:
         return False
     best, kind = -1, ""
     for line in lines:
         words = line.split(" ")
         mount = Path(words[4].replace("\\040", " "))
-        if len(mount.parts) >= best and place.is_relative_to(mount):  # later mounts hide earlier
+        # later mounts hide earlier ones
+        if len(mount.parts) >= best and resolved.is_relative_to(mount):
             best, kind = len(mount.parts), words[words.index("-") + 1]
     return kind in _NETWORK
 
@@ -94,11 +95,11 @@ def read_regular(path: Path, at_most: int | None = None) -> bytes:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise
         raise DataError(f"{path}: is not a file ({os.strerror(error.errno)})") from None
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise DataError(f"{path}: is not a file")
     with open(descriptor, "rb", buffering=0) as file:
-        if at_most is not None and found.st_size > at_most:
-            raise DataError(f"{path}: has {found.st_size} bytes, but must have at most {at_most}")
+        if at_most is not None and status.st_size > at_most:
+            raise DataError(f"{path}: has {status.st_size} bytes, but must have at most {at_most}")
         return file.read()

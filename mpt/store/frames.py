@@ -56,9 +56,9 @@ _Entries = tuple[list[dict[str, Any]], tuple[str, ...]]
 def _studies(database: Database) -> _Entries:
     query = sa.select(schema.study).order_by(schema.study.c.id)
     with database.reading() as connection:
-        found = connection.execute(query).mappings().all()
+        study_rows = connection.execute(query).mappings().all()
     entries = []
-    for row in found:
+    for row in study_rows:
         plain = {name: value for name, value in row.items() if name not in _HIDDEN}
         whole = {name: getattr(rows.study_of(row), name) for name in plain if name != "key"}
         entries.append({"id": row["key"][:8], "key": row["key"], **whole})
@@ -67,9 +67,9 @@ def _studies(database: Database) -> _Entries:
 
 def _runs(database: Database) -> _Entries:
     with database.reading() as connection:
-        found = connection.execute(queries.RUNS.order_by(schema.run.c.id)).mappings().all()
+        run_rows = connection.execute(queries.RUNS.order_by(schema.run.c.id)).mappings().all()
     entries = []
-    for row in found:
+    for row in run_rows:
         recipe, origin = json.loads(row["recipe"]), json.loads(row["provenance"])
         entry = {name: value for name, value in row.items() if name not in _HIDDEN}
         del entry["recipe"], entry["provenance"]
@@ -83,10 +83,12 @@ def _points(database: Database) -> _Entries:
     count = sa.func.count(schema.point_run.c.run_id)
     counts = sa.select(schema.point_run.c.point_id, count).group_by(schema.point_run.c.point_id)
     with database.reading() as connection:
-        found = connection.execute(queries.POINTS.order_by(schema.point.c.id)).mappings().all()
+        point_rows = (
+            connection.execute(queries.POINTS.order_by(schema.point.c.id)).mappings().all()
+        )
         sizes = {row[0]: row[1] for row in connection.execute(counts)}
     entries = []
-    for row in found:
+    for row in point_rows:
         entry = {name: value for name, value in row.items() if name not in _HIDDEN}
         settings, origin = json.loads(entry.pop("settings")), json.loads(entry.pop("provenance"))
         entry["study"] = entry["study"][:8]

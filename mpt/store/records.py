@@ -175,7 +175,9 @@ class StudyRecord:
     @cached_property
     def key(self) -> str:
         """The study's key."""
-        return key_of("study", {**self._protocol, **self._place, "settings": dict(self.settings)})
+        return key_of(
+            "study", {**self._protocol, **self._setting, "settings": dict(self.settings)}
+        )
 
     @cached_property
     def id(self) -> str:
@@ -211,7 +213,7 @@ class StudyRecord:
         }
 
     @property
-    def _place(self) -> dict[str, Any]:
+    def _setting(self) -> dict[str, Any]:
         return {
             "backbone": self.backbone_digest,
             "partition": self.partition,

@@ -91,7 +91,7 @@ def _open(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     try:
-        found, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(uri)
     except pyarrow.ArrowNotImplementedError:
         return _open_with_fsspec(uri)
     except pyarrow.ArrowInvalid as error:
@@ -100,7 +100,7 @@ def _open(uri: str) -> tuple[Any, str]:
         raise _unusable(uri, error) from None
     except OSError as error:
         raise _unusable(uri, error) from None
-    return found, path
+    return filesystem, path
 
 
 def _open_with_fsspec(uri: str) -> tuple[Any, str]:
@@ -108,10 +108,10 @@ def _open_with_fsspec(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     try:
-        found, path = url_to_fs(uri)
+        filesystem, path = url_to_fs(uri)
     except Exception as error:  # every protocol is a package of its own, with errors of its own
         raise _unusable(uri, error) from error
-    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
 def _unusable(uri: str, error: Exception) -> UsageError:
@@ -154,8 +154,8 @@ def shown_uri(uri: str) -> str:
     if "://" not in uri:
         return uri
     scheme, _, rest = uri.partition("://")
-    place = rest.partition("?")[0]
-    host, slash, path = place.partition("/")
+    address = rest.partition("?")[0]
+    host, slash, path = address.partition("/")
     # the part before "@" names a container on Azure, and a user (and a secret) elsewhere
     host = host if scheme.startswith("abfs") else host.rpartition("@")[2]
     return f"{scheme}://" + f"{host}{slash}{path}".rstrip("/")

@@ -91,7 +91,7 @@ def differences(studies: Sequence[StudyRecord], *, places: bool) -> list[str]:
         places: tell partitions, backbones and the like too. What tasks hold is told only where
             nothing else tells two studies apart.
     """
-    facts = [{**(_place(one) if places else {}), **facts_of(one)} for one in studies]
+    facts = [{**(_setting(one) if places else {}), **facts_of(one)} for one in studies]
     for one, study in zip(facts, studies, strict=True):
         one["score code"] = str(study.code)
     if len({tuple(sorted(one.items())) for one in facts}) < len(facts):
@@ -147,7 +147,7 @@ def point_config(point: Point) -> UpstreamConfig:
         ) from None
 
 
-def _place(study: StudyRecord) -> dict[str, str]:
+def _setting(study: StudyRecord) -> dict[str, str]:
     return {
         "backbone": study.backbone,
         "partition": study.partition,

@@ -22,7 +22,7 @@ def grid_trials(
     seed: int = 0,
     size: SmokeSize | None = None,
 ) -> list[TrialSpec]:
-    """Return the courses of every space, in their order.
+    """Return the trials of every space, in their order.
 
     Args:
         plan: the study.
@@ -35,9 +35,9 @@ def grid_trials(
         UsageError: a space has no grid, or fewer trajectories than are to be drawn.
         DataError: a space counts epochs, and a source task's file is absent or malformed.
     """
-    courses: list[TrialSpec] = []
+    trials: list[TrialSpec] = []
     for space in spaces:
         own_space = on_study(space, plan)
         trajectories = own_space.grid() if samples is None else own_space.sample(samples, seed)
-        courses += trials_of(plan, trajectories if size is None else size.cut(trajectories))
-    return courses
+        trials += trials_of(plan, trajectories if size is None else size.cut(trajectories))
+    return trials

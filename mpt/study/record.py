@@ -10,14 +10,14 @@ from mpt.study.replaced import REPLACED
 
 if TYPE_CHECKING:
     from mpt.config import StudyConfig
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 
 HOW_STARTED = ("start", "race_steps")
 """Settings of `DownstreamConfig` that say which start is taken, and nothing of its run."""
 
 
-def study_record(study: Study) -> StudyRecord:
+def study_record(study: OpenStudy) -> StudyRecord:
     """Return a study's record: everything that its numbers may be compared within."""
     plan, config = study.plan, study.config
     down = changed(config.downstream)

@@ -52,7 +52,7 @@ def replaced_tasks(
         UsageError: a name is no task, the two are of different families (partitions are made of
             families), or the new one is learned from or scored already.
     """
-    there = {*source, *scored}
+    named = {*source, *scored}
     for old, new in replaced:
         family, other = catalogue.task(old).family, catalogue.task(new).family
         if family != other:
@@ -60,13 +60,13 @@ def replaced_tasks(
                 f"--replace puts {new} ({other}) in the place of {old} ({family}), but it must be "
                 "a task of the same family"
             )
-        if old in there and new in there:
+        if old in named and new in named:
             raise UsageError(
                 f"--replace puts {new} in the place of {old}, but it is learned from or scored "
                 "already; take another task"
             )
-    place = dict(replaced)
-    return tuple(place.get(n, n) for n in source), tuple(place.get(n, n) for n in scored)
+    new_of = dict(replaced)
+    return tuple(new_of.get(n, n) for n in source), tuple(new_of.get(n, n) for n in scored)
 
 
 def replaced_text(replaced: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:

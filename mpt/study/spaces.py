@@ -115,13 +115,13 @@ class Space:
 
     def at_steps(self, rungs: tuple[int, ...]) -> Space:
         """Return the space with other steps; where the outer rate decays, to 0 at each of them."""
-        found = dataclasses.replace(self, rungs=rungs, epochs=())
+        space = dataclasses.replace(self, rungs=rungs, epochs=())
         if not self.decay:
-            return found
+            return space
         horizon = Domain(name=HORIZON, values=rungs)
         domains = (horizon if domain.name == HORIZON else domain for domain in self.domains)
         first = {**self.first, HORIZON: rungs[0]} if self.first else {}
-        return dataclasses.replace(found, domains=tuple(domains), first=first)
+        return dataclasses.replace(space, domains=tuple(domains), first=first)
 
     def on_rows(self, rows: int) -> Space:
         """Return the space for source tasks with this many train and dev rows."""
@@ -321,11 +321,11 @@ def _of_recipe(
         )
     settings = recipe(name)
     if method == PROMPT_TUNING:
-        found = changed(settings.downstream)
+        differing = changed(settings.downstream)
     else:
-        found = changed(settings.upstream.get(method, settings.upstream[LIKE]))
+        differing = changed(settings.upstream.get(method, settings.upstream[LIKE]))
     left_out = {*searched, "method", "lrs", "steps"}
-    return {key: value for key, value in found.items() if key not in left_out}
+    return {key: value for key, value in differing.items() if key not in left_out}
 
 
 def _searchable(method: str) -> tuple[str, ...]:

@@ -106,23 +106,23 @@ def plan_study(
     if (learned.missing or tasks.missing) and not allow_missing and smoke_sources is None:
         raise DataError(_missing_text(config, role, (learned, tasks)))
     for part in (learned, tasks):
-        if not part.there:
+        if not part.present:
             raise DataError(
                 f"{part.gym}: none of the {part.kind} tasks of {config.partition} is there"
             )
     smoke = []
     if smoke_sources is not None:  # there may be fewer
-        count = len(learned.there[:smoke_sources])
+        count = len(learned.present[:smoke_sources])
         smoke.append(f"smoke, {counted(count, 'source task')}")
     if smoke_scored is not None:
-        smoke.append(counted(len(tasks.there[:smoke_scored]), f"{role} task"))
+        smoke.append(counted(len(tasks.present[:smoke_scored]), f"{role} task"))
     notes = [", ".join(smoke)] if smoke else []
     notes += [] if chosen is None else [chosen]
     notes += learned.note() + tasks.note()
     return StudyPlan(
         config=absolute(config),
-        source=learned.there[:smoke_sources],
-        scored=tasks.there[:smoke_scored],
+        source=learned.present[:smoke_sources],
+        scored=tasks.present[:smoke_scored],
         role=role,
         source_set=source_set,
         source_shots=source_shots,
@@ -203,13 +203,13 @@ def gym_folder(gym: str, shots: int | None = None) -> Path:
 class _Available:
     kind: str
     gym: Path
-    there: tuple[str, ...]
+    present: tuple[str, ...]
     missing: Mapping[str, str]
 
     def note(self) -> list[str]:
         if not self.missing:
             return []
-        total = len(self.there) + len(self.missing)
+        total = len(self.present) + len(self.missing)
         return [f"{len(self.missing)} of {total} {self.kind} tasks missing"]
 
 
@@ -242,12 +242,12 @@ def absolute(config: StudyConfig) -> StudyConfig:
 def absolute_backbone(name: str) -> str:
     """Return a backbone as plans and records have it: local paths are absolute."""
     local = Path(name).expanduser()
-    there = name not in EMBEDDED_BACKBONES and local.exists()
-    return str(local.resolve()) if there else name
+    is_path = name not in EMBEDDED_BACKBONES and local.exists()
+    return str(local.resolve()) if is_path else name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class OpenStudy:
     """A study that is ready to compute."""
 
     plan: StudyPlan
@@ -279,13 +279,13 @@ class Study:
         return known or backbone_of(config, str(self.backbone.device))
 
 
-def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> Study:
+def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> OpenStudy:
     """Load the backbone and read the few-shot files.
 
     Args:
         plan: the study.
         device: where the weights go.
-        computes: see `Study`.
+        computes: see `OpenStudy`.
 
     Raises:
         UsageError: the backbone cannot be loaded.
@@ -301,7 +301,7 @@ def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -
     if not items:
         raise UsageError("the study has no source tasks")
     backbone = backbone_of(config, device) if computes else _named_only(config)
-    return Study(
+    return OpenStudy(
         plan=plan, backbone=backbone, items=tuple(items), scored=samples, computes=computes
     )
 
@@ -369,7 +369,7 @@ def _digest(name: str, position: str, precision: str) -> str:
     return _backbone(name, "cpu", position, precision).digest
 
 
-def _known(config: StudyConfig, study: Study) -> Backbone | None:
+def _known(config: StudyConfig, study: OpenStudy) -> Backbone | None:
     """Return a backbone without weights, as a study that does not compute has it.
 
     None where the files do not tell its digest; that they tell the digest of the loaded weights is

@@ -125,14 +125,14 @@ def _places(
     for name, weight in model.named_parameters(remove_duplicate=False):
         tied.setdefault(id(weight), []).append(name)
     alike = {name: names for names in tied.values() for name in names}
-    found: dict[str, tuple[Path, str]] = {}
+    places: dict[str, tuple[Path, str]] = {}
     for name in state:
         own = [name, *alike.get(name, ())]
         known = [key for one in own for key in (one, one.removeprefix(prefix)) if key in files]
         if not known:
             return None
-        found[name] = (files[known[0]], known[0])
-    return found
+        places[name] = (files[known[0]], known[0])
+    return places
 
 
 def _weights(

@@ -139,13 +139,13 @@ def load_rung(
     """
     from mpt.prompts import prompt_digest, prompt_from_bytes
 
-    found = store.rung(upstream, steps)
-    if found is None:
+    record = store.rung(upstream, steps)
+    if record is None:
         return None
-    data = artifacts.read(found.uri, found.digest)
-    prompt, metadata = prompt_from_bytes(data, found.uri)
-    if metadata.get("upstream") != upstream or found.meta.get("digest") != prompt_digest(prompt):
-        raise DataError(f"{found.uri}: is not the prompt that the database means")
-    cost = Cost(**{name: found.meta[name] for name in ("steps", "examples", "tokens", "seconds")})
-    jump = from_record(found.meta.get("jump"))
-    return Rung(steps, prompt.to(device), str(found.meta["digest"]), cost, jump)
+    data = artifacts.read(record.uri, record.digest)
+    prompt, metadata = prompt_from_bytes(data, record.uri)
+    if metadata.get("upstream") != upstream or record.meta.get("digest") != prompt_digest(prompt):
+        raise DataError(f"{record.uri}: is not the prompt that the database means")
+    cost = Cost(**{name: record.meta[name] for name in ("steps", "examples", "tokens", "seconds")})
+    jump = from_record(record.meta.get("jump"))
+    return Rung(steps, prompt.to(device), str(record.meta["digest"]), cost, jump)

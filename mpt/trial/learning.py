@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
     from mpt.config import UpstreamConfig
     from mpt.store.artifacts import Artifacts
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
     from mpt.upstream.engine import UpstreamRun
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class RungStore:
     """Where trajectories are learned and kept."""
 
-    study: Study
+    study: OpenStudy
     store: TrialStore
     artifacts: Artifacts
     problem: Callable[[str], None]
@@ -60,14 +60,14 @@ class Trajectory:
     """One upstream trajectory: learned in chunks, kept at its rungs.
 
     Args:
-        place: where it is learned and kept.
+        rung_store: where it is learned and kept.
         config: its settings.
         key: its key.
     """
 
-    def __init__(self, place: Place, config: UpstreamConfig, key: str) -> None:
+    def __init__(self, rung_store: RungStore, config: UpstreamConfig, key: str) -> None:
         self.key = key
-        self._place, self._config = place, config
+        self._rung_store, self._config = rung_store, config
         self._run: UpstreamRun | None = None
         self._rung: Rung | None = None
         self._saved: dict[str, Any] | None = None
@@ -97,7 +97,7 @@ class Trajectory:
     def rung(self, steps: int) -> Rung | None:
         """Return the prompt at a rung, if it has been learned."""
         if self._rung is None or self._rung.steps != steps:
-            self._rung = self._place.rung(self.key, steps)
+            self._rung = self._rung_store.rung(self.key, steps)
         return self._rung
 
     def learn(self, rung: int, chunk_s: float) -> Rung | None:
@@ -117,7 +117,7 @@ class Trajectory:
             self._step_s = (time.perf_counter() - started) / steps
         if run.step_count != rung:
             return None
-        self._rung = self._place.keep(self.key, rung, run.prompt, self.cost, run.jump)
+        self._rung = self._rung_store.keep(self.key, rung, run.prompt, self.cost, run.jump)
         return self._rung
 
     def _upstream(self, rung: int) -> UpstreamRun:
@@ -126,7 +126,7 @@ class Trajectory:
 
         if self._run is not None and self._run.step_count <= rung:
             return self._run
-        study = self._place.study
+        study = self._rung_store.study
         self._run = UpstreamRun(
             study.upstream_backbone(self._config.method),
             study.items,
@@ -139,7 +139,7 @@ class Trajectory:
             try:
                 self._run.load_state_dict(self._saved)
             except DataError as error:  # it leaves the run as it was: at step 0
-                self._place.problem(str(error))
+                self._rung_store.problem(str(error))
         self._saved = None
         return self._run
 
@@ -148,15 +148,15 @@ class Learning:
     """The trajectory of a trial, or the trajectories of its soup.
 
     Args:
-        place: where they are learned and kept.
+        rung_store: where they are learned and kept.
         config: the method and its settings.
     """
 
-    def __init__(self, place: Place, config: UpstreamConfig) -> None:
-        self._place = place
-        configs = members_of(config, place.study.config.train_seed)
-        keys = member_keys(place.study, config)
-        self.members = [Trajectory(place, *one) for one in zip(configs, keys, strict=True)]
+    def __init__(self, rung_store: RungStore, config: UpstreamConfig) -> None:
+        self._rung_store = rung_store
+        configs = members_of(config, rung_store.study.config.train_seed)
+        keys = member_keys(rung_store.study, config)
+        self.members = [Trajectory(rung_store, *one) for one in zip(configs, keys, strict=True)]
         self.key = soup_key(keys)
         self._rung: Rung | None = None
 
@@ -189,19 +189,19 @@ class Learning:
 
         None if a member's is lost.
         """
-        found = {LEARNED: self.rung(steps)}
+        rungs = {LEARNED: self.rung(steps)}
         if len(self.members) > 1:
             numbered = enumerate(self.members, start=1)
-            found |= {f"member {number}": member.rung(steps) for number, member in numbered}
-        prompts = {name: rung.prompt for name, rung in found.items() if rung is not None}
-        return prompts if len(prompts) == len(found) else None
+            rungs |= {f"member {number}": member.rung(steps) for number, member in numbered}
+        prompts = {name: rung.prompt for name, rung in rungs.items() if rung is not None}
+        return prompts if len(prompts) == len(rungs) else None
 
     def rung(self, steps: int) -> Rung | None:
         """Return the prompt at a rung, if it has been learned."""
         if len(self.members) == 1:
             return self.members[0].rung(steps)
         if self._rung is None or self._rung.steps != steps:
-            self._rung = self._place.rung(self.key, steps)
+            self._rung = self._rung_store.rung(self.key, steps)
         return self._rung
 
     def learn(self, rung: int, chunk_s: float) -> Rung | None:
@@ -215,11 +215,11 @@ class Learning:
                 return None
         if len(self.members) == 1:
             return self.members[0].rung(rung)
-        rungs = [found for member in self.members if (found := member.rung(rung)) is not None]
+        rungs = [reached for member in self.members if (reached := member.rung(rung)) is not None]
         prompt = mean_prompt([one.prompt for one in rungs])
         cost = total_cost([one.cost for one in rungs])
         jump = largest_of([one.jump for one in rungs])
-        self._rung = self._place.keep(self.key, rung, prompt, cost, jump)
+        self._rung = self._rung_store.keep(self.key, rung, prompt, cost, jump)
         return self._rung
 
     def _learn(self, number: int, member: Trajectory, rung: int, chunk_s: float) -> Rung | None:

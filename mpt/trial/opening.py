@@ -13,12 +13,12 @@ from mpt.trial.upstream_trial import UpstreamTrial
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 
 def open_trial(
-    studies: Sequence[Study],
+    studies: Sequence[OpenStudy],
     specs: Sequence[TrialSpec],
     store: TrialStore,
     artifacts: Artifacts,

@@ -20,13 +20,13 @@ from mpt.keys import digest
 if TYPE_CHECKING:
     from mpt.downstream.limits import PackLimits
     from mpt.downstream.record import TuningRun
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.runs import PlannedRun
     from mpt.trial.store import TrialStore
 
 
 def pack_limits(
-    study: Study, runs: Sequence[PlannedRun | TuningRun], store: TrialStore
+    study: OpenStudy, runs: Sequence[PlannedRun | TuningRun], store: TrialStore
 ) -> PackLimits:
     """Return the limits for these runs: the stored ones, or measured now."""
     from mpt.downstream.limits import default_limits, measure_limits
@@ -51,7 +51,7 @@ def pack_limits(
         return limits
 
 
-def remember_limits(study: Study, limits: PackLimits, store: TrialStore) -> None:
+def remember_limits(study: OpenStudy, limits: PackLimits, store: TrialStore) -> None:
     """Keep limits that have shrunk because memory ran out."""
     if study.backbone.device.type == "cpu":
         return
@@ -60,7 +60,7 @@ def remember_limits(study: Study, limits: PackLimits, store: TrialStore) -> None
         store.keep_pack_limits(_name(study), limits.to_dict())
 
 
-def _name(study: Study) -> str:
+def _name(study: OpenStudy) -> str:
     import torch
 
     backbone, config = study.backbone, study.config
@@ -79,10 +79,10 @@ def _known(name: str, store: TrialStore) -> PackLimits | None:
     """Return stored limits; None if there are none, or none that this program understands."""
     from mpt.downstream.limits import PackLimits
 
-    found = store.pack_limits(name)
-    if found is None:
+    record = store.pack_limits(name)
+    if record is None:
         return None
     try:
-        return PackLimits.from_dict(dict(found))
+        return PackLimits.from_dict(dict(record))
     except DataError:
         return None

@@ -32,7 +32,7 @@ class PlannedScore(NamedTuple):
     train_seed: int
 
 
-class _Found(NamedTuple):
+class _Scored(NamedTuple):
     task: str
     data_seed: int
     lr: float
@@ -89,12 +89,12 @@ def optimistic_bound(
     """
     lrs = list(dict.fromkeys(run.lr for run in runs))
     starts = list(dict.fromkeys(run.train_seed for run in runs))
-    found = [
-        _Found(*run[1:], stored[run.key].dev, stored[run.key].test)
+    scored = [
+        _Scored(*run[1:], stored[run.key].dev, stored[run.key].test)
         for run in runs
         if run.key in stored
     ]
-    known = scores_by_start(found, lrs)
+    known = scores_by_start(scored, lrs)
     best: dict[str, dict[int, float]] = {}
     for run in runs:
         of_cell = known.get((run.task, run.data_seed), {})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mpt.downstream.progress import QueueProgress
     from mpt.downstream.prompt_tuning import TuningResult
     from mpt.downstream.queue import TuningQueue
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 
@@ -60,7 +60,7 @@ class RunQueue:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         packs: Sequence[RunPack],
         store: TrialStore,
         limits: Callable[[Sequence[PlannedRun]], PackLimits],
@@ -131,7 +131,9 @@ class RunQueue:
         began, before = time.perf_counter(), queue.progress
         while True:
             finished = queue.advance(0)
-            self._commit([(self._runs[self._todo[place]], result) for place, result in finished])
+            self._commit(
+                [(self._runs[self._todo[position]], result) for position, result in finished]
+            )
             if queue.done:
                 remember_limits(self._study, queue.limits, self._store)
                 break
@@ -222,17 +224,17 @@ class RunQueue:
         self._store.add_runs(records)
 
 
-def _todo(study: Study, packs: Sequence[RunPack], store: TrialStore) -> list[str]:
+def _todo(study: OpenStudy, packs: Sequence[RunPack], store: TrialStore) -> list[str]:
     """Return the keys of the runs to be done, in order.
 
     Where learning rates race each other (`catch_up`), those of one family are done together: what
     is left of a family would race alone.
     """
-    there = store.present([run.key for pack in packs for run in pack.runs])
+    stored_keys = store.present([run.key for pack in packs for run in pack.runs])
     together = study.config.downstream.catch_up is not None
     keys = []
     for pack in packs:
-        missing = {run.key for run in pack.missing(there)}
+        missing = {run.key for run in pack.missing(stored_keys)}
         torn = {run.task.seed for run in pack.runs if run.key in missing} if together else set()
         keys += [run.key for run in pack.runs if run.key in missing or run.task.seed in torn]
     return keys

@@ -23,7 +23,7 @@ from mpt.study.specs import (
     PromptTuningConfig,
     ZeroShotConfig,
 )
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,9 +56,9 @@ class RunPack:
     task: str
     runs: tuple[PlannedRun, ...]
 
-    def missing(self, there: Collection[str]) -> tuple[PlannedRun, ...]:
+    def missing(self, stored_keys: Collection[str]) -> tuple[PlannedRun, ...]:
         """Return the runs that are not among these keys."""
-        return tuple(run for run in self.runs if run.key not in there)
+        return tuple(run for run in self.runs if run.key not in stored_keys)
 
     def of_seed(self, seed: int) -> RunPack:
         """Return the part of one data seed."""
@@ -67,10 +67,10 @@ class RunPack:
 
 def of_tasks(packs: Iterable[RunPack]) -> dict[str, list[RunPack]]:
     """Return task → its packs, one a downstream start."""
-    found: dict[str, list[RunPack]] = {}
+    by_task: dict[str, list[RunPack]] = {}
     for pack in packs:
-        found.setdefault(pack.task, []).append(pack)
-    return found
+        by_task.setdefault(pack.task, []).append(pack)
+    return by_task
 
 
 def keys_of(packs: Iterable[RunPack]) -> list[str]:
@@ -83,12 +83,12 @@ def owner_of(packs: Iterable[RunPack]) -> str:
     return digest(keys_of(packs))
 
 
-def learned_packs(study: Study, prompt: Tensor) -> list[RunPack]:
+def learned_packs(study: OpenStudy, prompt: Tensor) -> list[RunPack]:
     """Return one pack a start and scored task, all from one learned prompt [P, d]."""
     return _prompt_packs(study, lambda *_: prompt)
 
 
-def baseline_packs(study: Study) -> list[RunPack]:
+def baseline_packs(study: OpenStudy) -> list[RunPack]:
     """Return the packs of plain prompt tuning, which every point is compared with.
 
     The starting prompt is drawn anew for every (task, data seed) and start, so that the mean over
@@ -97,7 +97,7 @@ def baseline_packs(study: Study) -> list[RunPack]:
     return _prompt_packs(study, lambda task, seed: vocabulary_start(study, task, seed))
 
 
-def vocabulary_start(study: Study, task: FewShotTask, train_seed: int) -> Tensor:
+def vocabulary_start(study: OpenStudy, task: FewShotTask, train_seed: int) -> Tensor:
     """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from.
 
     Args:
@@ -111,12 +111,12 @@ def vocabulary_start(study: Study, task: FewShotTask, train_seed: int) -> Tensor
     return init_downstream(study.backbone, task.name, study.config.prompt.length, rng)
 
 
-def chosen_packs(study: Study, choice: StartChoice) -> list[RunPack]:
+def chosen_packs(study: OpenStudy, choice: StartChoice) -> list[RunPack]:
     """Return one pack a start and scored task, each data seed from the prompt it has chosen."""
     return _prompt_packs(study, choice.start)
 
 
-def marked_packs(study: Study, prompt: Tensor, record: Mapping[str, Any]) -> list[RunPack]:
+def marked_packs(study: OpenStudy, prompt: Tensor, record: Mapping[str, Any]) -> list[RunPack]:
     """Return the packs of a stored choice to be looked up, not to be run.
 
     Args:
@@ -131,14 +131,14 @@ def marked_packs(study: Study, prompt: Tensor, record: Mapping[str, Any]) -> lis
     return _packs(study, start, tuned="prompt")
 
 
-def choice_name(study: Study, task: FewShotTask, train_seed: int) -> str:
+def choice_name(study: OpenStudy, task: FewShotTask, train_seed: int) -> str:
     """Return what the choice of a few-shot sample at a downstream start is stored under."""
     first = train_seed == study.config.train_seed
     return str(task.seed) if first else f"{task.seed}/{train_seed}"
 
 
 def taken_by(
-    record: Mapping[str, Any], study: Study, task: FewShotTask, train_seed: int
+    record: Mapping[str, Any], study: OpenStudy, task: FewShotTask, train_seed: int
 ) -> Mapping[str, Any]:
     """Return what a target took at a downstream start.
 
@@ -148,11 +148,11 @@ def taken_by(
         task: the target's few-shot sample.
         train_seed: of the start.
     """
-    found: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
-    return found
+    taken: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
+    return taken
 
 
-def fine_tuning_packs(study: Study) -> list[RunPack]:
+def fine_tuning_packs(study: OpenStudy) -> list[RunPack]:
     """Return one pack a start and scored task; `study` is that of `tuned_study`.
 
     There is no prompt to draw, but the order of train rows and dropout are drawn.
@@ -163,7 +163,7 @@ def fine_tuning_packs(study: Study) -> list[RunPack]:
     return _packs(study, lambda *_: (start, None), tuned="weights")
 
 
-def zero_shot_packs(study: Study) -> list[RunPack]:
+def zero_shot_packs(study: OpenStudy) -> list[RunPack]:
     """Return one pack a scored task, of one run a data seed: nothing is tried, and nothing drawn.
 
     So there is one start, however many the study has.
@@ -174,7 +174,7 @@ def zero_shot_packs(study: Study) -> list[RunPack]:
     return _packs(study, lambda *_: (start, None), tuned="nothing")
 
 
-def tuned_study(study: Study, config: FineTuningConfig) -> Study:
+def tuned_study(study: OpenStudy, config: FineTuningConfig) -> OpenStudy:
     """Return the study as fine-tuning sees it: its own recipe, and float32 weights."""
     own = dataclasses.replace(
         study.config,
@@ -189,7 +189,7 @@ def tuned_study(study: Study, config: FineTuningConfig) -> Study:
     )
 
 
-def upstream_key(study: Study, config: MethodConfig) -> str:
+def upstream_key(study: OpenStudy, config: MethodConfig) -> str:
     """Return the key of what a point's runs start from, the number of steps excepted.
 
     That is an upstream trajectory on the study's source items, or a soup of some; fine-tuning has
@@ -208,7 +208,7 @@ def upstream_key(study: Study, config: MethodConfig) -> str:
     return soup_key(member_keys(study, config))
 
 
-def member_keys(study: Study, config: UpstreamConfig) -> list[str]:
+def member_keys(study: OpenStudy, config: UpstreamConfig) -> list[str]:
     """Return the keys of the trajectories that a configuration learns on a study's items.
 
     Several where it is a soup.
@@ -225,7 +225,7 @@ def member_keys(study: Study, config: UpstreamConfig) -> list[str]:
     ]
 
 
-def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
+def _fine_tuning_key(study: OpenStudy, config: FineTuningConfig) -> str:
     own, downstream = tuned_study(study, config), changed(config.downstream)
     for name in HOW_STARTED:
         downstream.pop(name, None)  # of prompts
@@ -240,7 +240,9 @@ def _fine_tuning_key(study: Study, config: FineTuningConfig) -> str:
     )
 
 
-def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask, int], Tensor]) -> list[RunPack]:
+def _prompt_packs(
+    study: OpenStudy, prompt_for: Callable[[FewShotTask, int], Tensor]
+) -> list[RunPack]:
     from mpt.prompts import prompt_digest
 
     def start(task: FewShotTask, train_seed: int) -> tuple[Tensor, str]:
@@ -251,7 +253,7 @@ def _prompt_packs(study: Study, prompt_for: Callable[[FewShotTask, int], Tensor]
 
 
 def _packs(
-    study: Study, start: Callable[[FewShotTask, int], tuple[Tensor, str | None]], *, tuned: str
+    study: OpenStudy, start: Callable[[FewShotTask, int], tuple[Tensor, str | None]], *, tuned: str
 ) -> list[RunPack]:
     """Return one pack a start and task; `start` is asked with a sample and its start's seed."""
     recipe, seeds = _recipe(study, tuned), study.config.start_seeds
@@ -263,7 +265,7 @@ def _packs(
 
 
 def _pack(
-    study: Study,
+    study: OpenStudy,
     name: str,
     start: Callable[[FewShotTask, int], tuple[Tensor, str | None]],
     train_seed: int,
@@ -292,7 +294,7 @@ def _pack(
     return RunPack(name, tuple(runs))
 
 
-def _recipe(study: Study, tuned: str) -> dict[str, Any]:
+def _recipe(study: OpenStudy, tuned: str) -> dict[str, Any]:
     """Return the part of a recipe that a run's number depends on, by what is tuned."""
     recipe = run_recipe(study.config)
     if tuned == "prompt":

@@ -99,10 +99,10 @@ def scores_by_start(
 
     A start that lacks the run of a learning rate, or all of whose runs diverged, is absent.
     """
-    found: dict[tuple[str, int], dict[int, dict[float, Candidate]]] = {}
+    by_cell: dict[tuple[str, int], dict[int, dict[float, Candidate]]] = {}
     for run in runs:
         one = Candidate(lr=float(run.lr), dev=_number(run.dev), test=_number(run.test))
-        by_start = found.setdefault((run.task, run.data_seed), {})
+        by_start = by_cell.setdefault((run.task, run.data_seed), {})
         by_start.setdefault(run.train_seed, {})[one.lr] = one
     return {
         cell: {
@@ -111,7 +111,7 @@ def scores_by_start(
             if all(float(lr) in by_lr for lr in lrs)
             and (best := select_by_dev([by_lr[float(lr)] for lr in lrs])) is not None
         }
-        for cell, by_start in found.items()
+        for cell, by_start in by_cell.items()
     }
 
 

@@ -130,7 +130,7 @@ class TrialStore:
 
     def _study(self, key: str) -> StudyRecord:
         if key not in self._studies:
-            found = self._database.study(key)
-            assert found is not None, f"study {key} is not stored"
-            self._studies[key] = found
+            record = self._database.study(key)
+            assert record is not None, f"study {key} is not stored"
+            self._studies[key] = record
         return self._studies[key]

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from mpt.study.specs import FineTuningConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.run_queue import RunQueue, run_record
 from mpt.trial.runs import (
     PlannedRun,
@@ -104,20 +104,20 @@ class PromptTuningTrial(TaskTrial):
 class _RunByRun(TaskTrial):
     """One run a unit, each by itself; what is stored is where it goes on."""
 
-    _left: list[PlannedRun] | None = None
+    _waiting: list[PlannedRun] | None = None
 
     @abstractmethod
     def _done(self, run: PlannedRun) -> TuningResult:
         """Do a run."""
 
     def _tune(self) -> bool:
-        if self._left is None:
+        if self._waiting is None:
             packs = self._own_packs()
-            there = self._store.present(keys_of(packs))
-            self._left = [run for pack in packs for run in pack.missing(there)]
-        if not self._left:
+            stored_keys = self._store.present(keys_of(packs))
+            self._waiting = [run for pack in packs for run in pack.missing(stored_keys)]
+        if not self._waiting:
             return False
-        run = self._left.pop(0)
+        run = self._waiting.pop(0)
         self._store.add_runs([run_record(run, self._done(run), {})])
         self.progress.runs += 1
         return True
@@ -129,7 +129,7 @@ class FineTuningTrial(_RunByRun):
     def _packs_of(self, cell: Cell) -> list[RunPack]:
         return fine_tuning_packs(self._tuned(cell))
 
-    def _tuned(self, cell: Cell) -> Study:
+    def _tuned(self, cell: Cell) -> OpenStudy:
         config = cell.spec.upstream.config
         assert isinstance(config, FineTuningConfig)
         return tuned_study(cell.study, config)

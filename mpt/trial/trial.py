@@ -24,7 +24,7 @@ from mpt.trial.runs import RunPack, baseline_packs, keys_of, of_tasks, owner_of,
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.run_queue import QueueStatus, RunQueue
     from mpt.trial.score import PointScore
     from mpt.trial.starts.progress import Choosing
@@ -96,7 +96,7 @@ class TrialOptions:
 class Cell:
     """One study in which a trial is scored."""
 
-    study: Study
+    study: OpenStudy
     key: str
     """Of the study."""
     rungs: tuple[int, ...]
@@ -116,7 +116,7 @@ class Trial(ABC):
 
     def __init__(
         self,
-        studies: Sequence[Study],
+        studies: Sequence[OpenStudy],
         specs: Sequence[TrialSpec],
         store: TrialStore,
         artifacts: Artifacts,
@@ -257,7 +257,7 @@ class Trial(ABC):
         for own in tasks:
             self._stand_in(cell.study, own)
 
-    def _stand_in(self, study: Study, packs: Sequence[RunPack]) -> None:
+    def _stand_in(self, study: OpenStudy, packs: Sequence[RunPack]) -> None:
         """Do the runs of a task as the trial that is lost would have done them."""
         saved = None
         try:
@@ -267,7 +267,7 @@ class Trial(ABC):
         queue, _ = self._open_queue(study, packs, (saved or {}).get("queue"))
         queue.advance(None)
 
-    def _queue_of(self, study: Study, packs: Sequence[RunPack]) -> RunQueue:
+    def _queue_of(self, study: OpenStudy, packs: Sequence[RunPack]) -> RunQueue:
         """Return the queue of the packs' missing runs."""
         from mpt.trial.pack_limits import pack_limits
         from mpt.trial.run_queue import RunQueue
@@ -278,7 +278,7 @@ class Trial(ABC):
         )
 
     def _open_queue(
-        self, study: Study, packs: Sequence[RunPack], saved: dict[str, Any] | None
+        self, study: OpenStudy, packs: Sequence[RunPack], saved: dict[str, Any] | None
     ) -> tuple[RunQueue, bool]:
         """Return the queue of the packs' missing runs, at a saved state if that is of them.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.config import UpstreamConfig
 from mpt.store.records import JUMP
-from mpt.trial.learning import Learning, Place
+from mpt.trial.learning import Learning, RungStore
 from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
@@ -18,7 +18,7 @@ from mpt.upstream.jumps import as_record
 if TYPE_CHECKING:
     from mpt.store.artifacts import Artifacts
     from mpt.study.specs import TrialSpec
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.files import Rung
     from mpt.trial.store import TrialStore
 
@@ -33,7 +33,7 @@ class UpstreamTrial(Trial):
 
     def __init__(
         self,
-        studies: Sequence[Study],
+        studies: Sequence[OpenStudy],
         specs: Sequence[TrialSpec],
         store: TrialStore,
         artifacts: Artifacts,
@@ -42,7 +42,7 @@ class UpstreamTrial(Trial):
         super().__init__(studies, specs, store, artifacts, options)
         config = specs[0].upstream.config
         assert isinstance(config, UpstreamConfig)
-        self._learning = Learning(Place(studies[0], store, artifacts, self._problem), config)
+        self._learning = Learning(RungStore(studies[0], store, artifacts, self._problem), config)
 
     def state(self) -> dict[str, Any]:
         """Return the states of upstream learning, the queue of runs and a choice of starts."""
@@ -92,13 +92,13 @@ class UpstreamTrial(Trial):
         """Learn for a while towards a rung; return it if it is reached."""
         from mpt.upstream.engine import Diverged
 
-        found = None
+        reached = None
         try:
-            found = self._learning.learn(rung, self._options.chunk_s)
+            reached = self._learning.learn(rung, self._options.chunk_s)
         except Diverged as error:
             self._record_divergence(rung, str(error))
         self.progress.steps = self._learning.steps
-        return found
+        return reached
 
     def _packs(self, cell: Cell, rung: Rung) -> list[RunPack] | None:
         """Return the packs of a rung; None while its targets are choosing their starts."""
@@ -153,10 +153,10 @@ class UpstreamTrial(Trial):
         """Return what is tuned side by side: everything, or in a race the next data seed."""
         if not self._options.racing:
             return packs
-        there = self._store.present(keys_of(packs))
+        stored_keys = self._store.present(keys_of(packs))
         for seed in cell.study.config.data_seeds:
             stage = [pack.of_seed(seed) for pack in packs]
-            if any(pack.missing(there) for pack in stage):
+            if any(pack.missing(stored_keys) for pack in stage):
                 return stage
         return packs
 

@@ -175,8 +175,8 @@ class UpstreamRun:
         total = torch.zeros_like(self.iterate)
         losses = []
         seen = Cost()
-        for place in range(count):
-            episode = self._episode(self.step_count * count + place)
+        for number in range(count):
+            episode = self._episode(self.step_count * count + number)
             gradient, loss = self._episode_gradient(episode)
             if not math.isfinite(loss):
                 kind = "query loss" if self._method.query else "loss"

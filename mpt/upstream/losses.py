@@ -64,7 +64,7 @@ class ItemRows:
             task = self._tasks[item]
             examples = task.train if split == "train" else task.dev
             self._known[item, split] = self._backbone.encode_rows(task.name, examples, self._text)
-        return [self._known[item, split][place] for place in places]
+        return [self._known[item, split][index] for index in places]
 
     def count(self, episode: Episode, cost: Cost) -> None:
         """Add the examples and tokens of an episode to `cost`."""
@@ -84,11 +84,11 @@ class UnionRows(ItemRows):
 
     def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
         """Return rows of the union; `item` and `split` are those of its one "train"."""
-        found: list[Row] = []
-        for place in places:
-            owner, part, row = self._union.locate(place)
-            found += super().rows(owner, part, [row])
-        return found
+        rows: list[Row] = []
+        for position in places:
+            owner, part, row = self._union.locate(position)
+            rows += super().rows(owner, part, [row])
+        return rows
 
 
 class ItemLoss:

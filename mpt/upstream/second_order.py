@@ -156,14 +156,14 @@ def resolve(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
             the engine reads row by row what depends on the padding of a batch, or it cannot
             differentiate the inner optimiser.
     """
-    found = _engine(config, backbone)
-    if found.second_order == "exact" and config.method == "maml" and backbone.padding_matters:
+    resolved = _engine(config, backbone)
+    if resolved.second_order == "exact" and config.method == "maml" and backbone.padding_matters:
         raise UsageError(
             f"second_order is {config.second_order!r}, but must be 'unrolled' or 'higher' with "
             "position 'append_padded': \"exact\" reads row by row, and rows depend on the padding "
             "of their batch"
         )
-    return found
+    return resolved
 
 
 def _engine(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:

@@ -38,8 +38,8 @@ def members_of(config: UpstreamConfig, root_seed: int) -> tuple[UpstreamConfig, 
     root = root_seed if config.seed is None else config.seed
     start = root if config.start_seed is None else config.start_seed
     others = (
-        dataclasses.replace(first, seed=derive(root, "soup", place), start_seed=start)
-        for place in range(1, config.soup)
+        dataclasses.replace(first, seed=derive(root, "soup", number), start_seed=start)
+        for number in range(1, config.soup)
     )
     return (first, *others)
 

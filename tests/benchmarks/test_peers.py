@@ -23,7 +23,7 @@ from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, open_results
 from mpt.study.record import study_record
 from mpt.study.specs import TrialSpec, UpstreamSpec, baseline_trials
-from mpt.study.study import Study, open_study, plan_study
+from mpt.study.study import OpenStudy, open_study, plan_study
 from mpt.trial.opening import open_trial
 from mpt.trial.store import TrialStore
 
@@ -32,7 +32,7 @@ TRAJECTORY = UpstreamSpec(config=CONFIG, rungs=(1, 3))
 
 
 @pytest.fixture(scope="module")
-def study(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> OpenStudy:
     """In float64, where rounding flips no arg-max."""
     gym = write_toy_gym(tmp_path_factory.mktemp("peers") / "gym")
     study = open_study(plan_study(toy_study(toy_checkpoint, gym)))
@@ -41,7 +41,7 @@ def study(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Stu
 
 
 @pytest.fixture(scope="module")
-def work(study: Study, toy_checkpoint: Path) -> Work:
+def work(study: OpenStudy, toy_checkpoint: Path) -> Work:
     return work_of(study, toy_checkpoint, trajectories_of([TRAJECTORY], [42]), eval_batch=3)
 
 
@@ -52,7 +52,7 @@ def theirs(work: Work) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def ours(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def ours(study: OpenStudy, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """What our trials store, without Ray."""
     results = tmp_path_factory.mktemp("results")
     with open_results(results) as database:
@@ -60,7 +60,7 @@ def ours(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return peers._runs(peers.our_search.trials(results, study.config.train_seed))
 
 
-def _work_off(study: Study, database: Database, results: Path) -> None:
+def _work_off(study: OpenStudy, database: Database, results: Path) -> None:
     store, files = TrialStore(database), Artifacts(str(results))
     store.add_study(study_record(study))
     own = TrialSpec(plan=study.plan, upstream=TRAJECTORY)

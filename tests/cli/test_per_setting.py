@@ -1,4 +1,4 @@
-"""A search in every setting: its courses, validation tasks and rankings; one run with Ray."""
+"""A search in every setting: its trials, validation tasks and rankings; one run with Ray."""
 
 from __future__ import annotations
 

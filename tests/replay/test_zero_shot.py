@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from stored import compute
 
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.tables.lookup import Lookup
 from analysis.tables.main import main_table
 from mpt.config import METHODS, OWN_METHODS, SMOLLM2
@@ -123,7 +123,7 @@ def test_a_watcher_knows_it_from_its_record(job: SearchJob) -> None:
 
 
 def test_the_report_has_it_in_table_2(job: SearchJob) -> None:
-    results = load_results(job.results)
+    results = read_results(job.results)
     table = main_table(Lookup(results.main))
     (row,) = (row for row in table.rows if row[0].text == "zero-shot")
     cell = row[table.columns.index("NP→P")]

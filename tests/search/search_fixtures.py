@@ -13,7 +13,7 @@ from drivers import Driver
 from search_toys import toy_job, write_toy_gym
 
 from mpt.search.job import Execution, SearchJob
-from mpt.study.study import Study, open_study
+from mpt.study.study import OpenStudy, open_study
 
 __all__ = ["drive", "job", "study", "toy_gym"]
 
@@ -32,7 +32,9 @@ def job(toy_checkpoint: Path, toy_gym: Path, tmp_path: Path) -> SearchJob:
 
 
 @pytest.fixture(scope="session")
-def study(toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OpenStudy:
     """The toy search's study; what it computes goes where a test's own `job` says."""
     return open_study(toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("unused")).plans[0])
 

@@ -21,13 +21,13 @@ from mpt.study.specs import (
     ZeroShotConfig,
     baseline_trials,
 )
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 
 DOWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
 
 
 @pytest.fixture
-def one(job: SearchJob, study: Study) -> Iterator[Bench]:
+def one(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     with bench(job, study) as found:
         yield found
 
@@ -45,7 +45,7 @@ def tasks(groups: Sequence[TrialGroup]) -> list[tuple[str, ...]]:
     return [group.specs[0].tasks if not group.indices else () for group in groups]
 
 
-def twin_of(study: Study, *scored: str, partition: str = "another") -> Study:
+def twin_of(study: OpenStudy, *scored: str, partition: str = "another") -> OpenStudy:
     config = dataclasses.replace(study.config, partition=partition)
     plan = dataclasses.replace(study.plan, config=config, scored=scored)
     return dataclasses.replace(study, plan=plan, scored={n: study.scored[n] for n in scored})
@@ -76,7 +76,7 @@ def test_what_is_stored_is_not_started(one: Bench) -> None:
 
 
 def test_a_baseline_whose_runs_are_all_there_is_made_whole_without_a_trial(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     """Another study has them: the point of this one is stored in passing."""
     one.run_baseline()
@@ -102,7 +102,7 @@ def test_what_was_stopped_is_not_started_again_unless_nobody_stops(one: Bench) -
 
 
 def test_studies_with_one_trajectory_share_a_trial_and_those_with_the_same_runs_too(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     twin = twin_of(study, VALIDATION[0])
     first, second = job.trials
@@ -122,7 +122,7 @@ def test_studies_with_one_trajectory_share_a_trial_and_those_with_the_same_runs_
 
 
 def test_another_seed_or_another_source_is_another_trajectory(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     first = job.trials[0]
     config = dataclasses.replace(study.config, train_seed=7)
@@ -139,7 +139,7 @@ def test_another_seed_or_another_source_is_another_trajectory(
 
 
 def test_fine_tuning_is_cut_by_task_and_shared_by_the_studies_that_score_it(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     upstream = UpstreamSpec(config=FineTuningConfig(downstream=DOWN))
     twin = twin_of(study, VALIDATION[1])
@@ -154,7 +154,7 @@ def test_fine_tuning_is_cut_by_task_and_shared_by_the_studies_that_score_it(
 
 
 def test_zero_shot_is_cut_by_task_and_shared_where_it_is_evaluated_alike(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     upstream = UpstreamSpec(config=ZeroShotConfig())
     down = dataclasses.replace(study.config.downstream, max_generated=2)

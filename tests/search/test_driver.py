@@ -24,7 +24,7 @@ from mpt.search import run as run_module
 from mpt.search.job import Execution, SearchJob
 from mpt.search.run import DONE, peek, plan_search, run_search, set_results_aside
 from mpt.store.lock import driver_lock
-from mpt.study.study import Study, StudyPlan
+from mpt.study.study import OpenStudy, StudyPlan
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def done_at_once(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def half(job: SearchJob, study: Study) -> Iterator[Bench]:
+def half(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     """The first two rungs of the first trial, and the baseline."""
     with bench(job, study) as found:
         list(found.trial_of(with_rungs(job, (2, 4)).trials[0], chunk_s=1e9).units())
@@ -204,7 +204,7 @@ def test_a_signal_that_an_import_has_swallowed_ends_the_search_all_the_same(
     """torch forgets an exception that is raised while it is being imported."""
     opened = run_module.open_plan
 
-    def swallows(plan: StudyPlan) -> Study:
+    def swallows(plan: StudyPlan) -> OpenStudy:
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         return opened(plan)
@@ -238,7 +238,7 @@ def test_what_is_searched_is_said_before_the_study_is_opened(
     """Reading weights takes seconds, or minutes over a network."""
     said = []
 
-    def open_plan(plan: StudyPlan) -> Study:
+    def open_plan(plan: StudyPlan) -> OpenStudy:
         said.append(capsys.readouterr().out)
         raise DataError("stop here")
 
@@ -316,7 +316,7 @@ def test_a_dry_run_of_a_finished_search_says_that_nothing_is_left(
 
 
 def test_the_plan_counts_what_will_be_chosen_and_not_what_was_stopped(
-    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: Study
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: OpenStudy
 ) -> None:
     job = tpe_job(toy_checkpoint, toy_gym, tmp_path / "results", count=4)
     with peek(job) as look:
@@ -337,7 +337,7 @@ def test_the_plan_counts_what_will_be_chosen_and_not_what_was_stopped(
         assert look.work.points == 10
 
 
-def _stop(job: SearchJob, study: Study) -> None:
+def _stop(job: SearchJob, study: OpenStudy) -> None:
     """Put it on record that the first trial is stopped at its first rung."""
     from mpt.search.leaderboard import Leaderboard
 

@@ -31,14 +31,14 @@ from mpt.search.ray.trainable import SearchTrial, device_of
 from mpt.store.records import Artifact
 from mpt.store.state import write_folder_state
 from mpt.study.record import study_record
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.trial import TrialOptions
 from mpt.upstream import engine
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    study: Study, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+    study: OpenStudy, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What the toy search's first trial computes."""
     job = toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("undisturbed"))
@@ -62,7 +62,7 @@ cp -r '{disk}/results' '{out}/results'
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("free", [300, 800])
 def test_a_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
-    free: int, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: Study
+    free: int, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: OpenStudy
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -106,7 +106,7 @@ def _resumed(found: Bench, index: int) -> None:
 
 
 def test_storage_that_comes_and_goes_costs_time_and_changes_no_bit(
-    study: Study, job: SearchJob, undisturbed: dict[str, Any], tmp_path: Path
+    study: OpenStudy, job: SearchJob, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     """The results directory is renamed away after each unit: what an unmount looks like."""
     away, ended, done = tmp_path / "away", 0, False
@@ -146,7 +146,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_a_disk_that_fills_up_at_any_file_tears_nothing(
-    study: Study, job: SearchJob, undisturbed: dict[str, Any], full: list[int]
+    study: OpenStudy, job: SearchJob, undisturbed: dict[str, Any], full: list[int]
 ) -> None:
     """Prompts of rungs, and checkpoints after every unit."""
     ended = count = 0
@@ -185,7 +185,7 @@ def _keep(found: Bench, work: Any, name: str) -> None:
 
 
 def test_clocks_that_jump_change_no_bit(
-    study: Study, job: SearchJob, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    study: OpenStudy, job: SearchJob, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(3)
     for name in ("time", "time_ns", "perf_counter", "monotonic"):
@@ -223,7 +223,7 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_that_names_the_node(
 
 @pytest.fixture
 def one(
-    job: SearchJob, study: Study, one_worker: None, monkeypatch: pytest.MonkeyPatch
+    job: SearchJob, study: OpenStudy, one_worker: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
     monkeypatch.setattr(trainable, "_open", lambda *_: study)
     monkeypatch.setattr(tune_trainable, "DEFAULT_STORAGE_PATH", str(job.results / "tune"))
@@ -342,7 +342,7 @@ def test_a_checkpoint_that_is_broken_is_passed_over_by_a_restarted_worker(
 
 
 def test_a_rung_of_another_version_of_the_code_belongs_to_another_trajectory(
-    one: Bench, study: Study, monkeypatch: pytest.MonkeyPatch
+    one: Bench, study: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.run(0)
     before = {artifact.uri: Path(artifact.uri).read_bytes() for artifact in _rungs(one)}
@@ -361,7 +361,7 @@ def _rungs(found: Bench) -> list[Artifact]:
 
 
 def test_another_version_of_the_code_that_scores_is_another_study_with_runs_of_its_own(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     one.run(0)
     record = study_record(study)

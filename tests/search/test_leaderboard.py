@@ -14,7 +14,7 @@ from mpt.search.leaderboard import Leaderboard, ranked
 from mpt.store.database import Database
 from mpt.store.records import Stop, point_key
 from mpt.study.specs import TrialSpec, baseline_trials
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.store import TrialStore
 
 POINT = len(VALIDATION) * len(SEEDS) * 2
@@ -22,7 +22,7 @@ POINT = len(VALIDATION) * len(SEEDS) * 2
 
 
 @pytest.fixture
-def half(job: SearchJob, study: Study) -> Iterator[Bench]:
+def half(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     """The first trial whole, the first rung of the second, and the baseline."""
     with bench(job, study) as found:
         found.run(0, chunk_s=1e9)
@@ -52,7 +52,7 @@ def test_what_is_stored_is_known_by_rung(half: Bench) -> None:
     assert [one.record is None for one in board.entries()] == 4 * [False] + 2 * [True]
 
 
-def test_an_empty_database_has_no_points(job: SearchJob, study: Study) -> None:
+def test_an_empty_database_has_no_points(job: SearchJob, study: OpenStudy) -> None:
     with bench(job, study) as found:
         board = board_of(found)
         entries = board.entries()
@@ -64,7 +64,7 @@ def test_an_empty_database_has_no_points(job: SearchJob, study: Study) -> None:
 
 
 def test_a_point_without_its_baseline_has_no_score_until_it_lands(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     with bench(with_rungs(job, (2,)), study) as found:
         found.run(0)
@@ -165,7 +165,7 @@ def test_the_baseline_is_counted_once_in_the_costs(half: Bench) -> None:
     assert point.key == point_key(key, "", 0)
 
 
-def test_a_trial_that_was_not_listed_can_be_added_once(half: Bench, study: Study) -> None:
+def test_a_trial_that_was_not_listed_can_be_added_once(half: Bench, study: OpenStudy) -> None:
     first = half.job.trials[0]
     board = board_of(half, trials=(first,))
     second = half.job.trials[1]
@@ -177,7 +177,7 @@ def test_a_trial_that_was_not_listed_can_be_added_once(half: Bench, study: Study
     assert [one.index for one in board.entries()] == [0, 0, 0, 1, 1, 1]
 
 
-def test_points_of_another_study_are_not_seen(half: Bench, study: Study) -> None:
+def test_points_of_another_study_are_not_seen(half: Bench, study: OpenStudy) -> None:
     """The same trajectory with another downstream recipe is another study."""
     config = dataclasses.replace(
         study.config, downstream=dataclasses.replace(study.config.downstream, steps=6)

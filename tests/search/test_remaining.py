@@ -19,7 +19,7 @@ from mpt.search.cost.plan import RemainingWork
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial import pack_limits
 
 POINT = len(VALIDATION) * len(SEEDS) * 2
@@ -29,7 +29,7 @@ ROWS = 2 * 8 + 8
 
 
 @pytest.fixture
-def one(job: SearchJob, study: Study) -> Iterator[Bench]:
+def one(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     with bench(job, study) as found:
         yield found
 
@@ -40,7 +40,9 @@ def left_of(found: Bench, *trials: TrialSpec) -> RemainingWork:
     return remaining_work(specs, opened.__getitem__, found.store, found.files)
 
 
-def twin_of(study: Study, scored: tuple[str, ...] = VALIDATION, **changes: object) -> Study:
+def twin_of(
+    study: OpenStudy, scored: tuple[str, ...] = VALIDATION, **changes: object
+) -> OpenStudy:
     """Return a study with the same sources and scored tasks that it shares or lacks."""
     config = dataclasses.replace(study.config, **changes)  # type: ignore[arg-type]
     plan = dataclasses.replace(study.plan, config=config, scored=scored)
@@ -59,7 +61,7 @@ def test_an_empty_database_leaves_everything_to_do(one: Bench) -> None:
     assert one.stored == 0  # nothing is written
 
 
-def test_what_is_stored_is_taken_off(one: Bench, job: SearchJob, study: Study) -> None:
+def test_what_is_stored_is_taken_off(one: Bench, job: SearchJob, study: OpenStudy) -> None:
     with bench(with_rungs(job, (4,)), study) as short:
         short.run(0)
         short.run_baseline()
@@ -113,7 +115,7 @@ def test_a_run_that_is_gone_is_left_to_do_again(one: Bench) -> None:
     assert work.shared_left[0].runs == 1
 
 
-def test_what_two_studies_share_is_counted_once(job: SearchJob, study: Study) -> None:
+def test_what_two_studies_share_is_counted_once(job: SearchJob, study: OpenStudy) -> None:
     """Same sources: one trajectory. Same scored tasks: the same runs, under two points."""
     twin, other = twin_of(study, partition="another"), twin_of(study, VALIDATION[:1])
     first = job.trials[0]
@@ -131,7 +133,7 @@ def test_what_two_studies_share_is_counted_once(job: SearchJob, study: Study) ->
         assert done.all_there == done.all_runs == work.all_runs
 
 
-def test_fine_tuning_in_two_studies_is_counted_once(job: SearchJob, study: Study) -> None:
+def test_fine_tuning_in_two_studies_is_counted_once(job: SearchJob, study: OpenStudy) -> None:
     down = DownstreamConfig(lrs=(1e-2, 1e-3), steps=3, eval_every=2)
     upstream = UpstreamSpec(config=FineTuningConfig(downstream=down))
     twin = twin_of(study, partition="another")
@@ -152,7 +154,7 @@ def test_fine_tuning_in_two_studies_is_counted_once(job: SearchJob, study: Study
 
 
 def test_zero_shot_is_counted_in_rows_and_equal_test_files_once(
-    job: SearchJob, study: Study, tmp_path: Path
+    job: SearchJob, study: OpenStudy, tmp_path: Path
 ) -> None:
     upstream = UpstreamSpec(config=ZeroShotConfig())
     down = study.config.downstream

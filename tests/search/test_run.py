@@ -25,7 +25,7 @@ from mpt.search.job import Execution, SearchJob
 from mpt.search.run import DONE, FAILED, peek, plan_search, run_search
 from mpt.search.watch.note import driver_notes
 from mpt.store.database import open_results
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import upstream_key
 
 pytestmark = pytest.mark.timeout(3000)
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(3000)
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    study: Study, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+    study: OpenStudy, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """The toy search without Ray: one process, last trial first, long chunks."""
     job = toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("undisturbed"))
@@ -172,7 +172,7 @@ def _upstream_keys(job: SearchJob, known: dict[str, Any]) -> list[str]:
 
 @pytest.mark.usefixtures("one_worker")
 def test_a_trial_that_fails_for_good_leaves_the_others_alone_and_the_code_is_4(
-    job: SearchJob, study: Study, undisturbed: dict[str, Any]
+    job: SearchJob, study: OpenStudy, undisturbed: dict[str, Any]
 ) -> None:
     key = upstream_key(study, job.trials[0].upstream.config)
     blocked = job.results / "rungs" / key / "2.safetensors"

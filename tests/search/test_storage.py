@@ -15,7 +15,7 @@ from mpt.search.job import Execution
 from mpt.search.run import DONE, run_search
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(900)
 def test_a_search_whose_files_lie_in_a_bucket_gives_the_same_numbers(
     toy_checkpoint: Path,
     toy_gym: Path,
-    study: Study,
+    study: OpenStudy,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,7 +15,7 @@ from mpt.store.database import Database, open_results
 from mpt.store.records import Run
 from mpt.study.record import study_record
 from mpt.study.specs import TrialSpec, baseline_trials
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.opening import open_trial
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import Trial, TrialOptions
@@ -42,7 +42,7 @@ class Bench:
         studies: the open studies.
     """
 
-    def __init__(self, job: SearchJob, *studies: Study) -> None:
+    def __init__(self, job: SearchJob, *studies: OpenStudy) -> None:
         self.job, self.studies = job, studies
         self.database = open_results(job.results)
         self.store = RecordingStore(self.database)
@@ -65,7 +65,7 @@ class Bench:
         for index in indices:
             list(self.trial(index, **options).units())
 
-    def run_baseline(self, study: Study | None = None) -> None:
+    def run_baseline(self, study: OpenStudy | None = None) -> None:
         """Run plain prompt tuning of a study, the last task first."""
         for spec in reversed(baseline_trials((study or self.studies[0]).plan)):
             list(self.trial_of(spec).units())
@@ -77,7 +77,7 @@ class Bench:
 
 
 @contextmanager
-def bench(job: SearchJob, *studies: Study, results: Path | None = None) -> Iterator[Bench]:
+def bench(job: SearchJob, *studies: OpenStudy, results: Path | None = None) -> Iterator[Bench]:
     """Open a bench, in another directory of results if one is given."""
     found = Bench(dataclasses.replace(job, results=results or job.results), *studies)
     with found.database:

@@ -16,11 +16,11 @@ from mpt.search.job import Execution
 from mpt.search.run import open_plan, plan_search
 from mpt.study import study as studies
 from mpt.study.specs import FineTuningConfig
-from mpt.study.study import Study, open_study, plan_study
+from mpt.study.study import OpenStudy, open_study, plan_study
 from mpt.trial.runs import baseline_packs, fine_tuning_packs, keys_of, tuned_study, upstream_key
 
 
-def _keys(study: Study) -> list[str]:
+def _keys(study: OpenStudy) -> list[str]:
     """Return the keys of all trajectories, of the baseline, of fine-tuning and of its runs."""
     tuning = FineTuningConfig(downstream=study.config.downstream)
     keys = [upstream_key(study, UpstreamConfig(method=method)) for method in METHODS]

@@ -18,13 +18,13 @@ from mpt.study.presets import load_study
 from mpt.study.recipes import recipe
 from mpt.study.record import study_record
 from mpt.study.specs import TrialSpec, UpstreamSpec
-from mpt.study.study import Study, StudyPlan, open_study, plan_study
+from mpt.study.study import OpenStudy, StudyPlan, open_study, plan_study
 from mpt.trial.runs import baseline_packs, keys_of, upstream_key
 
 RATE = recipe("paper").upstream["maml"].inner_lr
 
 
-def _study(checkpoint: Path, gym: Path, precision: str, upstream: str | None) -> Study:
+def _study(checkpoint: Path, gym: Path, precision: str, upstream: str | None) -> OpenStudy:
     config = toy_study(checkpoint, gym, precision=precision, upstream_precision=upstream)
     return open_study(plan_study(config))
 

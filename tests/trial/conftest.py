@@ -19,7 +19,7 @@ from trial_toys import Bench, bench
 from mpt.config import DownstreamConfig
 from mpt.downstream.limits import PackLimits
 from mpt.search.job import SearchJob
-from mpt.study.study import Study, open_study
+from mpt.study.study import OpenStudy, open_study
 from mpt.trial import pack_limits
 
 __all__ = ["job", "study", "toy_gym"]
@@ -29,13 +29,13 @@ NARROW = PackLimits(runs=3, tokens=256, pass_cost=16, source="a test")
 
 
 @pytest.fixture
-def one(job: SearchJob, study: Study) -> Iterator[Bench]:
+def one(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     with bench(job, study) as found:
         yield found
 
 
 @pytest.fixture
-def other(job: SearchJob, study: Study, tmp_path: Path) -> Iterator[Bench]:
+def other(job: SearchJob, study: OpenStudy, tmp_path: Path) -> Iterator[Bench]:
     """Another place for results of the same job."""
     with bench(job, study, results=tmp_path / "other") as found:
         yield found
@@ -43,7 +43,7 @@ def other(job: SearchJob, study: Study, tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture(scope="module")
 def whole(
-    study: Study, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+    study: OpenStudy, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """What the toy job computes where nothing disturbs it."""
     job = toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("whole"))
@@ -54,7 +54,7 @@ def whole(
 
 
 @pytest.fixture(scope="module")
-def uneven(toy_checkpoint: Path, toy_gym: Path) -> Study:
+def uneven(toy_checkpoint: Path, toy_gym: Path) -> OpenStudy:
     """The toy study with runs that leave at different times: their bits show who rode along."""
     downstream = DownstreamConfig(
         lrs=(0.5, 0.2), batch_size=2, steps=12, eval_every=2, patience=2, max_generated=3
@@ -65,7 +65,7 @@ def uneven(toy_checkpoint: Path, toy_gym: Path) -> Study:
 
 @pytest.fixture
 def two_uneven(
-    job: SearchJob, uneven: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: SearchJob, uneven: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Bench, Bench]]:
     """Two places for results of the same search, whose runs do not fit beside each other."""
     monkeypatch.setattr(pack_limits, "pack_limits", lambda *_: NARROW)

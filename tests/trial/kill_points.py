@@ -27,13 +27,13 @@ from mpt.search.job import SearchJob
 from mpt.store.records import Artifact
 from mpt.store.state import write_folder_state
 from mpt.study.specs import baseline_trials
-from mpt.study.study import Study, open_study
+from mpt.study.study import OpenStudy, open_study
 from mpt.trial.files import newest_state
 
 STRIDES = (61, 103, 211)
 
 
-def work(study: Study, job: SearchJob) -> None:
+def work(study: OpenStudy, job: SearchJob) -> None:
     """Run the baseline and a trial, with a checkpoint after every unit."""
     with bench(job, study) as found:
         tasks = [found.trial_of(spec) for spec in baseline_trials(study.plan)]
@@ -85,7 +85,7 @@ def child(task: Callable[[], None], kill_after: int | None) -> int:
     os._exit(0)
 
 
-def killed_search(study: Study, job: SearchJob, stride: int) -> dict[str, Any]:
+def killed_search(study: OpenStudy, job: SearchJob, stride: int) -> dict[str, Any]:
     """Kill, start again, kill again …; the events allowed grow so that it ends."""
     kills, allowed, changed = 0, stride, []
     while True:

@@ -32,7 +32,7 @@ from mpt.study.specs import (
     UpstreamSpec,
     ZeroShotConfig,
 )
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial import pack_limits
 from mpt.trial import trial as trial_module
 from mpt.trial.run_queue import RunQueue
@@ -60,25 +60,25 @@ POINT = CELLS * 2
 OWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
 
 
-def changed(study: Study, **changes: Any) -> Study:
+def changed(study: OpenStudy, **changes: Any) -> OpenStudy:
     """Return a study with other settings."""
     config = dataclasses.replace(study.config, **changes)
     return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
 
 
 @pytest.fixture
-def two(study: Study) -> Study:
+def two(study: OpenStudy) -> OpenStudy:
     return changed(study, starts=2)
 
 
-def job_on(job: SearchJob, study: Study, *rungs: int) -> SearchJob:
+def job_on(job: SearchJob, study: OpenStudy, *rungs: int) -> SearchJob:
     """Return the toy job, its trials on a study and with these rungs."""
     trials = tuple(dataclasses.replace(one, plan=study.plan) for one in job.trials)
     return with_rungs(dataclasses.replace(job, trials=trials), rungs or (2,))
 
 
 @pytest.fixture
-def both(job: SearchJob, two: Study) -> Iterator[Bench]:
+def both(job: SearchJob, two: OpenStudy) -> Iterator[Bench]:
     """A bench of the study with two starts."""
     with bench(job_on(job, two), two) as found:
         yield found
@@ -99,7 +99,7 @@ def point_of(found: Bench, method: str = "maml") -> Any:
 
 
 def test_a_study_with_one_start_has_the_keys_that_it_had_before_there_were_starts(
-    study: Study,
+    study: OpenStudy,
 ) -> None:
     """The identities are written out here: nothing about starts is in them."""
     assert study.config.starts == 1
@@ -129,7 +129,7 @@ def test_a_study_with_one_start_has_the_keys_that_it_had_before_there_were_start
 
 
 def test_the_first_start_has_the_runs_of_one_and_the_next_those_of_its_own_train_seed(
-    study: Study, two: Study
+    study: OpenStudy, two: OpenStudy
 ) -> None:
     prompt = vocabulary_start(study, study.scored[VALIDATION[0]][SEEDS[0]], 42)
     other = changed(study, train_seed=1042)
@@ -146,7 +146,7 @@ def test_the_first_start_has_the_runs_of_one_and_the_next_those_of_its_own_train
 
 
 def test_plain_tuning_and_a_learned_prompt_share_their_order_of_rows_at_every_start(
-    both: Bench, two: Study
+    both: Bench, two: OpenStudy
 ) -> None:
     """So a comparison with plain tuning stays paired: only the prompt differs."""
     run_all(both)
@@ -180,7 +180,11 @@ def test_plain_tuning_and_a_learned_prompt_share_their_order_of_rows_at_every_st
 
 
 def test_going_from_one_start_to_two_computes_the_new_runs_alone(
-    study: Study, two: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: OpenStudy,
+    two: OpenStudy,
+    job: SearchJob,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with bench(job_on(job, two), two, results=tmp_path / "fresh") as fresh:
         run_all(fresh)
@@ -212,7 +216,7 @@ def _never(*_: object, **__: object) -> None:
 
 
 def test_a_trial_with_two_starts_killed_after_any_unit_gives_the_same_numbers(
-    job: SearchJob, uneven: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: SearchJob, uneven: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_limits, "pack_limits", lambda *_: NARROW)
     study = changed(uneven, starts=2)
@@ -237,7 +241,7 @@ def test_a_trial_with_two_starts_killed_after_any_unit_gives_the_same_numbers(
 
 
 def test_runs_of_different_starts_do_not_ride_together(
-    job: SearchJob, uneven: Study, tmp_path: Path
+    job: SearchJob, uneven: OpenStudy, tmp_path: Path
 ) -> None:
     """So the bits of a start do not depend on how many others there are."""
     two = changed(uneven, starts=2)
@@ -258,7 +262,7 @@ def test_runs_of_different_starts_do_not_ride_together(
 
 
 def test_a_queue_tells_of_all_starts_and_ends_a_turn_where_one_does(
-    both: Bench, two: Study
+    both: Bench, two: OpenStudy
 ) -> None:
     queue = RunQueue(two, baseline_packs(two), both.store, lambda _: NARROW)
     queue.advance(0)
@@ -283,7 +287,7 @@ def test_a_queue_tells_of_all_starts_and_ends_a_turn_where_one_does(
 
 
 def test_the_baseline_of_a_task_is_one_trial_and_a_lost_one_is_stood_in_for(
-    both: Bench, two: Study, monkeypatch: pytest.MonkeyPatch
+    both: Bench, two: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_module, "WAIT_S", 0.0)
     monkeypatch.setattr(trial_module, "PATIENCE_S", 0.0)
@@ -303,7 +307,7 @@ def test_the_baseline_of_a_task_is_one_trial_and_a_lost_one_is_stood_in_for(
     assert not [group for group in left if not group.indices]
 
 
-def test_fine_tuning_has_as_many_starts_and_zero_shot_has_one(both: Bench, two: Study) -> None:
+def test_fine_tuning_has_as_many_starts_and_zero_shot_has_one(both: Bench, two: OpenStudy) -> None:
     both.run_baseline()
     tuned, bare = FineTuningConfig(downstream=OWN), ZeroShotConfig()
     specs = [TrialSpec(plan=two.plan, upstream=UpstreamSpec(config=one)) for one in (tuned, bare)]
@@ -340,7 +344,7 @@ def test_fine_tuning_has_as_many_starts_and_zero_shot_has_one(both: Bench, two: 
         assert score.gain.defined == len(VALIDATION)
 
 
-def test_a_target_chooses_once_at_every_start(both: Bench, two: Study, job: SearchJob) -> None:
+def test_a_target_chooses_once_at_every_start(both: Bench, two: OpenStudy, job: SearchJob) -> None:
     down = dataclasses.replace(two.config.downstream, start="chosen")
     chosen = changed(two, downstream=down)
     with bench(job_on(job, chosen), chosen) as found:
@@ -380,7 +384,7 @@ def test_a_target_chooses_once_at_every_start(both: Bench, two: Study, job: Sear
 
 
 def test_the_score_of_a_cell_is_the_mean_over_starts_of_the_runs_that_dev_chose(
-    both: Bench, job: SearchJob, two: Study
+    both: Bench, job: SearchJob, two: OpenStudy
 ) -> None:
     """Against SQL and a few lines that share nothing with the program."""
     run_all(both)
@@ -415,7 +419,9 @@ def test_the_score_of_a_cell_is_the_mean_over_starts_of_the_runs_that_dev_chose(
     assert score.gain.arg == pytest.approx(100 * sum(gains) / len(gains), rel=1e-9)
 
 
-def test_a_point_of_two_starts_is_not_whole_without_the_second(both: Bench, two: Study) -> None:
+def test_a_point_of_two_starts_is_not_whole_without_the_second(
+    both: Bench, two: OpenStudy
+) -> None:
     packs = baseline_packs(two)
     for queue in (RunQueue(two, packs[: len(VALIDATION)], both.store, lambda _: NARROW),):
         queue.advance()

@@ -15,7 +15,7 @@ from mpt.config import UpstreamConfig
 from mpt.store.records import Point, point_key
 from mpt.study.record import study_record
 from mpt.study.specs import FineTuningConfig, MethodConfig, ZeroShotConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import (
     baseline_packs,
     fine_tuning_packs,
@@ -46,7 +46,7 @@ def later(settings: Any, **options: int) -> Any:
     return kind(**own, **options)
 
 
-def keys(study: Study, upstream: UpstreamConfig) -> dict[str, Any]:
+def keys(study: OpenStudy, upstream: UpstreamConfig) -> dict[str, Any]:
     """Return every kind of key that a study and a method's settings lead to."""
     tuning = FineTuningConfig(downstream=study.config.downstream)
     methods: tuple[MethodConfig, ...] = (upstream, tuning, ZeroShotConfig())
@@ -65,7 +65,7 @@ def keys(study: Study, upstream: UpstreamConfig) -> dict[str, Any]:
     }
 
 
-def with_part(study: Study, part: str, **options: int) -> Study:
+def with_part(study: OpenStudy, part: str, **options: int) -> OpenStudy:
     """Return a study one of whose parts has the later option; "study": the settings themselves."""
     own = study.config
     if part == "study":
@@ -87,7 +87,7 @@ def with_part(study: Study, part: str, **options: int) -> Study:
     ],
 )
 def test_an_option_of_a_study_at_its_default_changes_no_key(
-    part: str, others: set[str], study: Study
+    part: str, others: set[str], study: OpenStudy
 ) -> None:
     before = keys(study, UPSTREAM)
     assert keys(with_part(study, part), UPSTREAM) == before
@@ -95,14 +95,14 @@ def test_an_option_of_a_study_at_its_default_changes_no_key(
     assert {name for name in before if before[name] != after[name]} == others
 
 
-def test_an_option_of_a_method_at_its_default_changes_no_key(study: Study) -> None:
+def test_an_option_of_a_method_at_its_default_changes_no_key(study: OpenStudy) -> None:
     before = keys(study, UPSTREAM)
     assert keys(study, later(UPSTREAM)) == before
     after = keys(study, later(UPSTREAM, option=8))
     assert {name for name in before if before[name] != after[name]} == {"maml point"}
 
 
-def test_a_field_that_records_get_later_changes_no_key_at_its_default(study: Study) -> None:
+def test_a_field_that_records_get_later_changes_no_key_at_its_default(study: OpenStudy) -> None:
     record = study_record(study)
     identity = baseline_packs(study)[0].runs[0].identity
     point = Point(

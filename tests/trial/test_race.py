@@ -14,7 +14,7 @@ from trial_toys import Bench, bench
 from mpt.search.job import SearchJob
 from mpt.store.records import Run
 from mpt.study.record import study_record
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial import store as store_module
 from mpt.trial.racing import PlannedScore
 from mpt.trial.store import TrialStore
@@ -24,7 +24,7 @@ POINT = len(VALIDATION) * len(SEEDS) * 2
 
 
 @pytest.fixture
-def short(job: SearchJob, study: Study) -> Iterator[Bench]:
+def short(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     with bench(with_rungs(job, (2,)), study) as found:
         found.run_baseline()
         yield found
@@ -70,7 +70,7 @@ def test_a_point_behind_the_leader_is_given_up_after_the_data_seed_that_showed_i
 
 
 def test_a_race_that_nobody_loses_ends_with_the_scores_of_a_search_without(
-    short: Bench, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Bench, study: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "hopeless", lambda *_: None)
     short.run(0, 1, racing=True)
@@ -87,7 +87,7 @@ def test_a_race_that_nobody_loses_ends_with_the_scores_of_a_search_without(
 
 
 def test_a_race_taken_over_after_any_unit_has_the_same_bits(
-    short: Bench, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Bench, study: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "hopeless", lambda *_: None)
     count = sum(1 for _ in short.trial(0, racing=True).units())
@@ -161,7 +161,7 @@ def test_points_compete_within_their_study_and_method(
 
 
 def test_nothing_is_decided_without_a_leader_or_without_the_whole_baseline(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     with bench(with_rungs(job, (2,)), study) as found:
         runs = [PlannedScore("k", VALIDATION[0], SEEDS[0], 0.5, 42)]

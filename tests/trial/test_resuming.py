@@ -14,12 +14,12 @@ from trial_toys import Bench, bench, through_a_folder
 from mpt.search.job import SearchJob
 from mpt.store.database import Database
 from mpt.store.records import Run
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.upstream.engine import UpstreamRun
 
 
 def test_a_trial_goes_on_from_the_state_of_every_unit_with_the_same_bits(
-    job: SearchJob, study: Study, tmp_path: Path
+    job: SearchJob, study: OpenStudy, tmp_path: Path
 ) -> None:
     """Also where the process lived on for some units after its last checkpoint."""
     job = with_rungs(job, (2, 4))
@@ -76,7 +76,7 @@ def test_a_kill_in_the_first_unit_of_a_queue_of_runs_changes_no_bit(
 
 
 def test_a_state_beyond_a_new_rung_is_of_no_use_and_the_trial_learns_anew(
-    one: Bench, job: SearchJob, study: Study, whole: dict[str, Any]
+    one: Bench, job: SearchJob, study: OpenStudy, whole: dict[str, Any]
 ) -> None:
     with bench(with_rungs(job, (6,)), study) as late:
         trial_ = late.trial(0)
@@ -92,7 +92,7 @@ def test_a_state_beyond_a_new_rung_is_of_no_use_and_the_trial_learns_anew(
 
 
 def test_a_longer_search_goes_on_from_the_last_state(
-    one: Bench, job: SearchJob, study: Study, monkeypatch: pytest.MonkeyPatch
+    one: Bench, job: SearchJob, study: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with bench(with_rungs(job, (2, 4)), study) as short:
         trial_ = short.trial(0)

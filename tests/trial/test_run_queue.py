@@ -18,7 +18,7 @@ from mpt.downstream.limits import PackLimits, default_limits
 from mpt.errors import DataError
 from mpt.store.database import Database, open_results
 from mpt.store.records import Run
-from mpt.study.study import Study, open_study
+from mpt.study.study import OpenStudy, open_study
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.runs import RunPack, baseline_packs, keys_of, learned_packs
 
@@ -28,7 +28,7 @@ NARROW = PackLimits(runs=3, tokens=256, pass_cost=16, source="a test")
 
 
 @pytest.fixture(scope="module")
-def long_study(toy_checkpoint: Path, toy_gym: Path) -> Study:
+def long_study(toy_checkpoint: Path, toy_gym: Path) -> OpenStudy:
     """The toy study with three evaluation intervals a run."""
     downstream = DownstreamConfig(
         lrs=(0.5, 0.2), batch_size=2, steps=6, eval_every=2, max_generated=3
@@ -48,12 +48,14 @@ def store(database: Database) -> RecordingStore:
     return RecordingStore(database)
 
 
-def _packs(study: Study) -> list[RunPack]:
+def _packs(study: OpenStudy) -> list[RunPack]:
     prompt = torch.linspace(-1, 1, 3 * study.backbone.d_model).reshape(3, -1)
     return learned_packs(study, prompt)
 
 
-def _queue(study: Study, store: RecordingStore, packs: list[RunPack] | None = None) -> RunQueue:
+def _queue(
+    study: OpenStudy, store: RecordingStore, packs: list[RunPack] | None = None
+) -> RunQueue:
     return RunQueue(study, packs or _packs(study), store, lambda _: NARROW)
 
 
@@ -66,7 +68,9 @@ def _finish(queue: RunQueue) -> int:
     return count
 
 
-def _bits(study: Study, store: RecordingStore, packs: list[RunPack] | None = None) -> list[Run]:
+def _bits(
+    study: OpenStudy, store: RecordingStore, packs: list[RunPack] | None = None
+) -> list[Run]:
     """Return what is stored, without clocks."""
     runs = store._database.runs(keys_of(packs or _packs(study)))
     return [
@@ -81,7 +85,7 @@ def _bits(study: Study, store: RecordingStore, packs: list[RunPack] | None = Non
 
 
 @pytest.fixture(scope="module")
-def whole(long_study: Study, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def whole(long_study: OpenStudy, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """The bits of the long study's runs from a queue that nothing disturbed."""
     with open_results(tmp_path_factory.mktemp("whole")) as database:
         store = RecordingStore(database)
@@ -91,7 +95,7 @@ def whole(long_study: Study, tmp_path_factory: pytest.TempPathFactory) -> list[R
 
 @pytest.mark.parametrize("stop", range(math.ceil(8 / 3) * INTERVALS))
 def test_a_queue_taken_over_at_any_interval_gives_the_same_bits_and_does_nothing_twice(
-    stop: int, long_study: Study, store: RecordingStore, whole: list[Run]
+    stop: int, long_study: OpenStudy, store: RecordingStore, whole: list[Run]
 ) -> None:
     killed = _queue(long_study, store)
     for _ in range(stop):
@@ -107,7 +111,7 @@ def test_a_queue_taken_over_at_any_interval_gives_the_same_bits_and_does_nothing
 
 @pytest.mark.parametrize("behind", [1, 2, 3])
 def test_a_state_from_before_the_last_stored_runs_gives_the_same_bits_and_loses_none(
-    behind: int, long_study: Study, store: RecordingStore, whole: list[Run]
+    behind: int, long_study: OpenStudy, store: RecordingStore, whole: list[Run]
 ) -> None:
     """A kill falls between the storing of runs and the checkpoint that would know of it."""
     killed = _queue(long_study, store)
@@ -127,7 +131,7 @@ def test_a_state_from_before_the_last_stored_runs_gives_the_same_bits_and_loses_
 
 
 def test_a_kill_while_runs_are_stored_loses_none(
-    long_study: Study, store: RecordingStore, whole: list[Run], monkeypatch: pytest.MonkeyPatch
+    long_study: OpenStudy, store: RecordingStore, whole: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = _queue(long_study, store)
     for _ in range(INTERVALS - 1):
@@ -151,7 +155,7 @@ def test_a_kill_while_runs_are_stored_loses_none(
 
 
 def test_a_state_of_other_runs_is_left_alone_and_one_with_gaps_is_refused(
-    long_study: Study, store: RecordingStore, whole: list[Run]
+    long_study: OpenStudy, store: RecordingStore, whole: list[Run]
 ) -> None:
     queue = _queue(long_study, store)
     queue.advance(0)
@@ -172,7 +176,7 @@ def test_a_state_of_other_runs_is_left_alone_and_one_with_gaps_is_refused(
 
 
 def test_a_state_before_any_work_names_the_runs_that_ride_together(
-    long_study: Study, store: RecordingStore, whole: list[Run]
+    long_study: OpenStudy, store: RecordingStore, whole: list[Run]
 ) -> None:
     state = _queue(long_study, store).state()
     assert state is not None
@@ -188,7 +192,7 @@ def test_a_state_before_any_work_names_the_runs_that_ride_together(
 
 
 def test_only_missing_runs_are_computed_and_a_finished_queue_has_no_state(
-    study: Study, store: RecordingStore
+    study: OpenStudy, store: RecordingStore
 ) -> None:
     packs = _packs(study)
     half = RunPack(packs[0].task, packs[0].runs[:2])
@@ -206,7 +210,7 @@ def test_only_missing_runs_are_computed_and_a_finished_queue_has_no_state(
 
 
 def test_a_stored_run_says_where_and_how_it_was_made(
-    study: Study, store: RecordingStore, database: Database
+    study: OpenStudy, store: RecordingStore, database: Database
 ) -> None:
     packs = _packs(study)[:1]
     RunQueue(study, packs, store, lambda _: NARROW).advance()
@@ -223,7 +227,7 @@ def test_a_stored_run_says_where_and_how_it_was_made(
 
 
 def test_progress_counts_runs_steps_and_shares_of_runs(
-    long_study: Study, store: RecordingStore
+    long_study: OpenStudy, store: RecordingStore
 ) -> None:
     queue = _queue(long_study, store)
     assert queue.status is None
@@ -241,7 +245,7 @@ def test_progress_counts_runs_steps_and_shares_of_runs(
 
 
 def test_every_finished_run_is_handed_out_before_it_is_stored(
-    study: Study, store: RecordingStore
+    study: OpenStudy, store: RecordingStore
 ) -> None:
     packs, kept = _packs(study)[:1], []
 
@@ -255,7 +259,7 @@ def test_every_finished_run_is_handed_out_before_it_is_stored(
 
 
 def test_runs_that_diverge_are_results_with_nothing_for_nan(
-    toy_checkpoint: Path, toy_gym: Path, study: Study, store: RecordingStore
+    toy_checkpoint: Path, toy_gym: Path, study: OpenStudy, store: RecordingStore
 ) -> None:
     wild = dataclasses.replace(study.config.downstream, lrs=(1e38,))
     plan = toy_job(toy_checkpoint, toy_gym, Path("unused"), downstream=wild).plans[0]
@@ -305,7 +309,9 @@ def test_a_stopped_run_says_so(
         assert run.cost.steps == last < 40
 
 
-def test_limits_on_a_cpu_do_not_depend_on_the_machine(study: Study, store: RecordingStore) -> None:
+def test_limits_on_a_cpu_do_not_depend_on_the_machine(
+    study: OpenStudy, store: RecordingStore
+) -> None:
     from mpt.trial.pack_limits import pack_limits, remember_limits
 
     runs = list(_packs(study)[0].runs)

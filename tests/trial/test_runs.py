@@ -17,7 +17,7 @@ from mpt.search.job import SearchJob
 from mpt.store.records import point_key
 from mpt.study.record import study_record
 from mpt.study.specs import FineTuningConfig, PromptTuningConfig, TrialSpec, UpstreamSpec
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import (
     RunPack,
     baseline_packs,
@@ -32,11 +32,11 @@ from mpt.trial.runs import (
 OWN = DownstreamConfig(lrs=(1e-2, 1e-3), batch_size=2, steps=3, eval_every=2, max_generated=3)
 
 
-def start_of(study: Study) -> torch.Tensor:
+def start_of(study: OpenStudy) -> torch.Tensor:
     return torch.linspace(-1, 1, 3 * study.backbone.d_model).reshape(3, -1)
 
 
-def changed(study: Study, **changes: Any) -> Study:
+def changed(study: OpenStudy, **changes: Any) -> OpenStudy:
     """Return a study with other settings and the same model and data."""
     config = dataclasses.replace(study.config, **changes)
     return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
@@ -45,7 +45,7 @@ def changed(study: Study, **changes: Any) -> Study:
 # --- packs -----------------------------------------------------------------------------------
 
 
-def test_a_pack_holds_every_data_seed_and_learning_rate_of_a_task(study: Study) -> None:
+def test_a_pack_holds_every_data_seed_and_learning_rate_of_a_task(study: OpenStudy) -> None:
     packs = learned_packs(study, start_of(study))
     assert [pack.task for pack in packs] == list(study.plan.scored)
     for pack in packs:
@@ -57,7 +57,9 @@ def test_a_pack_holds_every_data_seed_and_learning_rate_of_a_task(study: Study) 
     assert len(set(keys_of(packs))) == len(VALIDATION) * len(SEEDS) * 2
 
 
-def test_the_baseline_starts_anew_at_every_data_seed_and_alike_at_every_rate(study: Study) -> None:
+def test_the_baseline_starts_anew_at_every_data_seed_and_alike_at_every_rate(
+    study: OpenStudy,
+) -> None:
     (pack, other) = baseline_packs(study)
     one, one_again, two, _ = (run.prompt for run in pack.runs)
     assert one.equal(one_again)
@@ -69,7 +71,7 @@ def test_the_baseline_starts_anew_at_every_data_seed_and_alike_at_every_rate(stu
     assert not seeded.equal(one)
 
 
-def test_runs_are_spread_over_as_many_packs_as_there_are(study: Study) -> None:
+def test_runs_are_spread_over_as_many_packs_as_there_are(study: OpenStudy) -> None:
     packs = baseline_packs(study)
     few = spread(packs, 3)
     assert [run.task.name for run in few] == ["v-one", "v_two", "v-one"]
@@ -80,7 +82,7 @@ def test_runs_are_spread_over_as_many_packs_as_there_are(study: Study) -> None:
 # --- keys ------------------------------------------------------------------------------------
 
 
-def test_a_runs_identity_holds_all_that_can_change_its_number(study: Study) -> None:
+def test_a_runs_identity_holds_all_that_can_change_its_number(study: OpenStudy) -> None:
     run = learned_packs(study, start_of(study))[0].runs[0]
     task, identity = study.scored["v-one"][13], run.identity
     assert identity.backbone == study.backbone.digest
@@ -104,7 +106,7 @@ def test_a_runs_identity_holds_all_that_can_change_its_number(study: Study) -> N
     ],
     ids=str,
 )
-def test_another_recipe_has_other_runs(study: Study, change: dict[str, Any]) -> None:
+def test_another_recipe_has_other_runs(study: OpenStudy, change: dict[str, Any]) -> None:
     parts = {
         name: dataclasses.replace(getattr(study.config, name), **part)
         if isinstance(part, dict)
@@ -116,7 +118,7 @@ def test_another_recipe_has_other_runs(study: Study, change: dict[str, Any]) -> 
 
 
 def test_another_start_has_other_runs_and_another_list_of_rates_has_the_same(
-    study: Study,
+    study: OpenStudy,
 ) -> None:
     first = keys_of(learned_packs(study, start_of(study)))
     assert not set(first) & set(keys_of(learned_packs(study, -start_of(study))))
@@ -125,13 +127,13 @@ def test_another_start_has_other_runs_and_another_list_of_rates_has_the_same(
     assert part == first[1::2]
 
 
-def test_rates_that_race_each_other_are_named_together(study: Study) -> None:
+def test_rates_that_race_each_other_are_named_together(study: OpenStudy) -> None:
     racing = dataclasses.replace(study.config.downstream, catch_up=0.5, catch_up_after=1)
     run = learned_packs(changed(study, downstream=racing), start_of(study))[0].runs[0]
     assert run.identity.recipe["downstream"]["lrs"] == [0.5, 0.2]
 
 
-def test_rungs_targets_and_partition_leave_the_upstream_key_as_it_is(study: Study) -> None:
+def test_rungs_targets_and_partition_leave_the_upstream_key_as_it_is(study: OpenStudy) -> None:
     config = UpstreamConfig(inner_lr=0.1, outer_lr=0.3)
     key = upstream_key(study, config)
     named = dataclasses.replace(study.plan, source_set="highest2", scored=VALIDATION[:1])
@@ -148,7 +150,7 @@ def test_rungs_targets_and_partition_leave_the_upstream_key_as_it_is(study: Stud
 
 @pytest.mark.parametrize("part", ["train_seed", "downstream", "text", "prompt", "data_seeds"])
 def test_every_part_of_a_study_has_points_of_its_own(
-    toy_checkpoint: Path, toy_gym: Path, study: Study, part: str
+    toy_checkpoint: Path, toy_gym: Path, study: OpenStudy, part: str
 ) -> None:
     config = study.config
     parts: dict[str, Any] = {
@@ -164,7 +166,7 @@ def test_every_part_of_a_study_has_points_of_its_own(
     assert points[0] != points[1]
 
 
-def test_a_named_choice_of_sources_has_points_of_its_own(study: Study) -> None:
+def test_a_named_choice_of_sources_has_points_of_its_own(study: OpenStudy) -> None:
     """Two choices may come to the same tasks, and share everything but the point."""
     named = [
         dataclasses.replace(study, plan=dataclasses.replace(study.plan, source_set=name))
@@ -177,7 +179,7 @@ def test_a_named_choice_of_sources_has_points_of_its_own(study: Study) -> None:
     assert {name for name, _, _ in records[1].source} == set(study.plan.source)
 
 
-def test_a_smoke_run_and_a_partial_one_are_studies_of_their_own(study: Study) -> None:
+def test_a_smoke_run_and_a_partial_one_are_studies_of_their_own(study: OpenStudy) -> None:
     plans = [
         dataclasses.replace(study.plan, **one)
         for one in ({}, {"smoke": True}, {"partial": "partial: 1 of 3 source tasks missing"})
@@ -190,7 +192,7 @@ def test_a_smoke_run_and_a_partial_one_are_studies_of_their_own(study: Study) ->
 
 
 def test_another_recipe_or_other_weights_have_other_runs_of_fine_tuning(
-    study: Study, tmp_path: Path
+    study: OpenStudy, tmp_path: Path
 ) -> None:
     def keys(config: FineTuningConfig) -> set[str]:
         return set(keys_of(fine_tuning_packs(tuned_study(study, config))))
@@ -207,7 +209,7 @@ def test_another_recipe_or_other_weights_have_other_runs_of_fine_tuning(
     assert not keys(plain) & set(keys_of(baseline_packs(study)))
 
 
-def test_tuned_weights_are_float32_whatever_prompts_are_tuned_in(study: Study) -> None:
+def test_tuned_weights_are_float32_whatever_prompts_are_tuned_in(study: OpenStudy) -> None:
     half = changed(study, precision="bfloat16")
     own = tuned_study(half, FineTuningConfig(downstream=OWN))
     assert own.config.precision == "float32"

@@ -27,7 +27,7 @@ from mpt.study.specs import (
     ZeroShotConfig,
     baseline_trials,
 )
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import baseline_packs, keys_of, owner_of, upstream_key, zero_shot_packs
 from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial, ZeroShotTrial
 from mpt.trial.upstream_trial import UpstreamTrial
@@ -39,22 +39,22 @@ POINT = len(VALIDATION) * TASK
 
 
 @pytest.fixture
-def one(job: SearchJob, study: Study) -> Iterator[Bench]:
+def one(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     with bench(with_rungs(job, (2,)), study) as found:
         yield found
 
 
-def tuned(study: Study, *tasks: str, **changes: Any) -> TrialSpec:
+def tuned(study: OpenStudy, *tasks: str, **changes: Any) -> TrialSpec:
     config = FineTuningConfig(downstream=dataclasses.replace(OWN, **changes))
     return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config), tasks=tasks)
 
 
-def bare(study: Study, *tasks: str) -> TrialSpec:
+def bare(study: OpenStudy, *tasks: str) -> TrialSpec:
     upstream = UpstreamSpec(config=ZeroShotConfig())
     return TrialSpec(plan=study.plan, upstream=upstream, tasks=tasks)
 
 
-def twin_of(study: Study, *tasks: str) -> Study:
+def twin_of(study: OpenStudy, *tasks: str) -> OpenStudy:
     """Return a study of another partition that scores some of the same tasks."""
     config = dataclasses.replace(study.config, partition="another")
     plan = dataclasses.replace(study.plan, config=config, scored=tasks)
@@ -62,7 +62,9 @@ def twin_of(study: Study, *tasks: str) -> Study:
     return dataclasses.replace(study, plan=plan, scored=scored)
 
 
-def test_the_trial_of_a_specification_is_chosen_by_its_method(one: Bench, study: Study) -> None:
+def test_the_trial_of_a_specification_is_chosen_by_its_method(
+    one: Bench, study: OpenStudy
+) -> None:
     assert type(one.trial(0)) is UpstreamTrial
     assert type(one.trial_of(baseline_trials(study.plan)[0])) is PromptTuningTrial
     assert type(one.trial_of(tuned(study))) is FineTuningTrial
@@ -72,7 +74,9 @@ def test_the_trial_of_a_specification_is_chosen_by_its_method(one: Bench, study:
 # --- plain prompt tuning -----------------------------------------------------------------------
 
 
-def test_the_last_of_the_tasks_stores_the_point_of_the_baseline(one: Bench, study: Study) -> None:
+def test_the_last_of_the_tasks_stores_the_point_of_the_baseline(
+    one: Bench, study: OpenStudy
+) -> None:
     first, second = (one.trial_of(spec) for spec in baseline_trials(study.plan))
     landed = [list(progress.landed) for progress in first.units()]
     assert set(map(tuple, landed)) == {()}
@@ -87,7 +91,7 @@ def test_the_last_of_the_tasks_stores_the_point_of_the_baseline(one: Bench, stud
 
 
 def test_a_task_taken_over_after_any_unit_has_the_same_bits(
-    one: Bench, job: SearchJob, study: Study, tmp_path: Path
+    one: Bench, job: SearchJob, study: OpenStudy, tmp_path: Path
 ) -> None:
     one.run_baseline()
     expected = bits(job.results)
@@ -109,13 +113,15 @@ def test_a_task_taken_over_after_any_unit_has_the_same_bits(
         assert bits(tmp_path / str(stop)) == expected
 
 
-def bench_units(job: SearchJob, study: Study, results: Path, spec: TrialSpec) -> Iterator[object]:
+def bench_units(
+    job: SearchJob, study: OpenStudy, results: Path, spec: TrialSpec
+) -> Iterator[object]:
     with bench(job, study, results=results) as found:
         yield from found.trial_of(spec).units()
 
 
 def test_a_task_of_two_studies_is_tuned_once_and_completes_both_points(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     twin = twin_of(study, VALIDATION[0])
     with bench(job, study, twin) as found:
@@ -132,7 +138,7 @@ def test_a_task_of_two_studies_is_tuned_once_and_completes_both_points(
 
 
 def test_fine_tuning_has_runs_of_its_own_and_prompt_tuning_as_its_baseline(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     list(one.trial_of(tuned(study)).units())
     (point,) = one.database.points()
@@ -146,7 +152,7 @@ def test_fine_tuning_has_runs_of_its_own_and_prompt_tuning_as_its_baseline(
     assert not set(point.runs) & set(keys_of(baseline_packs(study)))
 
 
-def test_a_run_of_fine_tuning_is_that_of_fine_tuning_alone(one: Bench, study: Study) -> None:
+def test_a_run_of_fine_tuning_is_that_of_fine_tuning_alone(one: Bench, study: OpenStudy) -> None:
     list(one.trial_of(tuned(study)).units())
     name, seed = VALIDATION[1], SEEDS[0]
     runs = [TuningRun(study.scored[name][seed], lr, no_prompt(study.backbone)) for lr in OWN.lrs]
@@ -167,7 +173,7 @@ def test_a_run_of_fine_tuning_is_that_of_fine_tuning_alone(one: Bench, study: St
 
 @pytest.mark.parametrize("units", [1, 3, POINT - 1])
 def test_fine_tuning_goes_on_at_the_run_where_it_ended(
-    one: Bench, job: SearchJob, study: Study, tmp_path: Path, units: int
+    one: Bench, job: SearchJob, study: OpenStudy, tmp_path: Path, units: int
 ) -> None:
     list(one.trial_of(tuned(study)).units())
     with bench(job, study, results=tmp_path / "killed") as found:
@@ -183,7 +189,7 @@ def test_fine_tuning_goes_on_at_the_run_where_it_ended(
 
 
 def test_fine_tuning_by_task_completes_one_point_whoever_comes_last(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     trials = [one.trial_of(tuned(study, task)) for task in VALIDATION]
     assert len({trial.owner for trial in trials}) == 2
@@ -196,7 +202,7 @@ def test_fine_tuning_by_task_completes_one_point_whoever_comes_last(
 
 
 def test_fine_tuning_on_a_task_serves_all_studies_that_score_it(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     twin = twin_of(study, VALIDATION[1])
     with bench(job, study, twin) as found:
@@ -208,7 +214,7 @@ def test_fine_tuning_on_a_task_serves_all_studies_that_score_it(
         assert points == {study_record(twin).key: TASK, study_record(study).key: POINT}
 
 
-def test_what_is_stored_of_fine_tuning_is_not_done_again(one: Bench, study: Study) -> None:
+def test_what_is_stored_of_fine_tuning_is_not_done_again(one: Bench, study: OpenStudy) -> None:
     list(one.trial_of(tuned(study)).units())
     before = len(one.store.brought)
     again = one.trial_of(tuned(study))
@@ -221,7 +227,7 @@ def test_what_is_stored_of_fine_tuning_is_not_done_again(one: Bench, study: Stud
     assert sorted(map(len, settings)) == [2, 3]
 
 
-def test_plain_prompt_tuning_has_no_settings_and_no_upstream_key(study: Study) -> None:
+def test_plain_prompt_tuning_has_no_settings_and_no_upstream_key(study: OpenStudy) -> None:
     spec = baseline_trials(study.plan)[0]
     assert spec.upstream.config == PromptTuningConfig()
     assert spec.upstream.rungs == (0,)
@@ -234,7 +240,7 @@ BARE = len(VALIDATION) * len(SEEDS)
 
 
 def test_zero_shot_is_one_evaluation_a_data_seed_scored_against_prompt_tuning(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     list(one.trial_of(bare(study)).units())
     (point,) = one.database.points()
@@ -256,7 +262,7 @@ def test_zero_shot_is_one_evaluation_a_data_seed_scored_against_prompt_tuning(
 
 
 def test_zero_shot_goes_on_at_the_run_where_it_ended(
-    one: Bench, job: SearchJob, study: Study, tmp_path: Path
+    one: Bench, job: SearchJob, study: OpenStudy, tmp_path: Path
 ) -> None:
     list(one.trial_of(bare(study)).units())
     with bench(job, study, results=tmp_path / "killed") as found:
@@ -272,7 +278,7 @@ def test_zero_shot_goes_on_at_the_run_where_it_ended(
 
 
 def test_zero_shot_on_a_task_serves_all_studies_that_score_it(
-    job: SearchJob, study: Study
+    job: SearchJob, study: OpenStudy
 ) -> None:
     twin = twin_of(study, VALIDATION[1])
     with bench(job, study, twin) as found:
@@ -283,7 +289,7 @@ def test_zero_shot_on_a_task_serves_all_studies_that_score_it(
         assert points == {study_record(twin).key: len(SEEDS), study_record(study).key: BARE}
 
 
-def test_a_run_of_zero_shot_is_known_by_how_it_is_evaluated_alone(study: Study) -> None:
+def test_a_run_of_zero_shot_is_known_by_how_it_is_evaluated_alone(study: OpenStudy) -> None:
     def keys(**changes: Any) -> set[str]:
         down = dataclasses.replace(study.config.downstream, **changes)
         return set(keys_of(zero_shot_packs(_with(study, downstream=down))))
@@ -302,6 +308,6 @@ def test_a_run_of_zero_shot_is_known_by_how_it_is_evaluated_alone(study: Study) 
     assert key not in ("", upstream_key(study, FineTuningConfig(downstream=OWN)))
 
 
-def _with(study: Study, **changes: Any) -> Study:
+def _with(study: OpenStudy, **changes: Any) -> OpenStudy:
     config = dataclasses.replace(study.config, **changes)
     return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))

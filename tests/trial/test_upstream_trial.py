@@ -18,7 +18,7 @@ from mpt.prompts import prompt_from_bytes
 from mpt.search.job import SearchJob
 from mpt.store.database import Database
 from mpt.study.specs import TrialSpec, UpstreamSpec
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.score import BAD_SCORE
 from mpt.upstream.engine import Diverged, UpstreamRun
@@ -63,7 +63,7 @@ def test_neither_order_nor_chunks_nor_interleaving_changes_a_bit(
 
 
 def test_a_rung_is_the_end_of_the_shorter_run(
-    job: SearchJob, study: Study, tmp_path: Path, whole: dict[str, Any]
+    job: SearchJob, study: OpenStudy, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     for rung in (2, 4):
         short = with_rungs(job, (rung,))
@@ -75,7 +75,7 @@ def test_a_rung_is_the_end_of_the_shorter_run(
 
 
 def test_growing_the_rungs_computes_only_what_is_missing(
-    job: SearchJob, study: Study, one: Bench, whole: dict[str, Any]
+    job: SearchJob, study: OpenStudy, one: Bench, whole: dict[str, Any]
 ) -> None:
     with bench(with_rungs(job, (4,)), study) as small:
         small.run(0, 1)
@@ -150,7 +150,7 @@ def test_tuned_prompts_are_kept_on_demand(one: Bench, other: Bench) -> None:
 
 
 def test_studies_with_the_same_sources_share_what_is_learned(
-    one: Bench, other: Bench, study: Study, monkeypatch: pytest.MonkeyPatch
+    one: Bench, other: Bench, study: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two settings with the same sources: one trial learns once and scores in both."""
     config = dataclasses.replace(study.config, partition="another")
@@ -193,7 +193,7 @@ def test_studies_with_the_same_sources_share_what_is_learned(
 
 
 def test_a_rung_file_that_is_gone_or_changed_is_named_and_made_again(
-    one: Bench, job: SearchJob, study: Study, whole: dict[str, Any]
+    one: Bench, job: SearchJob, study: OpenStudy, whole: dict[str, Any]
 ) -> None:
     with bench(with_rungs(job, (4,)), study) as small:
         small.run(0, 1)
@@ -223,7 +223,7 @@ def test_a_rung_file_that_is_gone_or_changed_is_named_and_made_again(
 
 @pytest.mark.parametrize(("trial_of_file", "rung_of_file"), [(0, 4), (1, 2)])
 def test_a_rung_that_is_not_the_prompt_that_the_database_means_is_not_used(
-    one: Bench, job: SearchJob, study: Study, trial_of_file: int, rung_of_file: int
+    one: Bench, job: SearchJob, study: OpenStudy, trial_of_file: int, rung_of_file: int
 ) -> None:
     """Its file is that of another rung, or of another trial."""
     one.run(0, 1)

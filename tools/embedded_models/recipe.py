@@ -77,8 +77,8 @@ class Recipe(ABC):
 
     def rate(self, step: int) -> float:
         """Return the factor on the peak learning rates at a step (from 0)."""
-        left = (self.steps - step) / (self.steps * (1 - self.decay_from))
-        return min(1.0, (step + 1) / self.warmup, left)
+        decay = (self.steps - step) / (self.steps * (1 - self.decay_from))
+        return min(1.0, (step + 1) / self.warmup, decay)
 
     def text_at(self, step: int) -> Curriculum:
         """Return the mixture of rows at a step."""

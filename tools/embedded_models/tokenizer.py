@@ -73,4 +73,4 @@ def train_tokenizer(
 
 def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     rules = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [(left, right) for left, right in rules]
+    return [(first, second) for first, second in rules]

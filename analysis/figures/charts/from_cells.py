@@ -38,9 +38,11 @@ class Group:
     @property
     def label(self) -> str:
         """Setting and backbone, for titles."""
-        place = self.cells[0].place
-        edition = f", study {place.edition}" if place.edition else ""
-        return f"{partition_label(self.partition)}, {short_backbone(place.backbone)}{edition}"
+        group_place = self.cells[0].place
+        edition = f", study {group_place.edition}" if group_place.edition else ""
+        return (
+            f"{partition_label(self.partition)}, {short_backbone(group_place.backbone)}{edition}"
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -179,7 +181,7 @@ def shots_label(shots: str) -> str:
 
 
 def sweep_of(
-    cells: Sequence[Cell], values: Sequence[str], *, title: str, setting: str, place: str
+    cells: Sequence[Cell], values: Sequence[str], *, title: str, setting: str, paper_table: str
 ) -> Sweep | None:
     """Return ARG against a setting, or None where it has one value only.
 
@@ -188,8 +190,8 @@ def sweep_of(
         values: the setting's value of each cell, as it is written.
         title: of the figure.
         setting: name of the x axis.
-        place: the paper's table with the same numbers, which are drawn too where partition and
-            backbone are the paper's; "" if there is none.
+        paper_table: the paper's table with the same numbers, which are drawn too where partition
+            and backbone are the paper's; "" if there is none.
     """
     order = sorted(set(values), key=lambda v: (not v.isdigit(), int(v) if v.isdigit() else 0, v))
     if len(order) < 2:
@@ -201,7 +203,9 @@ def sweep_of(
     where = cells[0].place
     published: dict[str, tuple[float | None, ...]] = {}
     if where.partition == "cls_to_cls" and paper_backbone(where.backbone) == "T5-large":
-        printed = {(n.row, n.column): n.value for n in published_numbers() if n.place == place}
+        printed = {
+            (n.row, n.column): n.value for n in published_numbers() if n.place == paper_table
+        }
         for method in {row for row, _ in printed}:
             published[method] = tuple(printed.get((method, value)) for value in order)
     return Sweep(

@@ -160,8 +160,8 @@ def steps_to(
     series: dict[str, tuple[Estimate, ...]] = {}
     for share in shares:
         for method, steps in reaches(group, curves, share).items():
-            found = median_steps(steps, group.cells[0].train_seed)
-            series[method] = (*series.get(method, ()), found)
+            median = median_steps(steps, group.cells[0].train_seed)
+            series[method] = (*series.get(method, ()), median)
     return StepsTo(
         title=f"Downstream steps to a share of PT's final dev score: {group.label}",
         shares=tuple(shares),
@@ -174,7 +174,7 @@ def reaches(
     group: Group, curves: Mapping[str, Curves], share: float
 ) -> dict[str, dict[tuple[str, int], float]]:
     """Return method → (task, data seed) → first step at a share of prompt tuning's score, or ∞."""
-    found = {}
+    by_method = {}
     for method, tasks in curves.items():
         pairs = [
             (task, seed)
@@ -182,11 +182,11 @@ def reaches(
             for seed in _seeds(group)
             if _best(curves[BASELINE], task, seed) > 0 and tasks.get(task, {}).get(seed)
         ]
-        found[method] = {
+        by_method[method] = {
             (task, seed): _first(tasks[task][seed], share * _best(curves[BASELINE], task, seed))
             for task, seed in pairs
         }
-    return found
+    return by_method
 
 
 def _best(curves: Curves, task: str, seed: int) -> float:

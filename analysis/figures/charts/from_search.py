@@ -19,7 +19,7 @@ def search_of(searched: Searched) -> Search:
     A point's settings are the numbers of its configuration that differ within the search, and its
     steps.
     """
-    cells, place = searched.cells, searched.cells[0].place
+    cells, search_place = searched.cells, searched.cells[0].place
     names = _varied(cells)
     points = tuple(
         SearchPoint(
@@ -30,10 +30,10 @@ def search_of(searched: Searched) -> Search:
         )
         for cell in cells
     )
-    label = f"{method_label(place.method)}, {partition_label(place.partition)}"
+    label = f"{method_label(search_place.method)}, {partition_label(search_place.partition)}"
     leader = searched.leader
     return Search(
-        title=f"{label}, {short_backbone(place.backbone)}",
+        title=f"{label}, {short_backbone(search_place.backbone)}",
         points=points,
         leader="" if leader is None else leader.key,
     )
@@ -46,11 +46,11 @@ def score_of(searched: Searched, cell: Cell) -> Estimate:
     With one upstream seed the interval is over data seeds.
     """
     compared, summary = searched.compared(cell), searched.summary(cell)
-    found = arg_of(compared)
+    estimate = arg_of(compared)
     if summary is None or compared.status != "ok" or not searched.replicated:
-        return found
+        return estimate
     low, high = summary.expected or (None, None)
-    return Estimate(value=summary.arg, low=low, high=high, note=found.note)
+    return Estimate(value=summary.arg, low=low, high=high, note=estimate.note)
 
 
 def _varied(cells: Sequence[Cell]) -> list[str]:

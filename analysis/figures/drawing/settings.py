@@ -79,8 +79,8 @@ def draw_parallel(search: Search) -> Canvas:
             range(len(names) + 1), [*ys, share], color=color, gid="line",
             lw=1.4 if point is search.best else 0.7,
         )  # fmt: skip
-    for place, name in enumerate(names):
-        _axis(ax, place, {write(v): y for v, y in _ticks(heights[name]).items()})
+    for number, name in enumerate(names):
+        _axis(ax, number, {write(v): y for v, y in _ticks(heights[name]).items()})
     _axis(ax, len(names), {f"{low + t * span:.1f}": t for t in (0, 0.25, 0.5, 0.75, 1)})
     ax.set_xticks(range(len(names) + 1), [*map(name_of, names), "ARG, %"])
     ax.set_yticks([])

@@ -220,11 +220,11 @@ def _scale(search: Search, name: str) -> str:
 
 
 def _map(search: Search, x: str, y: str) -> dict[str, Any]:
-    found = marginal(search, x, y)
-    xs, ys = (sorted({at[place] for at in found}) for place in (0, 1))
+    marginals = marginal(search, x, y)
+    xs, ys = (sorted({at[axis] for at in marginals}) for axis in (0, 1))
     both = {"colorscale": SCALE, "colorbar": {"title": {"text": "ARG %"}, "thickness": 10}}
     if max(len(xs), len(ys)) > 8:
-        scored = {at: row[0] for at, row in found.items() if row[1]}
+        scored = {at: row[0] for at, row in marginals.items() if row[1]}
         return {
             **both,
             "type": "contour",
@@ -233,7 +233,7 @@ def _map(search: Search, x: str, y: str) -> dict[str, Any]:
             "z": list(scored.values()),
             "connectgaps": True,
         }
-    cells = [[found.get((one, other)) for one in xs] for other in ys]
+    cells = [[marginals.get((one, other)) for one in xs] for other in ys]
     return {
         **both,
         "type": "heatmap",

@@ -86,7 +86,7 @@ def cost_score(
         by: column of the methods' labels, one colour each; None: all are one.
         methods: label → name of a method, for its colour.
     """
-    at = {column: place for place, column in enumerate(table.columns)}
+    at = {column: index for index, column in enumerate(table.columns)}
     if cost not in at or score not in at:
         return None
     groups: dict[str, list[Row]] = {}

@@ -117,26 +117,26 @@ def paraphrase(rng: Generator, kind: str) -> tuple[str, str]:
     """Give two sentences; class same or different. `kind` is what a different one changes."""
     answer = pick(rng, ("different", "same"))
     name, second = several(rng, lex.NAMES, 2)
-    thing, place = pick(rng, lex.OBJECTS), pick(rng, lex.PLACES)
+    thing, location = pick(rng, lex.OBJECTS), pick(rng, lex.PLACES)
     one, two = several(rng, pick(rng, lex.SYNONYMS), 2)
     changed = answer == "different"
     stranger = other(rng, lex.NAMES, name, second)
     seen = other(rng, lex.OBJECTS, thing) if changed else thing
-    there = other(rng, lex.PLACES, place) if changed else place
-    left = f"{name} {one} the {thing} in the {place}."
+    other_location = other(rng, lex.PLACES, location) if changed else location
+    first_text = f"{name} {one} the {thing} in the {location}."
     if kind == "who":
-        right = f"In the {place} {second if changed else name} {two} the {thing}."
+        second_text = f"In the {location} {second if changed else name} {two} the {thing}."
     elif kind == "what":
-        right = f"In the {place} {name} {two} the {seen}."
+        second_text = f"In the {location} {name} {two} the {seen}."
     elif kind == "where":
-        right = f"In the {there} {name} {two} the {thing}."
+        second_text = f"In the {other_location} {name} {two} the {thing}."
     elif kind == "question":
-        left = f"Where did {name} see the {thing}?"
-        right = f"In which place was the {seen} seen by {name}?"
+        first_text = f"Where did {name} see the {thing}?"
+        second_text = f"In which place was the {seen} seen by {name}?"
     else:
-        left = f"{name} met {second} in the {place}."
-        right = f"{stranger if changed else second} was met by {name} in the {place}."
-    return f"sentence 1: {left} [SEP] sentence 2: {right}", answer
+        first_text = f"{name} met {second} in the {location}."
+        second_text = f"{stranger if changed else second} was met by {name} in the {location}."
+    return f"sentence 1: {first_text} [SEP] sentence 2: {second_text}", answer
 
 
 def job_question(rng: Generator) -> tuple[str, str]:
@@ -200,9 +200,9 @@ def find_word(rng: Generator, kind: str) -> tuple[str, str]:
 
 def data_to_text(rng: Generator) -> tuple[str, str]:
     """Write a sentence from fields."""
-    name, place, thing = pick(rng, lex.NAMES), pick(rng, lex.PLACES), pick(rng, lex.OBJECTS)
-    text = f"name: {name} ; object: {thing} ; place: {place}"
-    return text, f"{name} has the {thing} in the {place}."
+    name, location, thing = pick(rng, lex.NAMES), pick(rng, lex.PLACES), pick(rng, lex.OBJECTS)
+    text = f"name: {name} ; object: {thing} ; place: {location}"
+    return text, f"{name} has the {thing} in the {location}."
 
 
 def past_form(rng: Generator) -> tuple[str, str]:

@@ -266,8 +266,8 @@ def opposite_choice(rng: Generator) -> tuple[str, str]:
 def cause_choice(rng: Generator) -> tuple[str, str]:
     """Ask which of three reasons explains what somebody did; the answer is the reason."""
     row, *wrong = several(rng, lex.CAUSES, 3)
-    place = pick(rng, lex.PLACES)
-    text = f"{pick(rng, lex.NAMES)} {row[0]} in the {place}. Why? "
+    location = pick(rng, lex.PLACES)
+    text = f"{pick(rng, lex.NAMES)} {row[0]} in the {location}. Why? "
     return text + lettered(rng, [row[1], *(w[1] for w in wrong)]), row[1]
 
 

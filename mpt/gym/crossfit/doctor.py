@@ -89,10 +89,10 @@ def examine(gym: Path, on_task: Callable[[str], None] = lambda name: None) -> Di
     notes = failures(gym)
     states, texts = [], {}
     for info in catalogue.tasks.values():
-        state, found = _task(gym, info, notes.get(info.name, ""))
+        state, own_texts = _task(gym, info, notes.get(info.name, ""))
         states.append(state)
-        if found is not None:
-            texts[info.name] = found
+        if own_texts is not None:
+            texts[info.name] = own_texts
         on_task(info.name)
     partitions, pairs = _shared(catalogue, texts)
     return Diagnosis(tuple(states), partitions, pairs)
@@ -126,11 +126,11 @@ def _against_published(gym: Path, info: TaskInfo, seeds: tuple[int, ...]) -> Tas
         shots = info.shots or "all"
         reason = f"{len(seeds)} data seeds, {shots} shots (no published sums for them)"
         return TaskState(info.name, "built", reason, seeds)
-    found = compare(gym, info.name)
-    if not found.different:
-        count = len(found.same)
+    files = compare(gym, info.name)
+    if not files.different:
+        count = len(files.same)
         return TaskState(info.name, "built", f"{count} of 15 files, all as published", seeds)
-    return TaskState(info.name, "differs", f"as published: {found.counts()}{_why(info)}", seeds)
+    return TaskState(info.name, "differs", f"as published: {files.counts()}{_why(info)}", seeds)
 
 
 def _why(info: TaskInfo) -> str:
@@ -170,14 +170,14 @@ def _shared(
 
     def state(part: Partition) -> PartitionState:
         sources = [at[name] for name in part.source if name in at]
-        found = [matches[name] for name in part.target if name in at]
+        target_matches = [matches[name] for name in part.target if name in at]
         return PartitionState(
             part.name,
             tuple(name for name in part.source if name not in at),
             tuple(name for name in part.target if name not in at),
-            sum(len(match.learn) for match in found),
-            sum(int(match.learn[:, sources].any(axis=1).sum()) for match in found),
-            sum(int(match.anywhere[:, sources].any(axis=1).sum()) for match in found),
+            sum(len(match.learn) for match in target_matches),
+            sum(int(match.learn[:, sources].any(axis=1).sum()) for match in target_matches),
+            sum(int(match.anywhere[:, sources].any(axis=1).sum()) for match in target_matches),
         )
 
     wanted = {
@@ -195,10 +195,10 @@ def _shared(
     return tuple(map(state, catalogue.partitions.values())), tuple(found_pairs)
 
 
-def _pair(source: str, target: str, column: int, found: Matches) -> Pair:
+def _pair(source: str, target: str, column: int, matches: Matches) -> Pair:
     return Pair(
         source,
         target,
-        float(np.mean(found.learn[:, column])),
-        float(np.mean(found.anywhere[:, column])),
+        float(np.mean(matches.learn[:, column])),
+        float(np.mean(matches.anywhere[:, column])),
     )

@@ -43,9 +43,9 @@ def lines_of(task: TaskRow, split: str, rows: Iterable[tuple[int, Row]]) -> list
     except RowError as error:
         raise DataError(f"task {task.name}, split {split}, row {number}: {error}") from error
     if not lines:
-        found = "no row is left after the rules in 'drop'" if number else "the split is empty"
+        reason = "no row is left after the rules in 'drop'" if number else "the split is empty"
         raise DataError(
-            f"task {task.name}, split {split}: {found}; a split needs at least one row"
+            f"task {task.name}, split {split}: {reason}; a split needs at least one row"
         )
     return _merged(lines) if task.merge_equal_inputs else lines
 

@@ -56,8 +56,8 @@ def pools(task: TaskRow, lines: dict[str, list[Line]]) -> Pools:
         else:
             train = pool[: int(splits.train_until * len(pool))]
             test = pool[int(splits.test_from * len(pool)) :]
-    for name, found in (("train pool", train), ("test", test)):
-        if not found:
+    for name, part in (("train pool", train), ("test", test)):
+        if not part:
             sizes = ", ".join(f"{split}: {len(rows)}" for split, rows in lines.items())
             raise DataError(f"task {task.name}: the {name} comes out empty (lines: {sizes})")
     return Pools(train, test)

@@ -206,11 +206,15 @@ def _files(task: TaskRow, split: str, files: list[str]) -> list[str]:
         common = [name for name in ("default", "plain_text") if name in folders]
         config = (common or folders or [""])[0] if common or len(folders) == 1 else ""
     start = f"{config}/{split}/"
-    found = sorted(path for path in files if path.startswith(start) and path.endswith(".parquet"))
-    if not found:
-        there = ", ".join(sorted({path.rsplit("/", 1)[0] for path in files if "/" in path}))
+    parquet_files = sorted(
+        path for path in files if path.startswith(start) and path.endswith(".parquet")
+    )
+    if not parquet_files:
+        listed_folders = ", ".join(
+            sorted({path.rsplit("/", 1)[0] for path in files if "/" in path})
+        )
         raise DataError(
             f"task {task.name}, split {split}: {task.hub} has no converted files of it "
-            f"(on {_PARQUET} are: {there or 'none'})"
+            f"(on {_PARQUET} are: {listed_folders or 'none'})"
         )
-    return found
+    return parquet_files

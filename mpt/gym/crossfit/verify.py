@@ -36,7 +36,7 @@ def _by_file(info: TaskInfo, sums: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FileComparison:
     """One task's files beside the published sums; names of files, sorted."""
 
     task: str
@@ -57,15 +57,15 @@ def _count(names: tuple[str, ...], part: str) -> int:
     return sum(name.endswith(f"_{part}.tsv") for name in names)
 
 
-def compare(gym: Path, task: str) -> Comparison:
+def compare(gym: Path, task: str) -> FileComparison:
     """Compare one task of a gym directory with the published sums."""
     groups: dict[str, list[str]] = {"same": [], "different": [], "absent": []}
     for name, digest in sorted(published_sums()[task].items()):
         try:
             with (gym / task / name).open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
+                checksum = hashlib.file_digest(file, "md5").hexdigest()
         except FileNotFoundError:
             groups["absent"].append(name)
             continue
-        groups["same" if found == digest else "different"].append(name)
-    return Comparison(task, **{key: tuple(names) for key, names in groups.items()})
+        groups["same" if checksum == digest else "different"].append(name)
+    return FileComparison(task, **{key: tuple(names) for key, names in groups.items()})

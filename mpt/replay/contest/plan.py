@@ -85,10 +85,10 @@ def _rows(
     """Return one row for a stage, and one for each part that a user can leave out."""
     each = [0.0] * len(job.trials) if rates is None else work_seconds(work, rates)[0]
     groups: dict[tuple[str, str], list[int]] = {(stage, ""): []}
-    for place, trial in enumerate(job.trials):
+    for index, trial in enumerate(job.trials):
         if trial in own:
             for part in (stage, ""), *(("", text) for text in _parts(trial)):
-                groups.setdefault(part, []).append(place)
+                groups.setdefault(part, []).append(index)
     return [
         (
             *part,

@@ -65,8 +65,10 @@ def measure_pairs(
     study = study_of_one(request)
     drawn, samples = _drawn(request, study, settings)
     backbone = backbone_of(study, device)
-    found = task_subspaces(backbone, samples.values(), settings.measure, study.text, settings.seed)
-    pairs = dict(zip(KINDS, _compared(drawn, found, "few-shot files"), strict=True))
+    subspaces = task_subspaces(
+        backbone, samples.values(), settings.measure, study.text, settings.seed
+    )
+    pairs = dict(zip(KINDS, _compared(drawn, subspaces, "few-shot files"), strict=True))
     if prompts:
         packs = prompt_packs(study, backbone, samples)
         kept = kept_subspaces(request, packs, settings.measure.threshold)
@@ -97,17 +99,17 @@ def _drawn(
 
 
 def _compared(
-    drawn: DrawnPairs, found: dict[str, Subspace], what: str
+    drawn: DrawnPairs, subspaces: dict[str, Subspace], what: str
 ) -> tuple[tuple[tuple[str, str, float], ...], tuple[tuple[str, str, float], ...]]:
     """Return the pairs both of whose tasks have a subspace, with their similarity."""
 
     def whole(pairs: Names) -> Names:
-        return tuple(pair for pair in pairs if all(name in found for name in pair))
+        return tuple(pair for pair in pairs if all(name in subspaces for name in pair))
 
     similar, dissimilar = whole(drawn.similar), whole(drawn.dissimilar)
     if not similar or not dissimilar:
         raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
-    compared = compare_pairs(similar, dissimilar, found)
+    compared = compare_pairs(similar, dissimilar, subspaces)
     return compared.similar, compared.dissimilar
 
 

@@ -53,8 +53,7 @@ def draw_pairs(
 
     def drawn(kind: str, names: tuple[str, str]) -> Names:
         first, second = names
-        left = _members(catalogue, first, families, lambda note: notes.setdefault(note))
-        right = _members(catalogue, second, families, lambda note: notes.setdefault(note))
+        left, right = (_members(catalogue, name, families, notes.setdefault) for name in names)
         if first == second:
             order = _shuffled(left, seed, kind, first, without)
             pairs = tuple(zip(order[::2], order[1::2], strict=False))
@@ -68,8 +67,8 @@ def draw_pairs(
                 "tasks; leave them out: --only pilot"
             )
         if len(pairs) < families.count:
-            there = "is" if len(pairs) == 1 else "are"
-            notes.setdefault(f"only {len(pairs)} of {families.count} {kind} pairs {there} there")
+            verb = "is" if len(pairs) == 1 else "are"
+            notes.setdefault(f"only {len(pairs)} of {families.count} {kind} pairs {verb} there")
         return pairs[: families.count]
 
     similar = drawn("similar", families.similar)
@@ -85,10 +84,10 @@ def _members(
     catalogue: Catalogue, family: str, families: PairFamilies, say: Callable[[str], object]
 ) -> list[str]:
     """Return the tasks of a family or group, or of the one that stands for it."""
-    found = _named(catalogue, family)
+    tasks = _named(catalogue, family)
     nearest = families.nearest.get(family)
-    if found or nearest is None:
-        return found
+    if tasks or nearest is None:
+        return tasks
     say(f"the gym has no {family} task, {nearest} stands for it")
     return _named(catalogue, nearest)
 

@@ -173,8 +173,8 @@ def task_matrix(
                 f"(embeddings) to {len(layers) - 1}"
             )
         states = layers[config.layer].double().cpu()
-        for place, row in enumerate(group):
-            own = states[place, : table.input_lengths[row]]
+        for index, row in enumerate(group):
+            own = states[index, : table.input_lengths[row]]
             parts[row] = own.mean(0, keepdim=True) if config.states == "mean" else own
     return torch.cat([parts[row] for row in range(len(rows))])
 
@@ -197,13 +197,13 @@ def task_subspaces(
     root_seed: int,
 ) -> dict[str, Subspace]:
     """Return the subspace of each task by its name; each task is given at one data seed."""
-    found: dict[str, Subspace] = {}
+    subspaces: dict[str, Subspace] = {}
     for task in tasks:
-        if task.name in found:
+        if task.name in subspaces:
             raise UsageError(f"task {task.name} is given twice, but one data seed of it is needed")
         matrix = task_matrix(backbone, task, config, text, root_seed)
-        found[task.name] = subspace(matrix, config.threshold)
-    return found
+        subspaces[task.name] = subspace(matrix, config.threshold)
+    return subspaces
 
 
 def rank_sources(

@@ -67,29 +67,29 @@ def load_pairs(results: Path, store: str | None = None) -> dict[str, tuple[Pairs
     """
     with open_results(results, store, read_only=True) as database:
         documents = database.documents(KIND)
-        place = database.name
-    found: dict[str, tuple[Pairs, str]] = {}
+        database_name = database.name
+    similarities: dict[str, tuple[Pairs, str]] = {}
     for name, body in documents.items():
         try:
             rows = body["pairs"]
             pairs = {
-                kind: tuple((str(one), str(other), float(value)) for one, other, value in found)
-                for kind, found in sorted(rows.items(), key=lambda row: _ORDER.index(row[0]))
+                kind: tuple((str(one), str(other), float(value)) for one, other, value in triples)
+                for kind, triples in sorted(rows.items(), key=lambda row: _ORDER.index(row[0]))
             }
-            found[name] = pairs, str(body["about"])
+            similarities[name] = pairs, str(body["about"])
         except (AttributeError, KeyError, TypeError, ValueError):
             raise DataError(
-                f"{place}: {KIND} {name!r} must hold pairs [task, task, similarity]; compute it "
-                "again"
+                f"{database_name}: {KIND} {name!r} must hold pairs [task, task, similarity]; "
+                "compute it again"
             ) from None
-    return found
+    return similarities
 
 
 def pair_lines(pairs: Pairs) -> list[str]:
     """Return one line a pair and one a mean, by kind."""
     lines = []
-    for kind, found in pairs.items():
-        lines += [f"{kind}: {left} and {right} {value:.3f}" for left, right, value in found]
-        mean = sum(value for *_, value in found) / len(found)
+    for kind, triples in pairs.items():
+        lines += [f"{kind}: {left} and {right} {value:.3f}" for left, right, value in triples]
+        mean = sum(value for *_, value in triples) / len(triples)
         lines.append(f"{kind}: mean {mean:.3f}")
     return lines

@@ -98,15 +98,15 @@ def plan_pilot(
     for ranking in rankings:
         for how in CHOICES:
             target = ranking.target
-            found = select_sources(ranking.ranked, how, count, target=target, root_seed=seed)
+            sources = select_sources(ranking.ranked, how, count, target=target, root_seed=seed)
             setting = Setting(
                 partition=pool.size.partition,
                 source_set=f"{how}{count}-{target}{'' if by == RANK_BY[0] else BY_INPUTS}",
-                source=tuple(name for name in pool.candidates if name in found),
+                source=tuple(name for name in pool.candidates if name in sources),
                 scored=(target,),
             )
             settings.append(setting)
-            lines.append(_line(target, f"{how}{count}", found, dict(ranking.ranked)))
+            lines.append(_line(target, f"{how}{count}", sources, dict(ranking.ranked)))
     replay = plan_replay(dataclasses.replace(request, methods=(METHOD,)), settings)
     smoke = ", at smoke size" if request.smoke else ""
     title = f"pilot: {METHOD} on {count} of {len(pool.candidates)} source tasks{smoke}"
@@ -208,12 +208,12 @@ def _rankings(
     if all(key in saved for key in about.values()):
         return tuple(saved[about[target]] for target in pool.targets)
     if packs:
-        found = _prompt_subspaces(pool, request, packs, tuner)
-        if found is None:
+        subspaces = _prompt_subspaces(pool, request, packs, tuner)
+        if subspaces is None:
             return _rankings(pool, request, device, reuse, "inputs", None)
     else:
         tasks = [pool.samples[name] for name in (*pool.targets, *pool.candidates)]
-        found = task_subspaces(backbone, tasks, settings.measure, study.text, settings.seed)
+        subspaces = task_subspaces(backbone, tasks, settings.measure, study.text, settings.seed)
     return tuple(
         Ranking(
             backbone=study.backbone,
@@ -222,7 +222,7 @@ def _rankings(
             partition=study.partition,
             target=target,
             about=about[target],
-            ranked=tuple(rank_sources(target, pool.candidates, found)),
+            ranked=tuple(rank_sources(target, pool.candidates, subspaces)),
             by=by,
         )
         for target in pool.targets
@@ -260,10 +260,10 @@ def _prompt_subspaces(
 ) -> dict[str, Subspace] | None:
     """Return the subspaces of tuned prompts; None if some are missing and nobody tunes them."""
     threshold = pool.settings.measure.threshold
-    found = kept_subspaces(request, packs, threshold)
-    lacking = [pack for name, pack in packs.items() if name not in found]
+    kept = kept_subspaces(request, packs, threshold)
+    lacking = [pack for name, pack in packs.items() if name not in kept]
     if not lacking:
-        return found
+        return kept
     if tuner is None:
         return None
     tuner(pool.study, lacking)

@@ -21,7 +21,7 @@ from mpt.replay.similarity.measure import Subspace, subspace
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, open_results
 from mpt.store.lock import driver_lock
-from mpt.study.study import Study, StudyPlan, backbone_of
+from mpt.study.study import OpenStudy, StudyPlan, backbone_of
 from mpt.trial.files import keep_file
 from mpt.trial.run_queue import run_record
 from mpt.trial.runs import RunPack, baseline_packs
@@ -57,7 +57,7 @@ def prompt_packs(
     config = dataclasses.replace(config, starts=1)
     plan = StudyPlan(config=config, source=(), scored=tuple(samples), partial=None)
     scored = {name: {sample.seed: sample} for name, sample in samples.items()}
-    study = Study(plan=plan, backbone=backbone, items=(), scored=scored)
+    study = OpenStudy(plan=plan, backbone=backbone, items=(), scored=scored)
     return {pack.task: pack for pack in baseline_packs(study)}
 
 
@@ -78,15 +78,15 @@ def kept_subspaces(
     if request.store is None and not (request.results / FILE).exists():
         return {}
     artifacts = Artifacts(request.storage or str(request.results))
-    found: dict[str, Subspace] = {}
+    subspaces: dict[str, Subspace] = {}
     with open_results(request.results, request.store, read_only=True) as database:
         for task, pack in packs.items():
             best = _best_run(pack, database)
             kept = None if best is None else database.artifact("prompt", best)
             if kept is not None:
                 data = artifacts.read(kept.uri, kept.digest)
-                found[task] = subspace(prompt_from_bytes(data, kept.uri)[0], threshold)
-    return found
+                subspaces[task] = subspace(prompt_from_bytes(data, kept.uri)[0], threshold)
+    return subspaces
 
 
 def _best_run(pack: RunPack, database: Database) -> str | None:
@@ -158,10 +158,10 @@ def _tuned(
     work = ray.remote(
         num_cpus=1, num_gpus=execution.gpus_per_trial, max_retries=execution.max_failures
     )(tune_here)
-    left, running = list(packs), list[Any]()
-    while left or running:
-        while left and len(running) < max(slots, 1):
-            running.append(work.remote(config, left.pop(0), execution.device))
+    waiting, running = list(packs), list[Any]()
+    while waiting or running:
+        while waiting and len(running) < max(slots, 1):
+            running.append(work.remote(config, waiting.pop(0), execution.device))
         (ready,), running = ray.wait(running)
         try:
             yield ray.get(ready)

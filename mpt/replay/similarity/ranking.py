@@ -66,7 +66,7 @@ def load_rankings(results: Path, store: str | None = None) -> tuple[Ranking, ...
         return ()
     with open_results(results, store, read_only=True) as database:
         documents = database.documents(KIND)
-        place = database.name
+        database_name = database.name
     try:
         return tuple(
             Ranking(**{**row, "ranked": tuple((str(n), float(v)) for n, v in row["ranked"])})
@@ -74,5 +74,6 @@ def load_rankings(results: Path, store: str | None = None) -> tuple[Ranking, ...
         )
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{place}: a {KIND} must hold a ranking of this program; compute it again with --fresh"
+            f"{database_name}: a {KIND} must hold a ranking of this program; compute it again "
+            "with --fresh"
         ) from None

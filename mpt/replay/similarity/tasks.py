@@ -41,8 +41,8 @@ def read_samples(
     catalogue = load_catalogue(gym)
     infos = {name: catalogue.task(name) for name in names}
     missing = missing_tasks(gym, infos, study.data_seeds)
-    there = {n: load_task(gym, info, seed) for n, info in infos.items() if n not in missing}
-    return there, missing
+    samples = {n: load_task(gym, info, seed) for n, info in infos.items() if n not in missing}
+    return samples, missing
 
 
 def refuse_missing(request: Request, missing: Mapping[str, str], what: str) -> None:

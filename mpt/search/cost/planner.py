@@ -91,10 +91,10 @@ def plan_lines(
         f"(rates {rates_are}; nothing was written)"
     )
     if planning.gpus is not None:
-        there = cluster_slots(planning.gpus, gpus_per_trial)
+        planned_slots = cluster_slots(planning.gpus, gpus_per_trial)
         lines.append(
-            f"           {clock_text(estimate(work, rates, there))} on a cluster of "
-            f"{counted(planning.gpus, device)} ({counted(there, 'trial')} at once)"
+            f"           {clock_text(estimate(work, rates, planned_slots))} on a cluster of "
+            f"{counted(planning.gpus, device)} ({counted(planned_slots, 'trial')} at once)"
         )
     return lines
 
@@ -162,15 +162,15 @@ def _upstream(work: RemainingWork, rates: Rates) -> list[str]:
 
 
 def _runs(work: RemainingWork, rates: Rates) -> list[str]:
-    left = [part for part in work.run_works if part.runs]
-    steps = sum(part.steps for part in left)
+    unfinished = [part for part in work.run_works if part.runs]
+    steps = sum(part.steps for part in unfinished)
     shared = sum(part.runs for part in work.shared_left)
     lines = [
-        f"runs       {sum(part.runs for part in left)} left of {work.all_runs} ({shared} of "
+        f"runs       {sum(part.runs for part in unfinished)} left of {work.all_runs} ({shared} of "
         f"them shared baselines, counted once), {counted(steps, 'step')} of tuning"
     ]
-    for kind in dict.fromkeys(part.kind for part in left):
-        parts = [part for part in left if part.kind == kind]
+    for kind in dict.fromkeys(part.kind for part in unfinished):
+        parts = [part for part in unfinished if part.kind == kind]
         runs = sum(part.runs for part in parts)
         seconds = sum(run_seconds(part, rates) for part in parts)
         lines.append(_row(runs, "run", seconds / runs, kind))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mpt.downstream.record import TuningResult
     from mpt.search.cost.plan import RemainingWork
     from mpt.study.specs import TrialSpec, UpstreamSpec
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
 
 PROBE_S = 4.0
 """Seconds that the probe of one kind of runs is to take; upstream steps take a quarter of it."""
@@ -61,7 +61,7 @@ def trials_to_probe(trials: Sequence[TrialSpec], work: RemainingWork) -> list[Tr
 
 def probe_trials(
     trials: Iterable[TrialSpec],
-    studies: Callable[[StudyPlan], Study],
+    studies: Callable[[StudyPlan], OpenStudy],
     clock: Clock = time.perf_counter,
 ) -> Rates:
     """Measure the rates of some trials, each kind of runs once.
@@ -77,14 +77,14 @@ def probe_trials(
         began = clock()
         study = studies(trial.plan)
         start = WORKER_S + clock() - began
-        found = probe(study, trial.upstream, start, known=rates, clock=clock)
-        rates = found if rates is None else rates.with_more(found)
+        measured = probe(study, trial.upstream, start, known=rates, clock=clock)
+        rates = measured if rates is None else rates.with_more(measured)
     assert rates is not None, "no trial to probe"
     return rates
 
 
 def probe(
-    study: Study,
+    study: OpenStudy,
     upstream: UpstreamSpec,
     start_s: float,
     *,
@@ -122,7 +122,7 @@ def probe(
     return rates
 
 
-def _upstream(study: Study, upstream: UpstreamSpec, clock: Clock) -> tuple[float, Sizes]:
+def _upstream(study: OpenStudy, upstream: UpstreamSpec, clock: Clock) -> tuple[float, Sizes]:
     """Return seconds per upstream step (of all members), and bytes of what it leaves on disk."""
     from mpt.store.state import pack_state
     from mpt.upstream.engine import Diverged, UpstreamRun
@@ -162,7 +162,7 @@ _POINT_BYTES = 4096
 """A point record: settings and the keys of its runs; and the metadata of its prompt."""
 
 
-def _prompt_tuning(study: Study, clock: Clock) -> tuple[RunRate, Sizes]:
+def _prompt_tuning(study: OpenStudy, clock: Clock) -> tuple[RunRate, Sizes]:
     """Return the speed of prompt tuning in a full queue, and bytes of what it leaves on disk."""
     from mpt.downstream.limits import default_limits
 
@@ -181,7 +181,7 @@ def _prompt_tuning(study: Study, clock: Clock) -> tuple[RunRate, Sizes]:
 
 
 def _queue(
-    study: Study, runs: Sequence[PlannedRun], small: DownstreamConfig, clock: Clock
+    study: OpenStudy, runs: Sequence[PlannedRun], small: DownstreamConfig, clock: Clock
 ) -> tuple[RunRate, Sizes]:
     """Tune runs through the real queue, two evaluations long; read the rates off its stamps."""
     from mpt.downstream.prompt_tuning import TuningRun
@@ -208,7 +208,7 @@ def _queue(
     return rate, Sizes(run=_run_bytes(runs[0], finished[0][1], config.downstream), queue=state)
 
 
-def _fine_tuning(study: Study, clock: Clock) -> RunRate:
+def _fine_tuning(study: OpenStudy, clock: Clock) -> RunRate:
     """Return the speed of fine-tuning, whose runs come one after the other."""
     from mpt.downstream.fine_tuning import fine_tune
     from mpt.downstream.record import TuningRun
@@ -238,7 +238,7 @@ def _fine_tuning(study: Study, clock: Clock) -> RunRate:
     return rate(16)
 
 
-def _zero_shot(study: Study, clock: Clock) -> RunRate:
+def _zero_shot(study: OpenStudy, clock: Clock) -> RunRate:
     """Return the speed of the model without a prompt: evaluated rows alone."""
     from mpt.downstream.evaluation import zero_shot
 

@@ -103,19 +103,19 @@ def _rows(
     from mpt.gym.fewshot import load_task
 
     folder = gym_folder(gym, shots)
-    found = load_task(folder, load_catalogue(folder).with_shots(shots).task(task), seed)
+    sample = load_task(folder, load_catalogue(folder).with_shots(shots).task(task), seed)
 
     def padded(texts: list[str], most: int) -> int:
         longest = [max(map(len, texts[n : n + 8])) for n in range(0, len(texts), 8)]
         return max(1, min(most, round(sum(longest) / len(longest) / CHARACTERS)))
 
     return Rows(
-        train=len(found.train),
-        dev=len(found.dev),
-        test=len(found.test),
-        inputs=padded([example.input for example in found.train], most_input),
-        targets=padded([example.outputs[0] for example in found.train], most_target),
-        test_file=digest([[example.input, *example.outputs] for example in found.test]),
+        train=len(sample.train),
+        dev=len(sample.dev),
+        test=len(sample.test),
+        inputs=padded([example.input for example in sample.train], most_input),
+        targets=padded([example.outputs[0] for example in sample.train], most_target),
+        test_file=digest([[example.input, *example.outputs] for example in sample.test]),
     )
 
 
@@ -181,13 +181,13 @@ def _with_choices(
     steps, rows = runs.steps, runs.rows
     for task in plan.scored:
         for seed in plan.config.data_seeds:
-            found = rows_of(plan, task, seed)
+            sample = rows_of(plan, task, seed)
             one = choice_work(
                 plan.config.downstream,
                 learned=learned_starts(members),
                 starts=plan.config.starts,
-                train=found.train,
-                dev=found.dev,
+                train=sample.train,
+                dev=sample.dev,
             )
             steps, rows = steps + points * one.steps, rows + points * one.rows
     return dataclasses.replace(runs, steps=steps, rows=rows)
@@ -203,14 +203,14 @@ def _work(
     steps = rows = 0
     scored: set[tuple[str, str]] = set()
     for task, seed in samples:
-        found = rows_of(plan, task, seed)
-        run = 0 if tuned == "nothing" else down.steps_on(found.train)
+        sample = rows_of(plan, task, seed)
+        run = 0 if tuned == "nothing" else down.steps_on(sample.train)
         evaluations = max(1, -(-run // down.eval_every))
         steps += run
-        rows += evaluations * min(found.dev, down.max_dev or found.dev)
-        file = (task, found.test_file)
+        rows += evaluations * min(sample.dev, down.max_dev or sample.dev)
+        file = (task, sample.test_file)
         if tuned != "nothing" or file not in scored:  # untuned, equal rows have one score
-            rows += min(found.test, down.max_test or found.test)
+            rows += min(sample.test, down.max_test or sample.test)
         scored.add(file)
     count = 1 if tuned == "nothing" else len(down.lrs) * plan.config.starts
     return RunWork(
@@ -277,9 +277,9 @@ def upstream_passes(own: UpstreamConfig, study: StudyConfig) -> float:
 
 
 def _lengths(plan: StudyPlan, rows_of: RowsOf) -> tuple[int, int]:
-    found = [rows_of(plan, task, plan.config.data_seeds[0]) for task in plan.scored]
-    inputs = sum(rows.inputs for rows in found) / len(found)
-    return round(inputs), round(sum(rows.targets for rows in found) / len(found))
+    samples = [rows_of(plan, task, plan.config.data_seeds[0]) for task in plan.scored]
+    inputs = sum(rows.inputs for rows in samples) / len(samples)
+    return round(inputs), round(sum(rows.targets for rows in samples) / len(samples))
 
 
 def _width(config: StudyConfig) -> int:

@@ -61,9 +61,9 @@ class TimeLeft:
             result: the report.
         """
         key = _SHARED if index is None else index, number
-        found = [result[name] for name in _COUNTED]
+        counts = [result[name] for name in _COUNTED]
         # a trial that was started again counts its runs from 0
-        self._seen[key] = tuple(map(max, self._seen.get(key, found), found))
+        self._seen[key] = tuple(map(max, self._seen.get(key, counts), counts))
 
     def stopped(self, index: int) -> None:
         """Take out what is left of a trial that is not carried on."""
@@ -89,15 +89,17 @@ class TimeLeft:
 
     def _done(self, index: int) -> float:
         """Return what a trial has done in the probe's seconds; a late one counts as the last."""
-        seen = [reached for (place, _), reached in self._seen.items() if place == index]
+        seen = [
+            reached for (trial_index, _), reached in self._seen.items() if trial_index == index
+        ]
         taken, runs, *choosing = zip(*seen, strict=True) if seen else [(0.0,)] * len(_COUNTED)
         if index == _SHARED:
             return sum(runs) * self._shared_s
         begin = self._begin[index] if index < len(self._begin) else 0
-        place = min(index, len(self._step_s) - 1)
-        learning = max(0, max(taken) - begin) * self._step_s[place]
-        chosen = self._run_rates[place].seconds(*map(sum, choosing))
-        return learning + sum(runs) * self._run_s[place] + chosen
+        known_index = min(index, len(self._step_s) - 1)
+        learning = max(0, max(taken) - begin) * self._step_s[known_index]
+        chosen = self._run_rates[known_index].seconds(*map(sum, choosing))
+        return learning + sum(runs) * self._run_s[known_index] + chosen
 
 
 def clock_text(seconds: float) -> str:

@@ -55,9 +55,9 @@ def largest_trials(trials: Iterable[TrialSpec], on_gpu: bool) -> list[TrialMemor
     """Return the trial with the highest peak of every backbone."""
     largest: dict[str, TrialMemory] = {}
     for trial in trials:
-        found, name = trial_memory(trial, on_gpu), trial.plan.config.backbone
-        if name not in largest or found.peak > largest[name].peak:
-            largest[name] = found
+        memory, name = trial_memory(trial, on_gpu), trial.plan.config.backbone
+        if name not in largest or memory.peak > largest[name].peak:
+            largest[name] = memory
     return list(largest.values())
 
 
@@ -74,17 +74,17 @@ def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
     weights = passes[0][1].weights
     own = trial.upstream.config
     if isinstance(own, FineTuningConfig):
-        found = _pass(own.backbone or study.backbone, "float32", study, own.downstream.batch_size)
-        weights = TUNED_COPIES * found.weights + (weights if _two(study, own.backbone) else 0)
-        passes.append((f"fine-tuning, {own.downstream.batch_size} rows", found, 1.0))
+        tuning = _pass(own.backbone or study.backbone, "float32", study, own.downstream.batch_size)
+        weights = TUNED_COPIES * tuning.weights + (weights if _two(study, own.backbone) else 0)
+        passes.append((f"fine-tuning, {own.downstream.batch_size} rows", tuning, 1.0))
     elif isinstance(own, UpstreamConfig):
         passes.append(_upstream(study, own))
         if study.upstream_format(own.method) != study.precision:
             weights += passes[-1][1].weights
-    where, found, times = max(passes, key=lambda entry: _held(entry[1], entry[2]))
+    where, largest, times = max(passes, key=lambda entry: _held(entry[1], entry[2]))
     return TrialMemory(
         name=f"{study.backbone}, {trial.upstream.config.method}",
-        peak=weights + _held(found, times),
+        peak=weights + _held(largest, times),
         weights=weights,
         where=where,
     )
@@ -95,11 +95,11 @@ def _two(study: StudyConfig, tuned: str | None) -> bool:
     return study.precision != "float32" or (tuned or study.backbone) != study.backbone
 
 
-def _held(found: Memory, times: float) -> int:
+def _held(memory: Memory, times: float) -> int:
     """Return the bytes of a pass besides the weights."""
     if times == 1.0:
-        return found.activations
-    return int(times * (found.activations + found.attention))
+        return memory.activations
+    return int(times * (memory.activations + memory.attention))
 
 
 def _tuning(study: StudyConfig, on_gpu: bool) -> tuple[str, Memory, float]:
@@ -118,14 +118,14 @@ def _upstream(study: StudyConfig, config: UpstreamConfig) -> tuple[str, Memory, 
 
     rows = config.batch_size
     precision = study.upstream_format(config.method)
-    found = _pass(study.backbone, precision, study, rows, upstream=True)
+    memory = _pass(study.backbone, precision, study, rows, upstream=True)
     engine = config.second_order
     if engine == "auto":  # as `resolve` has it
-        small = precision == "float32" and found.weights <= 4 * SMALL
+        small = precision == "float32" and memory.weights <= 4 * SMALL
         engine = "unrolled" if small else "lean"
     graphs = GRAPH_OF.get(engine, 1.0) if config.method == "maml" else 1.0
     where = f"an upstream pass, {rows} rows"
-    return where, found, 1.0 + (graphs - 1.0) * config.inner_steps
+    return where, memory, 1.0 + (graphs - 1.0) * config.inner_steps
 
 
 def _pass(

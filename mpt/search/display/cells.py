@@ -24,8 +24,8 @@ def cell_words(cell: Cell) -> list[str]:
 
     A method that learns nothing upstream has no seeds; its interval is over data seeds.
     """
-    there, of = len(cell.scored), len(cell.entries)
-    seeds = f"{there}" if there == of else f"{there}/{of}"
+    scored, of = len(cell.scored), len(cell.entries)
+    seeds = f"{scored}" if scored == of else f"{scored}/{of}"
     arg, expected, new_run = "–", "–", "–"
     if cell.summary is not None:
         arg = f"{cell.summary.arg:+.2f}"

@@ -37,9 +37,9 @@ def row_of(one: Configuration, *, wide: bool) -> list[str]:
     return cells
 
 
-def rank_of(place: int, one: Configuration) -> str:
+def rank_of(rank: int, one: Configuration) -> str:
     """Return a rank, with a mark for what cannot be told from the best."""
-    return f"{place}=" if one.summary.tied else str(place)
+    return f"{rank}=" if one.summary.tied else str(rank)
 
 
 def interval_text(interval: Interval | None) -> str:

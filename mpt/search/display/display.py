@@ -203,8 +203,8 @@ class Display:
             return
         table = self._table("", *self._columns.names, "steps", "stored")
         for number, entry in enumerate(entries, start=1):
-            there = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
-            table.add_row(str(number), *self._columns.of(entry.trial), str(entry.steps), there)
+            stored = "yes" if entry.score is not None else "stopped" if entry.stopped else "no"
+            table.add_row(str(number), *self._columns.of(entry.trial), str(entry.steps), stored)
         self._print(table)
 
     def lines_head(self) -> None:
@@ -216,7 +216,7 @@ class Display:
             f"{'95 % interval':<16}{best}{'time left':>10}"
         )
 
-    def landed(self, entry: PointStatus, done: int, best: float | None, left: float) -> None:
+    def landed(self, entry: PointStatus, done: int, best: float | None, left_s: float) -> None:
         """Print one finished point."""
         assert entry.score is not None
         high = "–" if best is None or best <= BAD_SCORE else _signed(best)
@@ -225,7 +225,7 @@ class Display:
         self.say(
             f"{f'{done}/{self._job.total[1]}':>7}"
             f"{self._columns.line(self._columns.of(entry.trial))}{entry.steps:>7}"
-            f"{scored:<27}{shown}{clock_text(left):>10}"
+            f"{scored:<27}{shown}{clock_text(left_s):>10}"
         )
 
     def stopped(self, stop: Stop) -> None:
@@ -275,9 +275,9 @@ class Display:
         heads = (*HEADS, *WIDE_HEADS) if wide else HEADS
         table = self._table("rank", *columns.names, "steps", *heads)
         table.padding = (0, 1, 0, 0)  # 80 columns hold two rates and both intervals
-        for place, one in enumerate(ranking.configurations, start=1):
+        for rank, one in enumerate(ranking.configurations, start=1):
             cells = [*columns.of(one.first.trial), str(one.first.steps), *row_of(one, wide=wide)]
-            table.add_row(rank_of(place, one), *cells)
+            table.add_row(rank_of(rank, one), *cells)
         self._print(table)
         if self._smoke:
             self.warn(SMOKE)

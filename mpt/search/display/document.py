@@ -56,13 +56,15 @@ def document_of(
     order += [entry for entry in entries if entry.score is None]
     best = order[0].score if order else None
     ranks = rankings(board, entries)
-    found = [
+    ranking_documents = [
         {**document_of_ranking(one, board.point_key), "control": _control(board, entries, one)}
         for one in ranks
     ]
     targets = [entry for entry in entries if entry.trial.plan.role == "target"]
     smoke = any(plan.smoke for plan in job.plans)
-    whole = len(found) == 1 and best is not None and best.score > BAD_SCORE and not smoke
+    whole = (
+        len(ranking_documents) == 1 and best is not None and best.score > BAD_SCORE and not smoke
+    )
     return {
         "version": VERSION,
         "exit_code": exit_code,
@@ -71,8 +73,8 @@ def document_of(
         "partial": list(job.partial),
         "smoke": smoke,
         "stoppers": sorted(job.stoppers),
-        "best": found[0]["best"] if whole else None,
-        "rankings": found,
+        "best": ranking_documents[0]["best"] if whole else None,
+        "rankings": ranking_documents,
         "cells": [cell_document(one, board.point_key) for one in cells_of(targets, ranks)],
         "points": [
             _point(entry, board, rank if rank <= scored else None)
@@ -97,8 +99,8 @@ def _control(
     board: Leaderboard, entries: Sequence[PointStatus], ranking: Ranking
 ) -> dict[str, Any] | None:
     """Return ``arg`` of the start, ``added`` by the best (see `Difference`) and ``fresh``."""
-    found = control_of(board, entries, ranking)
-    return None if found is None else dataclasses.asdict(found)
+    control = control_of(board, entries, ranking)
+    return None if control is None else dataclasses.asdict(control)
 
 
 def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str, Any]:

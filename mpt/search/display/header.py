@@ -80,15 +80,15 @@ def cost_text(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> str
         board: theirs.
         entries: the points; those that are not stored are passed over.
     """
-    there = [entry for entry in entries if entry.record is not None]
+    stored = [entry for entry in entries if entry.record is not None]
     upstream = {}
-    for entry in there:  # later rungs of a trajectory include the earlier ones
+    for entry in stored:  # later rungs of a trajectory include the earlier ones
         assert entry.record is not None
         upstream[entry.record.upstream] = entry.record.cost
     steps = sum(cost.steps for cost in upstream.values())
     spent = sum(cost.seconds for cost in upstream.values())
-    runs = board.run_costs(there)
-    choosing = {e.record.key: e.record.provenance.get("starts") or {} for e in there if e.record}
+    runs = board.run_costs(stored)
+    choosing = {e.record.key: e.record.provenance.get("starts") or {} for e in stored if e.record}
     starts = sum(one.get("seconds", 0.0) for one in choosing.values())
     return (
         f"{steps:.0f} upstream steps ({clock_text(spent)} of computing), "

@@ -66,16 +66,16 @@ class CellDisplay(SettingDisplay):
 
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print one line a cell, in the job's order: its mean over upstream seeds."""
-        there = [entry for entry in entries if entry.score is not None]
+        scored_entries = [entry for entry in entries if entry.score is not None]
         cells = cells_of(entries, rankings)
         scored = [cell for cell in cells if cell.scored]
         title = f"{len(scored)} of {len(cells)} cells"
         if any(len(cell.entries) > 1 for cell in cells):
             self._averaged(title, scored, rankings)
         else:
-            self._list(title, there)
-            self.one_seed(there)
-        self._reasons(there)
+            self._list(title, scored_entries)
+            self.one_seed(scored_entries)
+        self._reasons(scored_entries)
         for label in self._job.partial:
             self.say(label)
         if self._smoke:

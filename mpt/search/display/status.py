@@ -47,23 +47,23 @@ class Status:
         """
         if not self._tuning and not self._choosing:
             return ""
-        left, starts = f"{clock_text(left_s)} left", self._starts()
+        time_left, starts = f"{clock_text(left_s)} left", self._starts()
         if not self._tuning:
-            return f"runs     {' · '.join([*starts, left])}"
-        found = self._tuning.values()
-        total = {name: sum(tuning[name] for tuning in found) for name in (*COUNTS, "steps_s")}
+            return f"runs     {' · '.join([*starts, time_left])}"
+        tunings = self._tuning.values()
+        total = {name: sum(tuning[name] for tuning in tunings) for name in (*COUNTS, "steps_s")}
         shown = [name for name in COUNTS if total[name] or name == "finished"]
         counts = ", ".join(f"{total[name]} {name}" for name in shown)
         # a terminal of 80 columns has room for these; what stands last is what a narrower one cuts
-        parts = [counts, left, *starts, f"{total['steps_s']:.3g} steps/s"]
+        parts = [counts, time_left, *starts, f"{total['steps_s']:.3g} steps/s"]
         return f"runs     {' · '.join(parts)}"
 
     def _starts(self) -> list[str]:
         """Return how far choices of starts are, one a kind."""
         kinds = dict.fromkeys(one["how"] for one in self._choosing.values())
-        found = []
+        texts = []
         for how in kinds:
             own = [one for one in self._choosing.values() if one["how"] == how]
             made, of = (sum(one[name] for one in own) for name in ("made", "of"))
-            found.append(choosing_text(how, made, of))
-        return found
+            texts.append(choosing_text(how, made, of))
+        return texts

@@ -87,9 +87,9 @@ def versions() -> dict[str, str]:
 
     torch's build ("+cpu", "+cu128") may differ: a head without GPUs needs no CUDA.
     """
-    found = provenance()["versions"]
-    assert isinstance(found, dict)
-    plain = {name: version.partition("+")[0] for name, version in found.items()}
+    packages = provenance()["versions"]
+    assert isinstance(packages, dict)
+    plain = {name: version.partition("+")[0] for name, version in packages.items()}
     return {**plain, "mpt's source": _source_digest()}
 
 

@@ -53,13 +53,13 @@ def check_cluster(
         errands = [Errand(node=node, sign=sign, gpus=gpus > 0) for node in nodes]
         for node, answer in _ask(errands, answer_s).items():
             if isinstance(answer, str):
-                found = [answer]
+                reasons = [answer]
             else:
-                found = _unfit(answer, nodes[node]["Resources"], gpus, gpu_bytes)
+                reasons = _unfit(answer, nodes[node]["Resources"], gpus, gpu_bytes)
                 if sign is not None and not answer.storage and not reply_seen(sign, node):
-                    found.append(f"what it writes to {files} is not seen here; {SHARE}")
-            if found:
-                faults.setdefault(tuple(found), []).append(names[node])
+                    reasons.append(f"what it writes to {files} is not seen here; {SHARE}")
+            if reasons:
+                faults.setdefault(tuple(reasons), []).append(names[node])
     if faults:
         raise UsageError(_listed(faults, len(nodes)))
 
@@ -67,7 +67,7 @@ def check_cluster(
 def _listed(faults: Mapping[tuple[str, ...], Sequence[str]], nodes: int) -> str:
     """Return one line: which nodes are unfit, why, and what to do; like ones together."""
     unfit = sum(len(who) for who in faults.values())
-    groups = (f"{', '.join(who)}: {'; also: '.join(found)}" for found, who in faults.items())
+    groups = (f"{', '.join(who)}: {'; also: '.join(reasons)}" for reasons, who in faults.items())
     marked = " ".join(f"[{number}] {group}" for number, group in enumerate(groups, start=1))
     return f"{unfit} of {nodes} nodes of the cluster are not fit for this search: {marked}"
 
@@ -95,8 +95,8 @@ def _ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
     asked = {}
     for errand in errands:
-        there = NodeAffinitySchedulingStrategy(errand.node, soft=False)
-        asked[task.options(scheduling_strategy=there).remote(errand)] = errand.node
+        placement = NodeAffinitySchedulingStrategy(errand.node, soft=False)
+        asked[task.options(scheduling_strategy=placement).remote(errand)] = errand.node
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=answer_s)
     answers: dict[str, Sight | str] = {}
     for reference in late:

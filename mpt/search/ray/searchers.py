@@ -1,7 +1,8 @@
 """Who chooses the next trial: a list, Optuna's TPE, or any searcher of Ray Tune's.
 
 Tune sees one searcher (`TrialQueue`). It hands out the listed trials first (plain prompt tuning
-among them), then what the chooser suggests; the chooser hears of its own trials only, once a rung.
+among them), then what the job's own searcher suggests; that one hears of its own trials only, once
+a rung.
 Tune ends the experiment if a searcher raises; an error here ends the supply of trials, and what
 is missing then is said at the end.
 """
@@ -38,9 +39,9 @@ class TrialQueue(Searcher):
 
     Args:
         listed: configurations of the listed trials, in their order.
-        chooser: suggests the settings of further trials; None: there are none.
+        searcher: the job's own; suggests the settings of further trials; None: there are none.
         accept: takes in suggested settings; returns the trial's configuration, or None if nothing
-            is left to do on it, and then how it ended is told to the chooser.
+            is left to do on it, and then how it ended is told to the job's searcher.
         recorded: settings → the last report of a trial that is over.
         shield: turns an error into a note.
     """
@@ -48,13 +49,13 @@ class TrialQueue(Searcher):
     def __init__(
         self,
         listed: Sequence[Mapping[str, Any]],
-        chooser: Searcher | None,
+        searcher: Searcher | None,
         accept: Callable[[dict[str, Any]], dict[str, Any] | None],
         recorded: Callable[[dict[str, Any]], dict[str, Any] | None],
         shield: Shield,
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self._listed, self._chooser = list(listed), chooser
+        self._listed, self._searcher = list(listed), searcher
         self._accept, self._recorded, self._shield = accept, recorded, shield
         self._names: dict[str, str] = {}
         self._rungs: dict[str, int] = {}
@@ -69,7 +70,7 @@ class TrialQueue(Searcher):
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
-        """Accept that there is no space of Tune's; the chooser has its own."""
+        """Accept that there is no space of Tune's; the job's searcher has its own."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -78,10 +79,10 @@ class TrialQueue(Searcher):
         if self._listed:
             return dict(self._listed.pop(0))
         with self._shield("the choice of the next trial"):
-            while self._chooser is not None:
+            while self._searcher is not None:
                 self._count += 1
                 name = f"suggestion-{self._count}"
-                settings = self._chooser.suggest(name)
+                settings = self._searcher.suggest(name)
                 if settings is None or settings == finished:
                     self.exhausted = settings is not None
                     return settings
@@ -89,29 +90,29 @@ class TrialQueue(Searcher):
                 if config is not None:
                     self._names[trial_id] = name
                     return config
-                self._chooser.on_trial_complete(name, self._recorded(dict(settings)))
+                self._searcher.on_trial_complete(name, self._recorded(dict(settings)))
             self.exhausted = True
         return finished
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell the chooser of a rung."""
+        """Tell the job's searcher of a rung."""
         name, steps = self._names.get(trial_id), int(result.get("rung_steps") or 0)
-        if name is None or self._chooser is None or not steps or self._rungs.get(name) == steps:
+        if name is None or self._searcher is None or not steps or self._rungs.get(name) == steps:
             return
         self._rungs[name] = steps
         with self._shield("the choice of the next trial"):
-            self._chooser.on_trial_result(name, result)
+            self._searcher.on_trial_result(name, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the chooser how a trial ended; one without any score failed."""
+        """Tell the job's searcher how a trial ended; one without any score failed."""
         name = self._names.get(trial_id)
-        if name is None or self._chooser is None:
+        if name is None or self._searcher is None:
             return
         scored = result is not None and bool(result.get("rung_steps"))
         with self._shield("the choice of the next trial"):
-            self._chooser.on_trial_complete(name, result if scored else None, error or not scored)
+            self._searcher.on_trial_complete(name, result if scored else None, error or not scored)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the queue is made from the database."""
@@ -131,7 +132,7 @@ class Counted(Searcher):
     def __init__(self, suggestions: Suggestions) -> None:
         super().__init__(metric="score", mode="max")
         self._inner: Searcher = suggestions.searcher
-        self._left = suggestions.count
+        self._remaining = suggestions.count
         space = {domain.name: to_ray(domain) for domain in suggestions.space.domains}
         self._names = list(space)
         self._inner.set_search_properties("score", "max", space)
@@ -143,12 +144,12 @@ class Counted(Searcher):
             UsageError: it suggests other settings than those that are searched.
         """
         finished: Any = Searcher.FINISHED
-        if self._left < 1:
+        if self._remaining < 1:
             return finished
         settings = self._inner.suggest(trial_id)
         if settings is None or settings == finished:
             return settings
-        self._left -= 1
+        self._remaining -= 1
         if set(settings) != set(self._names):
             raise UsageError(
                 f"the searcher suggests {', '.join(sorted(settings)) or 'nothing'}, but must "
@@ -200,7 +201,7 @@ class OptunaSearcher(Searcher):
         return list(self._known)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Suggestions that are still to come, left-over ones among them."""
         return max(0, self._of.count - len(self._known)) + len(self._left_over)
 

@@ -29,11 +29,11 @@ _QUEUE = ("finished", "running", "waiting", "steps_s", "examples_s", "tokens_s",
 def metrics(result: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of a report; what is not known yet is left out."""
     queue = result.get("queue") or {}
-    found = {name: result.get(name) for name in METRICS}
-    found |= {name: queue.get(name) for name in _QUEUE}
+    values = {name: result.get(name) for name in METRICS}
+    values |= {name: queue.get(name) for name in _QUEUE}
     numbers = {
         name: value
-        for name, value in found.items()
+        for name, value in values.items()
         if isinstance(value, (int, float)) and math.isfinite(value)
     }
     return {"training_iteration": result["steps"], **numbers}
@@ -159,15 +159,15 @@ def trackers(
         name_of: configuration → readable name of its trial.
         on_problem: called with one line when a tracker fails.
     """
-    found: dict[str, Callable[[], LoggerCallback]] = {}
+    makers: dict[str, Callable[[], LoggerCallback]] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
-        found["TensorBoard"] = TBXLoggerCallback
+        makers["TensorBoard"] = TBXLoggerCallback
     if execution.mlflow is not None:
-        found["MLflow"] = lambda: _mlflow(execution.mlflow)
+        makers["MLflow"] = lambda: _mlflow(execution.mlflow)
     if execution.wandb is not None:
-        found["Weights & Biases"] = lambda: _wandb(execution.wandb)
+        makers["Weights & Biases"] = lambda: _wandb(execution.wandb)
     folder = results / "tensorboard"
-    return [Guarded(name, make(), folder, name_of, on_problem) for name, make in found.items()]
+    return [Guarded(name, make(), folder, name_of, on_problem) for name, make in makers.items()]
 
 
 def _mlflow(uri: str | None) -> LoggerCallback:

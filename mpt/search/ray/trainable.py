@@ -28,7 +28,7 @@ from mpt.store.errors import storage_errors
 from mpt.store.remote import reaching, shown_uri
 from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.specs import TrialSpec
-from mpt.study.study import Study, StudyPlan, open_study
+from mpt.study.study import OpenStudy, StudyPlan, open_study
 from mpt.trial.files import newest_state
 from mpt.trial.opening import open_trial
 from mpt.trial.trial import Progress, Trial
@@ -174,7 +174,7 @@ def probe_here(trials: Sequence[TrialSpec], device: str | None) -> Rates:
 
 
 @functools.lru_cache(maxsize=4)
-def _open(plan: StudyPlan, device: str) -> Study:
+def _open(plan: StudyPlan, device: str) -> OpenStudy:
     """Open a study once a process."""
     return open_study(plan, device)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mpt.search.watch.note import NoteKeeper
     from mpt.store.database import Database
     from mpt.store.records import Stop
-    from mpt.study.study import Study, StudyPlan
+    from mpt.study.study import OpenStudy, StudyPlan
     from mpt.trial.score import PointScore
 
 PENDING = 200
@@ -63,7 +63,7 @@ class Session:
         database: where results are.
         studies: opens a study.
         show: where progress goes.
-        left: time left.
+        time_left: time left.
         note: what is said of it in the database.
         name: of this session, for Tune's folder.
     """
@@ -75,9 +75,9 @@ class Session:
         board: Leaderboard,
         groups: Sequence[TrialGroup],
         database: Database,
-        studies: Callable[[StudyPlan], Study],
+        studies: Callable[[StudyPlan], OpenStudy],
         show: Display,
-        left: TimeLeft,
+        time_left: TimeLeft,
         note: NoteKeeper,
         name: str,
     ) -> None:
@@ -86,7 +86,7 @@ class Session:
         self._database, self._studies, self._name = database, studies, name
         self._queue: TrialQueue | None = None
         folder = _below(job.files, f"{CHECKPOINTS}/{name}")
-        self.watcher = Watcher(show, board, self._groups, database, left, note, folder)
+        self.watcher = Watcher(show, board, self._groups, database, time_left, note, folder)
 
     def run(self, slots: int) -> None:
         """Run the trials; return when all ended or Tune was stopped.
@@ -193,7 +193,7 @@ class Session:
     def _searcher(self) -> Searcher:
         listed = [self._config(group, number) for number, group in enumerate(self._groups)]
         self._queue = TrialQueue(
-            listed, chooser_of(self._job), self._accept, self._recorded, self.watcher.shielded
+            listed, searcher_of(self._job), self._accept, self._recorded, self.watcher.shielded
         )
         return self._queue
 
@@ -258,7 +258,7 @@ def ended_with(error: Exception) -> str:
     return f"{said}; what was finished is kept"
 
 
-def chooser_of(job: SearchJob) -> Searcher | None:
+def searcher_of(job: SearchJob) -> Searcher | None:
     """Return who suggests further trials of a job; None if its trials are listed."""
     suggestions = job.suggestions
     if suggestions is None:
@@ -273,12 +273,12 @@ def recorded_reports(board: Leaderboard, index: int) -> list[dict[str, Any]]:
     rungs = board.trials[index].upstream.rungs
     reports: list[dict[str, Any]] = []
     scores: dict[int, PointScore] = {}
-    for place, steps in enumerate(rungs, start=1):
+    for iteration, steps in enumerate(rungs, start=1):
         score = board.entry(index, steps).score
         if score is None:
             break
         scores[steps] = score
-        own = {"steps": steps, "training_iteration": place, "done": place == len(rungs)}
+        own = {"steps": steps, "training_iteration": iteration, "done": iteration == len(rungs)}
         reports.append({**rung_report(rungs, scores), **own})
     return reports
 
@@ -333,12 +333,12 @@ class Watcher(tune.Callback):
         board: Leaderboard,
         groups: list[TrialGroup],
         database: Database,
-        left: TimeLeft,
+        time_left: TimeLeft,
         note: NoteKeeper,
         folder: str,
     ) -> None:
         self._show, self.board, self.groups = show, board, groups
-        self._database, self._left, self._folder = database, left, folder
+        self._database, self._time_left, self._folder = database, time_left, folder
         self._note = note
         scored = [entry for entry in board.entries() if entry.score is not None]
         self._scores = [entry.score.score for entry in scored if entry.score is not None]
@@ -361,7 +361,7 @@ class Watcher(tune.Callback):
         """Store a stop; it is said after the point that led to it."""
         for index in self.groups[number].indices[:1]:
             self._stops.append(self.board.stop(index, *decision))
-            self._left.stopped(index)
+            self._time_left.stopped(index)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -370,7 +370,7 @@ class Watcher(tune.Callback):
         number = int(trial.config["trial"])
         with self.shielded("the display"):
             group = self.groups[number]
-            self._left.report(group.indices[0] if group.indices else None, number, result)
+            self._time_left.report(group.indices[0] if group.indices else None, number, result)
             self._status.report(number, result.get("queue"), result.get("choosing"))
             for problem in result["problems"]:
                 self._show.problem(problem)
@@ -382,7 +382,7 @@ class Watcher(tune.Callback):
             for stop in self._stops:
                 self._show.stopped(stop)
             self._stops.clear()
-            self._show.status(self._status.text(self._left.seconds))
+            self._show.status(self._status.text(self._time_left.seconds))
         with self.shielded(_NOTE):
             group, steps = self.groups[number], int(result["steps"])
             self._note.report(group, steps, result.get("queue"), result.get("choosing"))
@@ -458,7 +458,7 @@ class Watcher(tune.Callback):
                 self._said.add(key)
                 self._scores.append(entry.score.score)
                 best, done = max(self._scores), len(self._scores)
-                self._show.landed(entry, done, best, self._left.seconds)
+                self._show.landed(entry, done, best, self._time_left.seconds)
 
     @contextlib.contextmanager
     def shielded(self, what: str) -> Iterator[None]:

@@ -65,13 +65,13 @@ def _processes() -> dict[str, list[int]]:
 
 def _agents(raylets: Collection[int]) -> list[int]:
     """Return the agents of some raylets, which are their children."""
-    found = []
+    agents = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent in raylets and b"agent" in (folder / "cmdline").read_bytes().lower():
-                found.append(int(folder.name))
-    return found
+                agents.append(int(folder.name))
+    return agents
 
 
 def _wait(agents: Collection[int], over: threading.Event) -> None:

@@ -47,8 +47,8 @@ class Recorded:
         with open_results(results, store, read_only=True) as database:
             self._name = f"--simulate {results if store is None else database.name}"
             scores = TrialStore(database)
-            found = _stored(database, scores, like, study)
-            studies = [study for study, _ in found.values()]
+            stored = _stored(database, scores, like, study)
+            studies = [study for study, _ in stored.values()]
             real = [study for study in studies if not study.smoke] or studies
             config = like.plan.config
             what = f"{like.method} on {config.partition} with backbone {config.backbone}"
@@ -61,7 +61,7 @@ class Recorded:
             only_protocol(real, self._name, what)
             self.study = real[0]
             """The study."""
-            _, points = found[self.study.key]
+            _, points = stored[self.study.key]
             self._points: dict[tuple[MethodConfig, int], Point] = {
                 (point_config(one), one.steps): one for one in points
             }
@@ -134,8 +134,8 @@ class Recorded:
         planned = [
             PlannedScore(row.run, row.task, row.data_seed, row.lr, row.train_seed) for row in rows
         ]
-        there: dict[str, Any] = {row.run: row for row in rows if row.data_seed in seeds}
-        return hopeless(planned, there, self._baseline, self.study, low)
+        stored: dict[str, Any] = {row.run: row for row in rows if row.data_seed in seeds}
+        return hopeless(planned, stored, self._baseline, self.study, low)
 
     def _has(self, config: MethodConfig, steps: int) -> bool:
         return (config, steps) in self._points
@@ -145,7 +145,7 @@ def _stored(
     database: Database, scores: TrialStore, like: TrialSpec, wanted: str | None
 ) -> dict[str, tuple[StudyRecord, list[Point]]]:
     """Return the studies that fit, by key, with the scored points of the method."""
-    found: dict[str, tuple[StudyRecord, list[Point]]] = {}
+    stored: dict[str, tuple[StudyRecord, list[Point]]] = {}
     for study in chosen([one for one in database.studies() if _fits(one, like)], wanted):
         first = getattr(like.upstream.config, "seed", None)  # replicates are not simulated
         points = [
@@ -155,8 +155,8 @@ def _stored(
         ]
         scored = scores.scores([one.key for one in points])
         if scored:
-            found[study.key] = study, [one for one in points if one.key in scored]
-    return found
+            stored[study.key] = study, [one for one in points if one.key in scored]
+    return stored
 
 
 def _fits(study: StudyRecord, like: TrialSpec) -> bool:

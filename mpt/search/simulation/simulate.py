@@ -200,14 +200,14 @@ class Simulation:
         self._trials[index].stopped = decision
 
     def _outcome(self, now: float) -> Outcome:
-        found = [
+        scored = [
             (trial.spec, steps, score)
             for trial in self._trials
             for steps, score in trial.scores.items()
         ]
-        if not found:
+        if not scored:
             raise UsageError("the simulated search has no point: there is nothing to try")
-        winner = max(found, key=lambda one: one[2])
+        winner = max(scored, key=lambda one: one[2])
         return Outcome(
             trials=tuple(self._trials),
             winner=winner,

@@ -127,8 +127,8 @@ class NoteKeeper:
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database, self._clock = database, clock
         self._note: DriverNote | None = None
-        self._left: TimeLeft | None = None
-        self._there = 0
+        self._time_left: TimeLeft | None = None
+        self._stored_runs = 0
         self._running: dict[str, RunningTrial] = {}
         self._written = clock()
 
@@ -137,7 +137,7 @@ class NoteKeeper:
         job: SearchJob,
         studies: Sequence[StudyRecord],
         work: RemainingWork,
-        left: TimeLeft,
+        time_left: TimeLeft,
     ) -> None:
         """Write what a round is about to do.
 
@@ -145,15 +145,15 @@ class NoteKeeper:
             job: with all trials so far.
             studies: their studies.
             work: what is left.
-            left: counts what is done of it.
+            time_left: counts what is done of it.
         """
         trials, points = job.total
         config = job.plans[0].config
         replay = job.plans[0].role == "target"
-        there, every = work.all_there, work.all_runs
+        stored_runs, every = work.all_there, work.all_runs
         if self._note is not None:  # earlier rounds are there, and the baseline with them
-            there, every = (self._note.runs[1] + one for one in (work.runs_there, work.runs))
-        self._left, self._there = left, there
+            stored_runs, every = (self._note.runs[1] + one for one in (work.runs_there, work.runs))
+        self._time_left, self._stored_runs = time_left, stored_runs
         self._running.clear()
         self._note = DriverNote(
             host=platform.node(),
@@ -166,8 +166,8 @@ class NoteKeeper:
             fresh=0 if replay else config.fresh_replicates,
             trials=trials,
             points=points,
-            runs=(there, every),
-            left_s=left.seconds,
+            runs=(stored_runs, every),
+            left_s=time_left.seconds,
         )
         with contextlib.suppress(StorageError):  # nothing depends on it
             self._write()
@@ -215,15 +215,15 @@ class NoteKeeper:
                 self._write()
 
     def _write(self) -> None:
-        if self._note is None or self._left is None:
+        if self._note is None or self._time_left is None:
             return
         self._written = self._clock()
         planned = self._note.runs[1]
         self._note = dataclasses.replace(
             self._note,
             updated=now(),
-            runs=(min(planned, self._there + int(self._left.runs)), planned),
-            left_s=self._left.seconds,
+            runs=(min(planned, self._stored_runs + int(self._time_left.runs)), planned),
+            left_s=self._time_left.seconds,
             running=tuple(self._running.values()),
         )
         name = digest([self._note.host, self._note.results])[:16]

@@ -58,17 +58,17 @@ def recorded(
         note: of their driver; it knows which upstream seeds configurations are compared on.
             Without one these are the seeds that more than one point of a method has.
     """
-    found: dict[StudyPlan, list[tuple[UpstreamSpec, str]]] = {}
+    by_plan: dict[StudyPlan, list[tuple[UpstreamSpec, str]]] = {}
     records: dict[StudyPlan, StudyRecord] = {}
     problems: list[str] = []
     for study in studies:
         specs = _specs(database.points(study.key), problems)
         plan = _plan(study, _seeds(study, [spec for spec, _ in specs], note))
         records[plan] = study  # of two that differ in nothing but their data the newer one
-        found[plan] = specs
+        by_plan[plan] = specs
     trials = [
         (TrialSpec(plan=plan, upstream=spec), upstream)
-        for plan, specs in found.items()
+        for plan, specs in by_plan.items()
         for spec, upstream in specs
     ]
     board = None

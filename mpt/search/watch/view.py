@@ -42,7 +42,7 @@ RUNNING_SHOWN = 8
 class Look:
     """What is there at one moment."""
 
-    found: Recorded
+    recorded: Recorded
     note: DriverNote | None
     """Of the driver that works on these studies, or did last."""
     running: bool | None
@@ -55,7 +55,7 @@ class Look:
     @property
     def smoke(self) -> bool:
         """Whether the numbers mean nothing."""
-        return any(study.smoke for study in self.found.studies)
+        return any(study.smoke for study in self.recorded.studies)
 
 
 def look(
@@ -81,7 +81,7 @@ def look(
     if note is not None and not {one.key for one in shown} & set(note.studies):
         note = None
     return Look(
-        found=recorded(database, shown, results, note),
+        recorded=recorded(database, shown, results, note),
         note=note,
         running=_running(note, results, now),
         others=tuple(one for one in database.studies() if one not in shown),
@@ -127,7 +127,7 @@ def show(look: Look, console: Console, where: str) -> None:
         console: where.
         where: what the results are called.
     """
-    studies, board, note = look.found.studies, look.found.board, look.note
+    studies, board, note = look.recorded.studies, look.recorded.board, look.note
     if board is None and studies:
         what = "search" if studies[0].role == "validation" else "replay"
         partitions = ", ".join(dict.fromkeys(study.partition for study in studies))
@@ -155,7 +155,7 @@ def show(look: Look, console: Console, where: str) -> None:
         if ranked(entries):
             display = _display(look)(board.job, console=console)
             display.ranking(entries, rankings(board, entries))
-    for problem in look.found.problems:
+    for problem in look.recorded.problems:
         console.print(f"note: {problem}")
 
 
@@ -174,9 +174,9 @@ def _folded(text: str, label: str, width: int) -> list[str]:
 
 def _display(look: Look) -> type[Display]:
     """Return the display that the search or replay itself has."""
-    board = look.found.board
+    board = look.recorded.board
     assert board is not None
-    if look.found.studies[0].role == "target":
+    if look.recorded.studies[0].role == "target":
         return CellDisplay
     several = len({(trial.plan, trial.method) for trial in board.job.trials}) > 1
     return SettingDisplay if several else Display
@@ -184,7 +184,7 @@ def _display(look: Look) -> type[Display]:
 
 def _progress(look: Look, console: Console) -> None:
     """Say how far it is, what it has cost, and how long it will take, as far as that is known."""
-    board, note = look.found.board, look.note
+    board, note = look.recorded.board, look.note
     entries = [] if board is None else board.entries()
     done = sum(entry.score is not None for entry in entries)
     stopped = sum(entry.stopped is not None for entry in entries)
@@ -203,8 +203,8 @@ def _progress(look: Look, console: Console) -> None:
     passed = look.now if look.running is not False else _time(note.updated)
     line = f"  time     {clock_text(_seconds(note.began, passed))} so far"
     if look.running is not False:
-        left = max(0.0, note.left_s - _seconds(note.updated, look.now))
-        line += f", about {clock_text(left)} left, noted {_age(note.updated, look.now)} ago"
+        left_s = max(0.0, note.left_s - _seconds(note.updated, look.now))
+        line += f", about {clock_text(left_s)} left, noted {_age(note.updated, look.now)} ago"
     console.print(line)
     for name, reason in note.failed.items():
         console.print(f"  failed   {name}: {reason}")
@@ -213,8 +213,8 @@ def _progress(look: Look, console: Console) -> None:
 def _trials(note: DriverNote, console: Console, now: datetime.datetime) -> None:
     """List what is running: the trial, where it is, and for how long."""
     trials = sorted(note.running, key=lambda one: one.since)
-    for place, one in enumerate(trials[:RUNNING_SHOWN]):
-        for line in _folded(one.name, "  running  " if place == 0 else " " * 11, console.width):
+    for number, one in enumerate(trials[:RUNNING_SHOWN]):
+        for line in _folded(one.name, "  running  " if number == 0 else " " * 11, console.width):
             console.print(line)
         words = []
         if one.rung is not None:

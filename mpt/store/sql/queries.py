@@ -71,13 +71,13 @@ def ids(connection: Connection, column: sa.Column[str], keys: Iterable[str]) -> 
     }
 
 
-def with_runs(connection: Connection, found: Sequence[sa.RowMapping]) -> list[Point]:
+def with_runs(connection: Connection, point_rows: Sequence[sa.RowMapping]) -> list[Point]:
     """Return the points of rows of `POINTS`; the runs of each in the order of their keys."""
-    members: dict[int, list[str]] = {row["id"]: [] for row in found}
+    members: dict[int, list[str]] = {row["id"]: [] for row in point_rows}
     query = sa.select(schema.point_run.c.point_id, schema.run.c.key).join_from(
         schema.point_run, schema.run
     )
     for some in chunks(members):
         for number, key in connection.execute(query.where(schema.point_run.c.point_id.in_(some))):
             members[number].append(key)
-    return [rows.point_of(row, tuple(sorted(members[row["id"]]))) for row in found]
+    return [rows.point_of(row, tuple(sorted(members[row["id"]]))) for row in point_rows]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mpt.gym.fewshot import FewShotTask
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 _COSTS = {
@@ -51,7 +51,7 @@ class StartChoice:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         learned: Mapping[str, Tensor],
         store: TrialStore,
         point: str,
@@ -66,8 +66,8 @@ class StartChoice:
         too, losses of ties alone, and the further costs of `Race.outcome`."""
         self._taken: dict[str, dict[str, dict[str, Any]]] = {}
         self._races = study.config.downstream.start == "raced"
-        self._left = self._open()
-        self._parts = len(self._left)
+        self._waiting = self._open()
+        self._parts = len(self._waiting)
         self._cost: dict[str, Any] = {"rows": 0, "tokens": 0, "seconds": 0.0}
         self._race: Race | None = None
 
@@ -89,7 +89,7 @@ class StartChoice:
     @property
     def status(self) -> Choosing:
         """How many targets have chosen."""
-        made = self._parts if self.record is not None else self._parts - len(self._left)
+        made = self._parts if self.record is not None else self._parts - len(self._waiting)
         return Choosing(how=self._study.config.downstream.start, made=made, of=self._parts)
 
     @property
@@ -110,17 +110,17 @@ class StartChoice:
         """
         began = time.perf_counter()
         while self.record is None:
-            task, seeds = self._left[0]
+            task, seeds = self._waiting[0]
             started = time.perf_counter()
             if self._races:
-                found = self._raced(task, seeds[0], began + seconds - started)
+                choices = self._raced(task, seeds[0], began + seconds - started)
             else:
-                found = self._chosen(task, seeds)
+                choices = self._chosen(task, seeds)
             self._cost["seconds"] += time.perf_counter() - started
-            if found:
-                self._taken.setdefault(task.name, {}).update(found)
-                self._left.pop(0)
-            if not self._left:
+            if choices:
+                self._taken.setdefault(task.name, {}).update(choices)
+                self._waiting.pop(0)
+            if not self._waiting:
                 self.record = {"taken": self._taken, **self._cost}
                 self._store.keep_start_choice(self._point, self.record)
             elif time.perf_counter() - began >= seconds:
@@ -142,14 +142,14 @@ class StartChoice:
     def _chosen(self, task: FewShotTask, seeds: tuple[int, ...]) -> dict[str, dict[str, Any]]:
         """Return the choices of a target by loss, one a downstream start."""
         learned = {name: self._loss(task, prompt) for name, prompt in self._learned.items()}
-        found: dict[str, dict[str, Any]] = {}
+        choices: dict[str, dict[str, Any]] = {}
         for train_seed in seeds:
             starts = self._at_hand(task, train_seed)
             losses = {**learned, VOCABULARY: self._loss(task, starts[VOCABULARY])}
             finite = {key: loss if math.isfinite(loss) else None for key, loss in losses.items()}
             name = lowest(losses)
-            found |= self._choice(task, train_seed, name, starts[name], {"losses": finite})
-        return found
+            choices |= self._choice(task, train_seed, name, starts[name], {"losses": finite})
+        return choices
 
     def _raced(self, task: FewShotTask, train_seed: int, seconds: float) -> dict[str, Any]:
         """Go on with a race for about `seconds`; return the choice of its target, once it is over.
@@ -160,18 +160,23 @@ class StartChoice:
         self._race = self._race or Race(self._study, task, train_seed, starts, self._store)
         if not self._race.advance(seconds):
             return {}
-        name, found, cost = self._race.outcome()
+        name, details, cost = self._race.outcome()
         for key, value in cost.items():
             self._cost[key] = self._cost.get(key, 0) + value
         self._race = None
-        return self._choice(task, train_seed, name, starts[name], found)
+        return self._choice(task, train_seed, name, starts[name], details)
 
     def _choice(
-        self, task: FewShotTask, train_seed: int, name: str, prompt: Tensor, found: dict[str, Any]
+        self,
+        task: FewShotTask,
+        train_seed: int,
+        name: str,
+        prompt: Tensor,
+        details: dict[str, Any],
     ) -> dict[str, dict[str, Any]]:
         from mpt.prompts import prompt_digest
 
-        own = {"start": name, "prompt": prompt_digest(prompt), **found}
+        own = {"start": name, "prompt": prompt_digest(prompt), **details}
         return {choice_name(self._study, task, train_seed): own}
 
     def _loss(self, task: FewShotTask, prompt: Tensor) -> float:
@@ -202,10 +207,10 @@ class StartChoice:
             self._problem(f"state of a choice of starts is incomplete ({error!r}); it starts anew")
             return
         self._taken, self._cost = taken, cost
-        self._left = self._open()
-        if race is None or not self._left:
+        self._waiting = self._open()
+        if race is None or not self._waiting:
             return
-        task, (train_seed, *_) = self._left[0]
+        task, (train_seed, *_) = self._waiting[0]
         own = Race(self._study, task, train_seed, self._at_hand(task, train_seed), self._store)
         try:
             own.load_state(race)

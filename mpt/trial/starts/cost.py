@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
 
 
 class ChoiceWork(NamedTuple):
@@ -50,14 +50,14 @@ def choice_work(
     return ChoiceWork(runs * race.steps, runs * -(-race.steps // race.eval_every) * dev)
 
 
-def choice_of_all(study: Study, learned: int) -> ChoiceWork:
+def choice_of_all(study: OpenStudy, learned: int) -> ChoiceWork:
     """Return what it costs all targets of a point to take their starts.
 
     Args:
         study: whose targets take them.
         learned: learned prompts at hand, see `learned_starts`.
     """
-    found = NOTHING
+    total = NOTHING
     for samples in study.scored.values():
         for task in samples.values():
             own = choice_work(
@@ -67,8 +67,8 @@ def choice_of_all(study: Study, learned: int) -> ChoiceWork:
                 train=len(task.train),
                 dev=len(task.dev),
             )
-            found = found.plus(own)
-    return found
+            total = total.plus(own)
+    return total
 
 
 def learned_starts(members: int) -> int:

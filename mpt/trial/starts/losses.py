@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mpt.gym.fewshot import Example, FewShotTask
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
 
 
 def lowest(losses: Mapping[str, float]) -> str:
@@ -20,7 +20,7 @@ def lowest(losses: Mapping[str, float]) -> str:
     return min(losses, key=lambda name: math.inf if math.isnan(losses[name]) else losses[name])
 
 
-def start_loss(study: Study, task: FewShotTask, prompt: Tensor) -> tuple[float, int, int]:
+def start_loss(study: OpenStudy, task: FewShotTask, prompt: Tensor) -> tuple[float, int, int]:
     """Return the loss of a start on a target's own rows, the rows, and their target tokens.
 
     The loss is the mean over the target tokens of all train rows and of the dev rows that the
@@ -49,7 +49,7 @@ def start_loss(study: Study, task: FewShotTask, prompt: Tensor) -> tuple[float, 
     return total / tokens, len(rows), tokens
 
 
-def own_rows(study: Study, task: FewShotTask) -> list[Example]:
+def own_rows(study: OpenStudy, task: FewShotTask) -> list[Example]:
     """Return the rows by which a target chooses: those it is tuned and selected with."""
     down = study.config.downstream
     name, stratified = f"{task.name} dev", down.sample == "stratified"

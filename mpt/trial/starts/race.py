@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mpt.downstream.record import TuningResult
     from mpt.gym.fewshot import FewShotTask
-    from mpt.study.study import Study
+    from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
 
@@ -42,7 +42,7 @@ class Race:
 
     def __init__(
         self,
-        study: Study,
+        study: OpenStudy,
         task: FewShotTask,
         train_seed: int,
         starts: Mapping[str, Tensor],
@@ -127,8 +127,8 @@ class Race:
     def _best_of_rates(self) -> dict[str, TuningResult]:
         """Return the result of each start at its best rate, the first of equal ones."""
         best: dict[str, TuningResult] = {}
-        for place, name in enumerate(self._names):
-            one = self.results[place]
+        for position, name in enumerate(self._names):
+            one = self.results[position]
             if name not in best or _finite_or_lowest(one.dev) > _finite_or_lowest(best[name].dev):
                 best[name] = one
         return best
@@ -147,7 +147,7 @@ class Race:
 
     def state(self) -> dict[str, Any]:
         """Return the whole state as a tree for `mpt.store.state`."""
-        results = {str(place): one.state_dict() for place, one in self.results.items()}
+        results = {str(position): one.state_dict() for position, one in self.results.items()}
         return {"queue": self._queue.state_dict(), "results": results}
 
     def load_state(self, state: dict[str, Any]) -> None:

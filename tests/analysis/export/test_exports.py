@@ -16,7 +16,7 @@ from toy_backbones import FAMILIES
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from analysis.__main__ import main
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from mpt.backbones import load_backbone
 from mpt.prompts import prompt_bytes
 from mpt.store.artifacts import Artifacts
@@ -60,7 +60,7 @@ def test_optuna_reads_the_points_of_a_search(name: str, tmp_path: Path) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(out))
         storage = optuna.storages.JournalStorage(backend)
     (study,) = (optuna.load_study(study_name=None, storage=storage),)
-    ours = load_results(results.root).main.studies[0]
+    ours = read_results(results.root).main.studies[0]
     about = "maml on random_to_random (embedded, gym embedded; validation)"
     assert study.study_name == f"{about}, study {ours.id}"
     assert study.user_attrs["key"] == ours.key
@@ -132,7 +132,7 @@ def test_every_study_and_method_is_a_study_of_optuna_whatever_else_is_there(
     names = exported("a.log")
     assert len(set(names)) == 5
     assert len({name.rsplit(" ", 1)[1] for name in names}) == 4  # ids of studies
-    only = load_results(results.root).main.studies[0].id
+    only = read_results(results.root).main.studies[0].id
     assert sorted(exported("b.log", "--study", only)) == sorted(n for n in names if only in n)
 
 
@@ -173,7 +173,7 @@ def test_parquet_may_hold_the_runs_of_one_study_alone(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     for partition, gain in (("cls_to_cls", 1.0), ("qa_to_qa", 2.0)):
         results.point("maml", partition, _scores(gain), PT)
-    study = load_results(results.root).main.studies[0]
+    study = read_results(results.root).main.studies[0]
     keys = {key for point in results.database.points(study.key) for key in point.runs}
     assert {row["key"] for row in _rows(tmp_path, results, "--study", study.id)} == keys
     assert len(keys) < len(_rows(tmp_path, results))
@@ -282,7 +282,7 @@ def test_a_tuned_prompt_is_known_by_its_run(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     large = "openai/gpt2-large"
     results.point("maml", "cls_to_cls", _scores(1), PT, backbone=large)
-    run = load_results(results.root).cells[0].tasks["a"][13].runs[0].key
+    run = read_results(results.root).cells[0].tasks["a"][13].runs[0].key
     assert run is not None
     path = _keep(results, "prompt", run)
     assert _export_peft(path, tmp_path / "adapter") == 0

@@ -21,7 +21,7 @@ from analysis.figures.charts.from_curves import (
 )
 from analysis.figures.drawing.curves import draw_curves, draw_steps_to
 from analysis.results.cells import Cell
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import Section
 
 Curve = tuple[tuple[int, float | None, float | None], ...]
@@ -50,7 +50,7 @@ def _section(tmp_path: Path, maml: Curves, tuned: Curves) -> tuple[Section, Grou
         point = {"steps": steps, "trajectory": "" if steps == 0 else method}
         runs = _runs(results, method, curves)
         results.point(method, "cls_to_cls", {}, {}, tasks=list(maml), runs=runs, point=point)
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     return section, _group(section.cells)
 
 
@@ -65,7 +65,7 @@ def test_a_method_that_tunes_nothing_has_no_curve(tmp_path: Path) -> None:
         runs = _runs(results, method, {"a": dict.fromkeys(SEEDS, curve)})
         point = {"steps": 0, "trajectory": method if method == "zero_shot" else ""}
         results.point(method, "cls_to_cls", {}, {}, tasks=["a"], runs=runs, point=point)
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     assert set(curves_of(_group(section.cells), section.runs)) == {"prompt_tuning"}
 
 

@@ -20,7 +20,7 @@ from analysis.figures.charts.from_cells import (
 )
 from analysis.figures.charts.from_search import search_of
 from analysis.results.cells import Cell
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.summary import summary_of
 
 LARGE = {"backbone": "google/t5-large-lm-adapt", "gym": "crossfit"}
@@ -28,7 +28,7 @@ PT = flat({"a": 0.5, "b": 0.8})
 
 
 def _cells(root: Path) -> tuple[Cell, ...]:
-    return load_results(root).cells
+    return read_results(root).cells
 
 
 def _group(cells: tuple[Cell, ...]) -> Group:
@@ -36,7 +36,7 @@ def _group(cells: tuple[Cell, ...]) -> Group:
 
 
 def _draw(root: Path, out: Path, suffix: str = "") -> list[Figure]:
-    return all_figures(load_results(root).main, out, suffix)
+    return all_figures(read_results(root).main, out, suffix)
 
 
 # --- charts ---------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_sweep_is_in_the_order_of_its_numbers_and_all_comes_last(tmp_path: Pat
     results.point("multitask", "cls_to_cls", flat({"a": 0.5}), flat({"a": 0.5}), **LARGE)
     cells = _cells(tmp_path)
     values = [shots_label(cell.place.target_shots) for cell in cells]
-    sweep = sweep_of(cells, values, title="", setting="", place="Table 3")
+    sweep = sweep_of(cells, values, title="", setting="", paper_table="Table 3")
     assert sweep is not None
     assert sweep.values == ("16", "32", "128", "all")
     assert [e.value for e in sweep.series["maml"]] == pytest.approx([40, 20, 60, 80])
@@ -138,10 +138,10 @@ def test_published_numbers_stand_only_beside_their_own_setting(tmp_path: Path) -
         results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), target_shots=shots)
     cells = _cells(tmp_path)
     values = [shots_label(cell.place.target_shots) for cell in cells]
-    sweep = sweep_of(cells, values, title="", setting="", place="Table 3")
+    sweep = sweep_of(cells, values, title="", setting="", paper_table="Table 3")
     assert sweep is not None
     assert sweep.published == {}
-    assert sweep_of(cells[:1], values[:1], title="", setting="", place="") is None
+    assert sweep_of(cells[:1], values[:1], title="", setting="", paper_table="") is None
 
 
 # --- searches -------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_a_search_has_the_settings_that_vary_and_the_scores_of_its_points(tmp_pa
     results.point(
         "maml", "random_to_random", {}, flat({"v": 0.5}), role="validation", point=point
     )  # fmt: skip
-    (searched,) = load_results(tmp_path).main.searches
+    (searched,) = read_results(tmp_path).main.searches
     search = search_of(searched)
     assert search.title == "MAML, R→R, embedded"
     assert search.varied == ("inner_lr", "steps")
@@ -283,7 +283,7 @@ def test_every_title_says_which_study_it_is_of_on_the_page_and_in_the_file(
     results = Results(tmp_path / "results")
     results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), smoke=True)
     figures = _draw(tmp_path / "results", tmp_path / "out", "x")
-    label = load_results(tmp_path / "results").main.label
+    label = read_results(tmp_path / "results").main.label
     assert label.endswith(", smoke run")
     for figure in figures:
         assert figure.title.endswith(f" – {label}")
@@ -297,7 +297,7 @@ def test_editions_of_the_data_have_figures_of_their_own(tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     for edited in ({}, {"a": "edited"}):
         results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), edited=edited)
-    ids = [study.id for study in load_results(tmp_path / "results").main.studies]
+    ids = [study.id for study in read_results(tmp_path / "results").main.studies]
     figures = [f for f in _draw(tmp_path / "results", tmp_path / "out") if not f.missing]
     assert len({figure.name for figure in figures}) == 4
     for one in ids:

@@ -9,7 +9,7 @@ from results_factory import Results, flat
 
 from analysis.findings.finding import Finding
 from analysis.findings.records import findings_of
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 
 QUESTION = "Is it the learning, or the start?"
 
@@ -27,7 +27,7 @@ def _put(results: Results, method: str, gains: tuple[float, ...], steps: int = 1
 
 
 def _found(root: Path) -> dict[str, Finding]:
-    return {one.question: one for one in findings_of(load_results(root).main).findings}
+    return {one.question: one for one in findings_of(read_results(root).main).findings}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_without_the_control_it_is_said_to_be_missing(tmp_path: Path) -> None:
     results = Results(tmp_path)
     _put(results, "maml", (20.0, 22.0))
     assert QUESTION not in _found(tmp_path)
-    assert "the untrained start" in findings_of(load_results(tmp_path).main).not_run
+    assert "the untrained start" in findings_of(read_results(tmp_path).main).not_run
 
 
 @pytest.mark.parametrize(

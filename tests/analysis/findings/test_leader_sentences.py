@@ -14,7 +14,7 @@ from results_factory import NOW, Results, flat
 from scipy import stats
 
 from analysis.findings.records import Findings, findings_of
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.summary import summary_of
 from mpt.store.records import DRIVER
 
@@ -39,7 +39,7 @@ def _searched(
             fields["settings"] |= {"outer_lr": rate}
             scores = (flat({"v": score}), flat({"v": 0.5}))
             results.point(method, "random_to_random", *scores, point=fields, role="validation")
-    return findings_of(load_results(results.root).main)
+    return findings_of(read_results(results.root).main)
 
 
 def _with_fresh(fresh: Mapping[int, float]) -> dict[float, dict[int, float]]:
@@ -102,7 +102,7 @@ def test_a_driver_knows_that_a_seed_of_one_configuration_is_compared(tmp_path: P
     (study,) = results.database.studies()
     note = {**NOTE, "studies": [study.key], "seeds": [42, 1042, 2042], "fresh": 3}
     results.database.put_document(DRIVER, "one", note)
-    sentence = finding_about(findings_of(load_results(tmp_path).main), "is best?").sentence
+    sentence = finding_about(findings_of(read_results(tmp_path).main), "is best?").sentence
     assert "fresh" not in sentence
     assert "on the 3 upstream seeds of the choice: nothing shows what the choice" in sentence
 
@@ -115,13 +115,13 @@ def test_a_driver_knows_fresh_seeds_that_two_winners_have(tmp_path: Path) -> Non
     for name, seeds, updated in (("old", [42], "2025"), ("new", [42, 1042], NOW)):
         note = {"studies": [study.key], "seeds": seeds, "fresh": 2, "updated": updated}
         results.database.put_document(DRIVER, name, note)
-    sentence = finding_about(findings_of(load_results(tmp_path).main), "is best?").sentence
+    sentence = finding_about(findings_of(read_results(tmp_path).main), "is best?").sentence
     assert "on fresh upstream seeds 2042, 3042, and of +34.0 % on the 2 upstream" in sentence
 
 
 def test_the_leader_of_a_search_is_the_best_mean_over_upstream_seeds(tmp_path: Path) -> None:
     search(Results(tmp_path))
-    finding = finding_about(findings_of(load_results(tmp_path).main), "is best?")
+    finding = finding_about(findings_of(read_results(tmp_path).main), "is best?")
     means: dict[tuple[float, float], list[float]] = {}
     for (inner, outer, _), score in SEARCHED.items():
         means.setdefault((inner, outer), []).append(_arg(score))
@@ -148,7 +148,7 @@ def test_a_leader_of_one_upstream_seed_has_the_interval_of_its_table(tmp_path: P
         fields["settings"] |= {"outer_lr": rate}
         row = {"v": dict(zip((13, 21), scores, strict=True))}
         results.point("maml", "random_to_random", row, baseline, point=fields, role="validation")
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     finding = finding_about(findings_of(section), "is best?")
     # Two data seeds: a draw has the mean of both, or of one of them twice; + 20, 40 or 60 %.
     assert (
@@ -172,7 +172,7 @@ def _searches(root: Path, partitions: dict[str, str]) -> Findings:
             fields["settings"] |= {"inner_lr": inner}
             scores = (flat({"v": score}), flat({"v": 0.5}))
             results.point(method, partition, *scores, point=fields, role="validation")
-    return findings_of(load_results(root).main)
+    return findings_of(read_results(root).main)
 
 
 def test_the_leaders_of_several_searches_are_one_finding(tmp_path: Path) -> None:

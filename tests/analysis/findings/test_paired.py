@@ -16,14 +16,14 @@ from scipy import stats
 from analysis.findings.matrix import differences_of, matrix_of
 from analysis.findings.paired import Paired, mean_of, paired
 from analysis.findings.settings import target_settings
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 
 
 def test_upstream_seeds_are_paired_and_give_the_t_interval_of_their_differences(
     tmp_path: Path,
 ) -> None:
     replay(tmp_path)
-    (cls, _) = target_settings(load_results(tmp_path).main)
+    (cls, _) = target_settings(read_results(tmp_path).main)
     found = paired(cls.methods["maml"], cls.methods["multitask"])
     assert found is not None
     base = PT["cls_to_cls"]
@@ -44,7 +44,7 @@ def test_one_upstream_seed_gives_the_interval_of_drawn_data_seeds(tmp_path: Path
     baseline = flat({"a": 0.5})
     results.point("maml", "cls_to_cls", {"a": {13: 0.7, 21: 0.6}}, baseline)
     results.point("multitask", "cls_to_cls", {"a": {13: 0.5, 21: 0.55}}, baseline)
-    (setting,) = target_settings(load_results(tmp_path).main)
+    (setting,) = target_settings(read_results(tmp_path).main)
     found = paired(setting.methods["maml"], setting.methods["multitask"])
     assert found is not None
     # Two seeds: a draw is (13, 13), mixed or (21, 21), with differences of 40, 25 and 10 %.
@@ -64,7 +64,7 @@ def test_what_two_methods_share_cancels_in_their_difference(tmp_path: Path) -> N
     for method, gain in (("maml", 1.2), ("multitask", 1.1)):
         scores = {t: {s: gain * score for s, score in row.items()} for t, row in base.items()}
         results.point(method, "cls_to_cls", scores, base)
-    (setting,) = target_settings(load_results(tmp_path).main)
+    (setting,) = target_settings(read_results(tmp_path).main)
     found = paired(setting.methods["maml"], setting.methods["multitask"])
     assert found is not None
     assert found.value == pytest.approx(10)
@@ -77,7 +77,7 @@ def test_a_task_that_one_side_lacks_or_whose_baseline_is_0_does_not_count(tmp_pa
     results.point("maml", "cls_to_cls", flat({"a": 0.6, "b": 0.9, "c": 0.1}), baseline)
     lacking = {"a": {13: 0.5, 21: 0.5}, "b": {13: 0.5}, "c": {13: 0.1, 21: 0.1}}
     results.point("multitask", "cls_to_cls", lacking, baseline, tasks=["a", "b", "c"])
-    (setting,) = target_settings(load_results(tmp_path).main)
+    (setting,) = target_settings(read_results(tmp_path).main)
     found = paired(setting.methods["maml"], setting.methods["multitask"])
     assert found is not None
     assert (found.tasks, found.of) == (("a",), 3)
@@ -89,7 +89,7 @@ def test_the_mean_over_settings_does_not_count_shared_tasks_twice(tmp_path: Path
     scores, baseline = {"a": {13: 0.7, 21: 0.5}}, flat({"a": 0.5})
     for partition in ("cls_to_cls", "both_to_cls"):
         results.point("maml", partition, scores, baseline)
-    settings = target_settings(load_results(tmp_path).main)
+    settings = target_settings(read_results(tmp_path).main)
     pair = ("maml", "prompt_tuning")
     one, other = differences_of(settings, [pair])[pair].values()
     assert mean_of([one, other]).interval == pytest.approx(one.interval)
@@ -97,7 +97,7 @@ def test_the_mean_over_settings_does_not_count_shared_tasks_twice(tmp_path: Path
 
 def test_wins_ties_and_losses_count_settings_and_mirror_each_other(tmp_path: Path) -> None:
     replay(tmp_path)
-    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    matrix = matrix_of(target_settings(read_results(tmp_path).main))
     assert matrix.methods == ("maml", "multitask", "prompt_tuning")
     duel, mirrored = matrix.duels["maml", "multitask"], matrix.duels["multitask", "maml"]
     assert (duel.wins, duel.ties, duel.losses) == (1, 1, 0)
@@ -113,7 +113,7 @@ def test_the_newest_configuration_counts_and_its_seeds_are_replicates(tmp_path: 
     results.point(
         "maml", "cls_to_cls", flat({"a": 0.1, "b": 0.1}), flat(PT["cls_to_cls"]), point=old
     )
-    (cls, _) = target_settings(load_results(tmp_path).main)
+    (cls, _) = target_settings(read_results(tmp_path).main)
     assert sorted(cls.methods["maml"]) == [42, 1042]
     assert all(cell.config["inner_lr"] == 1.0 for cell in cls.methods["maml"].values())
 
@@ -133,7 +133,7 @@ def test_differences_of_one_question_share_what_they_know_of_the_spread(tmp_path
     for partition, gains in (("cls_to_cls", (14.0, 12.0)), ("qa_to_qa", (11.0, 15.0))):
         _seeds(results, partition, "maml", gains)
         _seeds(results, partition, "multitask", (10.0, 10.0))
-    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    matrix = matrix_of(target_settings(read_results(tmp_path).main))
     pairs = matrix.duels["maml", "multitask"].pairs.values()
     for found, variance in zip(pairs, (4.0, 6.0), strict=True):
         half = float(stats.t.ppf(0.975, 3)) * math.sqrt(variance / 2)
@@ -148,7 +148,7 @@ def test_one_upstream_seed_learns_nothing_from_the_spread_of_others(tmp_path: Pa
     _seeds(results, "cls_to_cls", "maml", (14.0, 12.0))
     _seeds(results, "qa_to_qa", "maml", (11.0,))
     pair = ("maml", "prompt_tuning")
-    settings = target_settings(load_results(tmp_path).main)
+    settings = target_settings(read_results(tmp_path).main)
     two, one = differences_of(settings, [pair])[pair].values()
     assert (two.upstream_seeds, one.upstream_seeds) == (2, 1)
     assert one.interval == pytest.approx((11.0, 11.0))
@@ -162,7 +162,7 @@ def test_a_method_that_learns_nothing_is_compared_with_every_seed(tmp_path: Path
     results.point(
         "fine_tuning", "cls_to_cls", flat({"a": 0.525, "b": 0.525}), flat({"a": 0.5, "b": 0.5})
     )
-    matrix = matrix_of(target_settings(load_results(tmp_path).main))
+    matrix = matrix_of(target_settings(read_results(tmp_path).main))
     (found,) = matrix.duels["maml", "fine_tuning"].pairs.values()
     assert found.upstream_seeds == 2
     assert found.value == pytest.approx(7.0, rel=1e-9)

@@ -24,7 +24,7 @@ from scipy import optimize, special, stats
 from analysis.findings.identity import identity
 from analysis.findings.records import Findings, findings_of
 from analysis.results.names import gym_label
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.tables.lookup import Lookup
 
 METHODS = ("maml", "multitask")
@@ -35,14 +35,14 @@ PARTITIONS = ("cls_to_cls", "qa_to_qa")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     root = tmp_path_factory.mktemp("study")
     whole_study(root)
-    return findings_of(load_results(root).main, "embedded")
+    return findings_of(read_results(root).main, "embedded")
 
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     root = tmp_path_factory.mktemp("replay")
     replay(root)
-    return findings_of(load_results(root).main)
+    return findings_of(read_results(root).main)
 
 
 def _moderated(every: list[list[float]]) -> tuple[float, float]:
@@ -148,7 +148,7 @@ def test_ties_and_losses_against_mtl_are_told_from_wins(
     results = Results(tmp_path)
     for method, score in (("maml", 0.6), ("multitask", rival)):
         results.point(method, "cls_to_cls", flat({"a": score}), flat({"a": 0.5}))
-    finding = finding_about(findings_of(load_results(tmp_path).main), "better than multi-task")
+    finding = finding_about(findings_of(read_results(tmp_path).main), "better than multi-task")
     assert finding.sentence.startswith(words)
     assert finding.told is (rival != 0.6)
 
@@ -190,7 +190,7 @@ def test_the_settings_of_several_searches_are_one_finding(tmp_path: Path) -> Non
     results = Results(tmp_path)
     search(results)
     search(results, "reptile")
-    finding = finding_about(findings_of(load_results(tmp_path).main), "settings matter")
+    finding = finding_about(findings_of(read_results(tmp_path).main), "settings matter")
     assert finding.question == "Which settings matter in the searches on R→R?"
     assert ". MAML: outer lr matters most, outer lr " in finding.sentence
     assert "; Reptile: outer lr matters most, outer lr " in finding.sentence
@@ -211,7 +211,7 @@ def test_costs_count_every_trajectory_and_every_run_once(tmp_path: Path) -> None
     for steps in (50, 100):  # two rungs of one trajectory; 36 s each stand for all before
         fields = {"steps": steps, "trajectory": "t"}
         results.point("maml", "cls_to_cls", flat({"a": 0.6}), flat({"a": 0.5}), point=fields)
-    sentence = finding_about(findings_of(load_results(tmp_path).main), "cost").sentence
+    sentence = finding_about(findings_of(read_results(tmp_path).main), "cost").sentence
     runs = (2 + 1) * len(SEEDS) * 2  # two rungs and the baseline, two learning rates
     seconds = 1.5 * runs
     assert f"36 s upstream (1 trajectory) and {seconds:.0f} s downstream ({runs} runs)" in sentence
@@ -253,7 +253,7 @@ def test_speed_is_the_first_step_at_a_share_of_prompt_tunings_best(
         runs = _tuned(results, method, own)
         fields = {"steps": steps, "trajectory": "" if steps == 0 else "t"}
         results.point(method, "cls_to_cls", {}, {}, runs=runs, point=fields, tasks=["a", "b"])
-    finding = finding_about(findings_of(load_results(tmp_path).main), "How fast")
+    finding = finding_about(findings_of(read_results(tmp_path).main), "How fast")
     # 95 % of 0.8 is 0.76, which prompt tuning passes with its third evaluation.
     assert "PT 30 [30, 30] of 4 runs" in finding.sentence
     assert words in finding.sentence
@@ -285,7 +285,7 @@ def _left_out(root: Path, *studies: tuple[str, str, str | None]) -> str:
     for role, partition, partial in studies:
         scores = (flat({"a": 0.9}), flat({"a": 0.5}))
         results.point("maml", partition, *scores, role=role, partial=partial)
-    return next(one for one in identity(load_results(root).main) if one.startswith("Partial"))
+    return next(one for one in identity(read_results(root).main) if one.startswith("Partial"))
 
 
 def test_what_studies_left_out_is_said_once_and_of_whom_in_words(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_partitions_that_left_other_tasks_out_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_called_gym_is_not_named_twice(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", flat({"a": 0.9}), flat({"a": 0.5}), gym="/data/gym")
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     assert "on embedded and the gym: 1 point" in identity(section)[0]
     assert "gym gym" not in f"{identity(section)} {section.cells[0].place} {Lookup(section).about}"
     assert [gym_label(name) for name in ("embedded", "/data/my-gym/")] == [
@@ -330,7 +330,7 @@ def test_nothing_is_found_in_a_smoke_run_but_its_cost(tmp_path: Path) -> None:
     results = Results(tmp_path)
     for method, score in (("maml", 0.9), ("multitask", 0.5)):
         results.point(method, "cls_to_cls", flat({"a": score}), flat({"a": 0.5}), smoke=True)
-    found = findings_of(load_results(tmp_path).main)
+    found = findings_of(read_results(tmp_path).main)
     assert [one.question for one in found.findings] == ["What did it cost?"]
     assert (found.not_run, found.matrix) == ("", None)
     assert any("numbers mean nothing" in sentence for sentence in found.studied)

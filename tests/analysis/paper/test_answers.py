@@ -9,9 +9,9 @@ import pytest
 from results_factory import Results, flat
 
 from analysis.paper.answers import paper_comparisons
-from analysis.paper.comparison import Comparison
+from analysis.paper.comparison import NumberComparison
 from analysis.published.numbers import PILOT_TARGETS
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import PAIRS
 from analysis.tables.lookup import Lookup
 from mpt.config import DATA_SEEDS
@@ -35,8 +35,8 @@ def _point(
     return results.point(method, partition, _scores(gain, tasks), _scores(0, tasks), **body)
 
 
-def _find(root: Path, place: str, row: str, column: str) -> Comparison:
-    found = paper_comparisons(Lookup(load_results(root).main))
+def _find(root: Path, place: str, row: str, column: str) -> NumberComparison:
+    found = paper_comparisons(Lookup(read_results(root).main))
     return next(
         one
         for one in found
@@ -87,7 +87,7 @@ def test_with_replaced_tasks_the_cells_that_do_not_depend_on_them_are_judged(
     for partition in ("cls_to_cls", "noncls_to_cls"):
         for method in ("maml", "fine_tuning"):
             _point(results, method, 16.02, partition=partition, **study)
-    section = load_results(results.root).main
+    section = read_results(results.root).main
     assert section.label.endswith("eli5-asks replaced by ai2_arc")
     assert section.differs == "eli5-asks replaced by ai2_arc"
     assert _find(results.root, "Table 2", "maml", "cls_to_cls").status == "contradicted"
@@ -118,11 +118,11 @@ def test_where_several_studies_have_a_cell_none_is_compared(results: Results) ->
     for sha in ("0" * 64, "1" * 64):
         _point(results, "maml", 20.16, backbone_digest=sha)
     found = _find(results.root, "Table 2", "maml", "cls_to_cls")
-    ids = [study.id for study in load_results(results.root).main.studies]
+    ids = [study.id for study in read_results(results.root).main.studies]
     assert found.status == "not attempted"
     assert all(one in found.why for one in ids)
     assert found.why.endswith("choose one with --study")
-    only = paper_comparisons(Lookup(load_results(results.root, study=ids[1]).main))
+    only = paper_comparisons(Lookup(read_results(results.root, study=ids[1]).main))
     assert [one.status for one in only].count("reproduced") == 3  # in Tables 2, 3 and 4
 
 
@@ -194,7 +194,7 @@ def test_similarities_are_shown_but_their_pairs_are_not_known(results: Results) 
     pairs = {"similar": [("a", "b", 0.5), ("c", "d", 0.7)], "dissimilar": []}
     about = {"gym": "gym", "smoke": False, "backbone": T5, "about": ""}
     results.database.put_document(PAIRS, "x", {**about, "pairs": pairs})
-    found = paper_comparisons(Lookup(load_results(results.root).main))
+    found = paper_comparisons(Lookup(read_results(results.root).main))
     mean = next(
         one for one in found if one.published.row == "similar" and one.published.column == "mean"
     )

@@ -10,7 +10,7 @@ import pytest
 from results_factory import Results, flat
 
 from analysis.__main__ import main
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 
 HEADER = "method,partition,backbone,task,seed,test"
 PUBLISHED = Path(__file__).resolve().parents[3].parent / "shared" / "scores"
@@ -245,7 +245,7 @@ def test_a_database_has_a_row_a_target_cell_and_a_table_a_section(
     results.point("maml", "cls_to_cls", flat({"a": 0.6}), baseline, role="validation")
     assert main(["arg", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    real, smoke = load_results(tmp_path).sections
+    real, smoke = read_results(tmp_path).sections
     titles = [line for line in out.splitlines() if line.startswith("### ")]
     assert titles == [f"### ARG over prompt tuning – {one.label}" for one in (real, smoke)]
     words = ["arg", "--results", str(tmp_path), "--study", real.id, "--format", "csv"]

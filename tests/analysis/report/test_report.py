@@ -17,7 +17,7 @@ from results_factory import Results, flat
 from analysis.__main__ import main
 from analysis.figures import Figure
 from analysis.report.report import ReportOptions, write_report
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import PAIRS
 from mpt.cli.flags import Parser
 
@@ -86,7 +86,7 @@ def test_the_report_has_an_index_a_page_a_point_and_every_table_in_three_formats
     assert len(list((out / "cells").glob("*.html"))) == 4
     names = {path.stem for path in (out / "tables").iterdir()}
     wanted = {f"table-{n}" for n in range(1, 12)} | {"paper", "costs", "figure-3", "studies"}
-    partial = load_results(results.root).sections[1].id
+    partial = read_results(results.root).sections[1].id
     wanted |= {f"search-1-{partial}", f"table-2-{partial}"}
     assert wanted <= names
     shown = {"duels", "table-2", "table-2-details", "costs", "studies", f"search-1-{partial}"}
@@ -201,7 +201,7 @@ def test_the_records_are_left_as_they_are(results: Results) -> None:
 def test_a_score_that_somebody_edited_is_named_on_the_page_and_on_stderr(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = load_results(results.root).cells[0].tasks["a"][13].runs[0].key
+    key = read_results(results.root).cells[0].tasks["a"][13].runs[0].key
     results.edit("update run set test = 0.99 where key = ?", key)
     out = _report(results)
     said = f"run {str(key)[:8]} (a, data seed 13"
@@ -267,7 +267,7 @@ def test_studies_that_may_not_be_compared_are_sections_of_one_report(tmp_path: P
     for gain, study in enumerate(others):
         scores = flat({"a": 0.5 + 0.05 * gain})
         made.point("maml", "cls_to_cls", scores, flat({"a": 0.5}), **study)
-    sections = load_results(made.root).sections
+    sections = read_results(made.root).sections
     assert len(sections) == 4
     out = _report(made)
     content = (out / "index.html").read_text(encoding="utf-8")
@@ -299,7 +299,7 @@ def test_a_study_of_edited_data_keeps_the_directory_reportable_and_is_named(
     for edited in ({}, {"a": "edited"}):
         made.point("maml", "cls_to_cls", MAML, PT, edited=edited)
     out = _report(made)
-    studies = load_results(made.root).main.studies
+    studies = read_results(made.root).main.studies
     content = (out / "index.html").read_text(encoding="utf-8")
     assert f"studies {studies[0].id} and {studies[1].id} differ in the data of" in content
     markdown = (out / "tables" / "table-2.md").read_text(encoding="utf-8")

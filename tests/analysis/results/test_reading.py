@@ -9,7 +9,7 @@ import pytest
 from results_factory import SEEDS, Results, flat
 
 from analysis.results.cells import Cell, scores_of
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.summary import summary_of
 from mpt.errors import DataError, UsageError
 from mpt.metrics.relative_gain import average_relative_gain
@@ -21,7 +21,7 @@ MAML = flat({"a": 0.6, "b": 0.2})
 
 
 def _only(root: Path) -> Cell:
-    (cell,) = load_results(root).cells
+    (cell,) = read_results(root).cells
     return cell
 
 
@@ -116,7 +116,7 @@ def test_at_every_downstream_start_a_run_is_taken_and_their_mean_is_the_score(
     results.point(
         "fomaml", "cls_to_cls", {}, plain, runs=keys[:3], settings=two, point={"trajectory": other}
     )
-    (found,) = (one for one in load_results(tmp_path).cells if one.place.method == "fomaml")
+    (found,) = (one for one in read_results(tmp_path).cells if one.place.method == "fomaml")
     lacking = found.tasks["a"][13]
     assert (lacking.taken, lacking.test) == ((), None)
     assert lacking.reason == "1 of 4 runs are missing"
@@ -174,7 +174,7 @@ def test_of_the_rungs_of_a_trajectory_the_longest_stands_for_the_target_cell(
     keys = [
         results.point("maml", "cls_to_cls", MAML, PT, point={"steps": n}) for n in (50, 100, 25)
     ]
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     assert [cell.key for cell in section.cells] == [keys[1]]
     assert [cell.steps for cell in section.rungs[keys[1]]] == [25, 50, 100]
 
@@ -187,7 +187,7 @@ def test_the_points_of_a_search_are_all_cells(tmp_path: Path) -> None:
                 "maml", "random_to_random", MAML, PT, role="validation",
                 point={"trajectory": trajectory, "steps": steps},
             )  # fmt: skip
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     assert len(section.cells) == 4
     assert section.select(role="target") == []
     assert len(section.select(role="validation", method="maml")) == 4
@@ -206,7 +206,7 @@ def test_a_point_is_stopped_only_if_runs_are_missing(tmp_path: Path) -> None:
         key = results.point(name, "random_to_random", MAML, PT, role="validation", without=without)
         stop = Stop(point=key, trial="t", steps=100, by="racing", reason="1 < 2")
         results.database.add_stop(stop)
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     said = {cell.place.method: (cell.status, cell.note) for cell in section.cells}
     assert said["maml"] == ("stopped", "stopped by racing at rung 100: 1 < 2")
     assert said["reptile"] == ("ok", "")
@@ -218,7 +218,7 @@ def test_a_run_that_a_study_does_not_ask_for_is_named_and_left_out(tmp_path: Pat
     keys = [results.run(task, 13, 0.5, init="x") for task in ("a", "strange")]
     keys.append(results.run("a", 13, 9.0, init="x", dev=1.0))
     point = results.point("maml", "cls_to_cls", {}, flat({"a": 0.5}), runs=keys)
-    found = load_results(tmp_path)
+    found = read_results(tmp_path)
     assert [line.split(" are ")[0] for line in found.problems] == [
         f"point {point}: its runs of a, data seed 13, learning rate 9",
         f"point {point}: its runs of strange, data seed 13, learning rate 0.5",
@@ -232,7 +232,7 @@ def test_a_score_that_somebody_edited_is_named_and_missing(tmp_path: Path) -> No
     results.point("maml", "cls_to_cls", MAML, PT)
     key = _only(tmp_path).tasks["b"][13].runs[0].key
     results.edit("update run set test = 0.99 where key = ?", key)
-    found = load_results(tmp_path)
+    found = read_results(tmp_path)
     (line,) = found.problems
     assert str(key)[:8] in line
     assert "checksum" in line
@@ -254,7 +254,7 @@ def test_a_point_or_study_that_somebody_edited_is_named_and_left_out(
     results.point("maml", "cls_to_cls", MAML, PT)
     results.point("reptile", "qa_to_qa", MAML, PT)
     results.edit(command)
-    found = load_results(tmp_path)
+    found = read_results(tmp_path)
     assert [cell.place.method for cell in found.cells] == ["reptile"]
     assert found.problems[0].startswith(f"{what} ")
 
@@ -263,7 +263,7 @@ def test_a_study_that_is_only_begun_is_no_problem(tmp_path: Path) -> None:
     results = Results(tmp_path)
     results.point("maml", "cls_to_cls", MAML, PT)
     results.database.add_study(results.study("qa_to_qa", ["a"]))
-    found = load_results(tmp_path)
+    found = read_results(tmp_path)
     assert (len(found.cells), found.problems) == (1, ())
 
 
@@ -272,14 +272,14 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     results.point("maml", "cls_to_cls", MAML, PT)
     results.close()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     assert section.runs([section.cells[0].point.runs[0]])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_runs_are_read_by_key(tmp_path: Path) -> None:
     Results(tmp_path).point("maml", "cls_to_cls", MAML, PT)
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     key = section.cells[0].point.runs[0]
     assert section.runs([key, "absent"])[key].identity.task in ("a", "b")
 
@@ -289,20 +289,20 @@ def test_a_database_may_stand_elsewhere(tmp_path: Path) -> None:
     results.point("maml", "cls_to_cls", MAML, PT)
     results.close()
     shutil.move(tmp_path / "results" / "mpt.db", tmp_path / "other.db")
-    section = load_results(tmp_path / "absent", store=str(tmp_path / "other.db")).main
+    section = read_results(tmp_path / "absent", store=str(tmp_path / "other.db")).main
     assert len(section.runs(section.cells[0].point.runs)) == 8
 
 
 def test_no_database_and_no_points_are_errors_with_a_cure(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="run a search first"):
-        load_results(tmp_path / "absent")
+        read_results(tmp_path / "absent")
     results = Results(tmp_path)
     with pytest.raises(DataError, match="holds no point of a method; run a search into it first"):
-        load_results(tmp_path)
+        read_results(tmp_path)
     # a baseline alone is nothing to show either
     results.point("prompt_tuning", "cls_to_cls", {}, PT, point={"steps": 0, "trajectory": ""})
     with pytest.raises(DataError, match="holds no point of a method"):
-        load_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_a_cost_that_was_not_recorded_is_0(tmp_path: Path) -> None:

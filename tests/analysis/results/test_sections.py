@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from results_factory import Results, flat
 
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import Section
 from mpt.errors import UsageError
 from mpt.metrics import SCORE_CODE
@@ -22,7 +22,7 @@ def _point(results: Results, method: str = "maml", **study: Any) -> str:
 
 
 def _sections(root: Path) -> tuple[Section, ...]:
-    return load_results(root).sections
+    return read_results(root).sections
 
 
 def _editions(section: Section) -> list[str]:
@@ -111,12 +111,12 @@ def test_one_study_or_protocol_is_chosen_by_the_first_digits_of_its_key(tmp_path
     _point(results, train_seed=7)
     main, other = _sections(tmp_path)
     study = main.studies[1]
-    only = load_results(tmp_path, study=study.id).sections
+    only = read_results(tmp_path, study=study.id).sections
     assert [section.studies for section in only] == [(study,)]
-    both = load_results(tmp_path, study=main.id).main
+    both = read_results(tmp_path, study=main.id).main
     assert len(both.studies) == 2
     with pytest.raises(UsageError) as caught:
-        load_results(tmp_path, study="nothing")
+        read_results(tmp_path, study="nothing")
     assert f"protocol {main.id} (train seed 42), {other.studies[0].id} (train seed 7)" in str(
         caught.value
     )

@@ -13,7 +13,7 @@ from scipy import stats
 from analysis.paper.arg_table import arg_table
 from analysis.report.report import ReportOptions, write_report
 from analysis.results.cells import Cell
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import Section
 from analysis.results.upstream_seeds import upstream_summary
 from analysis.tables.arg import recorded_methods
@@ -46,7 +46,7 @@ def _put(
 
 
 def _section(root: Path) -> Section:
-    return load_results(root).main
+    return read_results(root).main
 
 
 def _cell(section: Section, method: str, partition: str = "cls_to_cls") -> Cell:

@@ -12,7 +12,7 @@ from synthetic_tables import SEEDS, Synthetic
 from analysis.significance.comparisons import (
     JUDGE,
     VIEWS,
-    Comparison,
+    MethodComparison,
     Significance,
     compare,
     find_significance,
@@ -29,7 +29,7 @@ def _table(made: Synthetic, effects: dict[str, float], tasks: int = 12) -> Signi
     return find_significance([made.setting(effects, name, tasks) for name in names], 0)
 
 
-def _one(found: Significance, method: str, reference: str = "prompt_tuning") -> Comparison:
+def _one(found: Significance, method: str, reference: str = "prompt_tuning") -> MethodComparison:
     one = found.table.of(found.settings[0], method, reference)
     assert one is not None
     return one

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from results_factory import SEEDS, Results, flat
 
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.tables.costs import (
     budget_table,
     common_budget,
@@ -28,7 +28,7 @@ def _scores(gain: float) -> dict[str, dict[int, float]]:
 
 
 def _look(root: Path) -> Lookup:
-    return Lookup(load_results(root).main)
+    return Lookup(read_results(root).main)
 
 
 def _rungs(
@@ -68,14 +68,14 @@ def test_the_largest_recorded_rung_within_a_budget_is_taken(
     budget: float, steps: int | None, tmp_path: Path
 ) -> None:
     _rungs(Results(tmp_path), "maml", {25: 1.0, 50: 2.0, 100: 3.0})
-    section = load_results(tmp_path).main
+    section = read_results(tmp_path).main
     found = within_budget(section.rungs[section.cells[0].key], "steps", budget)
     assert (found.steps if found else None) == steps
 
 
 def test_a_cost_that_was_not_recorded_fits_no_budget(tmp_path: Path) -> None:
     Results(tmp_path).point("maml", "cls_to_cls", _scores(1), PT, point={"cost": Cost()})
-    cells = load_results(tmp_path).cells
+    cells = read_results(tmp_path).cells
     assert within_budget(cells, "steps", 1e9) is None
     assert common_budget([cells], "steps") is None
 

@@ -14,7 +14,7 @@ from results_factory import NOW, Results
 
 from analysis.figures.charts.from_search import search_of
 from analysis.figures.search_plans import validation_plans
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.tables.costs import search_budget_table
 from analysis.tables.lookup import Lookup
 from analysis.tables.searches import search_tables
@@ -98,7 +98,7 @@ def _arg(scores: Mapping[str, Mapping[int, float]]) -> float:
 
 
 def _table(root: Path) -> Table:
-    (table,) = search_tables(Lookup(load_results(root).main))
+    (table,) = search_tables(Lookup(read_results(root).main))
     return table
 
 
@@ -261,7 +261,7 @@ def test_the_best_within_a_budget_is_that_of_the_ranking(tmp_path: Path) -> None
     levels = _with_fresh()
     del levels[0.9]
     _store(tmp_path, levels)
-    look = Lookup(load_results(tmp_path).main)
+    look = Lookup(read_results(tmp_path).main)
     first = _named(_table(tmp_path))[0]
     assert first["outer_lr"].text == str(WINNER)
     assert [row[2] for row in search_budget_table(look, "steps").rows] == [first["ARG %"]]
@@ -270,7 +270,7 @@ def test_the_best_within_a_budget_is_that_of_the_ranking(tmp_path: Path) -> None
 def test_the_figures_of_a_search_have_the_numbers_of_its_table(tmp_path: Path) -> None:
     """Their strip is the interval of what was chosen, not of the lucky point above it."""
     _store(tmp_path, _with_fresh())
-    (searched,) = load_results(tmp_path).main.searches
+    (searched,) = read_results(tmp_path).main.searches
     search, rows = search_of(searched), _table(tmp_path).rows
     at = _table(tmp_path).columns.index("ARG %")
     drawn = [(one.score.value, one.score.low, one.score.high) for one in search.scored]
@@ -279,7 +279,7 @@ def test_the_figures_of_a_search_have_the_numbers_of_its_table(tmp_path: Path) -
     assert search.best is search.scored[1]
     (plan,) = [
         one
-        for one in validation_plans(load_results(tmp_path).main, searched.cells, "")
+        for one in validation_plans(read_results(tmp_path).main, searched.cells, "")
         if one.name == "search-ranking-maml-random-to-random"
     ]
     assert "Dot: mean over the upstream seeds of the choice; line: 95 % of the" in plan.caption

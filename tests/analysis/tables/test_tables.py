@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from results_factory import Results, flat
 
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.results.sections import PAIRS, RANKING
 from analysis.tables.lookup import Lookup
 from analysis.tables.main import (
@@ -38,7 +38,7 @@ def _scores(gain: float) -> dict[str, dict[int, float]]:
 
 
 def _look(root: Path) -> Lookup:
-    return Lookup(load_results(root).main)
+    return Lookup(read_results(root).main)
 
 
 def _at(table: Table, row: str, column: str) -> TableCell:
@@ -212,7 +212,7 @@ def test_the_single_backbone_of_the_other_tables_is_t5_large_or_the_one_with_mos
     assert _look(tmp_path).backbone == "small"
     results.point("maml", "cls_to_cls", _scores(2), PT, backbone="google/t5-large-lm-adapt")
     assert _look(tmp_path).backbone == "google/t5-large-lm-adapt"
-    assert Lookup(load_results(tmp_path).main, backbone="small").backbone == "small"
+    assert Lookup(read_results(tmp_path).main, backbone="small").backbone == "small"
 
 
 def test_table_6_takes_the_meta_method_of_the_highest_arg_on_the_partition(

@@ -27,7 +27,7 @@ from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE, Point, Run
 from mpt.study.record import study_record
-from mpt.study.study import Study, StudyPlan, open_study
+from mpt.study.study import OpenStudy, StudyPlan, open_study
 from mpt.trial.files import keep_file
 from mpt.trial.runs import baseline_packs
 from mpt.trial.store import TrialStore
@@ -45,7 +45,7 @@ def smoke(tmp_path: Path) -> Request:
     return Request(results=tmp_path / "results", smoke=True)
 
 
-def _study(request: Request) -> Study:
+def _study(request: Request) -> OpenStudy:
     """Return an open study like those of the request's replays, on a few tasks."""
     config = study_of_one(request)
     plan = StudyPlan(
@@ -59,7 +59,7 @@ def _study(request: Request) -> Study:
     return open_study(plan)
 
 
-def _keep(request: Request, study: Study, kept: dict[str, float]) -> None:
+def _keep(request: Request, study: OpenStudy, kept: dict[str, float]) -> None:
     """Store plain prompt tuning with prompts of some tasks; that of the best rate spans e1, e2."""
     rates = study.config.downstream.lrs
     packs = baseline_packs(study)

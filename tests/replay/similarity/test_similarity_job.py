@@ -17,7 +17,7 @@ from analysis.__main__ import main as analysis_main
 from analysis.paper.answers import paper_comparisons
 from analysis.paper.comparison import NOT_ATTEMPTED
 from analysis.results.cells import Cell
-from analysis.results.reading import load_results
+from analysis.results.reading import read_results
 from analysis.tables.lookup import Lookup
 from analysis.tables.main import result_tables
 from analysis.tables.table import Table
@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def _look(results: Path) -> Lookup:
     """Return the one section that the pilot makes: all of its studies are of one protocol."""
-    (section,) = load_results(results).sections
+    (section,) = read_results(results).sections
     return Lookup(section)
 
 

@@ -21,7 +21,7 @@ from mpt.search.cost.probe import Clock, probe_trials, trials_to_probe
 from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec, ZeroShotConfig
-from mpt.study.study import Study, open_study
+from mpt.study.study import OpenStudy, open_study
 from mpt.trial.runs import tuned_study
 from mpt.upstream.jumps import HELD, WINDOW
 
@@ -40,7 +40,7 @@ def longer(
 
 
 @pytest.fixture(scope="module")
-def opened(longer: SearchJob) -> Study:
+def opened(longer: SearchJob) -> OpenStudy:
     return open_study(longer.plans[0])
 
 
@@ -49,7 +49,7 @@ def _tuned(job: SearchJob, lrs: tuple[float, ...]) -> TrialSpec:
     return TrialSpec(plan=job.plans[0], upstream=UpstreamSpec(config=config))
 
 
-def _left(found: Bench, study: Study) -> RemainingWork:
+def _left(found: Bench, study: OpenStudy) -> RemainingWork:
     return remaining_work(found.job.trials, lambda _: study, found.store, found.files)
 
 
@@ -61,7 +61,7 @@ def _spent(found: Bench, clock: Clock) -> float:
     return clock() - began
 
 
-def _estimated(found: Bench, study: Study, clock: Clock) -> tuple[float, Rates]:
+def _estimated(found: Bench, study: OpenStudy, clock: Clock) -> tuple[float, Rates]:
     work = _left(found, study)
     trials = trials_to_probe(found.job.trials, work)
     rates = probe_trials(trials, lambda _: study, clock=clock)
@@ -85,7 +85,7 @@ kinds_of_tuning = pytest.mark.parametrize("tuned", ["prompt", "weights", "nothin
 @kinds_of_tuning
 def test_the_estimate_is_near_what_a_search_takes(
     longer: SearchJob,
-    opened: Study,
+    opened: OpenStudy,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tuned: str,
@@ -112,7 +112,7 @@ def test_the_estimate_is_near_what_a_search_takes(
 @kinds_of_tuning
 def test_the_estimate_is_near_the_seconds_that_a_search_takes(
     longer: SearchJob,
-    opened: Study,
+    opened: OpenStudy,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     tuned: str,
@@ -127,7 +127,7 @@ def test_the_estimate_is_near_the_seconds_that_a_search_takes(
 
 
 def test_every_kind_of_work_is_probed_once(
-    longer: SearchJob, opened: Study, tmp_path: Path
+    longer: SearchJob, opened: OpenStudy, tmp_path: Path
 ) -> None:
     def trial(**changes: Any) -> TrialSpec:
         config = dataclasses.replace(UpstreamConfig(outer_lr=0.3), **changes)
@@ -157,14 +157,16 @@ def test_every_kind_of_work_is_probed_once(
     assert probed == [True, False, False]
 
 
-def test_a_horizon_shorter_than_the_probe_does_not_end_it(opened: Study) -> None:
+def test_a_horizon_shorter_than_the_probe_does_not_end_it(opened: OpenStudy) -> None:
     config = UpstreamConfig(outer_lr=0.3, decay_horizon=1)
     trial = TrialSpec(plan=opened.plan, upstream=UpstreamSpec(config=config, rungs=(1,)))
     rates = probe_trials([trial], lambda _: opened)
     assert min(rates.steps.values()) > 0
 
 
-def test_a_finished_kind_is_not_probed(longer: SearchJob, opened: Study, tmp_path: Path) -> None:
+def test_a_finished_kind_is_not_probed(
+    longer: SearchJob, opened: OpenStudy, tmp_path: Path
+) -> None:
     with bench(longer, opened, results=tmp_path) as found:
         work = _left(found, opened)
     nothing = dataclasses.replace(work.trials[0].runs, runs=0, steps=0, rows=0)
@@ -177,7 +179,7 @@ def test_a_finished_kind_is_not_probed(longer: SearchJob, opened: Study, tmp_pat
 
 
 def test_the_probe_writes_nothing_and_tells_sizes_of_what_a_search_leaves(
-    longer: SearchJob, opened: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    longer: SearchJob, opened: OpenStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(probe_module, "PROBE_S", 0.3)
     with bench(longer, opened, results=tmp_path / "results") as found, OperationClock() as clock:
@@ -213,7 +215,7 @@ def _state_bytes(found: Bench) -> int:
 
 @pytest.mark.parametrize("pause", range(8, 16))
 def test_one_pause_of_the_machine_is_not_the_speed_of_fine_tuning(
-    longer: SearchJob, opened: Study, pause: int
+    longer: SearchJob, opened: OpenStudy, pause: int
 ) -> None:
     """A second passes between two looks at the clock, and a hundred once: the first run of the
     probe, which warms up, looks eight times, and so does the second."""

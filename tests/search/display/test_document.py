@@ -17,7 +17,7 @@ from mpt.search.leaderboard import Leaderboard
 from mpt.store.records import Cost, Point
 from mpt.study.record import study_record
 from mpt.study.specs import settings_of
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.score import BAD_SCORE
 
 POINT = len(VALIDATION) * len(SEEDS) * 2
@@ -27,7 +27,7 @@ RUNGS = (2, 4, 6)
 
 @pytest.fixture(scope="module")
 def found(
-    toy_checkpoint: Path, toy_gym: Path, study: Study, tmp_path_factory: pytest.TempPathFactory
+    toy_checkpoint: Path, toy_gym: Path, study: OpenStudy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
     """Trials: one whole, one stopped behind its first rung, one diverged, one not begun."""
     results = tmp_path_factory.mktemp("document") / "results"
@@ -270,7 +270,7 @@ def test_the_plan_has_every_point_in_the_jobs_order_and_what_is_said_of_cost(
 
 
 def test_a_plan_counts_the_trials_that_will_be_chosen(
-    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: Study
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, study: OpenStudy
 ) -> None:
     job = tpe_job(toy_checkpoint, toy_gym, tmp_path / "results", count=3)
     with bench(job, study) as empty:

@@ -20,7 +20,7 @@ from mpt.config import StudyConfig
 from mpt.errors import UsageError
 from mpt.search.job import SearchJob, Suggestions
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue, unshielded
-from mpt.search.ray.tuning import chooser_of
+from mpt.search.ray.tuning import searcher_of
 from mpt.search.suggested import open_optuna_study, study_name, suggested_before
 from mpt.store.database import Database, database_url, open_results
 from mpt.study.spaces import load_space
@@ -177,7 +177,7 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(url: str) -> No
 
     again = OptunaSearcher(asked(), url)
     assert again.known == [*before, cut_off]
-    assert again.left == 12 - 7
+    assert again.remaining == 12 - 7
     rest = run(again)
     assert rest[0] == cut_off, "an unfinished suggestion comes first"
     assert [*before, *rest] == whole
@@ -189,7 +189,7 @@ def test_a_larger_count_goes_on_and_a_smaller_one_takes_the_first(url: str) -> N
     first = run(few, 4)
     assert few.suggest("cut off") is not None
     smaller = OptunaSearcher(asked(count=3), url)
-    assert (smaller.left, smaller.suggest("x")) == (0, FINISHED)
+    assert (smaller.remaining, smaller.suggest("x")) == (0, FINISHED)
     larger = OptunaSearcher(asked(count=7), url)
     assert len(run(larger)) == 3
     assert larger.known[:4] == first
@@ -269,13 +269,13 @@ def test_looking_writes_nothing(tmp_path: Path, url: str) -> None:
     assert other.state.name == "RUNNING"  # the session that runs it goes on
 
 
-def test_a_job_has_the_chooser_that_it_asks_for(tmp_path: Path) -> None:
+def test_a_job_has_the_searcher_that_it_asks_for(tmp_path: Path) -> None:
     of = asked()
     job = SearchJob(trials=(of.first,), results=tmp_path, title="t")
-    assert chooser_of(job) is None
-    assert isinstance(chooser_of(dataclasses.replace(job, suggestions=of)), OptunaSearcher)
+    assert searcher_of(job) is None
+    assert isinstance(searcher_of(dataclasses.replace(job, suggestions=of)), OptunaSearcher)
     own = dataclasses.replace(of, searcher=Lister([]))
-    assert isinstance(chooser_of(dataclasses.replace(job, suggestions=own)), Counted)
+    assert isinstance(searcher_of(dataclasses.replace(job, suggestions=own)), Counted)
     assert database_url(tmp_path) in job.url
 
 
@@ -403,8 +403,8 @@ class Board:
         except Exception as error:
             self.problems.append(f"{what} failed: {error!r}")
 
-    def queue(self, listed: list[Point], chooser: Searcher | None) -> TrialQueue:
-        return TrialQueue(listed, chooser, self.accept, self.recorded, self.shield)
+    def queue(self, listed: list[Point], searcher: Searcher | None) -> TrialQueue:
+        return TrialQueue(listed, searcher, self.accept, self.recorded, self.shield)
 
 
 def test_the_list_is_handed_out_in_its_order_and_then_there_is_no_more() -> None:
@@ -457,14 +457,14 @@ def test_a_trial_without_any_score_is_told_as_an_error(result: dict[str, Any] | 
     assert lister.heard == [("complete", "suggestion-1", None, True)]
 
 
-def test_a_chooser_with_nothing_for_now_does_not_end_the_search() -> None:
+def test_a_searcher_with_nothing_for_now_does_not_end_the_search() -> None:
     queue = Board().queue([], Lister([None, *points_of(1)]))
     assert queue.suggest("a") is None
     assert not queue.exhausted
     assert queue.suggest("b") == {**points_of(1)[0], "trial": 7}
 
 
-def test_a_chooser_that_raises_ends_the_supply_and_not_the_search() -> None:
+def test_a_searcher_that_raises_ends_the_supply_and_not_the_search() -> None:
     class Broken(Lister):
         def suggest(self, trial_id: str) -> Any:
             raise RuntimeError("no idea")

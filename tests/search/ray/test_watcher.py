@@ -19,7 +19,7 @@ from mpt.search.leaderboard import Leaderboard
 from mpt.search.ray.schedulers import StopDecision
 from mpt.search.ray.tuning import Session, Watcher, ended_with
 from mpt.search.watch.note import NoteKeeper
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.trial import Trial
 
 
@@ -91,7 +91,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(job: SearchJob, study: Study) -> Iterator[Watched]:
+def watched(job: SearchJob, study: OpenStudy) -> Iterator[Watched]:
     """A search that has nothing; its trials 0 and 1 are plain prompt tuning."""
     with bench(with_rungs(job, (2, 4)), study) as found:
         yield Watched(found)
@@ -278,7 +278,7 @@ def test_an_end_of_tune_is_one_line_and_names_the_cure_of_full_memory() -> None:
 
 
 @pytest.fixture
-def two(job: SearchJob, study: Study) -> Iterator[Bench]:
+def two(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
     """A bench of two studies that differ in the steps of tuning alone."""
     down = dataclasses.replace(study.config.downstream, steps=2 * study.config.downstream.steps)
     config = dataclasses.replace(study.config, downstream=down)

@@ -17,7 +17,7 @@ from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
 from mpt.search.watch.note import EVERY_S, KIND, DriverNote, NoteKeeper, driver_notes
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.run_queue import QueueStatus
 
 
@@ -55,7 +55,7 @@ class Driven:
 
 
 @pytest.fixture
-def driven(job: SearchJob, study: Study) -> Iterator[Driven]:
+def driven(job: SearchJob, study: OpenStudy) -> Iterator[Driven]:
     with bench(with_rungs(job, (2, 4)), study) as found:
         yield Driven(found)
 

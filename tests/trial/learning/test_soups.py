@@ -19,7 +19,7 @@ from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.store.records import Point
 from mpt.study.specs import TrialSpec, UpstreamSpec
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import member_keys, upstream_key
 from mpt.upstream.engine import Diverged, UpstreamRun, trajectory_key
 from mpt.upstream.soup import members_of
@@ -28,18 +28,18 @@ ONE = UpstreamConfig(method="multitask", outer_lr=0.3, average="polynomial", sta
 SOUP = dataclasses.replace(ONE, soup=3)
 
 
-def spec_of(study: Study, config: UpstreamConfig, *rungs: int) -> TrialSpec:
+def spec_of(study: OpenStudy, config: UpstreamConfig, *rungs: int) -> TrialSpec:
     return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config, rungs=rungs))
 
 
-def learned(found: Bench, study: Study, config: UpstreamConfig, *rungs: int) -> list[Point]:
+def learned(found: Bench, study: OpenStudy, config: UpstreamConfig, *rungs: int) -> list[Point]:
     """Run a trial to its end; return its points."""
     work = found.trial_of(spec_of(study, config, *rungs), chunk_s=1e9)
     list(work.units())
     return [one for one in found.database.points() if one.upstream == work.key]
 
 
-def by_hand(study: Study, config: UpstreamConfig, steps: int) -> UpstreamRun:
+def by_hand(study: OpenStudy, config: UpstreamConfig, steps: int) -> UpstreamRun:
     own = study.config
     settings = (config, own.prompt, own.upstream_text, own.train_seed)
     run = UpstreamRun(study.backbone, study.items, *settings)
@@ -62,7 +62,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_it_is_the_mean_of_its_members_at_every_rung_and_costs_what_they_cost(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     points = learned(one, study, SOUP, 2, 3)
     assert [point.steps for point in points] == [2, 3]
@@ -77,7 +77,7 @@ def test_it_is_the_mean_of_its_members_at_every_rung_and_costs_what_they_cost(
     assert points[0].settings["soup"] == 3
 
 
-def test_a_soup_of_one_is_the_run_itself(study: Study) -> None:
+def test_a_soup_of_one_is_the_run_itself(study: OpenStudy) -> None:
     own = study.config
     settings = (own.prompt, own.upstream_text, own.train_seed)
     assert members_of(ONE, 42) == (ONE,)
@@ -87,7 +87,7 @@ def test_a_soup_of_one_is_the_run_itself(study: Study) -> None:
     assert upstream_key(study, SOUP) not in member_keys(study, SOUP)
 
 
-def test_members_have_one_start_and_seeds_of_their_own_whatever_the_size(study: Study) -> None:
+def test_members_have_one_start_and_seeds_of_their_own_whatever_the_size(study: OpenStudy) -> None:
     seven = members_of(dataclasses.replace(ONE, soup=3, seed=7), 42)
     assert seven[0] == dataclasses.replace(ONE, seed=7)
     assert len({member.seed for member in seven}) == 3
@@ -105,7 +105,7 @@ def test_members_have_one_start_and_seeds_of_their_own_whatever_the_size(study: 
 
 
 def test_it_takes_over_members_that_are_there_and_plans_only_the_others(
-    one: Bench, study: Study, job: SearchJob, steps_taken: list[int]
+    one: Bench, study: OpenStudy, job: SearchJob, steps_taken: list[int]
 ) -> None:
     learned(one, study, ONE, 4)
     assert sum(steps_taken) == 4
@@ -121,7 +121,7 @@ def test_it_takes_over_members_that_are_there_and_plans_only_the_others(
 
 
 def test_a_soup_killed_after_any_unit_ends_with_the_same_bits(
-    one: Bench, job: SearchJob, study: Study, tmp_path: Path, steps_taken: list[int]
+    one: Bench, job: SearchJob, study: OpenStudy, tmp_path: Path, steps_taken: list[int]
 ) -> None:
     spec = spec_of(study, dataclasses.replace(SOUP, soup=2), 2, 4)
     count = sum(1 for _ in one.trial_of(spec).units())
@@ -144,7 +144,9 @@ def test_a_soup_killed_after_any_unit_ends_with_the_same_bits(
         assert bits(place) == expected
 
 
-def test_budgets_that_are_meant_to_match_do_in_what_was_recorded(one: Bench, study: Study) -> None:
+def test_budgets_that_are_meant_to_match_do_in_what_was_recorded(
+    one: Bench, study: OpenStudy
+) -> None:
     """Rows that went forward and backward: of one run, of soups, and of path."""
     multitask = dataclasses.replace(ONE, batch_size=6, items_per_step=1)
     path = UpstreamConfig(method="path", inner_lr=0.5, inner_steps=2, batch_size=2)
@@ -160,7 +162,7 @@ def test_budgets_that_are_meant_to_match_do_in_what_was_recorded(one: Bench, stu
 
 
 def test_a_member_that_diverges_is_named_and_the_soup_has_no_later_rung(
-    one: Bench, study: Study, monkeypatch: pytest.MonkeyPatch
+    one: Bench, study: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = UpstreamRun.advance
     second = member_keys(study, SOUP)[1]
@@ -178,7 +180,7 @@ def test_a_member_that_diverges_is_named_and_the_soup_has_no_later_rung(
 
 
 def test_members_are_kept_at_their_rungs_and_the_mean_is_a_file_of_its_own(
-    one: Bench, study: Study
+    one: Bench, study: OpenStudy
 ) -> None:
     (point,) = learned(one, study, SOUP, 2)
     prompts: list[Tensor] = []
@@ -191,7 +193,7 @@ def test_members_are_kept_at_their_rungs_and_the_mean_is_a_file_of_its_own(
     assert torch.equal(prompts[-1], (prompts[0] + prompts[1] + prompts[2]) / 3)
 
 
-def test_one_trajectory_is_no_soup(study: Study) -> None:
+def test_one_trajectory_is_no_soup(study: OpenStudy) -> None:
     with pytest.raises(UsageError, match="soup is 3, but must be 1 in one trajectory"):
         by_hand(study, SOUP, 1)
 

@@ -14,7 +14,7 @@ from mpt.config import UpstreamConfig
 from mpt.gym.fewshot import Example, FewShotTask
 from mpt.store.records import Point, Run
 from mpt.study.specs import TrialSpec, UpstreamSpec
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.starts import LEARNED
 from mpt.trial.starts.choice import StartChoice
 from mpt.upstream.engine import UpstreamRun
@@ -33,18 +33,18 @@ class Poison(tuple[Example, ...]):
     __iter__ = __len__ = __getitem__ = __bool__ = __contains__ = _read
 
 
-def choosing(study: Study, how: str = "chosen", **changes: Any) -> Study:
+def choosing(study: OpenStudy, how: str = "chosen", **changes: Any) -> OpenStudy:
     """Return a study whose targets choose their starts, or race them."""
     downstream = dataclasses.replace(study.config.downstream, start=how, **changes)
     config = dataclasses.replace(study.config, downstream=downstream)
     return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
 
 
-def spec_of(study: Study, *rungs: int, config: UpstreamConfig = SOUP) -> TrialSpec:
+def spec_of(study: OpenStudy, *rungs: int, config: UpstreamConfig = SOUP) -> TrialSpec:
     return TrialSpec(plan=study.plan, upstream=UpstreamSpec(config=config, rungs=rungs))
 
 
-def starts_at(study: Study, steps: int) -> dict[str, Tensor]:
+def starts_at(study: OpenStudy, steps: int) -> dict[str, Tensor]:
     """Return the learned starts of the soup, learned here."""
     own, prompts = study.config, []
     for member in members_of(SOUP, own.train_seed):
@@ -69,7 +69,7 @@ def done(found: Bench, spec: TrialSpec) -> Point:
     return points[-1]
 
 
-def poisoned(study: Study) -> Study:
+def poisoned(study: OpenStudy) -> OpenStudy:
     """Return a study whose test rows nobody may look at."""
     scored = {
         name: {seed: dataclasses.replace(task, test=Poison()) for seed, task in samples.items()}
@@ -78,7 +78,7 @@ def poisoned(study: Study) -> Study:
     return dataclasses.replace(study, scored=scored)
 
 
-def chosen_record(study: Study, found: Bench, point: str, steps: int = 2) -> Mapping[str, Any]:
+def chosen_record(study: OpenStudy, found: Bench, point: str, steps: int = 2) -> Mapping[str, Any]:
     """Return what the targets of a study choose among the starts of the soup."""
     choice = StartChoice(study, starts_at(study, steps), found.store, point)
     while not choice.advance(0.0):
@@ -87,7 +87,7 @@ def chosen_record(study: Study, found: Bench, point: str, steps: int = 2) -> Map
     return choice.record
 
 
-def targets_of(study: Study) -> list[FewShotTask]:
+def targets_of(study: OpenStudy) -> list[FewShotTask]:
     """Return all few-shot samples that are scored."""
     return [one for samples in study.scored.values() for one in samples.values()]
 

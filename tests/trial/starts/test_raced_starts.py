@@ -32,7 +32,7 @@ from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.record import run_recipe, study_record
 from mpt.study.specs import FineTuningConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_start
 from mpt.trial.starts import LEARNED, VOCABULARY
 from mpt.trial.starts import choice as choice_module
@@ -47,21 +47,23 @@ AT_HAND = 4  # the soup, its two members, the start of plain tuning
 
 
 @pytest.fixture(scope="module")
-def raced(study: Study) -> Study:
+def raced(study: OpenStudy) -> OpenStudy:
     """A study that is tuned for 4 steps, evaluated after each second, and raced for 3."""
     return choosing(study, "raced", race_steps=3)
 
 
 @pytest.fixture(scope="module")
-def learned(study: Study) -> dict[str, Tensor]:
+def learned(study: OpenStudy) -> dict[str, Tensor]:
     return starts_at(study, 2)
 
 
-def at_hand(study: Study, learned: dict[str, Tensor], task: FewShotTask) -> dict[str, Tensor]:
+def at_hand(study: OpenStudy, learned: dict[str, Tensor], task: FewShotTask) -> dict[str, Tensor]:
     return {**learned, VOCABULARY: vocabulary_start(study, task, study.config.train_seed)}
 
 
-def plain_runs(study: Study, starts: dict[str, Tensor], task: FewShotTask) -> list[TuningResult]:
+def plain_runs(
+    study: OpenStudy, starts: dict[str, Tensor], task: FewShotTask
+) -> list[TuningResult]:
     """Return what plain runs of the recipe give, start by start and rate by rate."""
     own = study.config
     down = dataclasses.replace(own.downstream, start="learned", race_steps=None)
@@ -75,7 +77,7 @@ def through(race: Race) -> Race:
     return race
 
 
-def own_loss(study: Study, task: FewShotTask, prompt: Tensor) -> float:
+def own_loss(study: OpenStudy, task: FewShotTask, prompt: Tensor) -> float:
     """Return the loss on train and dev rows, one row after the other."""
     backbone, total, count = study.backbone, 0.0, 0
     for row in backbone.encode_rows(task.name, [*task.train, *task.dev], study.config.text):
@@ -85,7 +87,7 @@ def own_loss(study: Study, task: FewShotTask, prompt: Tensor) -> float:
 
 
 def test_a_race_is_the_plain_runs_cut_bit_for_bit(
-    study: Study, learned: dict[str, Tensor], one: Bench
+    study: OpenStudy, learned: dict[str, Tensor], one: Bench
 ) -> None:
     task = study.scored[VALIDATION[0]][SEEDS[0]]
     for steps in (2, 4):
@@ -104,7 +106,7 @@ def test_a_race_is_the_plain_runs_cut_bit_for_bit(
 
 
 def test_the_start_with_the_best_dev_score_is_tuned_and_of_equal_ones_that_with_the_lower_loss(
-    raced: Study, learned: dict[str, Tensor], job: SearchJob
+    raced: OpenStudy, learned: dict[str, Tensor], job: SearchJob
 ) -> None:
     with bench(job, raced) as found:
         point = done(found, spec_of(raced, 2))
@@ -137,7 +139,9 @@ def test_the_start_with_the_best_dev_score_is_tuned_and_of_equal_ones_that_with_
     assert point.note == words(record)
 
 
-def test_the_cost_of_a_race_is_in_the_point_and_in_the_plan(raced: Study, job: SearchJob) -> None:
+def test_the_cost_of_a_race_is_in_the_point_and_in_the_plan(
+    raced: OpenStudy, job: SearchJob
+) -> None:
     spec = spec_of(raced, 2)
     with bench(job, raced) as found:
         planned = remaining_work([spec], lambda _: raced, found.store, found.files).trials[0].runs
@@ -165,7 +169,7 @@ def test_the_cost_of_a_race_is_in_the_point_and_in_the_plan(raced: Study, job: S
 
 @pytest.mark.parametrize("how", ["raced", "chosen"])
 def test_a_trial_says_how_many_targets_have_chosen_and_what_of_the_plan_that_was(
-    how: str, study: Study, raced: Study, job: SearchJob
+    how: str, study: OpenStudy, raced: OpenStudy, job: SearchJob
 ) -> None:
     own = raced if how == "raced" else choosing(study)
     spec = spec_of(own, 2)
@@ -193,7 +197,7 @@ def test_a_trial_says_how_many_targets_have_chosen_and_what_of_the_plan_that_was
 
 
 def test_a_choice_that_is_stored_is_not_said_to_be_made_again(
-    raced: Study, job: SearchJob
+    raced: OpenStudy, job: SearchJob
 ) -> None:
     spec = spec_of(raced, 2)
     with bench(job, raced) as found:
@@ -207,7 +211,7 @@ def test_a_choice_that_is_stored_is_not_said_to_be_made_again(
 
 
 def test_a_plan_expects_other_starts_of_a_race_than_of_a_choice_by_loss(
-    study: Study, raced: Study, job: SearchJob
+    study: OpenStudy, raced: OpenStudy, job: SearchJob
 ) -> None:
     studies = {one.plan: one for one in (choosing(study), raced)}
     specs = [spec_of(one, 2) for one in studies.values()]
@@ -216,7 +220,9 @@ def test_a_plan_expects_other_starts_of_a_race_than_of_a_choice_by_loss(
     assert [trial.runs.runs for trial in work.trials] == [TARGETS * RATES] * 2
 
 
-def test_a_race_is_no_part_of_any_run_and_another_study(study: Study, raced: Study) -> None:
+def test_a_race_is_no_part_of_any_run_and_another_study(
+    study: OpenStudy, raced: OpenStudy
+) -> None:
     chosen, other = choosing(study), choosing(study, "raced")
     for one in (chosen, raced, other):
         assert run_recipe(one.config) == run_recipe(study.config)
@@ -230,7 +236,7 @@ def test_a_race_is_no_part_of_any_run_and_another_study(study: Study, raced: Stu
 
 
 def test_runs_of_a_raced_start_are_those_of_the_study_that_learned_it(
-    study: Study, raced: Study, job: SearchJob
+    study: OpenStudy, raced: OpenStudy, job: SearchJob
 ) -> None:
     with bench(job, study, raced) as found:
         found.run_baseline(study)
@@ -243,7 +249,7 @@ def test_runs_of_a_raced_start_are_those_of_the_study_that_learned_it(
 
 
 def test_a_start_that_diverges_is_not_taken(
-    raced: Study, learned: dict[str, Tensor], one: Bench
+    raced: OpenStudy, learned: dict[str, Tensor], one: Bench
 ) -> None:
     task = raced.scored[VALIDATION[0]][SEEDS[0]]
     broken = torch.full_like(learned[LEARNED], math.nan)
@@ -259,7 +265,7 @@ def test_a_start_that_diverges_is_not_taken(
 
 
 def test_equal_starts_keep_their_order(
-    raced: Study, learned: dict[str, Tensor], one: Bench
+    raced: OpenStudy, learned: dict[str, Tensor], one: Bench
 ) -> None:
     task = raced.scored[VALIDATION[1]][SEEDS[1]]
     same = {"first": learned[LEARNED], "second": learned[LEARNED].clone()}
@@ -269,7 +275,7 @@ def test_equal_starts_keep_their_order(
 
 
 def test_a_race_is_held_at_every_downstream_start_with_its_own_order_of_rows(
-    raced: Study, learned: dict[str, Tensor], job: SearchJob
+    raced: OpenStudy, learned: dict[str, Tensor], job: SearchJob
 ) -> None:
     config = dataclasses.replace(raced.config, starts=2)
     two = dataclasses.replace(raced, plan=dataclasses.replace(raced.plan, config=config))
@@ -296,7 +302,7 @@ def test_a_race_is_held_at_every_downstream_start_with_its_own_order_of_rows(
 
 
 def test_a_choice_goes_on_inside_a_race_from_what_a_checkpoint_holds(
-    raced: Study, learned: dict[str, Tensor], job: SearchJob
+    raced: OpenStudy, learned: dict[str, Tensor], job: SearchJob
 ) -> None:
     def without_clock(record: Any) -> Any:
         return {name: value for name, value in record.items() if name != "seconds"}
@@ -320,7 +326,7 @@ def test_a_choice_goes_on_inside_a_race_from_what_a_checkpoint_holds(
 
 
 def test_a_state_of_another_point_or_a_broken_one_is_passed_over_and_said(
-    raced: Study, learned: dict[str, Tensor], one: Bench
+    raced: OpenStudy, learned: dict[str, Tensor], one: Bench
 ) -> None:
     expected = chosen_record(raced, one, "whole")["taken"]
     first = StartChoice(raced, learned, one.store, "first")
@@ -347,7 +353,7 @@ def test_a_state_of_another_point_or_a_broken_one_is_passed_over_and_said(
 
 
 def test_a_trial_killed_while_starts_race_ends_with_the_same_bits(
-    raced: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raced: OpenStudy, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_of(raced, 2)
     with bench(job, raced) as found:

@@ -30,7 +30,7 @@ from mpt.search.job import SearchJob
 from mpt.search.remaining import remaining_work
 from mpt.study.record import run_recipe, study_record
 from mpt.study.specs import FineTuningConfig
-from mpt.study.study import Study
+from mpt.study.study import OpenStudy
 from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_start
 from mpt.trial.starts import VOCABULARY
 from mpt.trial.starts import choice as choice_module
@@ -39,7 +39,7 @@ from mpt.upstream.soup import members_of
 
 
 def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_rows(
-    study: Study, job: SearchJob
+    study: OpenStudy, job: SearchJob
 ) -> None:
     study = choosing(study, max_dev=5)
     with bench(job, study) as found:
@@ -64,7 +64,7 @@ def test_every_target_is_tuned_from_the_start_with_the_lowest_loss_on_its_own_ro
 
 
 def test_the_point_says_what_was_taken_and_what_choosing_cost(
-    study: Study, job: SearchJob
+    study: OpenStudy, job: SearchJob
 ) -> None:
     study = choosing(study)
     with bench(job, study) as found:
@@ -82,7 +82,7 @@ def test_the_point_says_what_was_taken_and_what_choosing_cost(
 
 
 @pytest.mark.parametrize("how", ["chosen", "raced"])
-def test_choosing_never_reads_test_rows(study: Study, one: Bench, how: str) -> None:
+def test_choosing_never_reads_test_rows(study: OpenStudy, one: Bench, how: str) -> None:
     with pytest.raises(AssertionError, match="test rows were read"):
         list(Poison())
     whole = choosing(study, how)
@@ -91,7 +91,7 @@ def test_choosing_never_reads_test_rows(study: Study, one: Bench, how: str) -> N
 
 
 def test_runs_are_shared_with_the_studies_that_have_the_same_starts(
-    study: Study, job: SearchJob
+    study: OpenStudy, job: SearchJob
 ) -> None:
     other = choosing(study)
     assert run_recipe(other.config) == run_recipe(study.config)
@@ -112,7 +112,7 @@ def test_runs_are_shared_with_the_studies_that_have_the_same_starts(
 
 
 def test_the_plan_counts_the_rows_by_which_targets_will_choose(
-    study: Study, job: SearchJob
+    study: OpenStudy, job: SearchJob
 ) -> None:
     """And for a soup runs of its own: its members may be chosen."""
     own = sum(
@@ -136,7 +136,7 @@ def test_the_plan_counts_the_rows_by_which_targets_will_choose(
 
 
 def test_a_trial_killed_after_any_unit_keeps_to_the_stored_choice(
-    study: Study, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: OpenStudy, job: SearchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = choosing(study)
     spec = spec_of(study, 2)
@@ -162,7 +162,7 @@ def test_a_trial_killed_after_any_unit_keeps_to_the_stored_choice(
 
 
 def test_a_member_whose_file_is_gone_is_learned_again_before_anybody_chooses(
-    study: Study, job: SearchJob
+    study: OpenStudy, job: SearchJob
 ) -> None:
     study = choosing(study)
     with bench(job, study) as found:
@@ -185,7 +185,7 @@ def test_a_start_without_a_finite_loss_is_not_taken_and_the_first_of_equal_ones_
     assert lowest({"a": math.nan, "b": math.inf}) == "a"
 
 
-def test_the_rows_are_those_that_the_recipe_reads(study: Study) -> None:
+def test_the_rows_are_those_that_the_recipe_reads(study: OpenStudy) -> None:
     task: FewShotTask = study.scored[VALIDATION[0]][SEEDS[0]]
     assert own_rows(study, task) == [*task.train, *task.dev]
     assert own_rows(choosing(study, max_dev=2), task) == [*task.train, *task.dev[:2]]
