@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.api.jobs import places, search_job
 from mpt.api.results import BestPoint, Results, cell_row, summary_row
 from mpt.errors import MptError, UsageError
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from mpt.study.spaces import Space
     from mpt.study.specs import UpstreamSpec
     from mpt.study.study import StudyPlan
-
-DEFAULT_SAMPLES = 16
 
 
 class SearchResult(Results):
@@ -202,6 +201,7 @@ def search(
     num_samples: int | None = None,
     scheduler: Any = "none",
     racing: bool = False,
+    allocation: str = "race",
     store: str | None = None,
     storage: str | None = None,
     keep_prompts: bool = False,
@@ -212,13 +212,15 @@ def search(
     """Search a space; a search that was made before goes on where it was.
 
     Args:
-        study: what all points share.
+        study: what all points share; of a smoke study the first points are searched only.
         space: what is searched.
         results: results directory.
         searcher: "grid", "random", "optuna", or any `ray.tune.search.Searcher`.
         num_samples: trials of other searchers than "grid" (default: 16).
         scheduler: "none", "asha", or any `ray.tune.schedulers.TrialScheduler`.
         racing: stop trials that cannot reach the leader any more.
+        allocation: who gets further upstream seeds where the study has several: "race", those
+            that may be the best, or "full", all.
         store: URL of the database; None: ``mpt.db`` in `results`.
         storage: where checkpoints and prompts go, a directory or a URI; None: `results`.
         keep_prompts: keep every tuned prompt.
@@ -232,43 +234,18 @@ def search(
         DataError: few-shot files, backbone or database are broken.
         MptError: no trial succeeded.
     """
-    from mpt.search.job import SearchJob, Suggestions
-    from mpt.search.replication import of_first_seed
-    from mpt.study.epochs import on_study
-    from mpt.study.specs import TrialSpec, trials_of
-
-    plan = study.plan()
-    space = on_study(space, plan)
-    seed = plan.config.train_seed
-    suggestions: Suggestions | None = None
-    trials: tuple[TrialSpec, ...]
-    if searcher == "grid":
-        if num_samples is not None:
-            raise UsageError("num_samples is for other searchers; a grid has all its points")
-        trials = trials_of(plan, space.grid())
-    elif searcher == "random":
-        trials = trials_of(plan, space.sample(_count(space, num_samples), seed))
-    elif isinstance(searcher, str) and searcher != "optuna":
-        raise UsageError(
-            f"searcher is {searcher!r}, but must be grid, random, optuna or an object"
-        )
-    else:
-        suggestions = Suggestions(
-            space=space,
-            plan=plan,
-            count=_count(space, num_samples),
-            seed=seed,
-            searcher=searcher,
-        )
-        trials = (suggestions.first,)
-    job = SearchJob(
-        trials=tuple(map(of_first_seed, trials)),
-        suggestions=suggestions,
+    job = search_job(
+        study,
+        space,
+        results=results,
+        searcher=searcher,
+        num_samples=num_samples,
         scheduler=scheduler,
         racing=racing,
+        allocation=allocation,
+        store=store,
+        storage=storage,
         keep_prompts=keep_prompts,
-        title=f'space "{space.name}", {space.title}',
-        **_places(results, store, storage),
     )
     code = _run(job, _execution(where), fresh=fresh, quiet=quiet, cells=False)
     return SearchResult(job, code, study)
@@ -346,7 +323,7 @@ def replay(
     job = SearchJob(
         trials=in_rounds(replicates_of(cell, seeds) for cell in cells),
         title="replay: the best points of a search",
-        **_places(own, store or points[0].store, storage),
+        **places(own, store or points[0].store, storage),
     )
     code = _run(job, _execution(where), fresh=False, quiet=quiet, cells=True)
     return ReplayResult(job, code)
@@ -370,13 +347,6 @@ def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:
     return (partitions,) if isinstance(partitions, str) else tuple(partitions)
 
 
-def _count(space: Space, asked: int | None) -> int:
-    if asked is None:
-        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
-    space.check_count(asked)
-    return asked
-
-
 def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
     """Return the settings that differ within a job, or the rates where it has one trial."""
     configs = [trial.upstream.config for trial in job.trials]
@@ -387,16 +357,6 @@ def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
     found = {name: getattr(upstream.config, name) for name in differ if name != "extra"}
     own = dict(getattr(upstream.config, "extra", ()))
     return {**found, **own} or {"outer_lr": getattr(upstream.config, "outer_lr", float("nan"))}
-
-
-def _places(results: str | Path, store: str | None, storage: str | None) -> dict[str, Any]:
-    return {
-        "results": Path(results).expanduser().absolute(),
-        "store": store,
-        "storage": storage
-        if storage is None or "://" in storage
-        else str(Path(storage).expanduser().absolute()),
-    }
 
 
 def _execution(where: dict[str, Any]) -> Execution:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpt.api.jobs import places as job_places
 from mpt.arguments import OneLineParser, number, rates, seeds, unfinished, whole
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
@@ -24,6 +25,7 @@ from mpt.study.options import StudyOptions
 from mpt.study.replaced import parse_replacements
 
 if TYPE_CHECKING:
+    from mpt.api.study import Study
     from mpt.study.study import StudyPlan
     from mpt.upstream.registry import Method
 
@@ -151,6 +153,17 @@ def options_of(flags: argparse.Namespace) -> StudyOptions:
     return StudyOptions(**{name: getattr(flags, name, None) for name in OPTIONS})
 
 
+def study_of(flags: argparse.Namespace, **own: Any) -> Study:
+    """Return the study that the flags of `add_backbone` and `add_common` make.
+
+    With further arguments of `Study` in `own`.
+    """
+    from mpt.api.study import Study
+
+    names = ("backbone", "gym", "preset", "smoke", "allow_missing", "precision", "train_seed")
+    return Study(**{name: getattr(flags, name) for name in (*names, *OPTIONS)}, **own)
+
+
 def add_common(parser: Parser, results: str) -> None:
     """Add the flags that every job has.
 
@@ -255,10 +268,7 @@ def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
         flags: of `add_common`.
         default: the results directory without ``--results``.
     """
-    storage = flags.storage
-    if storage is not None and "://" not in storage:
-        storage = str(_absolute(storage))
-    return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
+    return job_places(results_of(flags, default), flags.store, flags.storage)
 
 
 def execution_of(
