@@ -1,4 +1,4 @@
-"""What is asked for as a job: the one place where searches and replays of points are put together.
+"""What is asked for as a job: the one place where searches and replays are put together.
 
 `mpt.search`, `mpt.replay` and the commands of the same names make their jobs here. Errors name
 flags; the functions of `mpt.api.running` say the keywords of the same names in their place.
@@ -7,6 +7,7 @@ flags; the functions of `mpt.api.running` say the keywords of the same names in 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,12 @@ from mpt.errors import UsageError
 from mpt.search.job import SEARCHERS, SearchJob, Suggestions
 
 if TYPE_CHECKING:
+    from mpt.api.results import BestPoint
     from mpt.api.study import Study
+    from mpt.replay.replay import Replay
+    from mpt.replay.request import Request
     from mpt.study.spaces import Space
+    from mpt.study.specs import TrialSpec
 
 DEFAULT_SAMPLES = 16
 """Trials of a search that draws them, unless told otherwise."""
@@ -167,6 +172,87 @@ def settings_job(
         **places(results, store, storage),
     )
     return job, notes
+
+
+def replay_job(best: BestPoint | Sequence[BestPoint] | Request, **options: Any) -> Replay:
+    """Return the job of a replay, and where its settings are from, a line each.
+
+    Args:
+        best: points of searches, or a request, which says everything itself.
+        **options: for points, those of `points_job`.
+
+    Raises:
+        UsageError: something named is unknown, points are of several studies, no settings are
+            known of a method, or an option is given beside a request.
+        DataError: few-shot files are missing; all are listed.
+    """
+    from mpt.replay.replay import Replay, plan_replay
+    from mpt.replay.request import Request
+
+    if not isinstance(best, Request):
+        return Replay(job=points_job(best, **options), notes=())
+    own = inspect.signature(points_job).parameters
+    both = [name for name, value in options.items() if value != own[name].default]
+    if both:
+        raise UsageError(
+            f"{', '.join(both)} is for best points, but a request is replayed; say it there"
+        )
+    where = places(best.results, best.store, best.storage)
+    return plan_replay(dataclasses.replace(best, **where))
+
+
+def points_job(
+    best: BestPoint | Sequence[BestPoint],
+    *,
+    partitions: str | Sequence[str] = "all",
+    fine_tuning: bool = False,
+    zero_shot: bool = False,
+    replicates: int | None = None,
+    upstream_seeds: Sequence[int] = (),
+    results: str | Path | None = None,
+    store: str | None = None,
+    storage: str | None = None,
+    allow_missing: bool = False,
+    smoke: bool = False,
+) -> SearchJob:
+    """Return the job that replays points of searches in one study; see `mpt.replay`."""
+    from mpt.api.results import BestPoint
+    from mpt.gym.catalogue import load_catalogue
+    from mpt.replay.replay import job_of
+    from mpt.replay.settings import load_replay_settings
+    from mpt.study.options import StudyOptions
+    from mpt.study.specs import FINE_TUNING, UpstreamSpec, ZeroShotConfig, trials_of
+    from mpt.study.study import gym_folder, plan_study
+
+    points = [best] if isinstance(best, BestPoint) else list(best)
+    studies = sorted({point.study for point in points})
+    if len(studies) != 1:
+        raise UsageError(
+            f"best holds points of {len(studies)} studies ({', '.join(studies)}), but must hold "
+            "those of one: their scores cannot be compared"
+        )
+    options = StudyOptions(replicates=replicates, upstream_seeds=tuple(upstream_seeds) or None)
+    config = options.apply(points[0].config)
+    seeds = () if options == StudyOptions() else config.seeds
+    settings = load_replay_settings(config.downstream)
+    specs = [point.upstream for point in points]
+    specs += [settings.own[FINE_TUNING]] if fine_tuning else []
+    specs += [UpstreamSpec(config=ZeroShotConfig())] if zero_shot else []
+    names = (partitions,) if isinstance(partitions, str) else partitions
+    if partitions == "all":
+        names = load_catalogue(gym_folder(config.gym)).partition_names
+    cells: list[TrialSpec] = []
+    for name in names:
+        plan = plan_study(
+            dataclasses.replace(config, partition=name),
+            role="target",
+            allow_missing=allow_missing,
+            smoke_scored=settings.smoke.target_tasks if smoke else None,
+        )
+        cells += trials_of(plan, specs)
+    own = points[0].results if results is None else results
+    where = places(own, store or points[0].store, storage)
+    return job_of(cells, lambda _: seeds, "the best points of a search", **where)
 
 
 def places(results: str | Path, store: str | None, storage: str | None) -> dict[str, Any]:

@@ -382,27 +382,20 @@ def carry_out(
         execution: where and how.
         flags: of `add_common`.
         notes: lines that are said first.
-        table: what is shown at the end: "points", ranked; "settings", points ranked within every
-            setting and method; or "cells", one line each in the job's order.
+        table: what is shown at the end, see `display_of`.
     """
     check_gym(job.plans)
-    from mpt.search.cost.planner import Planning, stated_lines
-    from mpt.search.display.display import Display
-    from mpt.search.display.setting_display import CellDisplay, SettingDisplay
-    from mpt.search.run import plan_search, run_search
+    from mpt.api.work import display_of, plan_job
+    from mpt.search.cost.planner import Planning
+    from mpt.search.run import run_search
 
     job = replace(job, keep_prompts=flags.keep_prompts)
-    displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
-    show = displays[table](job, as_json=flags.json)
+    show = display_of(job, table, as_json=flags.json)
     for note in notes:
         show.say(note)
     if flags.dry_run:
         planning = Planning(price=flags.price, gpus=flags.plan_gpus, throughput=flags.throughput)
-        if flags.throughput is not None:
-            for line in stated_lines(job, execution.gpus_per_trial, planning):
-                show.say(line)
-            return 0
-        return plan_search(job, execution, show, planning)
+        return plan_job(job, execution, show, planning)
     if _EARLY:  # raised in a callback of the garbage collector, where nobody heard it
         raise KeyboardInterrupt
     return run_search(job, execution, fresh=flags.fresh, display=show)
