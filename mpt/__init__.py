@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mpt.api.spaces import make_space as Space
     from mpt.api.study import Study
     from mpt.errors import DataError, MptError, StorageError, UsageError
+    from mpt.replay.request import Request as ReplayRequest
     from mpt.study.spaces import load_space
     from mpt.upstream.inner import adapt, query_gradient
 
@@ -40,6 +41,7 @@ _WHERE = {
     "load_plugin": "mpt.api.methods:load_plugin",
     "search": "mpt.api.running:search",
     "replay": "mpt.api.running:replay",
+    "ReplayRequest": "mpt.replay.request:Request",
     "SearchResult": "mpt.api.running:SearchResult",
     "ReplayResult": "mpt.api.running:ReplayResult",
     "BestPoint": "mpt.api.results:BestPoint",
@@ -55,6 +57,7 @@ __all__ = [
     "BestPoint",
     "DataError",
     "MptError",
+    "ReplayRequest",
     "ReplayResult",
     "Results",
     "SearchResult",

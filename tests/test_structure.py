@@ -40,6 +40,25 @@ def test_imports_point_down_the_data_flow_and_in_no_circle() -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
+BUILT_BELOW = (
+    *("SearchJob", "Suggestions", "TrialSpec", "UpstreamSpec", "StudyPlan", "StudyConfig"),
+    *("plan_study", "load_study", "trials_of", "grid_trials", "replicates_of"),
+)
+"""What searches and replays are made of: a command asks `mpt.api` for them."""
+
+
+def test_commands_are_written_on_the_public_interface() -> None:
+    """None makes a study, a trial or a job of its own beside it."""
+    made = [
+        f"{path.name}:{node.lineno} {name}"
+        for path in _python("mpt/cli")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        if (name := getattr(node.func, "attr", getattr(node.func, "id", ""))) in BUILT_BELOW
+    ]
+    assert not made
+
+
 def _python(folder: str) -> list[Path]:
     return [path for path in (ROOT / folder).rglob("*.py") if ".venv" not in path.parts]
 

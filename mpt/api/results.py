@@ -86,14 +86,18 @@ class Results:
     Args:
         results: results directory.
         store: URL of the database, if it is not ``mpt.db`` in there.
+        there: whether there has to be one now.
 
     Raises:
         UsageError: there is none.
     """
 
-    def __init__(self, results: str | Path, store: str | None = None) -> None:
+    def __init__(
+        self, results: str | Path, store: str | None = None, *, there: bool = True
+    ) -> None:
         self.results, self.store = Path(results).expanduser().absolute(), store
-        self._open().close()
+        if there:
+            self._open().close()
 
     def _open(self) -> Any:
         from mpt.store.database import open_results

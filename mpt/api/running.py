@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.api.jobs import replay_job, search_job
 from mpt.api.results import BestPoint, Results, cell_row, summary_row
-from mpt.errors import MptError, UsageError
+from mpt.api.work import callers_process, carry_out, in_keywords
+from mpt.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
     from mpt.api.study import Study
-    from mpt.search.job import Execution, SearchJob
+    from mpt.replay.request import Request
+    from mpt.search.job import SearchJob
     from mpt.study.spaces import Space
     from mpt.study.specs import UpstreamSpec
-    from mpt.study.study import StudyPlan
-
-DEFAULT_SAMPLES = 16
 
 
 class SearchResult(Results):
@@ -34,17 +30,20 @@ class SearchResult(Results):
         job: what was searched.
         exit_code: 0 done, 4 some trials failed, 75 interrupted.
         study: settings of the study.
+        plan: of a dry run; None: it was none.
     """
 
-    def __init__(self, job: SearchJob, exit_code: int, study: Study) -> None:
-        super().__init__(job.results, job.store)
-        self._job, self.exit_code, self._study = job, exit_code, study
+    def __init__(
+        self, job: SearchJob, exit_code: int, study: Study, plan: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(job.results, job.store, there=plan is None)
+        self._job, self.exit_code, self._study, self.plan = job, exit_code, study, plan
 
     @contextlib.contextmanager
     def _board(self) -> Iterator[Any]:
         from mpt.search.run import peek
 
-        with _callers_process(), peek(self._job) as look:
+        with callers_process(), peek(self._job) as look:
             yield look
 
     def points(self, study: str | None = None) -> pd.DataFrame:
@@ -163,11 +162,14 @@ class ReplayResult(Results):
     Args:
         job: what was replayed.
         exit_code: 0 done, 4 some trials failed, 75 interrupted.
+        plan: of a dry run; None: it was none.
     """
 
-    def __init__(self, job: SearchJob, exit_code: int) -> None:
-        super().__init__(job.results, job.store)
-        self._job, self.exit_code = job, exit_code
+    def __init__(
+        self, job: SearchJob, exit_code: int, plan: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(job.results, job.store, there=plan is None)
+        self._job, self.exit_code, self.plan = job, exit_code, plan
 
     def table(self) -> pd.DataFrame:
         """Return one row a cell: method, partition, ARG and interval.
@@ -182,7 +184,7 @@ class ReplayResult(Results):
         from mpt.search.comparison import rankings
         from mpt.search.run import peek
 
-        with _callers_process(), peek(self._job) as look:
+        with callers_process(), peek(self._job) as look:
             cells = cells_of(look.entries, rankings(look.board, look.entries))
             rows = [cell_row(cell, look.board.studies) for cell in cells]
         return pd.DataFrame(rows)
@@ -193,6 +195,7 @@ class ReplayResult(Results):
         return html_of(self.table())
 
 
+@in_keywords
 def search(
     study: Study,
     space: Space,
@@ -202,80 +205,62 @@ def search(
     num_samples: int | None = None,
     scheduler: Any = "none",
     racing: bool = False,
+    allocation: str = "race",
     store: str | None = None,
     storage: str | None = None,
     keep_prompts: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    dry_run: bool = False,
     **where: Any,
 ) -> SearchResult:
     """Search a space; a search that was made before goes on where it was.
 
     Args:
-        study: what all points share.
+        study: what all points share; of a smoke study the first points are searched only.
         space: what is searched.
         results: results directory.
         searcher: "grid", "random", "optuna", or any `ray.tune.search.Searcher`.
         num_samples: trials of other searchers than "grid" (default: 16).
         scheduler: "none", "asha", or any `ray.tune.schedulers.TrialScheduler`.
         racing: stop trials that cannot reach the leader any more.
+        allocation: who gets further upstream seeds where the study has several: "race", those
+            that may be the best, or "full", all.
         store: URL of the database; None: ``mpt.db`` in `results`.
         storage: where checkpoints and prompts go, a directory or a URI; None: `results`.
         keep_prompts: keep every tuned prompt.
         fresh: move the results so far aside and start anew.
         quiet: print nothing.
+        dry_run: say points, time and cost, and write nothing; the result has them as `plan`.
         **where: fields of `mpt.search.job.Execution`: `address`, `workers`, `gpus_per_trial`,
-            `dashboard`, ….
+            `dashboard`, …; with `dry_run`, as the flags of these names, `price`, `plan_gpus` and
+            `throughput` (TFLOP/s, or a text of two: "200,25").
 
     Raises:
         UsageError: an argument is wrong, or Ray cannot run a trial.
         DataError: few-shot files, backbone or database are broken.
         MptError: no trial succeeded.
     """
-    from mpt.search.job import SearchJob, Suggestions
-    from mpt.search.replication import of_first_seed
-    from mpt.study.epochs import on_study
-    from mpt.study.specs import TrialSpec, trials_of
-
-    plan = study.plan()
-    space = on_study(space, plan)
-    seed = plan.config.train_seed
-    suggestions: Suggestions | None = None
-    trials: tuple[TrialSpec, ...]
-    if searcher == "grid":
-        if num_samples is not None:
-            raise UsageError("num_samples is for other searchers; a grid has all its points")
-        trials = trials_of(plan, space.grid())
-    elif searcher == "random":
-        trials = trials_of(plan, space.sample(_count(space, num_samples), seed))
-    elif isinstance(searcher, str) and searcher != "optuna":
-        raise UsageError(
-            f"searcher is {searcher!r}, but must be grid, random, optuna or an object"
-        )
-    else:
-        suggestions = Suggestions(
-            space=space,
-            plan=plan,
-            count=_count(space, num_samples),
-            seed=seed,
-            searcher=searcher,
-        )
-        trials = (suggestions.first,)
-    job = SearchJob(
-        trials=tuple(map(of_first_seed, trials)),
-        suggestions=suggestions,
+    job = search_job(
+        study,
+        space,
+        results=results,
+        searcher=searcher,
+        num_samples=num_samples,
         scheduler=scheduler,
         racing=racing,
+        allocation=allocation,
+        store=store,
+        storage=storage,
         keep_prompts=keep_prompts,
-        title=f'space "{space.name}", {space.title}',
-        **_places(results, store, storage),
     )
-    code = _run(job, _execution(where), fresh=fresh, quiet=quiet, cells=False)
-    return SearchResult(job, code, study)
+    code, plan = carry_out(job, where, table="points", fresh=fresh, quiet=quiet, dry_run=dry_run)
+    return SearchResult(job, code, study, plan)
 
 
+@in_keywords
 def replay(
-    best: BestPoint | Sequence[BestPoint],
+    best: BestPoint | Sequence[BestPoint] | Request,
     *,
     partitions: str | Sequence[str] = "all",
     fine_tuning: bool = False,
@@ -285,15 +270,18 @@ def replay(
     results: str | Path | None = None,
     store: str | None = None,
     storage: str | None = None,
-    quiet: bool = False,
     allow_missing: bool = False,
     smoke: bool = False,
+    quiet: bool = False,
+    dry_run: bool = False,
     **where: Any,
 ) -> ReplayResult:
     """Score settings on the target tasks of partitions, beside plain prompt tuning.
 
     Args:
-        best: one or more points of searches in one study.
+        best: one or more points of searches in one study; or a `mpt.ReplayRequest`, which has
+            what the flags of ``mpt replay`` say (points of a database, a recipe, a sweep), and in
+            whose place none of the keywords from `partitions` to `smoke` are given.
         partitions: "all" of the gym's, or some.
         fine_tuning: score fine-tuning of all weights too, with the study's steps; once.
         zero_shot: score the model as it is too, without a prompt; once.
@@ -303,78 +291,34 @@ def replay(
         results: results directory; None: the search's own.
         store: URL of the database; None: the search's own, or ``mpt.db`` in `results`.
         storage: where checkpoints and prompts go; None: `results`.
-        quiet: print nothing.
         allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
         smoke: two target tasks a partition only; the numbers mean nothing.
-        **where: fields of `mpt.search.job.Execution`.
+        quiet: print nothing.
+        dry_run: say cells, time and cost, and write nothing; the result has them as `plan`.
+        **where: as in `mpt.search`.
 
     Raises:
-        UsageError: a partition is unknown, or the points are of several studies.
+        UsageError: a partition is unknown, the points are of several studies, or a keyword is
+            given beside a request.
         DataError: few-shot files are missing; all are listed.
     """
-    from mpt.gym.catalogue import load_catalogue
-    from mpt.replay.replay import in_rounds
-    from mpt.search.job import SearchJob
-    from mpt.search.replication import replicates_of
-    from mpt.study.options import StudyOptions
-    from mpt.study.specs import TrialSpec
-    from mpt.study.study import gym_folder, plan_study
-
-    points = [best] if isinstance(best, BestPoint) else list(best)
-    studies = sorted({point.study for point in points})
-    if len(studies) != 1:
-        raise UsageError(
-            f"best holds points of {len(studies)} studies ({', '.join(studies)}), but must hold "
-            "those of one: their scores cannot be compared"
-        )
-    options = StudyOptions(replicates=replicates, upstream_seeds=tuple(upstream_seeds) or None)
-    config = options.apply(points[0].config)
-    seeds = () if options == StudyOptions() else config.seeds
-    catalogue = load_catalogue(gym_folder(config.gym))
-    names = catalogue.partition_names if partitions == "all" else _listed(partitions)
-    cells: list[TrialSpec] = []
-    for name in names:
-        plan = plan_study(
-            dataclasses.replace(config, partition=name),
-            role="target",
-            allow_missing=allow_missing,
-            smoke_scored=2 if smoke else None,
-        )
-        specs = _specs(points, plan, fine_tuning=fine_tuning, zero_shot=zero_shot)
-        cells += [TrialSpec(plan=plan, upstream=spec) for spec in specs]
-    own = points[0].results if results is None else results
-    job = SearchJob(
-        trials=in_rounds(replicates_of(cell, seeds) for cell in cells),
-        title="replay: the best points of a search",
-        **_places(own, store or points[0].store, storage),
+    found = replay_job(
+        best,
+        partitions=partitions,
+        fine_tuning=fine_tuning,
+        zero_shot=zero_shot,
+        replicates=replicates,
+        upstream_seeds=upstream_seeds,
+        results=results,
+        store=store,
+        storage=storage,
+        allow_missing=allow_missing,
+        smoke=smoke,
     )
-    code = _run(job, _execution(where), fresh=False, quiet=quiet, cells=True)
-    return ReplayResult(job, code)
-
-
-def _specs(
-    points: Sequence[BestPoint], plan: StudyPlan, *, fine_tuning: bool, zero_shot: bool
-) -> list[UpstreamSpec]:
-    from mpt.replay.settings import load_replay_settings
-    from mpt.study.specs import FINE_TUNING, UpstreamSpec, ZeroShotConfig
-
-    specs = [point.upstream for point in points]
-    if fine_tuning:
-        specs.append(load_replay_settings(plan.config.downstream).own[FINE_TUNING])
-    if zero_shot:
-        specs.append(UpstreamSpec(config=ZeroShotConfig()))
-    return specs
-
-
-def _listed(partitions: str | Sequence[str]) -> tuple[str, ...]:
-    return (partitions,) if isinstance(partitions, str) else tuple(partitions)
-
-
-def _count(space: Space, asked: int | None) -> int:
-    if asked is None:
-        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
-    space.check_count(asked)
-    return asked
+    code, plan = carry_out(
+        found.job, where, table="cells", notes=found.notes, quiet=quiet, dry_run=dry_run
+    )
+    return ReplayResult(found.job, code, plan)
 
 
 def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
@@ -387,74 +331,3 @@ def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
     found = {name: getattr(upstream.config, name) for name in differ if name != "extra"}
     own = dict(getattr(upstream.config, "extra", ()))
     return {**found, **own} or {"outer_lr": getattr(upstream.config, "outer_lr", float("nan"))}
-
-
-def _places(results: str | Path, store: str | None, storage: str | None) -> dict[str, Any]:
-    return {
-        "results": Path(results).expanduser().absolute(),
-        "store": store,
-        "storage": storage
-        if storage is None or "://" in storage
-        else str(Path(storage).expanduser().absolute()),
-    }
-
-
-def _execution(where: dict[str, Any]) -> Execution:
-    from mpt.search.job import Execution
-    from mpt.upstream.registry import registered
-
-    for name in where:
-        if name not in Execution.__dataclass_fields__:
-            known = ", ".join(Execution.__dataclass_fields__)
-            raise UsageError(f"argument {name!r} is unknown; of where it runs there are {known}")
-    own = {
-        "resume": "the same call",
-        "next_step": "result.best, result.points()",
-        "signals": False,
-        "methods": registered(),
-    }
-    return Execution(**{**own, **where})
-
-
-def _run(job: SearchJob, execution: Execution, *, fresh: bool, quiet: bool, cells: bool) -> int:
-    from rich.console import Console
-
-    from mpt.search.display.display import Display
-    from mpt.search.display.setting_display import CellDisplay
-    from mpt.search.run import FAILED, peek, run_search
-
-    console = Console(file=io.StringIO(), width=10_000) if quiet else None
-    show = (CellDisplay if cells else Display)(job, console=console)
-    with _callers_process():
-        code = run_search(job, execution, fresh=fresh, display=show)
-        if code == FAILED:
-            with peek(job) as look:
-                if not any(entry.record for entry in look.entries):
-                    raise MptError(_failed(console))
-    return code
-
-
-def _failed(console: Console | None) -> str:
-    """Return why no trial succeeded, as far as it was printed."""
-    printed = console.file.getvalue() if console is not None else ""  # type: ignore[attr-defined]
-    reasons = [line for line in printed.splitlines() if line.startswith("failed: ")]
-    why = "; ".join(reasons) or "the lines above that begin with failed say why"
-    return f"no trial succeeded: {why}; mend it, and the same call goes on"
-
-
-@contextlib.contextmanager
-def _callers_process() -> Iterator[None]:
-    """Leave the caller's signal handlers and number of threads as they are."""
-    import torch
-
-    threads = torch.get_num_threads()
-    main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if main else ()
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        for number, handler in handlers.items():
-            if handler is not None:
-                signal.signal(number, handler)

@@ -25,7 +25,9 @@ class Study:
         scored: these tasks are scored instead.
         source: these tasks are learned from instead.
         allow_missing: go on where the gym lacks tasks; every result is labelled as partial.
-        smoke: a tiny size that shows that the path works; its numbers mean nothing.
+        smoke: a tiny size that shows that the path works; its numbers mean nothing. A search in
+            it takes the first points only, with few steps.
+        preset: table of studies.toml; None: the one that suits the backbone.
         **options: what replaces the preset of the backbone: `prompt_length`, `tuning_steps`,
             `tuning_lrs`, `eval_every`, `data_seeds`, `train_seed`, `starts`, `precision`,
             `upstream_precision`, `replace` (a table: task → task in its place), … (the fields of
@@ -46,6 +48,7 @@ class Study:
         source: Sequence[str] | None = None,
         allow_missing: bool = False,
         smoke: bool = False,
+        preset: str | None = None,
         **options: Any,
     ) -> None:
         from mpt.study.presets import load_study
@@ -55,19 +58,19 @@ class Study:
             if name not in known:
                 raise UsageError(f"option {name!r} is unknown; known are {', '.join(known)}")
         options = {k: _frozen(v) for k, v in options.items()}
-        preset = dataclasses.replace(
-            load_study(backbone, smoke=smoke), gym=str(gym), partition=partition
-        )
-        self.config: StudyConfig = StudyOptions(**options).apply(preset)
+        study = load_study(backbone, smoke=smoke, preset=preset)
+        study = dataclasses.replace(study, gym=str(gym), partition=partition)
+        self.config: StudyConfig = StudyOptions(**options).apply(study)
         """All settings."""
         self.smoke = smoke
         self._role, self._scored, self._source = role, scored, source
         self._allow_missing = allow_missing
 
-    def plan(self, **changes: Any) -> StudyPlan:
+    def plan(self, *, files: bool = True, **changes: Any) -> StudyPlan:
         """Return the study with the names of its tasks; their files are looked for.
 
         Args:
+            files: False: look for no files, and name no tasks.
             **changes: arguments of `mpt.study.study.plan_study` in place of the study's own.
 
         Raises:
@@ -75,8 +78,10 @@ class Study:
             DataError: tasks are missing; all of them are listed.
         """
         from mpt.study.presets import load_smoke_size
-        from mpt.study.study import plan_study
+        from mpt.study.study import StudyPlan, plan_study
 
+        if not files:
+            return StudyPlan(config=self.config, source=(), scored=(), partial=None)
         arguments: dict[str, Any] = {
             "role": self._role,
             "scored": self._scored,

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpt.api.jobs import places as job_places
 from mpt.arguments import OneLineParser, number, rates, seeds, unfinished, whole
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
@@ -24,6 +25,7 @@ from mpt.study.options import StudyOptions
 from mpt.study.replaced import parse_replacements
 
 if TYPE_CHECKING:
+    from mpt.api.study import Study
     from mpt.study.study import StudyPlan
     from mpt.upstream.registry import Method
 
@@ -151,6 +153,17 @@ def options_of(flags: argparse.Namespace) -> StudyOptions:
     return StudyOptions(**{name: getattr(flags, name, None) for name in OPTIONS})
 
 
+def study_of(flags: argparse.Namespace, **own: Any) -> Study:
+    """Return the study that the flags of `add_backbone` and `add_common` make.
+
+    With further arguments of `Study` in `own`.
+    """
+    from mpt.api.study import Study
+
+    names = ("backbone", "gym", "preset", "smoke", "allow_missing", "precision", "train_seed")
+    return Study(**{name: getattr(flags, name) for name in (*names, *OPTIONS)}, **own)
+
+
 def add_common(parser: Parser, results: str) -> None:
     """Add the flags that every job has.
 
@@ -255,10 +268,7 @@ def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
         flags: of `add_common`.
         default: the results directory without ``--results``.
     """
-    storage = flags.storage
-    if storage is not None and "://" not in storage:
-        storage = str(_absolute(storage))
-    return {"results": results_of(flags, default), "store": flags.store, "storage": storage}
+    return job_places(results_of(flags, default), flags.store, flags.storage)
 
 
 def execution_of(
@@ -372,27 +382,20 @@ def carry_out(
         execution: where and how.
         flags: of `add_common`.
         notes: lines that are said first.
-        table: what is shown at the end: "points", ranked; "settings", points ranked within every
-            setting and method; or "cells", one line each in the job's order.
+        table: what is shown at the end, see `display_of`.
     """
     check_gym(job.plans)
-    from mpt.search.cost.planner import Planning, stated_lines
-    from mpt.search.display.display import Display
-    from mpt.search.display.setting_display import CellDisplay, SettingDisplay
-    from mpt.search.run import plan_search, run_search
+    from mpt.api.work import display_of, plan_job
+    from mpt.search.cost.planner import Planning
+    from mpt.search.run import run_search
 
     job = replace(job, keep_prompts=flags.keep_prompts)
-    displays = {"points": Display, "settings": SettingDisplay, "cells": CellDisplay}
-    show = displays[table](job, as_json=flags.json)
+    show = display_of(job, table, as_json=flags.json)
     for note in notes:
         show.say(note)
     if flags.dry_run:
         planning = Planning(price=flags.price, gpus=flags.plan_gpus, throughput=flags.throughput)
-        if flags.throughput is not None:
-            for line in stated_lines(job, execution.gpus_per_trial, planning):
-                show.say(line)
-            return 0
-        return plan_search(job, execution, show, planning)
+        return plan_job(job, execution, show, planning)
     if _EARLY:  # raised in a callback of the garbage collector, where nobody heard it
         raise KeyboardInterrupt
     return run_search(job, execution, fresh=flags.fresh, display=show)

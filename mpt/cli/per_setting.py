@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ from mpt.cli.flags import (
     carry_out,
     command_of,
     execution_of,
-    options_of,
     places,
+    study_of,
     work_with,
 )
 from mpt.config import known_methods
@@ -24,7 +23,6 @@ from mpt.errors import UsageError
 
 if TYPE_CHECKING:
     from mpt.search.job import SearchJob
-    from mpt.study.specs import TrialSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,46 +74,20 @@ def per_setting_job(flags: argparse.Namespace) -> tuple[SearchJob, list[str]]:
         UsageError: a method, partition or space is unknown.
         DataError: few-shot files are missing.
     """
-    from mpt.gym.catalogue import load_catalogue
+    from mpt.api.jobs import settings_job
     from mpt.replay.settings import studied
-    from mpt.search.job import SearchJob
-    from mpt.study.grids import grid_trials
-    from mpt.study.presets import default_space, load_smoke_size, load_study
+    from mpt.study.presets import default_space
     from mpt.study.spaces import load_space
-    from mpt.study.study import gym_folder, plan_study
-    from mpt.study.validation import validation_of
 
     for method in flags.methods:
         if method not in known_methods():
             known = ", ".join(known_methods())
             raise UsageError(f"method {method!r} is unknown; known are {known}")
     name = flags.space or default_space(flags.backbone)
-    spaces = [load_space(method, name) for method in flags.methods or studied()]
-    size = load_smoke_size() if flags.smoke else None
-    study = dataclasses.replace(
-        load_study(flags.backbone, smoke=flags.smoke, precision=flags.precision),
-        gym=flags.gym,
-        train_seed=flags.train_seed,
-    )
-    catalogue = load_catalogue(gym_folder(flags.gym))
-    partitions = flags.partitions or catalogue.partition_names
-    trials: list[TrialSpec] = []
-    notes: list[str] = []
-    for partition in partitions if size is None else partitions[:2]:
-        validation = validation_of(catalogue, partition)
-        notes.append(str(validation))
-        plan = plan_study(
-            options_of(flags).apply(dataclasses.replace(study, partition=partition)),
-            scored=validation.tasks,
-            allow_missing=flags.allow_missing,
-            smoke_sources=None if size is None else size.source_tasks,
-        )
-        trials += grid_trials(
-            plan, spaces, samples=flags.num_samples, seed=flags.train_seed, size=size
-        )
-    job = SearchJob(
-        trials=tuple(trials),
+    return settings_job(
+        study_of(flags),
+        [load_space(method, name) for method in flags.methods or studied()],
+        partitions=flags.partitions,
+        num_samples=flags.num_samples,
         **places(flags, "results/per_setting"),
-        title=f'space "{name}" of every method, in every setting',
     )
-    return job, notes

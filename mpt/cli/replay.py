@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(parser: Parser, flags: argparse.Namespace) -> int:
     check_backbones(flags.backbones, flags.gym)
-    from mpt.replay.replay import plan_replay
+    from mpt.api.jobs import replay_job
 
     request = request_of(
         flags,
@@ -48,7 +48,7 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
         sweep=None if flags.sweep == "none" else flags.sweep,
         adopt=flags.adopt,
     )
-    replay = plan_replay(request)
+    replay = replay_job(request)
     execution = execution_of(parser, flags, next_step(parser, flags))
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 

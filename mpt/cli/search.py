@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
+from mpt.api.jobs import DEFAULT_SAMPLES, search_job
 from mpt.arguments import whole
 from mpt.cli.flags import (
     Parser,
@@ -17,21 +17,16 @@ from mpt.cli.flags import (
     execution_of,
     exit_code,
     load_methods,
-    options_of,
     places,
+    study_of,
     work_with,
 )
 from mpt.cli.simulate import add_simulation, simulate_search
-from mpt.config import CONTROL, StudyConfig, known_methods
+from mpt.config import CONTROL, known_methods
 from mpt.errors import UsageError
-from mpt.search.job import ALLOCATIONS, SCHEDULERS, SEARCHERS, SearchJob, Suggestions
-from mpt.study.epochs import on_study
-from mpt.study.presets import SmokeSize, default_space, load_smoke_size, load_study
+from mpt.search.job import ALLOCATIONS, SCHEDULERS, SEARCHERS, SearchJob
+from mpt.study.presets import default_space
 from mpt.study.spaces import Space, control_space, load_space
-from mpt.study.specs import TrialSpec, UpstreamSpec, trials_of
-from mpt.study.study import StudyPlan, plan_study
-
-DEFAULT_SAMPLES = 16
 
 
 def main(method: str, argv: Sequence[str] | None = None) -> int:
@@ -111,75 +106,18 @@ def parser_of(method: str) -> Parser:
 
 def _job(method: str, flags: argparse.Namespace, number: int = 0) -> SearchJob:
     """Return what is asked for; with another number, the same search with another seed."""
-    space = load_space(method, flags.space or default_space(flags.backbone))
-    config = dataclasses.replace(
-        load_study(
-            flags.backbone, smoke=flags.smoke, precision=flags.precision, preset=flags.preset
-        ),
-        gym=flags.gym,
-        partition=flags.partition,
-        train_seed=flags.train_seed,
-    )
-    config = options_of(flags).apply(config)
-    size = load_smoke_size() if flags.smoke else None
-    plan = _plan(config, space, flags, size)
-    space = on_study(space, plan)
-    title = f'space "{space.name}", {space.title}'
-    suggestions, seed = None, flags.train_seed + number
-    if flags.searcher == "optuna":
-        suggestions = _suggestions(space, plan, flags, size, seed)
-        trials: tuple[TrialSpec, ...] = (suggestions.first,)
-    else:
-        specs = _specs(space, flags, seed)
-        trials = trials_of(plan, specs if size is None else size.cut(specs))
-    return SearchJob(
-        trials=trials,
-        suggestions=suggestions,
+    return search_job(
+        study_of(flags, partition=flags.partition),
+        load_space(method, flags.space or default_space(flags.backbone)),
+        searcher=flags.searcher,
+        num_samples=flags.num_samples,
         scheduler=flags.scheduler,
         racing=flags.racing,
         allocation=flags.allocation,
-        title=title if size is None else f"{title}, at smoke size",
+        seed=flags.train_seed + number,
+        simulated=flags.simulate is not None,
         **places(flags, "results/search"),
     )
-
-
-def _plan(
-    config: StudyConfig, space: Space, flags: argparse.Namespace, size: SmokeSize | None
-) -> StudyPlan:
-    if flags.simulate is not None and not space.epochs:
-        return StudyPlan(config=config, source=(), scored=(), partial=None)  # no files are read
-    return plan_study(
-        config,
-        allow_missing=flags.allow_missing,
-        smoke_sources=None if size is None else size.source_tasks,
-    )
-
-
-def _suggestions(
-    space: Space, plan: StudyPlan, flags: argparse.Namespace, size: SmokeSize | None, seed: int
-) -> Suggestions:
-    count = _count(space, flags)
-    if size is not None:
-        space, count = size.cut_space(space), min(count, size.trajectories)
-    return Suggestions(space=space, plan=plan, count=count, seed=seed)
-
-
-def _specs(space: Space, flags: argparse.Namespace, seed: int) -> list[UpstreamSpec]:
-    if flags.searcher == "random":
-        return space.sample(_count(space, flags), seed)
-    if flags.num_samples is not None:
-        raise UsageError(
-            "--num-samples is for --searcher random and optuna; a grid has all its points"
-        )
-    return space.grid()
-
-
-def _count(space: Space, flags: argparse.Namespace) -> int:
-    """Return how many trials are drawn: as many as asked for, or as there are."""
-    if flags.num_samples is None:
-        return min(DEFAULT_SAMPLES, space.size or DEFAULT_SAMPLES)
-    space.check_count(flags.num_samples)
-    return int(flags.num_samples)
 
 
 def _next_step(parser: Parser, flags: argparse.Namespace, size: int | None) -> str:

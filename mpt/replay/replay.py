@@ -10,8 +10,9 @@ cells that learn from the same sources with the same seed share one trajectory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
@@ -58,15 +59,35 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
         cells.add(backbone, source, where, strict=strict)
     if cells.lacking:
         raise UsageError(_lacking_text(list(cells.lacking), points))
-    replicates = [replicates_of(cell, seeds_asked(request, cell)) for cell in cells.found]
-    job = SearchJob(
-        trials=in_rounds(replicates),
+    job = job_of(
+        cells.found,
+        lambda cell: seeds_asked(request, cell),
+        _title(request, points),
         results=request.results,
         store=request.store,
         storage=request.storage,
-        title=_title(request, points, max(map(len, replicates), default=1)),
     )
     return Replay(job=job, notes=tuple(cells.notes))
+
+
+def job_of(
+    cells: Iterable[TrialSpec],
+    seeds_of: Callable[[TrialSpec], Sequence[int]],
+    title: str,
+    **places: Any,
+) -> SearchJob:
+    """Return the job of the cells of a replay.
+
+    Args:
+        cells: one trial each.
+        seeds_of: cell → its upstream seeds, as of `replicates_of`.
+        title: what is replayed, for people.
+        **places: where results go, as `SearchJob` takes it.
+    """
+    replicates = [replicates_of(cell, seeds_of(cell)) for cell in cells]
+    seeds = max(map(len, replicates), default=1)
+    several = f", {counted(seeds, 'upstream seed')} a cell" if seeds > 1 else ""
+    return SearchJob(trials=in_rounds(replicates), title=f"replay: {title}{several}", **places)
 
 
 def seeds_asked(request: Request, cell: TrialSpec) -> tuple[int, ...]:
@@ -124,12 +145,11 @@ class _Cells:
             self.notes[f"left out, since no search of it is there: {', '.join(left)}"] = None
 
 
-def _title(request: Request, points: BestPoints | None, seeds: int) -> str:
+def _title(request: Request, points: BestPoints | None) -> str:
     title = "best of a search" if points else "settings as listed above"
     sweep = f", sweep over {request.sweep}" if request.sweep else ""
     smoke = ", at smoke size" if request.smoke else ""
-    several = f", {counted(seeds, 'upstream seed')} a cell" if seeds > 1 else ""
-    return f"replay: {title}{sweep}{smoke}{several}"
+    return f"{title}{sweep}{smoke}"
 
 
 def _lacking_text(lacking: Sequence[str], points: BestPoints | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shlex
 import signal
 from pathlib import Path
@@ -214,6 +215,17 @@ def test_a_dry_run_plans_with_price_and_gpus_and_runs_nothing(
     assert carry_out(job, Execution(), _parsed(*words)[1], notes=["a note"]) == 0
     assert seen == [Planning(price=2.5, gpus=8)]
     assert "a note" in capsys.readouterr().out
+
+
+def test_a_plan_of_a_stated_throughput_is_one_document_too(
+    job: SearchJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--dry-run", "--throughput", "200", "--plan-gpus", "8", "--json")
+    assert carry_out(job, Execution(), _parsed(*words)[1]) == 0
+    out, err = capsys.readouterr()
+    body = json.loads(out)
+    assert body["plan"]
+    assert all(line in err for line in body["plan"])
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_a_smoke_run_takes_two_settings_and_short_trajectories() -> None:
     assert all(partial.startswith("partial: smoke, 3 source") for partial in job.partial)
 
 
+def test_a_preset_in_the_place_of_the_backbones_own_counts_in_every_setting() -> None:
+    job, _ = _job("--preset", "paper", "--methods", "maml", "--partitions", "cls_to_cls")
+    assert job.plans[0].config.prompt == mpt.Study(preset="paper").config.prompt
+    assert job.plans[0].config.prompt != mpt.Study().config.prompt
+
+
 def write_two_settings(folder: Path) -> Path:
     """Write the toy gym with a second setting."""
     gym = write_toy_gym(folder)

@@ -39,6 +39,9 @@ def _smaller():
             options["num_samples"] = 1
         return search(study, dataclasses.replace(space, rungs=(1, 2)), **options)
     def small_replay(best, **options):
+        if isinstance(best, mpt.ReplayRequest):
+            best = dataclasses.replace(best, smoke=True, partitions=("cls_to_cls",))
+            return replay(best, **options)
         return replay(best, **{**options, "partitions": "nonpara_to_para", "smoke": True})
     mpt.Study, running.search, running.replay = small_study, small_search, small_replay
     probe.PROBE_S = 0.2
