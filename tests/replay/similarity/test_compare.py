@@ -51,7 +51,10 @@ def _stored(request: Request) -> dict[str, tuple[Pairs, str]]:
         documents = database.documents(KIND)
     return {
         name: (
-            {kind: tuple(map(tuple, found)) for kind, found in body["pairs"].items()},
+            {
+                kind: tuple((one, other, value) for one, other, value in found)
+                for kind, found in body["pairs"].items()
+            },
             body["about"],
         )
         for name, body in documents.items()
