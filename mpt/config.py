@@ -7,6 +7,7 @@ import difflib
 import itertools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mpt.errors import UsageError
 from mpt.rules import (
@@ -154,6 +155,8 @@ class TextConfig:
 class UpstreamConfig:
     """One trajectory of upstream learning; its number of steps is not a part of it (rungs)."""
 
+    tuned: ClassVar[str] = "prompt"
+    """What downstream runs tune."""
     method: str = "maml"
     """Row of `mpt.upstream`: which outer gradient."""
     inner_lr: float = 3e-5

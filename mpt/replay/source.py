@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mpt.config import METHODS, StudyConfig, UpstreamConfig, adapts, known_methods
+from mpt.config import METHODS, StudyConfig, adapts, known_methods
 from mpt.errors import UsageError
 from mpt.replay.best import Best, BestPoints
 from mpt.replay.request import Request, Setting, methods_asked
@@ -123,9 +123,9 @@ def _adopted(best: Best, own: Best | None) -> Best | None:
     """Return a method's own settings with the two rates and the steps of another's best point."""
     if own is None:
         return None
-    from_, to = best.upstream.config, own.upstream.config
-    assert isinstance(from_, UpstreamConfig)
-    assert isinstance(to, UpstreamConfig)
+    from_, to = best.upstream.learned, own.upstream.learned
+    assert from_ is not None
+    assert to is not None
     config = dataclasses.replace(to, inner_lr=from_.inner_lr, outer_lr=from_.outer_lr)
     return Best(
         upstream=UpstreamSpec(config=config, rungs=best.upstream.rungs),
@@ -198,7 +198,7 @@ def published(recipe: Recipe, method: str, plan: StudyPlan) -> Best | None:
 def _cut(upstream: UpstreamSpec, settings: ReplaySettings, plan: StudyPlan) -> UpstreamSpec:
     """Return a trajectory at smoke size."""
     steps = settings.smoke.steps
-    if isinstance(upstream.config, ZeroShotConfig):
+    if upstream.tuned == "nothing":
         return upstream
     if isinstance(upstream.config, FineTuningConfig):
         down = plan.config.downstream

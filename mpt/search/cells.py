@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpt.config import UpstreamConfig
-from mpt.search.comparison import name_of, seed_of, without_seed
+from mpt.search.comparison import name_of, seed_of
 from mpt.search.leaderboard import PointStatus
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ class Cell:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Upstream seeds whose points are there; none of a method that learns nothing upstream."""
-        if not isinstance(self.first.trial.upstream.config, UpstreamConfig):
+        if self.first.trial.learned is None:
             return ()
         return tuple(seed_of(entry.trial) for entry in self.scored)
 
@@ -75,7 +73,7 @@ def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> lis
     }
     groups: dict[tuple[TrialSpec, int], list[PointStatus]] = {}
     for entry in entries:
-        groups.setdefault((_without_seed(entry.trial), entry.steps), []).append(entry)
+        groups.setdefault((entry.trial.without_seed(), entry.steps), []).append(entry)
     cells = []
     for group in groups.values():
         first, several = group[0], len(group) > 1
@@ -83,11 +81,3 @@ def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> lis
         summary = None if key is None else summaries.get(key)
         cells.append(Cell(entries=tuple(group), summary=summary))
     return cells
-
-
-def _without_seed(trial: TrialSpec) -> TrialSpec:
-    config = trial.upstream.config
-    if not isinstance(config, UpstreamConfig):
-        return trial
-    upstream = dataclasses.replace(trial.upstream, config=without_seed(config))
-    return dataclasses.replace(trial, upstream=upstream)

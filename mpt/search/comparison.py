@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mpt.config import UpstreamConfig
 from mpt.errors import UsageError
 from mpt.metrics.choice import Reported, reported
 from mpt.metrics.replicates import (
@@ -83,15 +81,10 @@ class Ranking:
         return min(known, key=lambda c: (c.cost, -c.summary.arg))
 
 
-def without_seed(config: UpstreamConfig) -> UpstreamConfig:
-    """Return the configuration that a replicate belongs to."""
-    return dataclasses.replace(config, seed=None)
-
-
 def seed_of(trial: TrialSpec) -> int:
     """Return the upstream seed of a replicate."""
-    own = getattr(trial.upstream.config, "seed", None)
-    return trial.plan.config.train_seed if own is None else int(own)
+    own = None if trial.learned is None else trial.learned.seed
+    return trial.plan.config.train_seed if own is None else own
 
 
 def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
@@ -103,9 +96,8 @@ def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list
     """
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in entries:
-        config = entry.trial.upstream.config
-        if entry.score is not None and isinstance(config, UpstreamConfig):
-            groups.setdefault((entry.trial.plan, config.method), []).append(entry)
+        if entry.score is not None and entry.trial.learned is not None:
+            groups.setdefault((entry.trial.plan, entry.trial.method), []).append(entry)
     priors = _shared_priors(board, groups)
     group_rankings = [
         ranking_of(board, plan, group, _compared_on(plan, group), priors.get(plan.config.backbone))
@@ -261,10 +253,7 @@ def tables_of(
 
 def name_of(entry: PointStatus) -> str:
     """Return a name that the replicates of a configuration share at one rung."""
-    config = entry.trial.upstream.config
-    assert isinstance(config, UpstreamConfig)
-    spec = dataclasses.replace(entry.trial.upstream, config=without_seed(config))
-    return f"{spec.name}@{entry.steps}"
+    return f"{entry.trial.upstream.without_seed().name}@{entry.steps}"
 
 
 def _tasks(record: StudyRecord, baseline: Scores) -> list[str]:

@@ -67,15 +67,15 @@ def control_of(
         ranking: of its configurations.
     """
     best = ranking.best.first
-    plan, config = best.trial.plan, best.trial.upstream.config
-    if not isinstance(config, UpstreamConfig) or config.method == CONTROL:
+    plan = best.trial.plan
+    if best.trial.learned is None or best.trial.method == CONTROL:
         return None
     starts = dict(_starts(board, best))
     seeds = {
         seed_of(one.trial): one
         for one in entries
         if one.score is not None
-        and isinstance(one.trial.upstream.config, UpstreamConfig)
+        and one.trial.learned is not None
         and name_of(one) == ranking.comparison.leader
     }
     fresh = [seed for seed in plan.config.fresh_seeds if seed in seeds and seed in starts]
@@ -107,8 +107,8 @@ def control_of(
 
 def _starts(board: RecordedLeaderboard, best: PointStatus) -> Iterator[tuple[int, PointStatus]]:
     """Yield upstream seed and point of the untrained starts that are drawn like the best one's."""
-    plan, config = best.trial.plan, best.trial.upstream.config
-    assert isinstance(config, UpstreamConfig)
+    plan, config = best.trial.plan, best.trial.learned
+    assert config is not None
     for point, score in board.scored_of(plan, CONTROL):
         own = UpstreamConfig(method=CONTROL, **_drawn(point.settings))
         if (own.start, own.start_seed) == (config.start, config.start_seed):

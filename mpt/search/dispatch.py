@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpt.store.records import BASELINE
 from mpt.study.record import study_record
 from mpt.study.specs import (
-    FineTuningConfig,
     PromptTuningConfig,
     TrialSpec,
-    ZeroShotConfig,
     baseline_trials,
     settings_of,
 )
@@ -84,7 +83,7 @@ def _baselines(
 def _shared(unfinished: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
     groups: dict[object, list[tuple[int, TrialSpec]]] = {}
     for index, trial in unfinished:
-        if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
+        if trial.upstream.tuned != "prompt":
             for task in trial.plan.scored:
                 part = TrialSpec(plan=trial.plan, upstream=trial.upstream, tasks=(task,))
                 groups.setdefault(_tuned_like(trial, task), []).append((index, part))
@@ -101,7 +100,7 @@ def _shared(unfinished: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
 def _tuned_like(trial: TrialSpec, task: str) -> object:
     """Return what trials share that do the same on a task, with nothing learned upstream."""
     plan, config, own = trial.plan, trial.plan.config, trial.upstream.config
-    study = (config.precision, config.downstream) if isinstance(own, ZeroShotConfig) else ()
+    study = (config.precision, config.downstream) if own.tuned == "nothing" else ()
     return (
         own,
         study,
@@ -131,7 +130,7 @@ def flat_config(group: TrialGroup, number: int) -> dict[str, Any]:
         if isinstance(value, (bool, int, float, str)) and name != "method"
     }
     own = dict(settings.get("extra") or ())
-    baseline = isinstance(spec.upstream.config, PromptTuningConfig)
+    baseline = spec.method == BASELINE
     return {
         "trial": number,
         "method": spec.method,

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mpt.config import UpstreamConfig
 from mpt.errors import MptError
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
 from mpt.store.records import point_key
 from mpt.study.record import study_record
-from mpt.study.specs import FineTuningConfig, TrialSpec, ZeroShotConfig
+from mpt.study.specs import FineTuningConfig, TrialSpec
 from mpt.trial.files import load_rung
 from mpt.trial.runs import (
     PlannedRun,
@@ -100,15 +99,14 @@ class _Count:
 
     def take_trial(self, study: OpenStudy, trial: TrialSpec) -> TrialWork:
         """Count points, upstream steps and own runs of a trial of the study last taken."""
-        if isinstance(trial.upstream.config, FineTuningConfig | ZeroShotConfig):
+        if trial.upstream.tuned != "prompt":
             return self._take_unlearned(study, trial)
         packs, rungs = self._baseline, trial.upstream.rungs
         members = _members(study, trial)
         key = soup_key(members)
         record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
-        learns = isinstance(trial.upstream.config, UpstreamConfig)
-        chosen = learns and study.config.downstream.start != "learned"
+        chosen = trial.learned is not None and study.config.downstream.start != "learned"
         # members that are chosen have runs of their own; how many is known only then
         how = study.config.downstream.start
         own_key = f"{key} {how}" if chosen and len(members) > 1 else key
@@ -201,8 +199,7 @@ class _Count:
 
 def _members(study: OpenStudy, trial: TrialSpec) -> list[str]:
     """Return the keys of what a trial learns; "" for plain prompt tuning."""
-    config = trial.upstream.config
-    return member_keys(study, config) if isinstance(config, UpstreamConfig) else [""]
+    return [""] if trial.learned is None else member_keys(study, trial.learned)
 
 
 def _run_work(

@@ -14,8 +14,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mpt.config import UpstreamConfig
-from mpt.search.comparison import name_of, ranking_of, without_seed
+from mpt.search.comparison import name_of, ranking_of
 
 if TYPE_CHECKING:
     from mpt.metrics.replicates import Comparison
@@ -56,10 +55,9 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
     """
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in board.entries():
-        config = entry.trial.upstream.config
         searched = entry.trial.plan.role == "validation"  # a replay's job names all of its seeds
-        if searched and isinstance(config, UpstreamConfig):
-            groups.setdefault((entry.trial.plan, config.method), []).append(entry)
+        if searched and entry.trial.learned is not None:
+            groups.setdefault((entry.trial.plan, entry.trial.method), []).append(entry)
     trials: list[TrialSpec] = []
     for (plan, _), entries in groups.items():
         trials += _next_of(board, plan, entries, allocation)
@@ -68,8 +66,8 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
 
 def of_first_seed(trial: TrialSpec) -> TrialSpec:
     """Return a trial with the study's first upstream seed, if it has no seed of its own."""
-    config = trial.upstream.config
-    if not isinstance(config, UpstreamConfig) or config.seed is not None:
+    learned = trial.learned
+    if learned is None or learned.seed is not None:
         return trial
     return with_seed(trial, trial.plan.config.seeds[0])
 
@@ -77,8 +75,8 @@ def of_first_seed(trial: TrialSpec) -> TrialSpec:
 def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -> TrialSpec:
     """Return the replicate of a trial with an upstream seed, at some of its rungs."""
     upstream, train_seed = trial.upstream, trial.plan.config.train_seed
-    assert isinstance(upstream.config, UpstreamConfig)
-    config = dataclasses.replace(upstream.config, seed=None if seed == train_seed else seed)
+    assert upstream.learned is not None  # else there is nothing that a seed would change
+    config = dataclasses.replace(upstream.learned, seed=None if seed == train_seed else seed)
     spec = dataclasses.replace(
         upstream, config=config, rungs=tuple(rungs) if rungs else upstream.rungs
     )
@@ -93,7 +91,7 @@ def replicates_of(trial: TrialSpec, seeds: Iterable[int] = ()) -> tuple[TrialSpe
         seeds: upstream seeds; none: the trial's own, or else the study's first one.
     """
     seeds = tuple(seeds)
-    if not isinstance(trial.upstream.config, UpstreamConfig) or not seeds:
+    if trial.learned is None or not seeds:
         return (of_first_seed(trial),)
     return tuple(with_seed(trial, seed) for seed in seeds)
 
@@ -102,7 +100,7 @@ def _next_of(
     board: Leaderboard, plan: StudyPlan, entries: list[PointStatus], allocation: str
 ) -> list[TrialSpec]:
     config = plan.config
-    first = [e for e in entries if e.trial == of_first_seed(_unseeded(e.trial))]
+    first = [e for e in entries if e.trial == of_first_seed(e.trial.without_seed())]
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
     points_left = math.floor((BUDGET - 1) * len(points)) - len(config.fresh_seeds)
     going = list(points)
@@ -127,13 +125,6 @@ def _next_of(
         return []
     leader = [points[ranking.comparison.leader]]
     return [trial for seed in config.fresh_seeds for trial in _missing(board, leader, seed)]
-
-
-def _unseeded(trial: TrialSpec) -> TrialSpec:
-    config = trial.upstream.config
-    assert isinstance(config, UpstreamConfig)
-    upstream = dataclasses.replace(trial.upstream, config=without_seed(config))
-    return dataclasses.replace(trial, upstream=upstream)
 
 
 def _missing(

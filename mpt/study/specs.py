@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mpt.config import DownstreamConfig, UpstreamConfig, adapts
 from mpt.errors import UsageError
@@ -25,6 +25,8 @@ BASELINES = (BASELINE, FINE_TUNING, ZERO_SHOT)
 class PromptTuningConfig:
     """Plain prompt tuning from a vocabulary start; its settings are the study's own."""
 
+    tuned: ClassVar[str] = "prompt"
+    """What its runs tune."""
     method: str = BASELINE
     """Always "prompt_tuning"."""
 
@@ -33,6 +35,8 @@ class PromptTuningConfig:
 class FineTuningConfig:
     """Settings of fine-tuning."""
 
+    tuned: ClassVar[str] = "weights"
+    """What its runs tune."""
     downstream: DownstreamConfig
     """The recipe, with fine-tuning's own learning rates and steps."""
     backbone: str | None = None
@@ -54,6 +58,8 @@ class FineTuningConfig:
 class ZeroShotConfig:
     """The frozen model without a prompt; how it is evaluated is the study's own."""
 
+    tuned: ClassVar[str] = "nothing"
+    """What its runs tune."""
     method: str = ZERO_SHOT
     """Always "zero_shot"."""
 
@@ -68,6 +74,22 @@ class UpstreamSpec:
     config: MethodConfig
     rungs: tuple[int, ...] = (0,)
     """Upstream steps at which a point is scored, ascending."""
+
+    @property
+    def learned(self) -> UpstreamConfig | None:
+        """Settings of upstream learning; None of a method that learns nothing upstream."""
+        return self.config if isinstance(self.config, UpstreamConfig) else None
+
+    @property
+    def tuned(self) -> str:
+        """What the runs tune: "prompt", "weights" or "nothing"."""
+        return self.config.tuned
+
+    def without_seed(self) -> UpstreamSpec:
+        """Return what replicates over upstream seeds share; itself where nothing is learned."""
+        if self.learned is None:
+            return self
+        return dataclasses.replace(self, config=dataclasses.replace(self.learned, seed=None))
 
     @property
     def name(self) -> str:
@@ -122,6 +144,22 @@ class TrialSpec:
             sweep += "" if shots is None else f"-{kind}_shots_{shots_text(shots)}"
         tasks = f"-{'+'.join(self.tasks)}" if self.tasks else ""
         return f"{self.upstream.name}-{plan.config.partition}{sweep}{tasks}"
+
+    @property
+    def learned(self) -> UpstreamConfig | None:
+        """Settings of upstream learning; None of a method that learns nothing upstream."""
+        return self.upstream.learned
+
+    @property
+    def downstream(self) -> DownstreamConfig:
+        """Recipe of the runs: fine-tuning's own, or else the study's."""
+        config = self.upstream.config
+        own = config.downstream if isinstance(config, FineTuningConfig) else None
+        return own or self.plan.config.downstream
+
+    def without_seed(self) -> TrialSpec:
+        """Return the cell whose replicates differ in the upstream seed."""
+        return dataclasses.replace(self, upstream=self.upstream.without_seed())
 
     @property
     def learned_from(self) -> object:

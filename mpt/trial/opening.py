@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mpt.study.specs import FineTuningConfig, PromptTuningConfig, ZeroShotConfig
+from mpt.store.records import BASELINE, ZERO_SHOT
+from mpt.study.specs import FINE_TUNING
 from mpt.trial.task_trials import FineTuningTrial, PromptTuningTrial, ZeroShotTrial
 from mpt.trial.trial import Trial, TrialOptions
 from mpt.trial.upstream_trial import UpstreamTrial
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from mpt.study.study import OpenStudy
     from mpt.trial.store import TrialStore
 
+_TRIALS: Mapping[str, type[Trial]] = {
+    BASELINE: PromptTuningTrial,
+    FINE_TUNING: FineTuningTrial,
+    ZERO_SHOT: ZeroShotTrial,
+}
+"""Trials of the methods that learn nothing upstream."""
+
 
 def open_trial(
     studies: Sequence[OpenStudy],
@@ -25,12 +33,5 @@ def open_trial(
     options: TrialOptions | None = None,
 ) -> Trial:
     """Return the trial of some specs; arguments as of `Trial`."""
-    config = specs[0].upstream.config
-    kind: type[Trial] = UpstreamTrial
-    if isinstance(config, PromptTuningConfig):
-        kind = PromptTuningTrial
-    elif isinstance(config, FineTuningConfig):
-        kind = FineTuningTrial
-    elif isinstance(config, ZeroShotConfig):
-        kind = ZeroShotTrial
+    kind = _TRIALS.get(specs[0].method, UpstreamTrial)
     return kind(studies, specs, store, artifacts, options)

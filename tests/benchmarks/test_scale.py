@@ -36,6 +36,34 @@ def test_a_finished_search_computes_nothing_and_another_is_refused(tmp_path: Pat
     assert _stored(tmp_path, size) == before
 
 
+TRIALS = """
+import sys
+from pathlib import Path
+
+from scale import trials, write_results
+
+write_results(Path(sys.argv[1]), 3)
+trials(Path(sys.argv[1]), 3)
+"""
+
+
+def test_the_trials_run_and_their_workers_store_every_point_of_the_search(tmp_path: Path) -> None:
+    """In a process of its own: the step puts its trial in the place of Tune's, and starts Ray."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRIALS, str(tmp_path)],
+        cwd=ROOT / "benchmarks",
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    with open_results(tmp_path / "bare", read_only=True) as database:
+        points = database.points()
+    assert sorted(point.key for point in points) == _stored(tmp_path, 3)[0]
+    assert [point.method for point in points].count("maml") == 3
+
+
 @pytest.mark.slow
 def test_every_step_of_every_size_is_printed() -> None:
     """Slow: each of its ten steps is a process of its own, with all that it imports."""

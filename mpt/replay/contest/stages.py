@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mpt.errors import UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.replay.replay import in_rounds
-from mpt.search.comparison import rankings, without_seed
+from mpt.search.comparison import rankings
 from mpt.search.job import SearchJob
 from mpt.search.replication import replicates_of, with_seed
 from mpt.search.run import peek
@@ -22,7 +22,7 @@ from mpt.study.specs import TrialSpec
 from mpt.study.study import gym_folder, plan_study
 
 if TYPE_CHECKING:
-    from mpt.config import StudyConfig, UpstreamConfig
+    from mpt.config import StudyConfig
     from mpt.search.comparison import Ranking
     from mpt.study.contest.definition import Contestant
 
@@ -166,16 +166,15 @@ def _frozen(
 
 def _best(contestant: Contestant, ranks: list[Ranking]) -> Entry:
     """Return the point of a contestant with the highest mean; points of others do not count."""
-    own = {(without_seed(_config(point.config)), point.rungs[0]) for point in contestant.points}
+    own = {(point.without_seed().config, point.rungs[0]) for point in contestant.points}
     for ranking in ranks:
         down = ranking.best.first.trial.plan.config.downstream
         if (down.start, down.race_steps) != (contestant.start, contestant.race_steps):
             continue
         for one in ranking.configurations:  # best first
             spec = one.first.trial.upstream
-            config = without_seed(_config(spec.config))
-            if (config, one.first.steps) in own:
-                chosen = dataclasses.replace(spec, config=config, rungs=(one.first.steps,))
+            chosen = dataclasses.replace(spec.without_seed(), rungs=(one.first.steps,))
+            if (chosen.config, one.first.steps) in own:
                 return Entry(
                     start=contestant.start,
                     race_steps=contestant.race_steps,
@@ -187,13 +186,6 @@ def _best(contestant: Contestant, ranks: list[Ranking]) -> Entry:
         f"no point of contestant {contestant.name} has an ARG, so none can be frozen; see why "
         "with mpt doctor, or leave it out with --contestants"
     )
-
-
-def _config(config: object) -> UpstreamConfig:
-    from mpt.config import UpstreamConfig
-
-    assert isinstance(config, UpstreamConfig)
-    return config
 
 
 def _study(request: ContestRequest, backbone: str) -> StudyConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from mpt.errors import DataError
 from mpt.store.database import open_results
 
 KIND = "similarity_pairs"
@@ -14,7 +13,6 @@ KINDS = ("similar", "dissimilar")
 """Pairs of tasks, compared on their inputs."""
 PROMPT_KINDS = ("similar, prompts", "dissimilar, prompts")
 """The same pairs, compared on tuned prompts; they may be absent."""
-_ORDER = (*KINDS, *PROMPT_KINDS)
 
 Pairs = Mapping[str, Sequence[tuple[str, str, float]]]
 """Kind → (task, task, similarity), see `mpt.replay.similarity.measure.compare_pairs`."""
@@ -56,33 +54,6 @@ def save_pairs(
     }
     with open_results(results, store) as database:
         database.put_document(KIND, document_name(backbone, gym, smoke=smoke), body)
-
-
-def load_pairs(results: Path, store: str | None = None) -> dict[str, tuple[Pairs, str]]:
-    """Return the stored similarities: name of the document → (pairs, what they are of).
-
-    Raises:
-        UsageError: there are no results.
-        DataError: a document was changed, or holds something else.
-    """
-    with open_results(results, store, read_only=True) as database:
-        documents = database.documents(KIND)
-        database_name = database.name
-    similarities: dict[str, tuple[Pairs, str]] = {}
-    for name, body in documents.items():
-        try:
-            rows = body["pairs"]
-            pairs = {
-                kind: tuple((str(one), str(other), float(value)) for one, other, value in triples)
-                for kind, triples in sorted(rows.items(), key=lambda row: _ORDER.index(row[0]))
-            }
-            similarities[name] = pairs, str(body["about"])
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{database_name}: {KIND} {name!r} must hold pairs [task, task, similarity]; "
-                "compute it again"
-            ) from None
-    return similarities
 
 
 def pair_lines(pairs: Pairs) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RunRate, Sizes
-from mpt.study.specs import FineTuningConfig, ZeroShotConfig
+from mpt.study.specs import FineTuningConfig
 from mpt.trial.runs import (
     PlannedRun,
     baseline_packs,
@@ -110,7 +110,7 @@ def probe(
     if isinstance(upstream.config, FineTuningConfig):
         own = tuned_study(study, upstream.config)
         runs[run_kind(own.config, "weights")] = _fine_tuning(own, clock)
-    elif isinstance(upstream.config, ZeroShotConfig):
+    elif upstream.tuned == "nothing":
         runs[run_kind(study.config, "nothing")] = _zero_shot(study, clock)
     else:
         kind = step_kind(study.config, upstream.config)

@@ -20,7 +20,7 @@ from mpt.errors import UsageError
 from mpt.keys import digest
 from mpt.search.cost.kinds import run_kind, step_kind
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
-from mpt.study.specs import FineTuningConfig, ZeroShotConfig
+from mpt.study.specs import FineTuningConfig
 from mpt.study.study import gym_folder
 from mpt.trial.starts.cost import choice_work, learned_starts
 
@@ -125,24 +125,15 @@ def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) ->
     reached: dict[object, int] = {}
     works: list[TrialWork] = []
     for trial in trials:
-        config, own = trial.plan.config, trial.upstream.config
+        upstream, points = trial.upstream, len(trial.upstream.rungs)
         _take_baselines(trial.plan, rows_of, shared)
-        if isinstance(own, FineTuningConfig):
-            steps, kind = 0, step_kind(config, own)
-            runs = _runs(trial.plan, own.downstream, rows_of, "weights", 1)
-        elif isinstance(own, ZeroShotConfig):
-            steps, kind = 0, step_kind(config, own)
-            runs = _runs(trial.plan, config.downstream, rows_of, "nothing", 1)
-        else:
-            before = reached.get(trial.learned_from, 0)
-            top = max(before, trial.upstream.rungs[-1])
-            steps, reached[trial.learned_from] = top - before, top
-            kind = step_kind(config, own)
-            points = len(trial.upstream.rungs)
-            runs = _runs(trial.plan, config.downstream, rows_of, "prompt", points)
-            if isinstance(own, UpstreamConfig):
-                runs = _with_choices(runs, trial.plan, rows_of, points, own.soup)
-        points = len(trial.upstream.rungs)
+        before = reached.get(trial.learned_from, 0)
+        top = max(before, upstream.rungs[-1])
+        steps, reached[trial.learned_from] = top - before, top
+        runs = _runs(trial.plan, trial.downstream, rows_of, upstream.tuned, points)
+        if trial.learned is not None:
+            runs = _with_choices(runs, trial.plan, rows_of, points, trial.learned.soup)
+        kind = step_kind(trial.plan.config, upstream.config)
         works.append(TrialWork(kind=kind, steps=steps, runs=runs, points=points))
     return RemainingWork(
         trials=tuple(works),
@@ -248,14 +239,14 @@ def stated_rates(
                 step_s=own.downstream.batch_size * tuned.fine_tuning / full,
                 row_s=tuned.forward / full,
             )
-        elif isinstance(own, ZeroShotConfig):
+        elif own.tuned == "nothing":
             bare = row_flops(config.backbone, 0, *lengths)
             runs[run_kind(config, "nothing")] = RunRate(step_s=0.0, row_s=bare.forward / speed)
-        elif isinstance(own, UpstreamConfig):
-            rows = own.batch_size * own.items_per_step
-            passes = upstream_passes(own, config)
-            speed = throughput.of(config.upstream_format(own.method))
-            steps[step_kind(config, own)] = passes * rows * row.tuning / speed
+        elif (learned := trial.learned) is not None:
+            rows = learned.batch_size * learned.items_per_step
+            passes = upstream_passes(learned, config)
+            speed = throughput.of(config.upstream_format(learned.method))
+            steps[step_kind(config, learned)] = passes * rows * row.tuning / speed
         prompt = max(prompt, 4 * config.prompt.length * _width(config))
         evaluations = max(evaluations, -(-config.downstream.steps // config.downstream.eval_every))
     sizes = Sizes(

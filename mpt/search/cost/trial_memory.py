@@ -77,9 +77,9 @@ def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
         tuning = _pass(own.backbone or study.backbone, "float32", study, own.downstream.batch_size)
         weights = TUNED_COPIES * tuning.weights + (weights if _two(study, own.backbone) else 0)
         passes.append((f"fine-tuning, {own.downstream.batch_size} rows", tuning, 1.0))
-    elif isinstance(own, UpstreamConfig):
-        passes.append(_upstream(study, own))
-        if study.upstream_format(own.method) != study.precision:
+    elif (learned := trial.learned) is not None:
+        passes.append(_upstream(study, learned))
+        if study.upstream_format(learned.method) != study.precision:
             weights += passes[-1][1].weights
     where, largest, times = max(passes, key=lambda entry: _held(entry[1], entry[2]))
     return TrialMemory(

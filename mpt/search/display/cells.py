@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from mpt.config import UpstreamConfig
-from mpt.search.comparison import without_seed
 from mpt.search.display.configurations import interval_text, summary_document
+from mpt.study.specs import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +34,7 @@ def cell_words(cell: Cell) -> list[str]:
         arg = "undefined" if gain.arg_of_defined is None else f"{gain.arg_of_defined:+.2f}"
         if gain.low is not None and gain.high is not None:
             expected = interval_text((gain.low, gain.high))
-    upstream = isinstance(cell.first.trial.upstream.config, UpstreamConfig)
+    upstream = cell.first.trial.learned is not None
     test = "–" if cell.mean_test is None else f"{100 * cell.mean_test:.1f}"
     return [seeds if upstream else "–", arg, expected, new_run, test, str(cell.runs)]
 
@@ -52,20 +50,19 @@ def cell_document(cell: Cell, key: Callable[[PointStatus], str]) -> dict[str, An
         cell: the cell.
         key: a point's key.
     """
-    plan, config = cell.first.trial.plan, cell.first.trial.upstream.config
+    plan, upstream = cell.first.trial.plan, cell.first.trial.upstream
     summary, score = cell.summary, cell.first.score
     gain = None if score is None else score.gain
     arg = None if gain is None else gain.arg_of_defined
     interval = None if gain is None or gain.low is None else [gain.low, gain.high]
-    own = without_seed(config) if isinstance(config, UpstreamConfig) else config
     return {
-        "method": config.method,
+        "method": upstream.config.method,
         "partition": plan.config.partition,
         "backbone": plan.config.backbone,
         "sources": plan.source_set,
         "source_shots": plan.source_shots,
         "target_shots": plan.target_shots,
-        "settings": dataclasses.asdict(own),
+        "settings": settings_of(upstream.without_seed().config),
         "steps": cell.first.steps,
         "seeds": list(cell.seeds),
         "of_seeds": len(cell.entries),

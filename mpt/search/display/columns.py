@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.config import UpstreamConfig, adapts
+from mpt.config import adapts
+from mpt.search.comparison import seed_of
 from mpt.study.study import shots_text
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class Columns:
 
 def _value(trial: TrialSpec, name: str) -> Any:
     config = trial.upstream.config
-    if name == "seed" and isinstance(config, UpstreamConfig):
-        return trial.plan.config.train_seed if config.seed is None else config.seed
+    if name == "seed" and trial.learned is not None:
+        return seed_of(trial)
     if name in _INNER and not adapts(config.method):
         return None
     return _STUDY[name](trial) if name in _STUDY else getattr(config, name, None)

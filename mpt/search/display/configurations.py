@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.comparison import without_seed
+from mpt.study.specs import settings_of
 
 if TYPE_CHECKING:
     from mpt.metrics.differences import Interval
@@ -165,7 +165,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
 
 
 def _settings(entry: PointStatus) -> dict[str, Any]:
-    return dataclasses.asdict(without_seed(entry.trial.upstream.config))  # type: ignore[arg-type]
+    return settings_of(entry.trial.upstream.without_seed().config)
 
 
 def replicated(rankings: Sequence[Ranking]) -> bool:

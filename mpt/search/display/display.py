@@ -22,7 +22,6 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from mpt.config import UpstreamConfig
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import (
@@ -342,7 +341,7 @@ class Display:
 
     def one_seed(self, entries: Sequence[PointStatus]) -> None:
         """Say what intervals leave out where every configuration has one upstream seed."""
-        scores = [e.score for e in entries if isinstance(e.trial.upstream.config, UpstreamConfig)]
+        scores = [entry.score for entry in entries if entry.trial.learned is not None]
         if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
             self.say(ONE_SEED)
 

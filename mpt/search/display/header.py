@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpt.config import UpstreamConfig
 from mpt.search.comparison import seed_of
 from mpt.search.cost.time_left import clock_text
 from mpt.words import counted
@@ -69,7 +68,7 @@ def seeds_text(config: StudyConfig) -> str:
 
 def listed_seeds(job: SearchJob) -> str:
     """Return the upstream seeds of a replay, which every cell has."""
-    upstream = (one for one in job.trials if isinstance(one.upstream.config, UpstreamConfig))
+    upstream = (one for one in job.trials if one.learned is not None)
     return f"{', '.join(map(str, dict.fromkeys(seed_of(one) for one in upstream)))} for every cell"
 
 

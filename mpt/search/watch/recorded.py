@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.config import DownstreamConfig, StudyConfig, UpstreamConfig
+from mpt.config import DownstreamConfig, StudyConfig
 from mpt.errors import DataError
 from mpt.metrics.choice import compared_seeds
 from mpt.search.job import SearchJob
@@ -128,13 +127,13 @@ def _seeds(
     """Return upstream seeds to compare on, and how many further ones a winner has."""
     if note is not None and note.seeds and study.key in note.studies:
         return note.seeds, note.fresh
-    methods: dict[str, dict[tuple[UpstreamConfig, int], set[int]]] = {}
+    methods: dict[str, dict[tuple[MethodConfig, int], set[int]]] = {}
     for spec in specs:
-        if isinstance(own := spec.config, UpstreamConfig):
+        if (own := spec.learned) is not None:
             seed = study.train_seed if own.seed is None else own.seed
             points = methods.setdefault(own.method, {})
             for rung in spec.rungs:
-                points.setdefault((dataclasses.replace(own, seed=None), rung), set()).add(seed)
+                points.setdefault((spec.without_seed().config, rung), set()).add(seed)
     # a control is a single point, run with the winner's fresh seeds too: it compares nothing
     searched = [of for of in methods.values() if len(of) > 1] or list(methods.values())
     held = {seed for of in methods.values() for seeds in of.values() for seed in seeds}

@@ -21,7 +21,7 @@ from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.replay.request import Request
 from mpt.replay.similarity import pilot
-from mpt.replay.similarity.pairs import load_pairs
+from mpt.replay.similarity.pairs import KIND as PAIRS
 from mpt.replay.similarity.pilot import BY_INPUTS, Pilot
 from mpt.replay.similarity.ranking import KIND, load_rankings, save_rankings
 from mpt.replay.similarity.settings import PilotSize, load_similarity_settings
@@ -309,7 +309,7 @@ def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
     with open_results(tmp_path, read_only=True) as database:
         assert database.documents("earlier") == {}
         assert len(database.documents(KIND)) == 1
-    assert list(load_pairs(tmp_path)) == ["embedded, embedded, smoke"]
+        assert list(database.documents(PAIRS)) == ["embedded, embedded, smoke"]
     assert [path.name[:4] for path in tmp_path.glob("old-*")] == ["old-"]
 
 
