@@ -10,9 +10,7 @@ import pytest
 import mpt
 from mpt.api.jobs import search_job
 from mpt.cli import search as cli
-from mpt.config import UpstreamConfig
 from mpt.errors import UsageError
-from mpt.search.comparison import without_seed
 from mpt.search.job import SearchJob
 
 RESULTS = Path("/nonexistent/results")
@@ -121,7 +119,6 @@ def test_a_simulated_search_looks_for_no_files() -> None:
 
 def test_a_search_scored_on_target_tasks_begins_with_the_first_upstream_seed_too() -> None:
     study = mpt.Study(role="target", upstream_seeds=[7, 8])
-    configs = [trial.upstream.config for trial in _job(study).trials]
-    assert [getattr(config, "seed", None) for config in configs] == [7] * 6
-    grid = [spec.config for spec in mpt.load_space("maml", "embedded").grid()]
-    assert [without_seed(one) for one in configs if isinstance(one, UpstreamConfig)] == grid
+    specs = [trial.upstream for trial in _job(study).trials]
+    assert [getattr(spec.config, "seed", None) for spec in specs] == [7] * 6
+    assert [spec.without_seed() for spec in specs] == mpt.load_space("maml", "embedded").grid()

@@ -27,7 +27,7 @@ from mpt.study.presets import load_study
 from mpt.study.record import study_record
 from mpt.study.spaces import load_space
 from mpt.study.specs import TrialSpec, UpstreamSpec, baseline_trials
-from mpt.study.study import Study, open_study, plan_study
+from mpt.study.study import OpenStudy, open_study, plan_study
 from mpt.trial.opening import open_trial
 from mpt.trial.store import TrialStore
 
@@ -71,11 +71,11 @@ def made(method: str, **settings: float) -> Row:
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def study() -> OpenStudy:
     return open_study(plan_study(load_study("embedded", preset=PRESET)))
 
 
-def computed(study: Study, trials: tuple[TrialSpec, ...], folder: Path) -> Row:
+def computed(study: OpenStudy, trials: tuple[TrialSpec, ...], folder: Path) -> Row:
     """Return the runs of the only point of some trials, computed by this program."""
     with open_results(folder) as database:
         database.add_study(study_record(study))
@@ -101,7 +101,7 @@ def mean(rows: Row) -> float:
     return sum(row["test"] for row in rows.values()) / len(rows)
 
 
-def point_of(study: Study, method: str, **settings: float) -> TrialSpec:
+def point_of(study: OpenStudy, method: str, **settings: float) -> TrialSpec:
     """Return the trial that computes one point of the first grid."""
     for spec in load_space(method, PRESET).grid():
         config = spec.config
@@ -115,7 +115,9 @@ def point_of(study: Study, method: str, **settings: float) -> TrialSpec:
     raise AssertionError(f"{PRESET} of {method} has no {settings}")
 
 
-def test_plain_prompt_tuning_has_its_first_scores_and_losses(study: Study, tmp_path: Path) -> None:
+def test_plain_prompt_tuning_has_its_first_scores_and_losses(
+    study: OpenStudy, tmp_path: Path
+) -> None:
     expected = made(BASELINE)
     found = computed(study, baseline_trials(study.plan), tmp_path)
     assert len(expected) == 25
@@ -150,7 +152,7 @@ def test_plain_prompt_tuning_has_its_first_scores_and_losses(study: Study, tmp_p
     ],
 )
 def test_a_point_has_its_first_prompt_scores_and_losses(
-    method: str, settings: dict[str, float], study: Study, tmp_path: Path
+    method: str, settings: dict[str, float], study: OpenStudy, tmp_path: Path
 ) -> None:
     """The slow ones: the other methods, a longer trajectory."""
     expected = made(method, **settings)
