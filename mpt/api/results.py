@@ -86,17 +86,17 @@ class Results:
     Args:
         results: results directory.
         store: URL of the database, if it is not ``mpt.db`` in there.
-        there: whether there has to be one now.
+        expected: whether there has to be one now.
 
     Raises:
         UsageError: there is none.
     """
 
     def __init__(
-        self, results: str | Path, store: str | None = None, *, there: bool = True
+        self, results: str | Path, store: str | None = None, *, expected: bool = True
     ) -> None:
         self.results, self.store = Path(results).expanduser().absolute(), store
-        if there:
+        if expected:
             self._open().close()
 
     def _open(self) -> Any:

@@ -36,7 +36,7 @@ class SearchResult(Results):
     def __init__(
         self, job: SearchJob, exit_code: int, study: Study, plan: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(job.results, job.store, there=plan is None)
+        super().__init__(job.results, job.store, expected=plan is None)
         self._job, self.exit_code, self._study, self.plan = job, exit_code, study, plan
 
     @contextlib.contextmanager
@@ -111,14 +111,14 @@ class SearchResult(Results):
             if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
                 raise UsageError(f"no point in {self.results} has an ARG: there is no best one")
             first, record = order[0], next(iter(look.board.studies.values()))
-            found = [one for one in rankings(look.board, look.entries) if len(one.seeds) > 1]
-            if found:
-                first = found[0].best.first
+            several = [one for one in rankings(look.board, look.entries) if len(one.seeds) > 1]
+            if several:
+                first = several[0].best.first
             key = look.board.point_key(first)
         gain = None if first.score is None else first.score.gain
         arg, low, high, how = None, None, None, "one upstream seed"
-        if found:
-            on = found[0].reported
+        if several:
+            on = several[0].reported
             arg, how = on.arg, on.how
             low, high = on.expected or (None, None)
         elif gain is not None:
@@ -168,7 +168,7 @@ class ReplayResult(Results):
     def __init__(
         self, job: SearchJob, exit_code: int, plan: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(job.results, job.store, there=plan is None)
+        super().__init__(job.results, job.store, expected=plan is None)
         self._job, self.exit_code, self.plan = job, exit_code, plan
 
     def table(self) -> pd.DataFrame:
@@ -302,7 +302,7 @@ def replay(
             given beside a request.
         DataError: few-shot files are missing; all are listed.
     """
-    found = replay_job(
+    planned = replay_job(
         best,
         partitions=partitions,
         fine_tuning=fine_tuning,
@@ -316,9 +316,9 @@ def replay(
         smoke=smoke,
     )
     code, plan = carry_out(
-        found.job, where, table="cells", notes=found.notes, quiet=quiet, dry_run=dry_run
+        planned.job, where, table="cells", notes=planned.notes, quiet=quiet, dry_run=dry_run
     )
-    return ReplayResult(found.job, code, plan)
+    return ReplayResult(planned.job, code, plan)
 
 
 def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
@@ -328,6 +328,6 @@ def _searched(job: SearchJob, upstream: UpstreamSpec) -> dict[str, Any]:
         return dict(job.suggestions.space.settings(upstream))
     fields = dataclasses.fields(upstream.config)
     differ = [f.name for f in fields if len({getattr(c, f.name) for c in configs}) > 1]
-    found = {name: getattr(upstream.config, name) for name in differ if name != "extra"}
+    searched = {name: getattr(upstream.config, name) for name in differ if name != "extra"}
     own = dict(getattr(upstream.config, "extra", ()))
-    return {**found, **own} or {"outer_lr": getattr(upstream.config, "outer_lr", float("nan"))}
+    return {**searched, **own} or {"outer_lr": getattr(upstream.config, "outer_lr", float("nan"))}

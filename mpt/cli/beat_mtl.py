@@ -47,10 +47,10 @@ def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> i
     from mpt.search.cost.planner import Planning
 
     contest = contest_of(flags)
-    place = places(flags, RESULTS)
+    locations = places(flags, RESULTS)
     request = ContestRequest(
         contest=contest,
-        **place,
+        **locations,
         gym=flags.gym,
         data_seeds=flags.data_seeds,
         train_seed=flags.train_seed,
@@ -61,8 +61,8 @@ def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> i
     check_gym(search_job(request).plans)
     manner = Manner(
         stages=stages_from(flags.stages),
-        frozen=frozen_of(flags, place["results"], contest.name),
-        report=_path(flags.report) if flags.report else place["results"] / "report",
+        frozen=frozen_of(flags, locations["results"], contest.name),
+        report=_path(flags.report) if flags.report else locations["results"] / "report",
         planning=Planning(price=flags.price, gpus=flags.plan_gpus),
         dry_run=flags.dry_run,
         fresh=flags.fresh,

@@ -38,6 +38,6 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
     for fault in faults:
         print(fault)
     if not faults:
-        there = f"{counted(studies, 'study', 'studies')}, {counted(points, 'point')}"
-        print(f"{flags.results}: {there}: nothing is wrong")
+        holds = f"{counted(studies, 'study', 'studies')}, {counted(points, 'point')}"
+        print(f"{flags.results}: {holds}: nothing is wrong")
     return 3 if faults else 0

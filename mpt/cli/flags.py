@@ -417,10 +417,10 @@ def load_methods(argv: Sequence[str] | None) -> None:
 
     load_entry_points()
     words = list(sys.argv[1:] if argv is None else argv)
-    found = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    plugins = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
     pairs = itertools.pairwise(words)
-    found += [after for word, after in pairs if word == "--plugin"]
-    for path in found:
+    plugins += [after for word, after in pairs if word == "--plugin"]
+    for path in plugins:
         if path not in _LOADED:
             load_plugin(path)
             _LOADED.add(path)

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None, *, report: ReportWriter) -> int:
 
 
 def _work(report_writer: ReportWriter, parser: Parser, flags: argparse.Namespace) -> int:
-    place = places(flags, RESULTS)
-    results = place["results"]
+    locations = places(flags, RESULTS)
+    results = locations["results"]
     report = Path(flags.report).expanduser().absolute() if flags.report else results / "report"
     tool = "mpt" if Parser.command else "python -m mpt"
     store = "" if flags.store is None else f"--store {flags.store} "
@@ -55,7 +55,7 @@ def _work(report_writer: ReportWriter, parser: Parser, flags: argparse.Namespace
     from mpt.search.cost.planner import Planning
 
     request = WholeRequest(
-        **place,
+        **locations,
         gym=flags.gym,
         backbones=flags.backbones,
         stages=flags.stages,

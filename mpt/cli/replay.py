@@ -130,7 +130,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
         gym=flags.gym,
         recipe=flags.recipe,
         precision=flags.precision,
-        searched=_place(searched),
+        searched=_address(searched),
         study=flags.study,
         searched_on=flags.searched_on,
         published=flags.best == "published",
@@ -142,7 +142,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     )
 
 
-def _place(searched: str | None) -> str | Path | None:
+def _address(searched: str | None) -> str | Path | None:
     """Return a directory as a path; a database's URL as it is."""
     directory = searched is not None and "://" not in searched
     return Path(searched).expanduser() if searched is not None and directory else searched

@@ -102,7 +102,7 @@ def _reordered(job: SearchJob, number: int) -> SearchJob:
     first, *rest = job.trials
     seed = first.plan.config.train_seed
     order = numpy_generator(seed, "simulated order", number).permutation(len(rest))
-    return dataclasses.replace(job, trials=(first, *(rest[int(place)] for place in order)))
+    return dataclasses.replace(job, trials=(first, *(rest[int(position)] for position in order)))
 
 
 def _show(

@@ -114,9 +114,9 @@ def _view(results: Path, store: str | None, study: str | None) -> tuple[Look, Te
         soft_wrap=True,
     )
     with open_results(results, store, read_only=True) as database:
-        found = look(database, results, study)
-        show(found, console, folder_text(results) if store is None else database.name)
-    return found, Text.from_ansi(buffer.getvalue())
+        view = look(database, results, study)
+        show(view, console, folder_text(results) if store is None else database.name)
+    return view, Text.from_ansi(buffer.getvalue())
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
     if cells.lacking:
         raise UsageError(_lacking_text(list(cells.lacking), points))
     job = job_of(
-        cells.found,
+        cells.trials,
         lambda cell: seeds_asked(request, cell),
         _title(request, points),
         results=request.results,
@@ -110,7 +110,7 @@ def in_rounds(replicates: Iterable[Sequence[TrialSpec]]) -> tuple[TrialSpec, ...
 class _Cells:
     """The cells of a replay, one trial each, and what was found out on the way."""
 
-    found: list[TrialSpec] = field(default_factory=list)
+    trials: list[TrialSpec] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     lacking: dict[str, None] = field(default_factory=dict)
     """Methods that were asked for and have no settings."""
@@ -126,7 +126,7 @@ class _Cells:
             settings: where.
             strict: no method may lack settings; else some may, if others have been searched.
         """
-        left, any_searched = dict[str, None](), False
+        left_out, any_searched = dict[str, None](), False
         for setting in settings:
             plan = source.plan(setting)
             for method, needed in source.methods():
@@ -134,15 +134,15 @@ class _Cells:
                 if best is not None:
                     text = f"{method}, {backbone}: {_text(best.upstream)} ({best.origin})"
                     self.notes[text] = None
-                    self.found.append(TrialSpec(plan=plan, upstream=best.upstream))
+                    self.trials.append(TrialSpec(plan=plan, upstream=best.upstream))
                     any_searched = any_searched or method not in BASELINES
                 elif needed:
                     where = f"{source.searched_as(method)} on {plan.config.backbone}"
-                    (self.lacking if strict else left)[where] = None
-        if left and not any_searched:  # nothing that was asked for
-            self.lacking |= left
-        elif left:
-            self.notes[f"left out, since no search of it is there: {', '.join(left)}"] = None
+                    (self.lacking if strict else left_out)[where] = None
+        if left_out and not any_searched:  # nothing that was asked for
+            self.lacking |= left_out
+        elif left_out:
+            self.notes[f"left out, since no search of it is there: {', '.join(left_out)}"] = None
 
 
 def _title(request: Request, points: BestPoints | None) -> str:
