@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
@@ -67,11 +67,11 @@ def make_space(
     from mpt.study.spaces import Space, check_space
 
     own = [name for name, _ in method_named(method).settings]
-    fields = [name for name in UpstreamConfig.__dataclass_fields__ if name not in _HIDDEN]
+    common = [one.name for one in fields(UpstreamConfig) if one.name not in _HIDDEN]
     for name in settings:
-        if name not in (*fields, *own):
+        if name not in (*common, *own):
             raise UsageError(
-                f"setting {name!r} of {method} is unknown; known are {', '.join((*fields, *own))}"
+                f"setting {name!r} of {method} is unknown; known are {', '.join((*common, *own))}"
             )
     domains: list[Domain] = []
     fixed: dict[str, Any] = {}

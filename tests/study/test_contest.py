@@ -90,6 +90,7 @@ def test_decay_ends_at_the_last_step_and_later_axes_go_over_earlier_ones() -> No
         ("axes = [[{ steps = 4, decay = true }, {", "axes = [[{", "must be as many for each"),
         ("steps = 4", "steps = 0", "steps is 0, but must be a whole number ≥ 1"),
         ("outer_lr", "outer_rate", "unknown key 'outer_rate'"),
+        ("outer_lr", "tuned", "unknown key 'tuned'; known are inner_lr"),
         ('start = "chosen"', 'start = "best"', "start is 'best', but must be one of learned"),
         ("race_steps = 1", "race_steps = 0", "race_steps is 0, but must be a whole number ≥ 1"),
         ("race_steps = 1", "race_steps = true", "race_steps is True, but must be a whole"),

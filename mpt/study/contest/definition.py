@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _point(method: Any, tables: Sequence[Any], path: Path, where: str) -> Upstre
         raise DataError(f"{path}: [{where}] steps is {steps!r}, but must be a whole number ≥ 1")
     if decay:
         settings["decay_horizon"] = steps
-    known = [name for name in UpstreamConfig.__dataclass_fields__ if name not in _OWN]
+    known = [one.name for one in fields(UpstreamConfig) if one.name not in _OWN]
     only_keys(settings, known, path, where)
     return UpstreamSpec(config=UpstreamConfig(method=method, **settings), rungs=(steps,))
 
