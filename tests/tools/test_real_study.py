@@ -104,3 +104,17 @@ def test_the_gains_of_the_page_by_the_definition_alone() -> None:
         cells = rows[f"| {real_study.NAMES[method]}"].split(" | ")
         assert cells[1] == f"{statistics.fmean(args):+.1f}".replace("-", "−")
         assert cells[4] == ", ".join(f"{arg:.1f}" for arg in args).replace("-", "−")
+
+
+def test_how_far_apart_runs_from_two_starts_5e_6_apart_end() -> None:
+    """What the page says of ``moved.csv``: the control's runs of seed 1042 from a moved start."""
+    moved = list(csv.DictReader((RUNS.parent / "moved.csv").read_text().splitlines()))
+    own = {
+        (row["task"], row["data_seed"]): float(row["test"])
+        for row in csv.DictReader(RUNS.read_text().splitlines())
+        if (row["role"], row["method"], row["seed"]) == ("target", "untrained", "1042")
+    }
+    apart = [abs(float(row["test"]) - own[row["task"], row["data_seed"]]) for row in moved]
+    assert len(apart) == 9
+    assert f"{statistics.fmean(apart):.2f}, {max(apart):.2f}" == "0.20, 0.54"
+    assert ".20 of test score\n  apart on average, once .54" in PAGE.read_text()
