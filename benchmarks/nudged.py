@@ -34,7 +34,8 @@ from mpt.config import UpstreamConfig
 from mpt.metrics.replicates import Replicates, compare
 from mpt.search.comparison import seed_of, tables_of
 from mpt.search.job import Execution, SearchJob
-from mpt.search.run import peek, run_search
+from mpt.search.look import peek
+from mpt.search.run import run_search
 from mpt.study.options import StudyOptions
 from mpt.study.presets import load_smoke_size, load_study
 from mpt.study.spaces import load_space

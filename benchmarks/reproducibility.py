@@ -30,8 +30,8 @@ from mpt.cli import search as search_command
 from mpt.metrics.choice import cross_fitted
 from mpt.metrics.replicates import Replicates, Summary, compare, estimate
 from mpt.search.comparison import name_of, seed_of, tables_of
+from mpt.search.look import peek
 from mpt.search.replication import BUDGET, survivors
-from mpt.search.run import peek
 
 SIZE, FRESH = 3, 3
 """Seeds of a search, and fresh ones of its winner, as in the embedded study."""

@@ -41,7 +41,7 @@ class SearchResult(Results):
 
     @contextlib.contextmanager
     def _board(self) -> Iterator[Any]:
-        from mpt.search.run import peek
+        from mpt.search.look import peek
 
         with callers_process(), peek(self._job) as look:
             yield look
@@ -182,7 +182,7 @@ class ReplayResult(Results):
 
         from mpt.search.cells import cells_of
         from mpt.search.comparison import rankings
-        from mpt.search.run import peek
+        from mpt.search.look import peek
 
         with callers_process(), peek(self._job) as look:
             cells = cells_of(look.entries, rankings(look.board, look.entries))

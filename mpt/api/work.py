@@ -56,7 +56,8 @@ def plan_job(job: SearchJob, execution: Execution, show: Display, planning: Plan
     """
     from mpt.search.cost.planner import stated_lines
     from mpt.search.display.document import plan_document
-    from mpt.search.run import DONE, plan_search
+    from mpt.search.job import DONE
+    from mpt.search.look import plan_search
 
     if planning.throughput is None:
         return plan_search(job, execution, show, planning)
@@ -124,7 +125,9 @@ def carry_out(
     from rich.console import Console
 
     from mpt.search.display.display import make_console
-    from mpt.search.run import FAILED, peek, run_search
+    from mpt.search.job import FAILED
+    from mpt.search.look import peek
+    from mpt.search.run import run_search
 
     planning = _planning(where, dry_run)
     execution = _execution({name: where[name] for name in where if name not in PLANNED})

@@ -23,7 +23,7 @@ from mpt.replay.similarity.pilot import METHOD, Pilot, plan_pilot
 from mpt.replay.similarity.prompts import Tuner
 from mpt.replay.similarity.ranking import Ranking
 from mpt.search.job import SearchJob
-from mpt.search.run import open_plan
+from mpt.search.look import open_plan
 from mpt.study.grids import grid_trials
 from mpt.study.options import StudyOptions
 from mpt.study.presets import default_space, load_smoke_size, load_study

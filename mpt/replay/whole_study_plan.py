@@ -19,7 +19,7 @@ from mpt.search.cost.planner import Planning, plan_lines
 from mpt.search.cost.probe import trials_to_probe
 from mpt.search.cost.time_left import clock_text
 from mpt.search.cost.trial_memory import largest_trials
-from mpt.search.run import measured, peek
+from mpt.search.look import measured, peek
 
 if TYPE_CHECKING:
     from mpt.search.job import Execution, SearchJob

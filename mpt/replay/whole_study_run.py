@@ -29,9 +29,9 @@ from mpt.search.cost.planner import Planning
 from mpt.search.cost.time_left import clock_text
 from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
-from mpt.search.job import Execution
+from mpt.search.job import DONE, INTERRUPTED, Execution
 from mpt.search.ray.session import one_ray
-from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
+from mpt.search.run import run_search, set_results_aside
 
 ReportWriter = Callable[[Path, Path, str, str | None], Sequence[str]]
 """(results directory, where the report goes, backbone of its tables, URL of the database if it is

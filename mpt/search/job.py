@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SCHEDULERS = ("none", "asha")
 ALLOCATIONS = ("race", "full")
 SEARCHERS = ("grid", "random", "optuna")
+DONE, FAILED, INTERRUPTED = 0, 4, 75
+"""Exit codes: all is there, some trials failed, the same call resumes."""
 
 
 @dataclass(frozen=True, kw_only=True)

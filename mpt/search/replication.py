@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mpt.search.comparison import name_of, ranking_of
+from mpt.search.comparison import name_of, ranking_of, seed_of
 
 if TYPE_CHECKING:
     from mpt.metrics.replicates import Comparison
@@ -64,6 +65,23 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
     return trials
 
 
+def further_replicates(trials: Sequence[TrialSpec], allocation: str) -> list[list[TrialSpec]]:
+    """Return the most that upstream seeds which have not begun may ask for, round by round.
+
+    Scores decide who gets them. Until then a race is taken to spend its whole budget, on as many
+    and as long trajectories as that buys: a bound, and no forecast.
+
+    Args:
+        trials: those of the first seed, and of later ones as far as they are known.
+        allocation: "race", or "full" for all seeds of all configurations.
+    """
+    groups: dict[tuple[StudyPlan, str], list[TrialSpec]] = {}
+    for trial in trials:
+        if trial.plan.role == "validation" and trial.learned is not None:
+            groups.setdefault((trial.plan, trial.method), []).append(trial)
+    return [one for (plan, _), own in groups.items() for one in _further_of(plan, own, allocation)]
+
+
 def of_first_seed(trial: TrialSpec) -> TrialSpec:
     """Return a trial with the study's first upstream seed, if it has no seed of its own."""
     learned = trial.learned
@@ -102,7 +120,7 @@ def _next_of(
     config = plan.config
     first = [e for e in entries if e.trial == of_first_seed(e.trial.without_seed())]
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
-    points_left = math.floor((BUDGET - 1) * len(points)) - len(config.fresh_seeds)
+    points_left = _points_left(plan, len(points))
     going = list(points)
     for number, seed in enumerate(config.seeds[1:], start=1):
         ranking = ranking_of(board, plan, entries, config.seeds[:number])
@@ -127,10 +145,50 @@ def _next_of(
     return [trial for seed in config.fresh_seeds for trial in _missing(board, leader, seed)]
 
 
+def _further_of(
+    plan: StudyPlan, trials: Sequence[TrialSpec], allocation: str
+) -> list[list[TrialSpec]]:
+    config, race = plan.config, allocation == "race"
+    begun = Counter(seed_of(trial) for trial in trials for _ in trial.upstream.rungs)
+    points = _longest_first([one for one in trials if seed_of(one) == config.seeds[0]])
+    going = math.ceil(len(points) / 2) if race else len(points)
+    points_left = _points_left(plan, len(points))
+    rounds = []
+    for seed in config.seeds[1:]:
+        going = min(going, points_left) if race else going
+        if going < (2 if race else 1):
+            break
+        if begun[seed]:
+            going = begun[seed]
+        else:
+            rounds.append(_replicates(points[:going], seed))
+        points_left -= going
+    fresh = config.fresh_seeds if len(config.seeds) > 1 and points else ()
+    if fresh and not begun[fresh[0]]:
+        rounds.append([one for seed in fresh for one in _replicates(points[:1], seed)])
+    return rounds
+
+
+def _longest_first(trials: Sequence[TrialSpec]) -> list[tuple[TrialSpec, int]]:
+    """Return the points of some trials: last rungs, which cost whole trajectories, come first."""
+    points = [(trial, steps) for trial in trials for steps in trial.upstream.rungs]
+    return sorted(points, key=lambda one: (one[1] < one[0].upstream.rungs[-1], -one[1]))
+
+
+def _points_left(plan: StudyPlan, first: int) -> int:
+    """Return the points that a race may spend on seeds between the first and the fresh ones."""
+    return math.floor((BUDGET - 1) * first) - len(plan.config.fresh_seeds)
+
+
 def _missing(
     board: Leaderboard, points: Sequence[tuple[TrialSpec, int]], seed: int
 ) -> list[TrialSpec]:
-    """Return the replicates of some points with a seed that are not done, one a trajectory.
+    """Return the replicates of some points with a seed that are not done, one a trajectory."""
+    return [trial for trial in _replicates(points, seed) if not board.done(trial)]
+
+
+def _replicates(points: Sequence[tuple[TrialSpec, int]], seed: int) -> list[TrialSpec]:
+    """Return the replicates of some points with a seed, one a trajectory.
 
     A trial is the same whether some of its points are there or not, so that a killed search goes
     on with it.
@@ -138,5 +196,4 @@ def _missing(
     rungs: dict[TrialSpec, list[int]] = {}
     for trial, steps in points:
         rungs.setdefault(trial, []).append(steps)
-    trials = [with_seed(trial, seed, sorted(steps)) for trial, steps in rungs.items()]
-    return [trial for trial in trials if not board.done(trial)]
+    return [with_seed(trial, seed, sorted(steps)) for trial, steps in rungs.items()]

@@ -7,31 +7,31 @@ started, the others go on from their newest checkpoint. Nothing else of Tune's i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
-import functools
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import UsageError
-from mpt.processors import usable_processors
 from mpt.search.comparison import Ranking, rankings, seed_of
 from mpt.search.control import control_of
 from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import Rates, RemainingWork
-from mpt.search.cost.planner import Planning, plan_lines
-from mpt.search.cost.probe import probe_trials, trials_to_probe
+from mpt.search.cost.probe import trials_to_probe
 from mpt.search.cost.time_left import TimeLeft, clock_text
-from mpt.search.cost.trial_memory import largest_trials
 from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.display.display import Display
-from mpt.search.display.document import document_of, plan_document
+from mpt.search.display.document import document_of
 from mpt.search.display.header import cost_text
-from mpt.search.job import Execution, SearchJob
+from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.search.look import (
+    WAIT,
+    expected_trials,
+    open_plan,
+    probe_here,
+    with_known_trials,
+)
 from mpt.search.ray.interrupts import Interrupts
 from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
@@ -41,21 +41,16 @@ from mpt.search.rounds import (
     points_missing,
     run_rounds,
     with_first_seed,
-    with_replicates,
 )
 from mpt.search.watch.note import NoteKeeper
 from mpt.store.artifacts import Artifacts
-from mpt.store.database import FILE, Database, old_format_note, open_results
+from mpt.store.database import Database, old_format_note, open_results
 from mpt.store.errors import storage_error
 from mpt.store.lock import driver_lock
 from mpt.study.specs import TrialSpec
-from mpt.study.study import OpenStudy, StudyPlan, open_study, release_weights
+from mpt.study.study import release_weights
 from mpt.trial.store import TrialStore
 from mpt.words import counted
-
-DONE, FAILED, INTERRUPTED = 0, 4, 75
-WAIT = "  wait     a few steps of each kind of work are timed first"
-"""What is said before the first trial starts, or a plan is shown."""
 
 _OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
 
@@ -105,119 +100,6 @@ def run_search(
             if job.results in Path(str(error.filename)).parents:
                 raise storage_error(Path(str(error.filename)), error) from error
             raise
-
-
-def plan_search(
-    job: SearchJob,
-    execution: Execution,
-    display: Display | None = None,
-    planning: Planning | None = None,
-) -> int:
-    """Print every point, the runs and a measured estimate; write no results."""
-    show = display or Display(job)
-    show.opening()
-    with peek(job) as look:
-        show.header(look.work, look.board)
-        show.points_table(look.entries)
-        more = len(look.expected) - len(look.job.known)
-        if more > 0:
-            verb = "is" if more == 1 else "are"
-            show.say(f"{counted(more, 'more trial')} {verb} chosen while the search runs")
-        if look.work.points_there == look.work.points:
-            show.say("nothing is left to do; the same command without --dry-run ranks the points")
-            show.document(lambda: plan_document(job, look.entries, ()))
-            return DONE
-        show.say(WAIT)
-        rates, slots = measured(look.expected, look.work, execution, show.say)
-        gpus = execution.gpus_per_trial
-        lines = plan_lines(
-            job,
-            look.work,
-            rates,
-            slots,
-            gpus_per_trial=gpus,
-            planning=planning or Planning(),
-            memory=largest_trials(trials_to_probe(look.expected, look.work), on_gpu=gpus > 0),
-        )
-        for line in lines:
-            show.say(line)
-        show.document(lambda: plan_document(job, look.entries, lines))
-    return DONE
-
-
-@dataclass(frozen=True)
-class Look:
-    """Where a job stands, without anything being written."""
-
-    job: SearchJob
-    """With the trials that earlier sessions suggested."""
-    board: Leaderboard
-    entries: list[PointStatus]
-    expected: list[TrialSpec]
-    """The trials that are expected to run, or did."""
-    work: RemainingWork
-
-
-@contextlib.contextmanager
-def peek(job: SearchJob) -> Iterator[Look]:
-    """Look at what a job has and lacks; where there are no results yet, it lacks everything."""
-    stored = job.store is not None or (job.results / FILE).exists()
-    with contextlib.ExitStack() as stack:
-        if stored:
-            database = open_results(job.results, job.store, read_only=True)
-        else:
-            nothing = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpt-plan-"))
-            database = open_results(Path(nothing))
-        stack.enter_context(database)
-        job = with_known_trials(with_first_seed(job), database)
-        board = with_replicates(Leaderboard(job, open_plan, database), open_plan, database)
-        job = board.job
-        entries, expected = board.entries(), expected_trials(job, board)
-        work = remaining_work(expected, open_plan, TrialStore(database), Artifacts(job.files))
-        yield Look(job, board, entries, expected, work)
-
-
-def measured(
-    trials: Sequence[TrialSpec],
-    work: RemainingWork,
-    execution: Execution,
-    say: Callable[[str], None],
-) -> tuple[Rates, int]:
-    """Measure how fast what is left is, where the trials would run.
-
-    Returns:
-        The rates, and how many trials would run at once.
-    """
-    if on_this_cpu(execution):
-        return _probe(trials, work), min(len(trials), execution.workers or usable_processors())
-    with ray_session(execution, len(trials), say=say) as slots:
-        return remote_probe(trials_to_probe(trials, work), execution), slots
-
-
-def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
-    """Return the trials as they are expected: without what was stopped, with what will be chosen.
-
-    Stopped trials are cut down to what is stored; in the place of trials that have not been chosen
-    yet stand random draws.
-    """
-    trials = [_cut(board, n) for n in range(len(job.known))]
-    if job.suggestions is not None:
-        plan, space = job.suggestions.plan, job.suggestions.space
-        count = min(job.total[0], space.size or job.total[0])
-        sample = space.sample(count, job.suggestions.seed)
-        draws = (TrialSpec(plan=plan, upstream=one) for one in sample)
-        missing = max(0, job.total[0] - len(trials))
-        trials += [one for one in draws if one not in job.known][:missing]
-    return trials
-
-
-def _cut(board: Leaderboard, index: int) -> TrialSpec:
-    trial = board.trials[index]
-    reached = tuple(board.rung_scores(index))
-    if not reached or not board.over(index):
-        return trial
-    upstream = dataclasses.replace(trial.upstream, rungs=reached)
-    return dataclasses.replace(trial, upstream=upstream)
 
 
 class _Driver:
@@ -314,7 +196,7 @@ class _Driver:
         if self._rates is None:
             show.say(WAIT)
         if self._rates is None and on_this_cpu(execution):
-            self._rates = _probe(expected, work)
+            self._rates = probe_here(expected, work)
         release_weights()  # workers have their own
         wanted = len(groups) + max(0, len(expected) - len(job.known))
         session = ray_session(execution, wanted, files=job.files, say=show.say)
@@ -399,43 +281,6 @@ def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
     size = job.suggestions.space.size
     count = job.suggestions.count if size is None else min(job.suggestions.count, size)
     return sum(board.over(index) for index in range(len(board.trials))) < count
-
-
-def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
-    """Return a job with the trials that earlier sessions suggested; with its first at least."""
-    of = job.suggestions
-    if of is None:
-        return job
-    from mpt.search.suggested import on_record, suggested_before
-
-    if not of.by_optuna:
-        recorded = on_record(of, open_plan(of.plan), database)
-        return dataclasses.replace(job, trials=(job.trials[0], *recorded))
-    points = suggested_before(of, database)
-    known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
-    trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
-    return dataclasses.replace(job, trials=trials)
-
-
-@functools.lru_cache(maxsize=2)
-def open_plan(plan: StudyPlan, *, computes: bool = False) -> OpenStudy:
-    """Open a study as a worker would; without `computes` to name its trajectories and runs."""
-    import torch
-
-    # One thread, as in the workers: the last bit of a mean, and with it a key, may depend on it.
-    torch.set_num_threads(1)
-    return open_study(plan, computes=computes)
-
-
-def _probe(trials: Sequence[TrialSpec], work: RemainingWork) -> Rates:
-    """Measure the rates here, of every kind of work that is left."""
-    open_plan.cache_clear()  # a worker starts from nothing
-    try:
-        studies = functools.partial(open_plan, computes=True)
-        return probe_trials(trials_to_probe(trials, work), studies)
-    finally:
-        open_plan.cache_clear()
-        release_weights()
 
 
 def _closing(

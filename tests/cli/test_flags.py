@@ -30,6 +30,7 @@ from mpt.cli.flags import (
 from mpt.cli.main import COMMANDS
 from mpt.cli.search import parser_of
 from mpt.errors import DataError, Interrupted, UsageError
+from mpt.search import look as look_module
 from mpt.search import run as run_module
 from mpt.search.cost.planner import Planning
 from mpt.search.job import Execution, SearchJob
@@ -209,7 +210,7 @@ def test_a_dry_run_plans_with_price_and_gpus_and_runs_nothing(
     def run(*_: object, **__: object) -> int:
         raise AssertionError("nothing may run")
 
-    monkeypatch.setattr(run_module, "plan_search", plan)
+    monkeypatch.setattr(look_module, "plan_search", plan)
     monkeypatch.setattr(run_module, "run_search", run)
     words = ("--dry-run", "--price", "2.5", "--plan-gpus", "8")
     assert carry_out(job, Execution(), _parsed(*words)[1], notes=["a note"]) == 0

@@ -20,9 +20,10 @@ from mpt.replay.replay import plan_replay
 from mpt.replay.request import Request
 from mpt.search.comparison import seed_of, tables_of
 from mpt.search.display.setting_display import CellDisplay
-from mpt.search.job import Execution, SearchJob
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.look import Look, peek
 from mpt.search.rounds import with_first_seed
-from mpt.search.run import DONE, Look, peek, run_search
+from mpt.search.run import run_search
 from mpt.store.database import FILE
 from mpt.study.options import StudyOptions
 from mpt.study.specs import TrialSpec

@@ -36,7 +36,7 @@ from mpt.replay.whole_study import (
 )
 from mpt.replay.whole_study_plan import HEAD, stage_rows, table_lines
 from mpt.search.cost.plan import Rates, RunRate, work_seconds
-from mpt.search.run import open_plan, peek
+from mpt.search.look import open_plan, peek
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
 from mpt.study.record import study_record

@@ -20,8 +20,9 @@ from mpt.replay.request import Request
 from mpt.replay.settings import load_replay_settings, replayable
 from mpt.replay.whole_study import WholeRequest, replay_stages, search_stage
 from mpt.search.display.setting_display import CellDisplay
-from mpt.search.job import Execution, SearchJob
-from mpt.search.run import DONE, peek, run_search
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.look import peek
+from mpt.search.run import run_search
 from mpt.search.watch.recorded import recorded
 from mpt.store.database import open_results
 from mpt.study.presets import load_study

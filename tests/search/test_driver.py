@@ -20,9 +20,11 @@ from small_disks import in_a_small_disk
 from trial_toys import Bench, bench
 
 from mpt.errors import DataError, StorageError, UsageError
+from mpt.search import look as look_module
 from mpt.search import run as run_module
-from mpt.search.job import Execution, SearchJob
-from mpt.search.run import DONE, peek, plan_search, run_search, set_results_aside
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.look import peek, plan_search
+from mpt.search.run import run_search, set_results_aside
 from mpt.store.lock import driver_lock
 from mpt.study.study import OpenStudy, StudyPlan
 
@@ -202,7 +204,7 @@ def test_a_signal_that_an_import_has_swallowed_ends_the_search_all_the_same(
     job: SearchJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """torch forgets an exception that is raised while it is being imported."""
-    opened = run_module.open_plan
+    opened = look_module.open_plan
 
     def swallows(plan: StudyPlan) -> OpenStudy:
         with contextlib.suppress(KeyboardInterrupt):
@@ -243,6 +245,7 @@ def test_what_is_searched_is_said_before_the_study_is_opened(
         raise DataError("stop here")
 
     monkeypatch.setattr(run_module, "open_plan", open_plan)
+    monkeypatch.setattr(look_module, "open_plan", open_plan)
     with pytest.raises(DataError, match="stop here"):
         start(job, Execution(signals=False))
     first, *rest = said[0].splitlines()
@@ -257,7 +260,7 @@ def test_storage_that_cannot_be_written_is_refused_before_anything_is_measured(
     away = dataclasses.replace(job, storage="/proc/nowhere")
     with pytest.raises(UsageError, match=r"--storage /proc/nowhere: cannot be written .* give"):
         run_search(away, Execution(signals=False))
-    assert run_module.WAIT not in capsys.readouterr().out
+    assert look_module.WAIT not in capsys.readouterr().out
 
 
 def test_who_waits_for_a_measurement_is_told_so(
@@ -265,11 +268,11 @@ def test_who_waits_for_a_measurement_is_told_so(
 ) -> None:
     half.database.close()
     assert plan_search(job, Execution(workers=2)) == DONE
-    assert run_module.WAIT in capsys.readouterr().out.splitlines()
+    assert look_module.WAIT in capsys.readouterr().out.splitlines()
     half.run(0, 1)
     capsys.readouterr()
     assert plan_search(job, Execution(workers=2)) == DONE
-    assert run_module.WAIT not in capsys.readouterr().out, "nothing is measured"
+    assert look_module.WAIT not in capsys.readouterr().out, "nothing is measured"
 
 
 # --- --dry-run -----------------------------------------------------------------------------------
@@ -312,7 +315,7 @@ def test_a_dry_run_of_a_finished_search_says_that_nothing_is_left(
 ) -> None:
     half.run(0, 1)
     assert plan_search(job, Execution()) == DONE
-    assert "nothing is left to do; the same command without" in capsys.readouterr().out
+    assert "nothing is left to do; the same without the dry run" in capsys.readouterr().out
 
 
 def test_the_plan_counts_what_will_be_chosen_and_not_what_was_stopped(

@@ -21,8 +21,9 @@ from search_toys import KNOWN_RATES, bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
 
 from mpt.search.display.display import Display
-from mpt.search.job import Execution, SearchJob
-from mpt.search.run import DONE, FAILED, peek, plan_search, run_search
+from mpt.search.job import DONE, FAILED, Execution, SearchJob
+from mpt.search.look import peek, plan_search
+from mpt.search.run import run_search
 from mpt.search.watch.note import driver_notes
 from mpt.store.database import open_results
 from mpt.study.study import OpenStudy

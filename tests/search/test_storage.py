@@ -11,8 +11,8 @@ from search_fixtures import local_ray
 from search_toys import KNOWN_RATES, bits, toy_job, with_rungs
 from trial_toys import bench
 
-from mpt.search.job import Execution
-from mpt.search.run import DONE, run_search
+from mpt.search.job import DONE, Execution
+from mpt.search.run import run_search
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
 from mpt.study.study import OpenStudy

@@ -13,7 +13,7 @@ from tiny_models import save
 
 from mpt.config import METHODS, UpstreamConfig
 from mpt.search.job import Execution
-from mpt.search.run import open_plan, plan_search
+from mpt.search.look import open_plan, plan_search
 from mpt.study import study as studies
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import OpenStudy, open_study, plan_study

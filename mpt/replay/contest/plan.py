@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mpt.replay.whole_study_plan import table_lines
 from mpt.search.cost.plan import run_seconds, work_seconds
 from mpt.search.cost.planner import plan_lines
-from mpt.search.run import measured, peek
+from mpt.search.look import measured, peek
 from mpt.study.contest.definition import Contest
 from mpt.study.contest.passes import planned_passes, unequal
 from mpt.words import counted

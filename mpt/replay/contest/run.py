@@ -19,9 +19,9 @@ from mpt.replay.contest.stages import (
 )
 from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
-from mpt.search.job import Execution, SearchJob
+from mpt.search.job import DONE, INTERRUPTED, Execution, SearchJob
 from mpt.search.ray.session import one_ray
-from mpt.search.run import DONE, INTERRUPTED, run_search, set_results_aside
+from mpt.search.run import run_search, set_results_aside
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Frozen, freeze, keep, read_frozen
 

@@ -12,8 +12,8 @@ from mpt.gym.catalogue import load_catalogue
 from mpt.replay.replay import in_rounds
 from mpt.search.comparison import rankings
 from mpt.search.job import SearchJob
+from mpt.search.look import peek
 from mpt.search.replication import replicates_of, with_seed
-from mpt.search.run import peek
 from mpt.study.contest.definition import Contest
 from mpt.study.contest.frozen import Entry, Frozen
 from mpt.study.options import StudyOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ def plan_lines(
     planning: Planning,
     memory: Sequence[TrialMemory] = (),
     rates_are: str = "measured just now",
+    further: Sequence[RemainingWork] = (),
 ) -> list[str]:
     """Return the plan as lines of text.
 
@@ -66,6 +68,7 @@ def plan_lines(
         planning: price and simulated cluster.
         memory: what a trial needs at its peak, one entry a backbone.
         rates_are: where the rates are from.
+        further: the most that rounds with more upstream seeds may add, in their order.
     """
     device = "GPU" if gpus_per_trial else "CPU"
     each, shared = work_seconds(work, rates)
@@ -96,6 +99,8 @@ def plan_lines(
             f"           {clock_text(estimate(work, rates, planned_slots))} on a cluster of "
             f"{counted(planning.gpus, device)} ({counted(planned_slots, 'trial')} at once)"
         )
+    if further:
+        lines += _further(work, further, rates, slots, gpus_per_trial, planning)
     return lines
 
 
@@ -174,6 +179,40 @@ def _runs(work: RemainingWork, rates: Rates) -> list[str]:
         runs = sum(part.runs for part in parts)
         seconds = sum(run_seconds(part, rates) for part in parts)
         lines.append(_row(runs, "run", seconds / runs, kind))
+    return lines
+
+
+def _further(
+    work: RemainingWork,
+    further: Sequence[RemainingWork],
+    rates: Rates,
+    slots: int,
+    gpus_per_trial: float,
+    planning: Planning,
+) -> list[str]:
+    """Return what rounds with more upstream seeds may add, and the time with them."""
+    device = "GPU" if gpus_per_trial else "CPU"
+    trials = [trial for one in further for trial in one.trials]
+    seconds = sum(step_seconds(one, rates) + run_seconds(one.runs, rates) for one in trials)
+    hours = seconds / 3600 * (gpus_per_trial or 1)
+    cost = f"{_hours(hours)} {device}-hours"
+    if planning.price is not None:
+        cost += f", {hours * planning.price:.2f} at {planning.price:g} per {device}-hour"
+    steps, runs = sum(one.steps for one in trials), sum(one.runs.runs for one in trials)
+
+    def in_all(slots: int) -> str:
+        alone = (dataclasses.replace(one, shared_left=()) for one in further)
+        return clock_text(sum(estimate(one, rates, slots) for one in (work, *alone)))
+
+    points = counted(sum(one.points for one in trials), "point")
+    lines = [
+        f"further    at most {points} with more upstream seeds; the scores decide",
+        f"           {counted(steps, 'step')}, {counted(runs, 'run')}, {cost}",
+        f"           at most {in_all(slots)} in all on {counted(slots, 'worker')}",
+    ]
+    if planning.gpus is not None:
+        cluster = cluster_slots(planning.gpus, gpus_per_trial)
+        lines.append(f"           at most {in_all(cluster)} in all on the cluster")
     return lines
 
 

@@ -31,6 +31,7 @@ def _lines(
     planning: Planning | None = None,
     memory: Sequence[TrialMemory] = (),
     measured: tuple[int, int] | None = None,
+    further: Sequence[RemainingWork] = (),
 ) -> str:
     """Return the plan as one text; `measured` are a trial's bytes on a GPU, and the GPU's."""
     job = SearchJob(trials=(_trial(), _trial()), results=tmp_path, title="toy")
@@ -43,7 +44,9 @@ def _lines(
     if measured is not None:
         rates = dataclasses.replace(rates, gpu_need=measured[0], gpu_bytes=measured[1])
     told = planning or Planning()
-    lines = plan_lines(job, work, rates, 2, gpus_per_trial=gpus, planning=told, memory=memory)
+    lines = plan_lines(
+        job, work, rates, 2, gpus_per_trial=gpus, planning=told, memory=memory, further=further
+    )
     return "\n".join(lines)
 
 
@@ -76,6 +79,27 @@ def test_hours_price_disk_and_time_follow_from_the_work(
     # 200 runs, 6 points, 2 × 2 checkpoints, 2 × 2 queues
     assert "disk       214.0 MiB" in text
     assert "estimate   2.0 h on 2 workers" in text
+    assert "further" not in text
+
+
+def test_further_upstream_seeds_are_a_bound_beside_the_first(
+    work: RemainingWork, tmp_path: Path
+) -> None:
+    """Two more rounds, of two trials and of one: 2 h and 2 h by the clock, 6 h of computing."""
+    shared = RunWork(kind="l", runs=1000, steps=1000, rows=0)  # done with the first seed
+    rounds = [
+        dataclasses.replace(work, shared_left=(shared,)),
+        dataclasses.replace(work, trials=work.trials[:1]),
+    ]
+    text = _lines(
+        work, tmp_path, gpus=1, planning=Planning(price=3, gpus=1), further=rounds
+    ).split("further    ")[1]
+    assert text.splitlines() == [
+        "at most 9 points with more upstream seeds; the scores decide",
+        "           3000 steps, 300 runs, 6 GPU-hours, 18.00 at 3 per GPU-hour",
+        "           at most 6.0 h in all on 2 workers",
+        "           at most 10.0 h in all on the cluster",
+    ]
 
 
 def test_a_share_of_a_gpu_counts_as_that_share_of_an_hour(

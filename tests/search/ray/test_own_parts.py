@@ -16,9 +16,10 @@ from rich.console import Console
 from search_toys import KNOWN_RATES, bits, tpe_job
 
 from mpt.search.display.display import Display
-from mpt.search.job import Execution, SearchJob, Suggestions
+from mpt.search.job import DONE, Execution, SearchJob, Suggestions
 from mpt.search.leaderboard import ranked
-from mpt.search.run import DONE, peek, run_search
+from mpt.search.look import peek
+from mpt.search.run import run_search
 from mpt.store.database import open_results
 
 RATES = (0.3, 30.0, 1.0)

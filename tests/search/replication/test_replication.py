@@ -15,10 +15,12 @@ from search_toys import KNOWN_RATES, bits, toy_job
 from stored import compute
 
 from mpt.metrics.replicates import Comparison, Replicates, compare
+from mpt.search.comparison import seed_of
 from mpt.search.display.display import Display
-from mpt.search.job import Execution, SearchJob
-from mpt.search.replication import of_first_seed, survivors, with_seed
-from mpt.search.run import DONE, peek, run_search
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.look import peek
+from mpt.search.replication import further_replicates, of_first_seed, survivors, with_seed
+from mpt.search.run import run_search
 from mpt.study.specs import TrialSpec
 
 
@@ -156,3 +158,52 @@ def test_a_replicate_has_a_trajectory_of_its_own_and_the_study_stays_the_same(
     assert with_seed(trial, 42) == trial
     assert with_seed(trial, 7, (2,)).upstream.rungs == (2,)
     assert with_seed(trial, 7).name != trial.name
+
+
+def _spent(rounds: list[list[TrialSpec]]) -> list[tuple[int, int, int]]:
+    """Return, of every round, its trajectories, points and upstream steps."""
+    return [
+        (
+            len(trials),
+            sum(len(one.upstream.rungs) for one in trials),
+            sum(max(one.upstream.rungs) for one in trials),
+        )
+        for trials in rounds
+    ]
+
+
+def test_a_plan_takes_a_race_to_spend_its_budget_on_whole_trajectories(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    job = _job(toy_checkpoint, toy_gym, tmp_path)  # 4 trials of 3 rungs, seeds 42, 1042, 2042
+    trials = [of_first_seed(trial) for trial in job.trials]
+    last = max(trials[0].upstream.rungs)
+    # 12 points leave 12 more, 2 of them fresh: 6 for the better half, 4 for the third seed
+    race = further_replicates(trials, "race")
+    assert _spent(race)[1:] == [(4, 4, 4 * last), (2, 2, 2 * last)]
+    assert _spent(race)[0][:2] == (4, 6)
+    assert _spent(race)[0][2] == 4 * last
+    assert [seed_of(one) for one in race[0]] == [1042] * 4
+    assert [seed_of(one) for one in race[2]] == [3042, 4042]
+    full = further_replicates(trials, "full")
+    assert [one[:2] for one in _spent(full)] == [(4, 12), (4, 12), (2, 2)]
+
+
+def test_seeds_that_have_begun_are_not_planned_again(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    job = _job(toy_checkpoint, toy_gym, tmp_path)
+    trials = [of_first_seed(trial) for trial in job.trials]
+    known = [*trials, with_seed(trials[0], 1042), with_seed(trials[1], 1042, [2])]  # 4 points
+    later = further_replicates(known, "race")
+    assert [seed_of(one) for one in later[0]] == [2042] * 4
+    assert _spent(later)[0][1] == 4  # not more than went on before
+    fresh = [with_seed(trials[0], seed, [2]) for seed in (2042, 3042, 4042)]
+    assert further_replicates([*known, *fresh], "race") == []
+
+
+def test_a_search_with_one_upstream_seed_plans_no_further_ones(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+) -> None:
+    job = _job(toy_checkpoint, toy_gym, tmp_path, replicates=1)
+    assert further_replicates(job.trials, "race") == []

@@ -18,8 +18,9 @@ from mpt.config import UpstreamConfig
 from mpt.metrics.control import added_to
 from mpt.metrics.replicates import Replicates
 from mpt.search.display.display import Display
-from mpt.search.job import Execution, SearchJob
-from mpt.search.run import DONE, peek, run_search
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.look import peek
+from mpt.search.run import run_search
 from mpt.study.specs import UpstreamSpec, trials_of
 
 
