@@ -31,7 +31,7 @@ from mpt.metrics.choice import cross_fitted
 from mpt.metrics.replicates import Replicates, Summary, compare, estimate
 from mpt.search.comparison import name_of, seed_of, tables_of
 from mpt.search.look import peek
-from mpt.search.replication import BUDGET, survivors
+from mpt.search.replication import Allowance, Point, passes_of, raced
 
 SIZE, FRESH = 3, 3
 """Seeds of a search, and fresh ones of its winner, as in the embedded study."""
@@ -47,8 +47,8 @@ class Grid:
     scores: Mapping[str, Mapping[int, np.ndarray]]
     """Point → upstream seed → test scores [T, D]."""
     baseline: np.ndarray
-    outer: Mapping[str, float]
-    """Point → outer learning rate."""
+    points: Mapping[str, Point]
+    """Point → the trial of one of its seeds, and its steps."""
     seeds: tuple[int, ...]
 
     def args(self, points: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -60,6 +60,10 @@ class Grid:
         ]
         return np.array(rows)
 
+    def outer(self, point: str) -> float:
+        """Return a point's outer learning rate."""
+        return float(getattr(self.points[point][0].upstream.config, "outer_lr", math.nan))
+
     def searched(self, points: Sequence[str], seeds: Sequence[int]) -> list[Replicates]:
         """Return what a search of some points with some seeds has."""
         return [Replicates(name=p, scores={s: self.scores[p][s] for s in seeds}) for p in points]
@@ -70,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Does a search hold with other upstream seeds?")
     parser.add_argument("--results", type=Path, default=Path("results/reproducibility"))
     parser.add_argument("--seeds", type=int, default=12, help="upstream seeds of every point")
+    parser.add_argument("--fresh", type=int, default=FRESH, help="fresh seeds of a race's winner")
     parser.add_argument("--space", help="another space of search_spaces/maml.toml")
     parser.add_argument("--json", type=Path, help="write all figures there")
     flags = parser.parse_args(argv)
@@ -77,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words += ["--fresh-replicates", "0", "--allocation", "full"]
     words += [] if flags.space is None else ["--space", flags.space]
     code = search_command.main("maml", words)
-    figures = measure(read_grid(words))
+    figures = measure(read_grid(words), flags.fresh)
     print("\n".join(lines_of(figures)))
     if flags.json is not None:
         flags.json.write_text(json.dumps(figures, indent=2))
@@ -88,7 +93,7 @@ def read_grid(words: Sequence[str]) -> Grid:
     """Return the records of a search, of the seeds that all of its points have."""
     job = search_command._job("maml", search_command.parser_of("maml").parse_args(list(words)))
     scores: dict[str, dict[int, np.ndarray]] = {}
-    outer: dict[str, float] = {}
+    points: dict[str, Point] = {}
     with peek(job) as look:
         entries = [entry for entry in look.entries if entry.score is not None]
         plan = entries[0].trial.plan
@@ -96,20 +101,20 @@ def read_grid(words: Sequence[str]) -> Grid:
         for entry, table in zip(entries, tables, strict=True):
             name = name_of(entry)
             scores.setdefault(name, {})[seed_of(entry.trial)] = table
-            outer[name] = float(getattr(entry.trial.upstream.config, "outer_lr", math.nan))
+            points.setdefault(name, (entry.trial, entry.steps))
     seeds = [s for s in plan.config.seeds if all(s in of for of in scores.values())]
-    return Grid(scores, baseline, outer, tuple(seeds))
+    return Grid(scores, baseline, points, tuple(seeds))
 
 
-def measure(grid: Grid) -> dict[str, Any]:
-    """Return every figure of this benchmark."""
-    if len(grid.seeds) <= SIZE + FRESH:
+def measure(grid: Grid, fresh: int = FRESH) -> dict[str, Any]:
+    """Return every figure of this benchmark; races report on `fresh` seeds."""
+    if len(grid.seeds) <= SIZE + fresh:
         raise SystemExit(
-            f"{len(grid.seeds)} seeds are there for all points, but a search of {SIZE}, {FRESH} "
-            f"fresh ones and the truth need {SIZE + FRESH + 1} or more; raise --seeds"
+            f"{len(grid.seeds)} seeds are there for all points, but a search of {SIZE}, {fresh} "
+            f"fresh ones and the truth need {SIZE + fresh + 1} or more; raise --seeds"
         )
     points, rng = list(grid.scores), np.random.default_rng(ROOT)
-    steady = [p for p in points if grid.outer[p] <= 0.1]
+    steady = [p for p in points if grid.outer(p) <= 0.1]
     deals = [rng.permutation(grid.seeds).tolist() for _ in range(SPLITS)]
     comparisons: list[dict[str, Any]] = []
     covered: dict[str, list[bool]] = {"new_run": [], "expected": []}
@@ -139,7 +144,7 @@ def measure(grid: Grid) -> dict[str, Any]:
             covered["new_run"] += [
                 _inside(summary.new_run, float(grid.args([point], [s])[0])) for s in rest
             ]
-        races.append(_race(grid, points, deal))
+        races.append(_race(grid, deal, fresh))
     halves = [
         _rank_of_halves(grid, points, half, one)
         for half in itertools.combinations(range(grid.baseline.shape[1]), 2)
@@ -160,7 +165,8 @@ def measure(grid: Grid) -> dict[str, Any]:
         "coverage, expected ARG": float(np.mean(covered["expected"])),
         "fresh seeds behind the expected": len(grid.seeds) - SIZE,
         "pairs": len(covered["new_run"]),
-        "race: points per point of one seed": _spread([race["cost"] for race in races]),
+        "race: points per point of one seed": _spread([race["points"] for race in races]),
+        "race: row passes per row pass of one seed": _spread([race["passes"] for race in races]),
         "race: selected ARG minus truth": _spread(
             [race["selected"] - race["truth"] for race in races]
         ),
@@ -173,11 +179,14 @@ def measure(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _race(grid: Grid, points: Sequence[str], deal: Sequence[int]) -> dict[str, Any]:
+def _race(grid: Grid, deal: Sequence[int], count: int) -> dict[str, Any]:
     """Replay one race; the truth is the ARG of the seeds that it has not seen."""
-    seeds, fresh, rest = deal[:SIZE], deal[SIZE : SIZE + FRESH], deal[SIZE + FRESH :]
-    held = {point: [seeds[0]] for point in points}
-    points_left = math.floor((BUDGET - 1) * len(points)) - FRESH
+    seeds, fresh, rest = deal[:SIZE], deal[SIZE : SIZE + count], deal[SIZE + count :]
+    held = {point: [seeds[0]] for point in grid.points}
+    names = {point: name for name, point in grid.points.items()}
+    once = list(grid.points.values())
+    left = Allowance.of(once, count)
+    passes = passes_of(once)
 
     def state() -> Any:
         rows = [
@@ -186,25 +195,27 @@ def _race(grid: Grid, points: Sequence[str], deal: Sequence[int]) -> dict[str, A
         return compare(rows, grid.baseline, rng=np.random.default_rng(1), resamples=1000)
 
     for number in range(1, SIZE):
-        going = survivors(state(), number, points_left)
-        points_left -= len(going)
-        for point in going:
-            held[point].append(seeds[number])
+        going = raced(state(), number, grid.points, left)
         if not going:
             break
+        left = left.after(going)
+        passes += passes_of(going)
+        for point in going:
+            held[names[point]].append(seeds[number])
     final = state()
     leader: str = final.leader
     own = Replicates(name=leader, scores={s: grid.scores[leader][s] for s in fresh})
     said: Summary = estimate(own, grid.baseline, final.prior, rng=np.random.default_rng(2))
     truth = float(grid.args([leader], rest)[0])
     return {
-        "cost": (sum(map(len, held.values())) + FRESH) / len(points),
+        "points": (sum(map(len, held.values())) + count) / len(once),
+        "passes": (passes + count * passes_of([grid.points[leader]])) / passes_of(once),
         "selected": final.summaries[leader].arg,
         "crossed": cross_fitted({n: s.by_seed for n, s in final.summaries.items()}),
         "reported": said.arg,
         "truth": truth,
         "covered": _inside(said.expected, truth),
-        "loss": float(grid.args(points, rest).max() - truth),
+        "loss": float(grid.args(list(grid.points), rest).max() - truth),
     }
 
 
@@ -222,7 +233,7 @@ def _rank_of_halves(
         Grid(
             {p: {s: grid.scores[p][s][:, part] for s in seeds} for p in points},
             grid.baseline[:, part],
-            grid.outer,
+            grid.points,
             tuple(seeds),
         ).args(points, seeds)
         for part in parts

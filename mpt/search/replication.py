@@ -2,20 +2,21 @@
 
 Round 1 runs all configurations with the first seed. The next round takes the better half: one
 seed each says nothing about how far seeds differ. From then on those go on that cannot be told
-from the best, or may still be it; when the seeds are used up, or the best stands alone, it is run
-with fresh seeds, on which it is reported. What is run next follows from what is stored, so a
-search that was killed goes on with the same replicates.
+from the best, or may still be it, as far as the budget goes; when that or the seeds are used up,
+or the best stands alone, it is run with fresh seeds, on which it is reported. What is run next
+follows from what is stored, so a search that was killed goes on with the same replicates.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.search.comparison import name_of, ranking_of, seed_of
+from mpt.study.contest.passes import planned_passes
 
 if TYPE_CHECKING:
     from mpt.metrics.replicates import Comparison
@@ -24,18 +25,65 @@ if TYPE_CHECKING:
     from mpt.study.study import StudyPlan
 
 BUDGET = 2.0
-"""Points of a race, fresh ones included, for every point of the first round."""
+"""What a race may cost, fresh seeds included, for what the first seed of all points costs."""
 CHANCE = 0.01
 """Configurations that are the best with at least this probability go on."""
 
+Point = tuple["TrialSpec", int]
+"""A trial and one of its rungs."""
 
-def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]:
-    """Return the configurations that get one more upstream seed, best first.
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """What a race may still spend on further upstream seeds.
+
+    Whatever a row costs upstream and a run downstream, a race of `BUDGET` times the points and
+    `BUDGET` times the row passes of the first seed costs at most `BUDGET` times as much.
+    """
+
+    points: int
+    passes: float
+    """Row passes of upstream learning."""
+
+    @classmethod
+    def of(cls, points: Sequence[Point], fresh: int) -> Allowance:
+        """Return what is left beside the first seed of all points and `fresh` ones of the best."""
+        best = max((_passes(trial, steps) for trial, steps in points), default=0.0)
+        more = BUDGET - 1
+        return cls(
+            points=math.floor(more * len(points)) - fresh,
+            passes=more * passes_of(points) - fresh * best,
+        )
+
+    def after(self, points: Sequence[Point]) -> Allowance:
+        """Return what is left when these have been run with one more seed."""
+        return Allowance(points=self.points - len(points), passes=self.passes - passes_of(points))
+
+    def affordable(self, wanted: Sequence[Point]) -> list[Point]:
+        """Return, in their order, the points that it buys; what is too dear is passed over.
+
+        A point costs the row passes by which its trajectory gets longer. One alone would be
+        compared with nothing: then it is none.
+        """
+        bought: list[Point] = []
+        steps: dict[TrialSpec, int] = {}
+        points, passes = self.points, self.passes
+        for trial, rung in wanted:
+            longer = max(0, rung - steps.get(trial, 0))
+            cost = _passes(trial, longer)
+            if points > 0 and cost <= passes:
+                bought.append((trial, rung))
+                steps[trial] = max(rung, steps.get(trial, 0))
+                points, passes = points - 1, passes - cost
+        return bought if len(bought) > 1 else []
+
+
+def survivors(comparison: Comparison, seeds: int) -> list[str]:
+    """Return the configurations that should get one more upstream seed, best first.
 
     Args:
         comparison: on the seeds so far.
         seeds: how many these are.
-        points_left: points that the budget still has.
     """
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
     if seeds == 1:
@@ -43,8 +91,25 @@ def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]
     else:
         most = max(one.seeds for one in order)
         going = [one for one in order if one.seeds == most and (one.tied or one.p_best >= CHANCE)]
-    names = [one.name for one in going[: max(0, points_left)]]
-    return names if len(names) > 1 else []
+    return [one.name for one in going]
+
+
+def raced(
+    comparison: Comparison, seeds: int, points: Mapping[str, Point], left: Allowance
+) -> list[Point]:
+    """Return the points that get one more upstream seed, best first; none: the race is over.
+
+    It is over, too, when it cannot pay for the best one, with which others are compared.
+
+    Args:
+        comparison: on the seeds so far.
+        seeds: how many these are.
+        points: of the first seed, by name.
+        left: what may be spent.
+    """
+    going = [points[name] for name in survivors(comparison, seeds)]
+    bought = left.affordable(going)
+    return bought if bought[:1] == going[:1] else []
 
 
 def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
@@ -120,20 +185,20 @@ def _next_of(
     config = plan.config
     first = [e for e in entries if e.trial == of_first_seed(e.trial.without_seed())]
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
-    points_left = _points_left(plan, len(points))
-    going = list(points)
+    left = Allowance.of(list(points.values()), len(config.fresh_seeds))
+    going = list(points.values())
     for number, seed in enumerate(config.seeds[1:], start=1):
         ranking = ranking_of(board, plan, entries, config.seeds[:number])
         if ranking is None:
             return []
         if allocation == "race":
-            going = survivors(ranking.comparison, number, points_left)
+            going = raced(ranking.comparison, number, points, left)
         elif any(entry.score is None and entry.stopped is None for entry in first):
             return []
-        points_left -= len(going)
         if not going:
             break
-        missing = _missing(board, [points[name] for name in going], seed)
+        left = left.after(going)
+        missing = _missing(board, going, seed)
         if missing:
             return missing
     if not config.fresh_seeds or len(config.seeds) < 2:
@@ -149,45 +214,51 @@ def _further_of(
     plan: StudyPlan, trials: Sequence[TrialSpec], allocation: str
 ) -> list[list[TrialSpec]]:
     config, race = plan.config, allocation == "race"
-    begun = Counter(seed_of(trial) for trial in trials for _ in trial.upstream.rungs)
     points = _longest_first([one for one in trials if seed_of(one) == config.seeds[0]])
-    going = math.ceil(len(points) / 2) if race else len(points)
-    points_left = _points_left(plan, len(points))
+    left = Allowance.of(points, len(config.fresh_seeds))
+    most = math.ceil(len(points) / 2)
     rounds = []
     for seed in config.seeds[1:]:
-        going = min(going, points_left) if race else going
-        if going < (2 if race else 1):
+        begun = _longest_first([one for one in trials if seed_of(one) == seed])
+        going = begun or points
+        if race and not begun:
+            going = dataclasses.replace(left, points=min(most, left.points)).affordable(points)
+        if not going:
             break
-        if begun[seed]:
-            going = begun[seed]
-        else:
-            rounds.append(_replicates(points[:going], seed))
-        points_left -= going
+        if not begun:
+            rounds.append(_replicates(going, seed))
+        left, most = left.after(going), len(going)
     fresh = config.fresh_seeds if len(config.seeds) > 1 and points else ()
-    if fresh and not begun[fresh[0]]:
+    if fresh and not any(seed_of(trial) == fresh[0] for trial in trials):
         rounds.append([one for seed in fresh for one in _replicates(points[:1], seed)])
     return rounds
 
 
-def _longest_first(trials: Sequence[TrialSpec]) -> list[tuple[TrialSpec, int]]:
+def _longest_first(trials: Sequence[TrialSpec]) -> list[Point]:
     """Return the points of some trials: last rungs, which cost whole trajectories, come first."""
     points = [(trial, steps) for trial in trials for steps in trial.upstream.rungs]
     return sorted(points, key=lambda one: (one[1] < one[0].upstream.rungs[-1], -one[1]))
 
 
-def _points_left(plan: StudyPlan, first: int) -> int:
-    """Return the points that a race may spend on seeds between the first and the fresh ones."""
-    return math.floor((BUDGET - 1) * first) - len(plan.config.fresh_seeds)
+def _passes(trial: TrialSpec, steps: int) -> float:
+    """Return the row passes of some steps of a trajectory."""
+    return planned_passes(dataclasses.replace(trial.upstream, rungs=(steps,)))
 
 
-def _missing(
-    board: Leaderboard, points: Sequence[tuple[TrialSpec, int]], seed: int
-) -> list[TrialSpec]:
+def passes_of(points: Iterable[Point]) -> float:
+    """Return the row passes of the trajectories on which some points lie."""
+    steps: dict[TrialSpec, int] = {}
+    for trial, rung in points:
+        steps[trial] = max(rung, steps.get(trial, 0))
+    return sum(_passes(trial, rung) for trial, rung in steps.items())
+
+
+def _missing(board: Leaderboard, points: Sequence[Point], seed: int) -> list[TrialSpec]:
     """Return the replicates of some points with a seed that are not done, one a trajectory."""
     return [trial for trial in _replicates(points, seed) if not board.done(trial)]
 
 
-def _replicates(points: Sequence[tuple[TrialSpec, int]], seed: int) -> list[TrialSpec]:
+def _replicates(points: Sequence[Point], seed: int) -> list[TrialSpec]:
     """Return the replicates of some points with a seed, one a trajectory.
 
     A trial is the same whether some of its points are there or not, so that a killed search goes
