@@ -83,7 +83,7 @@ class Part:
 
 def markdown_page(results: Results, parts: Sequence[Part]) -> str:
     """Return findings and tables as Markdown, with all that the page warns of."""
-    caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
+    caveats = [f"- {about}: {text}" for about, text in CAVEATS.items()]
     body = [f"# {TITLE}\n"]
     for at, part in enumerate(parts):
         body += [f"## {escape_markdown(part.title)}\n", *_findings(part)]
@@ -131,7 +131,7 @@ def index_page(recorded: Results, parts: Sequence[Part]) -> str:
         problems=recorded.problems,
         parts=parts,
         words=_WORDS,
-        caveats=[f"{caveat.about}: {caveat.text}" for caveat in CAVEATS],
+        caveats=[f"{about}: {text}" for about, text in CAVEATS.items()],
     )
 
 
