@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from mpt.config import DATA_SEEDS
 from mpt.gym.catalogue import load_catalogue
@@ -223,15 +222,13 @@ def _search(look: Lookup, published: Published) -> Ours | None:
     return None
 
 
-_FINDERS: Mapping[str, Callable[[Lookup, Published], Ours | None]] = MappingProxyType(
-    {
-        "Table 2": _table_2,
-        "Table 3": _table_3,
-        "Table 4": _table_4,
-        "Table 5": _table_5,
-        "Table 6": _table_6,
-        "Table 7": _table_7,
-        "Table 8": _table_8,
-        "A.5": _search,
-    }
-)
+_FINDERS: Mapping[str, Callable[[Lookup, Published], Ours | None]] = {
+    "Table 2": _table_2,
+    "Table 3": _table_3,
+    "Table 4": _table_4,
+    "Table 5": _table_5,
+    "Table 6": _table_6,
+    "Table 7": _table_7,
+    "Table 8": _table_8,
+    "A.5": _search,
+}

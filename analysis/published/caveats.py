@@ -26,22 +26,23 @@ CAVEATS: Mapping[str, str] = {
     "printed −35.70.",
     "MAML on Non-QA→QA": "The authors' recorded scores of this cell are incomplete, so that it "
     "cannot be recomputed from them.",
-    "relative gains": "A task whose baseline is near zero rules the mean: break-QDMR has 0.024 in the "
-    "three X→Non-Cls settings. The median stands beside every mean.",
-    "source and target": "No task is source and target of one partition, but texts are: glue-rte and "
-    "superglue-rte, ethos-*, race-middle and race-high, yelp_review_full and "
+    "relative gains": "A task whose baseline is near zero rules the mean: break-QDMR has 0.024 "
+    "in the three X→Non-Cls settings. The median stands beside every mean.",
+    "source and target": "No task is source and target of one partition, but texts are: glue-rte "
+    "and superglue-rte, ethos-*, race-middle and race-high, yelp_review_full and "
     "yelp_polarity share inputs (python -m mpt.gym doctor counts them).",
-    "Table 5": "No code for BART and GPT-2 was released; position, padding and generation are ours.",
-    "Tables 7, 8": "Layer, energy threshold and number of samples of the similarity are not given in "
-    "the paper; ours are parameters with stated defaults. It does not list the pairs of "
+    "Table 5": "No code for BART and GPT-2 was released; position, padding and "
+    "generation are ours.",
+    "Tables 7, 8": "Layer, energy threshold and number of samples of the similarity are not given "
+    "in the paper; ours are parameters with stated defaults. It does not list the pairs of "
     "Table 7 either, only their families: ours are drawn from these with a seed, and the "
     "table lists them.",
-    "Table 8": "Sources are ranked by the similarity of tuned prompts (A.7) unless a column says by "
-    "inputs. Which data seed and learning rate the paper's prompts are of is not said: ours "
+    "Table 8": "Sources are ranked by the similarity of tuned prompts (A.7) unless a column "
+    "says by inputs. Which data seed and learning rate the paper's prompts are of is not said: ours "
     "are of the first data seed and the rate with the best dev score.",
-    "more shots": "A class with too few examples gives half of them to train and half to dev, as in "
-    "the released code.",
-    "Figure 3": "The values of the source-shot sweep are drawn but not printed, so none is compared.",
+    "more shots": "A class with too few examples gives half of them to train and half to dev, "
+    "as in the released code.",
+    "Figure 3": "The values of the source-shot sweep are drawn but not printed, so none is "
+    "compared.",
 }
-"""What a reader of a comparison with the paper must know: which numbers → a sentence or two, in the
-order of what they are about."""
+"""Which numbers → what a reader of a comparison with the paper must know."""

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -21,14 +20,12 @@ MTL = "multitask"
 """The method that the others are compared with beside plain prompt tuning."""
 JUDGE = "other_tasks"
 """The view that decides what is called different."""
-VIEWS: Mapping[str, str] = MappingProxyType(
-    {
-        JUDGE: "other tasks of the kind: sign-flip test over tasks",
-        "other_tasks_t": "other tasks of the kind: t test over tasks",
-        "other_tasks_log": "other tasks of the kind: sign-flip test of log score ratios",
-        "these_tasks": "these very tasks: data seeds within tasks, t",
-    }
-)
+VIEWS: Mapping[str, str] = {
+    JUDGE: "other tasks of the kind: sign-flip test over tasks",
+    "other_tasks_t": "other tasks of the kind: t test over tasks",
+    "other_tasks_log": "other tasks of the kind: sign-flip test of log score ratios",
+    "these_tasks": "these very tasks: data seeds within tasks, t",
+}
 """View → what it asks and how."""
 
 

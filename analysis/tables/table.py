@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 MISSING = "–"
 """What stands for a missing number."""
@@ -25,28 +24,26 @@ class Flag:
     """Explanation below the table."""
 
 
-FLAGS: Mapping[str, Flag] = MappingProxyType(
-    {
-        "near_zero": Flag(
-            "†", "holds a task whose baseline is below 0.05: one such task can rule the mean"
-        ),
-        "some_tasks": Flag(
-            "‡", "mean over the tasks that have a relative gain; not every task has one"
-        ),
-        "partial": Flag("§", "recorded as partial: tasks were left out"),
-        "smoke": Flag("!", "of a smoke run: the number means nothing"),
-        "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
-        "diverged": Flag("×", "upstream learning diverged"),
-        "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
-        "several_seeds": Flag(
-            "ⁿ",
-            "mean over several upstream seeds, with the 95 % interval of the expected ARG over "
-            "them and the data seeds; which seeds, the cell's page and the notes say",
-        ),
-        "same_targets": Flag("=", "the result of another setting with the same target tasks"),
-        "not_recorded": Flag("?", "a part of it was not recorded"),
-    }
-)
+FLAGS: Mapping[str, Flag] = {
+    "near_zero": Flag(
+        "†", "holds a task whose baseline is below 0.05: one such task can rule the mean"
+    ),
+    "some_tasks": Flag(
+        "‡", "mean over the tasks that have a relative gain; not every task has one"
+    ),
+    "partial": Flag("§", "recorded as partial: tasks were left out"),
+    "smoke": Flag("!", "of a smoke run: the number means nothing"),
+    "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
+    "diverged": Flag("×", "upstream learning diverged"),
+    "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
+    "several_seeds": Flag(
+        "ⁿ",
+        "mean over several upstream seeds, with the 95 % interval of the expected ARG over "
+        "them and the data seeds; which seeds, the cell's page and the notes say",
+    ),
+    "same_targets": Flag("=", "the result of another setting with the same target tasks"),
+    "not_recorded": Flag("?", "a part of it was not recorded"),
+}
 """Every mark a cell may carry."""
 
 
