@@ -40,8 +40,6 @@ class Matrix:
     """Best first: by the mean ARG over settings; prompt tuning stands at 0."""
     duels: Mapping[tuple[str, str], Duel]
     """(row, column) → row against column; pairs without a common setting are absent."""
-    settings: int
-    """Settings of any pair."""
 
 
 def matrix_of(settings: Sequence[Setting]) -> Matrix:
@@ -54,7 +52,7 @@ def matrix_of(settings: Sequence[Setting]) -> Matrix:
         duels[column, row] = _reversed(duels[row, column])
     gains = {name: duels[name, BASELINE].mean.value for name in names if (name, BASELINE) in duels}
     ranked = sorted(names, key=lambda name: (-gains.get(name, 0.0), names.index(name)))
-    return Matrix(methods=tuple(ranked), duels=duels, settings=len(settings))
+    return Matrix(methods=tuple(ranked), duels=duels)
 
 
 def differences_of(

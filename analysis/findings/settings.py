@@ -43,18 +43,6 @@ class Setting:
         """Methods that learn something upstream; the untrained start is none of them."""
         return [n for n, cells in self.methods.items() if learns(cells) and n != UNTRAINED]
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the scored tasks, sorted."""
-        cells = (cell for row in self.methods.values() for cell in row.values())
-        return tuple(sorted({task for cell in cells for task in cell.tasks}))
-
-    @property
-    def data_seeds(self) -> tuple[int, ...]:
-        """Data seeds."""
-        cells = (cell for row in self.methods.values() for cell in row.values())
-        return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
-
 
 def learns(cells: Replicates) -> bool:
     """Return whether a method has learned something upstream."""

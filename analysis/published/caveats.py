@@ -38,8 +38,8 @@ CAVEATS: Mapping[str, str] = {
     "Table 7 either, only their families: ours are drawn from these with a seed, and the "
     "table lists them.",
     "Table 8": "Sources are ranked by the similarity of tuned prompts (A.7) unless a column "
-    "says by inputs. Which data seed and learning rate the paper's prompts are of is not said: ours "
-    "are of the first data seed and the rate with the best dev score.",
+    "says by inputs. Which data seed and learning rate the paper's prompts are of is not said: "
+    "ours are of the first data seed and the rate with the best dev score.",
     "more shots": "A class with too few examples gives half of them to train and half to dev, "
     "as in the released code.",
     "Figure 3": "The values of the source-shot sweep are drawn but not printed, so none is "

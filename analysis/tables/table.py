@@ -42,7 +42,6 @@ FLAGS: Mapping[str, Flag] = {
         "them and the data seeds; which seeds, the cell's page and the notes say",
     ),
     "same_targets": Flag("=", "the result of another setting with the same target tasks"),
-    "not_recorded": Flag("?", "a part of it was not recorded"),
 }
 """Every mark a cell may carry."""
 
@@ -125,9 +124,9 @@ def text(content: object, link: str | None = None) -> TableCell:
     return TableCell(text=str(content), link=link)
 
 
-def number(value: float | None, digits: int = 2, link: str | None = None) -> TableCell:
+def number(value: float | None, digits: int = 2) -> TableCell:
     """Return a cell with a number of its own; None is missing."""
-    return TableCell(value=value, digits=digits, link=link)
+    return TableCell(value=value, digits=digits)
 
 
 def quantity(value: float | None) -> TableCell:

@@ -12,7 +12,7 @@ from .tasks import shorten
 
 
 @style.drawn
-def draw_curves(title: str, panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Canvas:
+def draw_curves(title: str, panels: Sequence[CurvePanel]) -> Canvas:
     """Return dev scores against downstream steps: mean (line) and range (band) over data seeds.
 
     One panel takes the whole width; several stand in two columns.
@@ -33,7 +33,7 @@ def draw_curves(title: str, panels: Sequence[CurvePanel], axis: str = "dev score
     for column in range(columns):
         last = (len(panels) - 1 - column) // columns
         grid[last, column].set_xlabel("downstream steps")
-    figure.supylabel(axis)
+    figure.supylabel("dev score, %")
     style.title(figure, title)
     methods = style.by_method({method for panel in panels for method in panel.bands})
     style.legend(figure, [style.method_handle(m, line=True) for m in methods])

@@ -16,6 +16,8 @@ from .style import Axes, Canvas
 
 GRID = 8
 """Two settings of at most this many values each are drawn as a table, others as a landscape."""
+PAIRS = 3
+"""Most pairs of settings that are drawn, one below the other."""
 _SPREAD = 0.035
 """Half width of the fan in which lines through the same value of a setting are drawn."""
 
@@ -119,19 +121,13 @@ def _axis(ax: Axes, x: float, ticks: dict[str, float]) -> None:
 
 
 @style.drawn
-def draw_maps(search: Search, pairs: int = 3) -> Canvas:
+def draw_maps(search: Search) -> Canvas:
     """Return the mean score over the other settings, for each pair of the first settings.
 
     Few values each: a table with the numbers ("?" where no point has a score, empty where none
     was run). Otherwise a landscape by linear interpolation between the points, which are shown.
-
-    Args:
-        search: the points; at least two settings vary.
-        pairs: most pairs that are drawn, one below the other.
     """
-    chosen = list(itertools.combinations(search.varied, 2))[:pairs]
-    if not chosen:
-        raise ValueError("a map needs two settings with more than one value")
+    chosen = list(itertools.combinations(search.varied, 2))[:PAIRS]
     figure = style.canvas(height_cm=1.2 + 3.7 * len(chosen))
     places = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
     scores = [float(point.score.value or 0.0) for point in search.scored]

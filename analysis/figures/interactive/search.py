@@ -179,12 +179,12 @@ def _heights(search: Search, name: str) -> dict[float, float]:
     return dict(zip(values, ((scale - scale[0]) / (scale[-1] - scale[0])).tolist(), strict=True))
 
 
-def _few(heights: dict[float, float], most: int = 6) -> list[tuple[float, float]]:
-    """Return at most some values with their heights, evenly chosen."""
+def _few(heights: dict[float, float]) -> list[tuple[float, float]]:
+    """Return at most six values with their heights, evenly chosen."""
     items = list(heights.items())
-    if len(items) <= most:
+    if len(items) <= 6:
         return items
-    return [items[round(at)] for at in np.linspace(0, len(items) - 1, most)]
+    return [items[round(at)] for at in np.linspace(0, len(items) - 1, 6)]
 
 
 def map_plot(search: Search) -> Plot:

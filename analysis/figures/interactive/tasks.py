@@ -19,15 +19,14 @@ def task_plot(chart: TaskChart) -> Plot:
     methods = by_method(chart.series)
     tasks = [escaped(task) for task in shorten(chart.tasks)]
     summary = bool(chart.summary)
-    rows = [chart.summary_label.upper() if chart.summary_label == "arg" else chart.summary_label]
-    labels = [*(rows if summary else []), *tasks]
+    labels = [*([chart.summary_label] if summary else []), *tasks]
     traces = []
     lines: list[list[Estimate]] = [[] for _ in labels]
     for at, method in enumerate(methods):
         estimates = list(chart.series[method])
         names = list(chart.tasks)
         if summary:
-            estimates.insert(0, chart.summary.get(method, _NONE))
+            estimates.insert(0, chart.summary[method])
             names.insert(0, chart.summary_label)
         for line, one in zip(lines, estimates, strict=True):
             line.append(one)
@@ -91,9 +90,6 @@ def _ends(lines: Sequence[Sequence[Estimate]], low: float, high: float) -> list[
     return notes
 
 
-_NONE = Estimate(value=None, note="no score")
-
-
 def _point(key: str | None) -> str:
     return f", point {key[:8]}" if key else ""
 
@@ -141,7 +137,7 @@ def sweep_plot(sweep: Sweep) -> Plot:
     )
 
 
-def curve_plot(panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Plot:
+def curve_plot(panels: Sequence[CurvePanel]) -> Plot:
     """Return dev scores against downstream steps; the band is the range over data seeds.
 
     Several panels stand in two columns.
@@ -155,7 +151,7 @@ def curve_plot(panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Plot
     for at, panel in enumerate(panels):
         end = "" if at == 0 else str(at + 1)
         layout[f"xaxis{end}"] = {"title": {"text": "steps" if at >= len(panels) - columns else ""}}
-        layout[f"yaxis{end}"] = {"title": {"text": axis if len(panels) == 1 else ""}}
+        layout[f"yaxis{end}"] = {"title": {"text": "dev score, %" if len(panels) == 1 else ""}}
         traces += _curves(panel, end, seen)
         if len(panels) > 1:
             notes.append(_heading(panel.title, end))
