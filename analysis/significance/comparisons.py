@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mpt.metrics.differences import holm
 from mpt.seeds import numpy_generator
 
 from ..results.names import BASELINE, METHODS, in_order
 from .settings import Setting, read_settings
-from .statistics import LEVEL, Estimated, fixed_tasks, holm, sign_flip, t_interval
+from .statistics import LEVEL, Estimated, fixed_tasks, sign_flip, t_interval
 
 MTL = "multitask"
 """The method that the others are compared with beside plain prompt tuning."""
@@ -127,8 +128,9 @@ def correct(comparisons: Iterable[MethodComparison]) -> Family:
     corrected: dict[tuple[object, ...], dict[str, float]] = {key: {} for key in distinct}
     for view in VIEWS:
         keys = [key for key, one in distinct.items() if view in one.views]
-        for key, p in zip(keys, holm([distinct[k].views[view].p for k in keys]), strict=True):
-            corrected[key][view] = p
+        ps = holm({str(at): distinct[key].views[view].p for at, key in enumerate(keys)})
+        for at, key in enumerate(keys):
+            corrected[key][view] = ps[str(at)]
     return Family(
         comparisons=tuple(
             dataclasses.replace(one, corrected=corrected[one.evidence]) for one in all_comparisons
