@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..results.cells import OWN, Cell, Place
+from ..results.cells import Cell, Place
 from ..results.names import method_label
 from .drawing.style import METHODS, Canvas
 from .interactive.frame import Plot
@@ -77,12 +77,6 @@ def _subject(labels: Sequence[str]) -> str:
     """Return "MAML is" or "MAML, MTL are", each label once."""
     distinct = list(dict.fromkeys(labels))
     return f"{', '.join(distinct)} {'is' if len(distinct) == 1 else 'are'}"
-
-
-def of_main_protocol(cell: Cell, but: str = "") -> bool:
-    """Return whether a cell has all source tasks and own sample sizes, `but` for one field."""
-    main = {"source_shots": OWN, "target_shots": OWN, "source_set": "all"}
-    return all(getattr(cell.place, name) == value for name, value in main.items() if name != but)
 
 
 def by_method(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -26,7 +26,6 @@ from .plan import (
     beside,
     by_method,
     lacks,
-    of_main_protocol,
     partial_notes,
     slug,
 )
@@ -52,7 +51,7 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
     best = [one.leader for one in searches]
     for partition in in_order({c.place.partition for c in cells}, PARTITIONS):
         chosen = [c for c in best if c is not None and c.place.partition == partition]
-        chosen = [c for c in chosen if of_main_protocol(c) and arg_of(c).value is not None]
+        chosen = [c for c in chosen if c.place.is_plain() and arg_of(c).value is not None]
         if chosen:
             tasks = len({task for cell in chosen for task in cell.tasks})
             group = Group(
@@ -64,7 +63,7 @@ def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> It
                 yield replace(plan, place=chosen[0].place)
     for one in searches:
         search, own, search_place = search_of(one), one.cells, one.cells[0].place
-        extra = "" if of_main_protocol(own[0]) else f"-{slug(str(search_place))}"
+        extra = "" if search_place.is_plain() else f"-{slug(str(search_place))}"
         ending = f"{slug(search_place.method)}-{slug(search_place.partition)}{suffix}{extra}"
         hidden = unshown(own)
         note = f" Not shown, since no numbers: {', '.join(hidden)}." if hidden else ""

@@ -29,7 +29,6 @@ from .plan import (
     beside,
     by_method,
     lacks,
-    of_main_protocol,
     partial_notes,
     slug,
 )
@@ -51,7 +50,7 @@ def setting_plans(
             data stands in where the setting has none.
         suffix: ends the files' names.
     """
-    own = [cell for cell in cells if of_main_protocol(cell)]
+    own = [cell for cell in cells if cell.place.is_plain()]
     main = [cell for cell in own if cell.place.partition == partition]
     ending = f"{slug(partition)}{suffix}"
     if not main:

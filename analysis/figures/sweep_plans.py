@@ -13,7 +13,7 @@ from ..results.names import in_order, method_label, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
 from .drawing.sweeps import draw_sweep
 from .interactive.tasks import sweep_plot
-from .plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
+from .plan import Plan, beside, lacks, partial_notes, slug
 
 
 def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
@@ -32,7 +32,7 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
             chosen = [
                 cell
                 for cell in cells
-                if cell.place.partition == partition and of_main_protocol(cell, field)
+                if cell.place.partition == partition and cell.place.is_plain(but=field)
             ]
             plan = _sweep_plan(chosen, field, f"ARG against {setting}", setting, source)
             if plan is not None:

@@ -20,6 +20,8 @@ COSTS = ("steps", "examples", "tokens", "seconds")
 """What upstream learning costs; a cost that was not recorded is 0."""
 RUN_COSTS = ("steps", "tokens", "seconds")
 """What a downstream run costs."""
+PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -58,6 +60,10 @@ class Place:
         if self.edition:
             text += f", study {self.edition}"
         return f"{text}; {self.role})"
+
+    def is_plain(self, but: str = "") -> bool:
+        """Return whether it is of the plain replay (`PLAIN`), `but` for one field."""
+        return all(getattr(self, n) == value for n, value in PLAIN.items() if n != but)
 
 
 @dataclass(frozen=True, kw_only=True)

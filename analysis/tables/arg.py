@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpt.errors import DataError, UsageError
 
-from ..results.cells import OWN, Cell
+from ..results.cells import PLAIN, Cell
 from ..results.names import (
     BASELINE,
     METHODS,
@@ -110,9 +110,8 @@ def recorded_methods(section: Section, partition: str | None = None) -> list[Sco
         section: what a database says.
         partition: only this one; None for all.
     """
-    plain = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
     where = {} if partition is None else {"partition": partition}
-    cells = section.select(role="target", **plain, **where)
+    cells = section.select(role="target", **PLAIN, **where)
     parts = in_order((cell.place.partition for cell in cells), PARTITION_LABELS)
     methods = in_order((cell.place.method for cell in cells), METHODS)
 

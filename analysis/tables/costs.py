@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from ..results.cells import RUN_COSTS, Cell
 from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label
 from ..results.searched import Searched
-from .lookup import Lookup, column_label, is_plain
+from .lookup import Lookup, column_label
 from .searches import searched_cell, searched_value
 from .table import Row, Table, TableCell, quantity, text
 
@@ -226,7 +226,7 @@ def _plain_cells(look: Lookup, search: Searched) -> list[Cell]:
         cell
         for cell in search.cells
         if cell.place.backbone == look.backbone
-        and is_plain(cell)
+        and cell.place.is_plain()
         and look.summary(cell) is not None
     ]
 

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Sequence
 
-from ..results.cells import OWN, Cell, Place
+from ..results.cells import PLAIN, Cell, Place
 from ..results.names import META, METHODS, PARTITION_LABELS, gym_label, in_order, paper_backbone
 from ..results.names import partition_label as label_of
 from ..results.protocols import scored_alike
@@ -20,8 +20,6 @@ _PILOT = re.compile(r"(highest|random|lowest)[-_]?(\d*)(\W.*)?")
 """Source sets of Table 8, as in "highest5" or "highest5-samsum"; the rest are sizes of Table 4."""
 _BY_INPUTS = "-by_inputs"
 """End of the source sets that were ranked by inputs and not, as in the paper, by prompts."""
-PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
-"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
 
 class Lookup:
@@ -207,11 +205,6 @@ def pilot_choice(cell: Cell) -> str | None:
 def ranked_by(cell: Cell) -> str:
     """Return what a cell of Table 8 ranked its sources by, "prompts" or "inputs"."""
     return "inputs" if cell.place.source_set.endswith(_BY_INPUTS) else "prompts"
-
-
-def is_plain(cell: Cell) -> bool:
-    """Return whether a cell is of the plain replay: all sources, the tasks' own sample sizes."""
-    return all(getattr(cell.place, name) == value for name, value in PLAIN.items())
 
 
 def _main(section: Section, backbone: str | None) -> str:

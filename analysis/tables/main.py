@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..published.numbers import CASES, TARGET_SHOTS
-from ..results.cells import OWN, Cell
+from ..results.cells import OWN, PLAIN, Cell
 from ..results.names import (
     METHODS,
     PARTITION_LABELS,
@@ -20,7 +20,7 @@ from ..results.names import (
     partition_label,
 )
 from .arg import DETAILS, INTERVALS, detail_cells, seeds_note
-from .lookup import PLAIN, Lookup, column_label, is_plain, pilot_choice, with_edition
+from .lookup import Lookup, column_label, pilot_choice, with_edition
 from .similarity import pilot_notes, pilot_table, pilot_values, similarity_table
 from .table import Row, Table, TableCell, text
 
@@ -72,7 +72,7 @@ def detail_table(look: Lookup) -> Table:
     said: dict[str, list[tuple[str, str]]] = {}
     for cell in sorted(look.targets(), key=_in_paper_order):
         summary = look.summary(cell)
-        if summary is None or not is_plain(cell):
+        if summary is None or not cell.place.is_plain():
             continue
         column = (cell.place.partition, cell.place.edition)
         names = (column_label(column), method_label(cell.place.method))
@@ -165,7 +165,7 @@ def sources_table(look: Lookup) -> Table:
 
 def backbone_table(look: Lookup) -> Table:
     """Return Table 5: ARG by backbone."""
-    cells = [c for c in look.section.select(role="target") if is_plain(c)]
+    cells = [c for c in look.section.select(role="target") if c.place.is_plain()]
     rows = []
     for name in sorted({cell.place.backbone for cell in cells}):
         known = paper_backbone(name)
