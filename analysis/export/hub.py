@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,7 @@ def _learned(results: Path, export: HubExport) -> _Learned:
 
 def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
     """Return the point that is meant, with its section."""
-    learned = [(s, c) for s in recorded.sections for c in _every(s) if c.steps > 0]
+    learned = [(s, c) for s in recorded.sections for c in s.every_rung if c.steps > 0]
     matching = [one for one in learned if wanted is None or one[1].key.startswith(wanted)]
     if len(matching) == 1 and (wanted is None or len(wanted) >= DIGITS):
         return matching[0]
@@ -178,16 +178,6 @@ def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
         f"--point is {given}, but must be the first {DIGITS} digits or more of the key of a "
         f"point; {recorded.root} {several}{_listed([cell for _, cell in learned])}"
     )
-
-
-def _every(section: Section) -> Iterator[Cell]:
-    """Yield every recorded point, each once."""
-    seen: set[str] = set()
-    for cell in section.cells:
-        for one in (cell, *section.rungs.get(cell.key, ())):
-            if one.key not in seen:
-                seen.add(one.key)
-                yield one
 
 
 def _listed(cells: Sequence[Cell]) -> str:
@@ -215,7 +205,7 @@ def _averaged(results: Path, store: str | None, study: str | None, cell: Cell) -
     """Return the point's configuration over all its upstream seeds; None where there is one."""
     recorded = read_results(results, store=store, study=study)
     for section in recorded.sections:
-        for one in _every(section):
+        for one in section.every_rung:
             if one.replicates and cell.key in {point.key for point in one.points}:
                 return one
     return None

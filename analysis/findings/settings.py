@@ -49,12 +49,6 @@ def learns(cells: Replicates) -> bool:
     return any(cell.steps > 0 for cell in cells.values())
 
 
-def upstream_seed(cell: Cell) -> int:
-    """Return the root of a cell's upstream generators; without one of its own, the study's."""
-    own = cell.config.get("seed")
-    return cell.train_seed if own is None else int(own)
-
-
 def shared_seeds(one: Replicates, other: Replicates) -> tuple[Replicates, Replicates]:
     """Return two configurations at the upstream seeds that both have."""
     both = [seed for seed in one if seed in other]
@@ -109,7 +103,7 @@ def _methods(cells: Sequence[Cell]) -> dict[str, Replicates]:
         first = newest.get(name)
         if first is None or not _replicate(cell, first) or not cell.tasks:
             continue
-        by_method.setdefault(name, {}).setdefault(upstream_seed(cell), cell)
+        by_method.setdefault(name, {}).setdefault(cell.upstream_seed, cell)
     return {name: by_method[name] for name in in_order(by_method, METHODS)}
 
 

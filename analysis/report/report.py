@@ -23,7 +23,6 @@ from pathlib import Path
 from mpt.errors import UsageError
 from mpt.words import counted
 
-from ..results.cells import Cell
 from ..results.reading import read_results
 from ..results.sections import Section
 from ..tables.render import to_csv, to_latex, to_markdown
@@ -105,17 +104,11 @@ def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:
 
     look = look_of(section, options)
     files = RecordFiles(section, out if options.copy_records else None)
-    cells = shown(section)
+    cells = section.every_rung
     for cell in cells:
         page = cell_page(look, cell, files.sources(cell))
         _write(out / "cells" / f"{cell.key}.html", page)
     return len(cells)
-
-
-def shown(section: Section) -> list[Cell]:
-    """Return every cell that some table can link to: those of the tables and their rungs."""
-    rungs = {rung.key: rung for cell in section.cells for rung in section.rungs[cell.key]}
-    return list(rungs.values())
 
 
 def _write_table(folder: Path, table: Table) -> None:

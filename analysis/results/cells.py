@@ -173,6 +173,12 @@ class Cell:
         return self.point.upstream
 
     @property
+    def upstream_seed(self) -> int:
+        """Root of its upstream generators: without one of its own that of the study."""
+        own = self.config.get("seed")
+        return self.train_seed if own is None else int(own)
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """Settings of the method."""
         return self.point.settings
