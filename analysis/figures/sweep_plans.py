@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from mpt.gym.catalogue import PARTITIONS
 
@@ -13,10 +12,10 @@ from ..results.names import in_order, method_label, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
 from .drawing.sweeps import draw_sweep
 from .interactive.tasks import sweep_plot
-from .plan import Plan, beside, lacks, partial_notes, slug
+from .figure import Figure, beside, lacks, partial_notes, slug
 
 
-def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
+def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Figure]:
     """Yield the sweeps of a backbone's target cells; `suffix` ends the files' names.
 
     What was never swept is named once, for the first backbone (no suffix).
@@ -40,12 +39,12 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
                 yield replace(plan, name=f"{name}-{slug(partition)}{suffix}")
         if not drawn and not suffix:
             why = f"no setting was run with two choices of {setting}"
-            yield Plan(name=name, title=f"ARG against {setting} ({source})", missing=why)
+            yield Figure(name=name, title=f"ARG against {setting} ({source})", missing=why)
 
 
 def _sweep_plan(
     cells: Sequence[Cell], field: str, title: str, setting: str, source: str
-) -> Plan | None:
+) -> Figure | None:
     if field == "source_set":  # named choices (of a pilot) are no numbers to be put in order
         cells = [c for c in cells if c.place.source_set.isdigit() or c.place.source_set == "all"]
         values = [str(c.sources) if c.sources else c.place.source_set for c in cells]
@@ -75,10 +74,10 @@ def _sweep_plan(
     ]
     note += beside([*notes, *partial_notes(cells)])
     caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
-    return Plan(
+    return Figure(
         name="",
         title=full,
         caption=caption,
-        draw=partial(draw_sweep, sweep),
-        plot=partial(sweep_plot, sweep),
+        canvas=draw_sweep(sweep),
+        plot=sweep_plot(sweep),
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mpt.words import counted
 
-from ..figures.interactive.frame import Plot
+from ..figures import Figure
+from ..figures.interactive.tables import EXCLUDES, cost_score, heat_map
 from ..results.cells import Place
 from ..results.names import METHODS, method_label
 from ..tables.table import Row, Table
 from ..tables.trim import trimmed
-from .pictures import pictures_of
 
 WIDE = 8
 """Columns above which a table takes the whole width, and its pictures stand below it."""
@@ -33,34 +33,12 @@ _SWEEPS = {"table-3": (2, 0), "figure-3": (2, 0), "table-4": (2, 0), "table-5": 
 """Table → most columns and rows with which it repeats another one."""
 _MORE = ("score-", "curves-tasks-", "steps-", "search-rungs-", "search-ablation-", "search-maps-")
 """Figures that are shown on request."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure on the page, or the reason why it is missing."""
-
-    name: str
-    """File name without ending."""
-    title: str
-    caption: str
-    address: str | None = None
-    """Of its SVG file, from the index; None if there is none."""
-    plot: Plot | None = None
-    """The interactive figure; None if there is none."""
-    place: Place | None = None
-    """Of a search's figures: where its points stand."""
-    row: str | None = None
-    """Label of the setting whose rows of Table 2 it stands beside."""
-
-    @property
-    def anchor(self) -> str:
-        """Its id on the page."""
-        return f"picture-{self.name}"
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there is anything to be seen."""
-        return self.address is not None or self.plot is not None
+_HEATED = ("table-2", "table-5")
+_HEAT = (
+    f"Blue: above prompt tuning, red: below. {EXCLUDES}: the interval excludes 0. Hovering or "
+    "a touch tells the numbers, which a narrow page has no room for."
+)
+_COST = "One dot a row; line: 95 % interval. A click opens the point's page."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +49,7 @@ class Strip:
     """What the rows share: their first cell."""
     table: Table
     """Without that cell, and without notes."""
-    pictures: Sequence[Picture]
+    pictures: Sequence[Figure]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +60,8 @@ class Block:
     title: str
     """What it is of; the section's own name is not repeated in it."""
     table: Table | None = None
-    pictures: list[Picture] = field(default_factory=list)
-    more: list[Picture] = field(default_factory=list)
+    pictures: list[Figure] = field(default_factory=list)
+    more: list[Figure] = field(default_factory=list)
 
     @property
     def strips(self) -> list[Strip]:
@@ -111,7 +89,7 @@ class Block:
         ]
 
     @property
-    def beside(self) -> list[Picture]:
+    def beside(self) -> list[Figure]:
         """The pictures beside the table as a whole."""
         return [one for one in self.pictures if one.row is None]
 
@@ -154,7 +132,7 @@ def base_name(name: str) -> str:
 
 def blocks_of(
     tables: Sequence[Table],
-    figures: Sequence[Picture],
+    figures: Sequence[Figure],
     places: Mapping[str, Place],
     suffix: str = "",
 ) -> list[Block]:
@@ -172,20 +150,41 @@ def blocks_of(
         kept = shown_table(table)
         if not kept.rows:
             continue
-        own = [
-            Picture(name=f"{name}-{table.name}", title=title, caption=caption, plot=plot)
-            for name, title, caption, plot in pictures_of(kept, methods)
-        ]
         blocks[table.name] = Block(
             anchor=table.name,
             title=_unlabelled(table.title),
             table=kept,
-            pictures=own if figures else [],
+            pictures=list(_pictures_of(kept, methods)) if figures else [],
         )
     for figure in figures:
         if figure.drawn:
             _add_figure(figure, blocks, places, suffix)
     return list(blocks.values())
+
+
+def _pictures_of(table: Table, methods: Mapping[str, str]) -> Iterator[Figure]:
+    """Yield the pictures that are made of a table's own numbers.
+
+    Args:
+        table: without empty rows and columns.
+        methods: label → name of a method, for its colour.
+    """
+    name = table.name
+    if name.startswith(_HEATED) and not name.startswith(_DETAILS):
+        plot = heat_map(table)
+        if plot is not None:
+            title = "The same as colours."
+            yield Figure(name=f"heat-{name}", title=title, caption=_HEAT, plot=plot)
+    costs = {}
+    if name.startswith("costs"):
+        for cost in ("upstream device-hours", "downstream device-hours"):
+            costs[f"cost-{cost.partition(' ')[0]}"] = (cost, f"Score against {cost}.", "method")
+    if name.startswith("search-") and "upstream samples" in table.columns:
+        costs["cost"] = ("upstream samples", "Score against cost.", None)
+    for start, (cost, title, by) in costs.items():
+        plot = cost_score(table, cost, "ARG %", by, methods)
+        if plot is not None:
+            yield Figure(name=f"{start}-{name}", title=title, caption=_COST, plot=plot)
 
 
 def _unlabelled(title: str) -> str:
@@ -215,7 +214,7 @@ def _recorded(table: Table) -> Table:
 
 
 def _add_figure(
-    figure: Picture, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
+    figure: Figure, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
 ) -> None:
     """Put a figure beside its table; where that is not there, into a block of its own."""
     name = _table_of(figure, places, suffix, blocks)
@@ -230,7 +229,7 @@ def _add_figure(
 
 
 def _table_of(
-    figure: Picture, places: Mapping[str, Place], suffix: str, blocks: Mapping[str, Block]
+    figure: Figure, places: Mapping[str, Place], suffix: str, blocks: Mapping[str, Block]
 ) -> str:
     ending = f"-{suffix}" if suffix else ""
     if figure.place is not None:

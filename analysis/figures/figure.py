@@ -1,10 +1,12 @@
-"""A figure that is to be drawn, and words that captions share."""
+"""A figure, and words that captions share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 from ..results.cells import Cell, Place
 from ..results.names import method_label
@@ -17,23 +19,42 @@ NAMED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A figure that is to be drawn, or the reason why not."""
+class Figure:
+    """A figure, or the reason why there is none."""
 
     name: str
     """File name without ending."""
     title: str
     caption: str = ""
-    draw: Callable[[], Canvas] | None = None
-    """Draws it; None if it cannot be drawn."""
-    plot: Callable[[], Plot] | None = None
-    """Makes the interactive figure of the same data; None if there is none."""
+    """What is drawn, and what is missing in it; plain text."""
+    missing: str = ""
+    """Why there is none; empty if there is one."""
+    canvas: Canvas | None = None
+    """What is to be printed; None once it is a file."""
+    svg: Path | None = None
+    """Its file; a PNG lies beside it."""
+    plot: Plot | None = None
+    """The same as an interactive figure; None if there is none."""
     place: Place | None = None
     """Of a search's figures: where its points stand."""
-    row: tuple[str, str] | None = None
-    """Backbone, and label of the setting whose rows it stands beside; None if of no such row."""
-    missing: str = ""
-    """Why it cannot."""
+    backbone: str | None = None
+    row: str | None = None
+    """Label of the setting of `backbone` whose rows of Table 2 it stands beside, if any."""
+
+    @property
+    def anchor(self) -> str:
+        """Its id on a page."""
+        return f"picture-{self.name}"
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is anything to be seen."""
+        return self.svg is not None or self.plot is not None
+
+    @property
+    def address(self) -> str | None:
+        """Of its file, from the page; None if it has none."""
+        return None if self.svg is None else f"figures/{quote(self.svg.name)}"
 
 
 def slug(text: str) -> str:
