@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpt.arguments import OneLineParser
 from mpt.cli.flags import Parser
@@ -16,6 +18,9 @@ from mpt.words import counted
 
 from .export.file import UNKNOWN, Exported
 from .tables.render import RENDERERS
+
+if TYPE_CHECKING:
+    from .export.peft_adapter import PromptExport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -239,7 +244,7 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
     add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
     add = hub.add_argument_group("what is written").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
-    add("--license", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
+    add("--license", dest="licence", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
     _add_model(hub)
     hub.set_defaults(run=_export_hub)
 
@@ -260,36 +265,34 @@ def _export(flags: argparse.Namespace) -> int:
 
 
 def _export_peft(flags: argparse.Namespace) -> int:
-    from .export.peft_adapter import Model, export_peft
+    from .export.peft_adapter import export_peft
 
-    model = Model(results=flags.results, store=flags.store, name=flags.base_model, kind=flags.kind)
     if (flags.prompt is None) == (flags.point is None):
         raise UsageError(
             "peft writes one prompt: give either its file, or --results DIR --point ID"
         )
+    export = _prompt_export(flags)
     if flags.prompt is not None:
-        return _exported(export_peft(flags.prompt, flags.out, model))
-    from .export.hub import HubExport, export_point
+        return _exported(export_peft(flags.prompt, flags.out, export, flags.results))
+    from .export.hub import export_point
 
     if flags.results is None:
         raise UsageError("--point says something only with --results; give both or neither")
-    export = HubExport(point=flags.point, storage=flags.storage, model=model)
     return _exported(export_point(flags.results, flags.out, export), "note")
 
 
 def _export_hub(flags: argparse.Namespace) -> int:
-    from .export.hub import HubExport, export_hub
-    from .export.peft_adapter import Model
+    from .export.hub import export_hub
 
-    model = Model(store=flags.store, name=flags.base_model, kind=flags.kind)
-    export = HubExport(
-        point=flags.point,
-        study=flags.study,
-        storage=flags.storage,
-        licence=flags.license,
-        model=model,
-    )
-    return _exported(export_hub(flags.results, flags.out, export), "note")
+    return _exported(export_hub(flags.results, flags.out, _prompt_export(flags)), "note")
+
+
+def _prompt_export(flags: argparse.Namespace) -> PromptExport:
+    """Return what the flags say of a prompt; each is called as its field."""
+    from .export.peft_adapter import PromptExport
+
+    names = {field.name for field in dataclasses.fields(PromptExport)}
+    return PromptExport(**{name: value for name, value in vars(flags).items() if name in names})
 
 
 def _exported(written: Exported, head: str = "ignored") -> int:
