@@ -158,7 +158,7 @@ def _add_arg(parser: argparse.ArgumentParser) -> None:
 
 
 def _arg(flags: argparse.Namespace) -> int:
-    from .paper.arg_table import arg_table
+    from .paper.answers import arg_table
     from .results.reading import read_results
     from .tables.arg import recorded_methods, scored_methods
 

@@ -80,10 +80,9 @@ def _pooled_row(verdict: Verdict, name: str, one: Against | None) -> tuple[Table
     passes = number(verdict.passes[name], digits=0)
     if one is None:
         return (*own, text("the reference"), *(text("") for _ in range(4)), passes)
-    low, high = one.interval or (None, None)
     return (
         *own,
-        TableCell(value=one.pooled.value, low=low, high=high),
+        number(one.pooled.value, interval=one.interval),
         number(one.p, digits=4),
         text(f"{one.won} of {len(one.pooled.by_seed)}"),
         text(", ".join(one.partitions_of(1)) or "none"),
@@ -103,7 +102,8 @@ def arena_table(verdict: Verdict) -> Table:
             if name == best:
                 cells.append(text("the reference"))
             elif name in by_name:
-                cells.append(_cell(by_name[name].arenas[arena]))
+                here = by_name[name].arenas[arena]
+                cells.append(number(here.value, interval=here.interval))
             else:  # the best MTL of all arenas is not the best of this one
                 gap = _mean(verdict.args[arena][name]) - _mean(verdict.args[arena][best])
                 cells.append(number(gap))
@@ -115,11 +115,6 @@ def arena_table(verdict: Verdict) -> Table:
         rows=tuple(rows),
         notes=("Intervals are 95 %, over upstream seeds and data seeds, and not corrected.",),
     )
-
-
-def _cell(one: Paired) -> TableCell:
-    low, high = one.interval or (None, None)
-    return TableCell(value=one.value, low=low, high=high)
 
 
 def _mean(values: tuple[float, ...]) -> float:

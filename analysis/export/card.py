@@ -20,7 +20,7 @@ from ..results.summary import summary_of
 from ..results.upstream_seeds import upstream_seed
 from ..tables.arg import seeds_note
 from ..tables.render import escape_markdown
-from ..tables.table import MISSING, shown
+from ..tables.table import MISSING, shown, shown_interval
 from .file import UNKNOWN
 from .usage import usage
 
@@ -231,9 +231,7 @@ def _percent(value: float) -> str:
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return "(no interval)" if interval is None else "[{}, {}]".format(
-        *(shown(end, 2) for end in interval)
-    )  # fmt: skip
+    return shown_interval(interval, 2) or "(no interval)"
 
 
 def _escaped(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..figures.interactive.frame import DIVERGING, Plot, escaped, plot
 from ..results.names import method_label
-from ..tables.table import Table, TableCell, text
+from ..tables.table import Table, number, text
 from .finding import extent, signed
 from .matrix import Duel, Matrix
 
@@ -27,13 +27,12 @@ def duel_table(matrix: Matrix, about: str) -> Table:
             duel = matrix.duels.get((row, column))
             if duel is None:
                 continue
-            low, high = duel.mean.interval or (None, None)
             rows.append(
                 (
                     text(method_label(row)),
                     text(method_label(column)),
-                    *(TableCell(value=n, digits=0) for n in (duel.wins, duel.ties, duel.losses)),
-                    TableCell(value=duel.mean.value, low=low, high=high),
+                    *(number(n, 0) for n in (duel.wins, duel.ties, duel.losses)),
+                    number(duel.mean.value, interval=duel.mean.interval),
                     text(len(duel.mean.tasks)),
                 )
             )

@@ -16,13 +16,21 @@ from ..published.numbers import (
     published_numbers,
 )
 from ..results.cells import OWN, Cell
-from ..results.names import BACKBONES, paper_backbone
+from ..results.names import BACKBONES, method_label, paper_backbone
 from ..results.summary import Summary
-from ..tables.arg import ScoredMethod, arg_cell, incomplete
-from ..tables.lookup import Lookup, pilot_choice
+from ..tables.arg import (
+    DETAILS,
+    INTERVALS,
+    ScoredMethod,
+    arg_cell,
+    detail_cells,
+    incomplete,
+    seeds_note,
+)
+from ..tables.lookup import Lookup, column_label, pilot_choice
 from ..tables.main import COMPARED, SWEPT, task_cell
 from ..tables.similarity import pairs_of
-from ..tables.table import TableCell, number
+from ..tables.table import Row, Table, TableCell, number, text
 from .comparison import NumberComparison, Ours, compare
 
 MAIN = "T5-large"
@@ -71,6 +79,34 @@ def scores_comparison(one: ScoredMethod) -> NumberComparison | None:
             cell = arg_cell(one.summary, done=one.done, of=one.of)
             return compare(published, Ours(cell=cell, lacking=lacking))
     return None
+
+
+def arg_table(methods: Sequence[ScoredMethod], label: str = "") -> Table:
+    """Return one row a method, with Table 2's number and the status of ours."""
+    rows = []
+    notes = []
+    for one in methods:
+        cell = arg_cell(one.summary, done=one.done, of=one.of)
+        column = column_label((one.partition, one.edition))
+        names = (column, one.backbone, method_label(one.method))
+        rows.append((*map(text, names), *detail_cells(one.summary, cell), *_paper_cells(one)))
+        said = [*filter(None, [seeds_note(one.summary)]), *one.summary.gain.reasons]
+        notes += [f"{', '.join(names)}: {why}" for why in said]
+    return Table(
+        name="arg",
+        title=f"ARG over prompt tuning{label and f' – {label}'}",
+        columns=("partition", "backbone", "method", *DETAILS, "Table 2", "status"),
+        rows=tuple(rows),
+        notes=(INTERVALS, *notes),
+    )
+
+
+def _paper_cells(one: ScoredMethod) -> Row:
+    comparison = scores_comparison(one)
+    if comparison is None:
+        return text("–"), text("–")
+    why = f" ({comparison.why})" if comparison.why else ""
+    return number(comparison.published.value), text(comparison.status + why)
 
 
 def _lacking(summary: Summary | None, backbone: str, wanted: str, targets: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from ..figures.interactive.tables import EXCLUDES, cost_score, heat_map
 from ..results.cells import Place
 from ..results.names import METHODS, method_label
 from ..tables.table import Row, Table
-from ..tables.trim import trimmed
 
 WIDE = 8
 """Columns above which a table takes the whole width, and its pictures stand below it."""
@@ -74,15 +73,13 @@ class Block:
         return [
             Strip(
                 title=label,
-                table=trimmed(
-                    replace(
-                        self.table,
-                        title=f"{self.table.title}: {label}",
-                        columns=self.table.columns[1:],
-                        rows=tuple(rows),
-                        notes=(),
-                    )
-                ),
+                table=replace(
+                    self.table,
+                    title=f"{self.table.title}: {label}",
+                    columns=self.table.columns[1:],
+                    rows=tuple(rows),
+                    notes=(),
+                ).trimmed(),
                 pictures=[one for one in self.pictures if one.row == label],
             )
             for label, rows in groups.items()
@@ -147,12 +144,12 @@ def blocks_of(
     methods = {method_label(name): name for name in METHODS}
     blocks: dict[str, Block] = {}
     for table in tables:
-        kept = shown_table(table)
-        if not kept.rows:
+        kept = _shown(table)
+        if kept is None:
             continue
         blocks[table.name] = Block(
             anchor=table.name,
-            title=_unlabelled(table.title),
+            title=table.title.rpartition(" – ")[0] or table.title,
             table=kept,
             pictures=list(_pictures_of(kept, methods)) if figures else [],
         )
@@ -187,30 +184,18 @@ def _pictures_of(table: Table, methods: Mapping[str, str]) -> Iterator[Figure]:
             yield Figure(name=f"{start}-{name}", title=title, caption=_COST, plot=plot)
 
 
-def _unlabelled(title: str) -> str:
-    return title.rpartition(" – ")[0] or title
-
-
-def shown_table(table: Table) -> Table:
-    """Return a table as a page shows it.
+def _shown(table: Table) -> Table | None:
+    """Return a table as a page shows it; None if there is nothing to be shown.
 
     Of the paper's numbers those that were attempted, and a sweep only if something was swept.
     """
-    kept = _recorded(table)
-    columns, rows = _SWEEPS.get(base_name(table.name), (0, 0))
-    return kept if len(kept.columns) > columns and len(kept.rows) > rows else _empty(kept)
-
-
-def _empty(table: Table) -> Table:
-    return replace(table, rows=())
-
-
-def _recorded(table: Table) -> Table:
     if base_name(table.name) == "paper":
         at = table.columns.index("status")
         rows = tuple(row for row in table.rows if row[at].text != "not attempted")
-        return trimmed(replace(table, rows=rows))
-    return trimmed(table)
+        table = replace(table, rows=rows)
+    kept = table.trimmed()
+    least = _SWEEPS.get(base_name(table.name), (0, 0))
+    return kept if len(kept.columns) > least[0] and len(kept.rows) > least[1] else None
 
 
 def _add_figure(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
 
-from ..contest.figure import draw_contest
-from ..contest.forest import CAPTION, forest_plot
+from ..contest.forest import CAPTION, draw_contest, forest_plot
 from ..contest.tables import future_work, kept_verdict
 from ..contest.verdict import Verdict
 from ..figures import Figure, all_figures
@@ -29,7 +29,9 @@ from ..tables.studies import study_table
 from ..tables.table import Table
 from .blocks import blocks_of
 from .index import Part
-from .options import ReportOptions
+
+if TYPE_CHECKING:
+    from .report import ReportOptions
 
 
 def parts_of(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:

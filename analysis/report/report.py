@@ -17,6 +17,7 @@ all sections but the first end with the section's id.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,26 @@ from ..results.sections import Section
 from ..tables.render import to_csv, to_latex, to_markdown
 from ..tables.table import Table
 from .folder import ReportFolder
-from .options import ReportOptions
 
-__all__ = ["ReportOptions", "Written", "report_lines", "write_report"]
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a report holds beside the tables."""
+
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    study: str | None = None
+    """First digits of the only study or protocol; None: all."""
+    backbone: str | None = None
+    """Of the tables that show one model; None chooses (`Lookup`)."""
+    budgets: Mapping[str, float] | None = None
+    """Cost ("steps", "examples") → budget of the view at equal cost; None: the common one."""
+    contest: Path | None = None
+    """Results directory of a contest against multitask learning; None: none is shown."""
+    figures: bool = True
+    """Draw the figures too."""
+    copy_records: bool = False
+    """Put copies of the records into the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +116,8 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
 
 def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:
     """Write the page of every cell that some table can link to; return how many there are."""
-    from .cell_page import cell_page
+    from .cell_page import RecordFiles, cell_page
     from .parts import look_of
-    from .records import RecordFiles
 
     look = look_of(section, options)
     files = RecordFiles(section, out if options.copy_records else None)

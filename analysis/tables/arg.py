@@ -24,7 +24,7 @@ from ..results.names import (
 from ..results.scores import ScoreRow, read_scores
 from ..results.sections import Section
 from ..results.summary import Summary, summarise, summary_of
-from .table import Row, TableCell, number, shown, text
+from .table import Row, TableCell, number, shown, shown_interval, text
 
 ROOT_SEED = 42
 """Of the bootstrap; an interval is the same on every call."""
@@ -184,8 +184,7 @@ def seeds_note(summary: Summary) -> str:
     if upstream is None:
         return ""
     listed = ", ".join(f"{seed} ({shown(arg, 2)})" for seed, arg in upstream.by_seed.items())
-    low, high = upstream.new_run or (None, None)
-    one = "" if low is None or high is None else f"[{shown(low, 2)}, {shown(high, 2)}]"
+    one = shown_interval(upstream.new_run, 2)
     more = f"; one new run lies in {one} at 95 %" if one else ""
     return f"mean over {upstream.seeds} upstream seeds: {listed}{more}"
 

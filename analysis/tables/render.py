@@ -8,13 +8,17 @@ Markdown and HTML link a number to its page; CSV has each part of a cell in a co
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
 
-from .html import to_html
-from .table import Table, TableCell
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .table import MISSING, Table, TableCell
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&$!])")
 _LATEX: Mapping[str, str] = {
@@ -179,6 +183,29 @@ def _latex_cell(cell: TableCell) -> str:
         return f"{{}}{escape_latex(cell.text)}"
     parts = [escape_latex(cell.number + cell.marks), escape_latex(cell.interval), cell.count]
     return " ".join(part for part in parts if part)
+
+
+def environment(*folders: Path) -> Environment:
+    """Return templates of some folders, with the macros of tables (``table.html.j2``)."""
+    made = Environment(
+        loader=FileSystemLoader([Path(__file__).parent / "templates", *folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["missing"] = MISSING
+    return made
+
+
+def to_html(table: Table) -> str:
+    """Return a ``section`` with the table in it, named by its id."""
+    return cast(str, _macros().section(table).strip())
+
+
+@functools.cache
+def _macros() -> Any:
+    return environment().get_template("table.html.j2").module
 
 
 RENDERERS: Mapping[str, Callable[[Table], str]] = {

@@ -137,12 +137,9 @@ def _compared_cells(search: Searched, cell: Cell) -> Row:
     summary = search.summary(cell)
     if summary is None:
         return (TableCell(), TableCell(), TableCell())
-    low, high = summary.new_run or (None, None)
-    to, best = summary.to_leader, text("best")
-    if to is not None:
-        ends = to.interval or (None, None)
-        best = TableCell(value=to.mean, low=ends[0], high=ends[1])
-    return TableCell(low=low, high=high), best, number(summary.p_best)
+    to = summary.to_leader
+    best = text("best") if to is None else number(to.mean, interval=to.interval)
+    return number(None, interval=summary.new_run), best, number(summary.p_best)
 
 
 def _notes(

@@ -35,6 +35,19 @@ class Estimate:
                 f"interval is {self.low} to {self.high}, but needs both ends in order"
             )
 
+    @classmethod
+    def of(
+        cls, value: float | None, interval: tuple[float, float] | None, note: str = ""
+    ) -> Estimate:
+        """Return a number with its interval, if it has one."""
+        low, high = interval or (None, None)
+        return cls(value=value, low=low, high=high, note=note)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends; None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 def missing(why: str) -> Estimate:
     """Return the estimate of what is not there."""
@@ -64,6 +77,15 @@ class TaskChart:
         for method, values in self.series.items():
             if len(values) != len(self.tasks):
                 raise ValueError(f"{method} has {len(values)} values for {len(self.tasks)} tasks")
+
+    @property
+    def rows(self) -> list[str]:
+        """From top to bottom: what stands over all tasks, if it is given, and the tasks."""
+        return [*([self.summary_label] if self.summary else []), *self.tasks]
+
+    def row_values(self, method: str) -> list[Estimate]:
+        """Return the numbers of a method, one a row."""
+        return [*([self.summary[method]] if self.summary else []), *self.series[method]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,8 +91,9 @@ def _gain(cell: Cell, task: str) -> Estimate:
     if gain.arg is None:
         return missing(gain.tasks[0].reason or "no relative gain")
     upstream = upstream_summary(cell, [task])
-    low, high = (gain.low, gain.high) if upstream is None else upstream.expected or (None, None)
-    return Estimate(value=gain.arg, low=low, high=high)
+    if upstream is not None:
+        return Estimate.of(gain.arg, upstream.expected)
+    return Estimate(value=gain.arg, low=gain.low, high=gain.high)
 
 
 def arg_of(cell: Cell) -> Estimate:
@@ -114,8 +115,7 @@ def arg_of(cell: Cell) -> Estimate:
     if gain.arg_of_defined is None:
         return missing("; ".join(gain.reasons))
     note = "" if summary.whole else f"{gain.defined} of {gain.of} tasks have a relative gain"
-    low, high = summary.interval or (None, None)
-    return Estimate(value=gain.arg_of_defined, low=low, high=high, note=note)
+    return Estimate.of(gain.arg_of_defined, summary.interval, note)
 
 
 def _lacking(summary: Summary) -> list[str]:

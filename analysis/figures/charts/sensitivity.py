@@ -41,6 +41,14 @@ def on_log_scale(values: object) -> bool:
     return ordered[0] > 0 and ordered[-1] >= LOG_RATIO * ordered[0]
 
 
+def heights(search: Search, name: str) -> dict[float, float]:
+    """Return value → height in [0, 1] on the axis of a setting."""
+    values = sorted({point.settings[name] for point in search.points})
+    scale = np.log(values) if on_log_scale(values) else np.array(values)
+    shares = (scale - scale[0]) / ((scale[-1] - scale[0]) or 1.0)
+    return dict(zip(values, shares.tolist(), strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Importance:
     """Share of the score's variation that each setting accounts for."""

@@ -35,18 +35,15 @@ def draw_ranking(search: Search) -> Canvas:
     best = None if search.best is None else search.best.score
     if best is not None and best.low is not None and best.high is not None:
         ax.axvspan(best.low, best.high, color=style.PALE, lw=0, zorder=0, gid="best")
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0, labelsize=style.SMALL + 0.5)
+    ax.tick_params(axis="y", labelsize=style.SMALL + 0.5)
     figure.supxlabel(f"ARG, %      (rows: {' · '.join(map(name_of, varied))})")
     style.title(figure, f"Ranking: {search.title}")
     return figure
 
 
 def _draw_rows(ax: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
-    """Draw a dot, an interval and the number of each row; a note where there is no number."""
-    ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
-    ax.grid(axis="x")
+    """Draw a dot and an interval of each row; a note where there is no number."""
+    style.rows(ax, [label for label, _ in rows])
     for row, (_, estimate) in enumerate(rows):
         if estimate.value is None:
             ax.annotate(
@@ -77,9 +74,7 @@ def draw_ablation(path: AblationPath, title: str) -> Canvas:
             f"{value:+.2f}", (value, row), xytext=(0, 4), textcoords="offset points",
             ha="center", fontsize=style.SMALL,
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
     ax.set_ylim(len(rows) - 0.4, -0.7)
-    ax.tick_params(axis="y", length=0)
     figure.supxlabel("ARG, %")
     style.title(figure, title)
     return figure

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.tri import Triangulation
 
-from ..charts.data import Search, SearchPoint, name_of, write
-from ..charts.sensitivity import Importance, marginal, on_log_scale
+from ..charts.data import Search, name_of, write
+from ..charts.sensitivity import Importance, heights, marginal, on_log_scale
 from . import style
 from .style import Axes, Canvas
 
@@ -64,14 +63,14 @@ def draw_parallel(search: Search) -> Canvas:
     """
     names = search.varied
     figure, ax = style.axes(height_cm=6.5)
-    heights = {name: _heights(search.points, name) for name in names}
+    at = {name: heights(search, name) for name in names}
     scores = [float(point.score.value or 0.0) for point in search.scored]
     low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
     span = (high - low) or 1.0
     ordered = [*search.without, *reversed(search.scored)]  # the best is drawn last, on top
     fan = np.linspace(-_SPREAD, _SPREAD, len(ordered)) if len(ordered) > 1 else np.zeros(1)
     for offset, point in zip(fan, ordered, strict=True):
-        ys = [heights[name][point.settings[name]] + float(offset) for name in names]
+        ys = [at[name][point.settings[name]] + float(offset) for name in names]
         if point.score.value is None:
             ax.plot(range(len(names)), ys, color=style.GREY, lw=0.5, ls=":", gid="missing")
             continue
@@ -82,7 +81,7 @@ def draw_parallel(search: Search) -> Canvas:
             lw=1.4 if point is search.best else 0.7,
         )  # fmt: skip
     for number, name in enumerate(names):
-        _axis(ax, number, {write(v): y for v, y in _ticks(heights[name]).items()})
+        _axis(ax, number, {write(v): y for v, y in _ticks(at[name]).items()})
     _axis(ax, len(names), {f"{low + t * span:.1f}": t for t in (0, 0.25, 0.5, 0.75, 1)})
     ax.set_xticks(range(len(names) + 1), [*map(name_of, names), "ARG, %"])
     ax.set_yticks([])
@@ -95,20 +94,12 @@ def draw_parallel(search: Search) -> Canvas:
     return figure
 
 
-def _heights(points: Sequence[SearchPoint], name: str) -> dict[float, float]:
-    """Return value → height in [0, 1] on the axis of a setting."""
-    values = sorted({point.settings[name] for point in points})
-    scale = np.log(values) if on_log_scale(values) else np.array(values)
-    heights = (scale - scale[0]) / ((scale[-1] - scale[0]) or 1.0)
-    return dict(zip(values, heights.tolist(), strict=True))
-
-
-def _ticks(heights: dict[float, float]) -> dict[float, float]:
+def _ticks(places: dict[float, float]) -> dict[float, float]:
     """Return the values that are written on an axis: all of a few, else five spread evenly."""
-    if len(heights) <= 6:
-        return heights
-    wanted = [min(heights, key=lambda v: abs(heights[v] - t)) for t in np.linspace(0, 1, 5)]
-    return {value: heights[value] for value in wanted}
+    if len(places) <= 6:
+        return places
+    wanted = [min(places, key=lambda v: abs(places[v] - t)) for t in np.linspace(0, 1, 5)]
+    return {value: places[value] for value in wanted}
 
 
 def _axis(ax: Axes, x: float, ticks: dict[str, float]) -> None:

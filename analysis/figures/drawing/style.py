@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,15 @@ def axes(height_cm: float, width_cm: float = WIDTH_CM) -> tuple[Canvas, Axes]:
     """Return a figure of this size with one pair of axes."""
     figure = canvas(height_cm, width_cm)
     return figure, figure.add_subplot()
+
+
+def rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Let y be rows, the first on top, and x a number with a line at 0."""
+    ax.axvline(0, color=GREY, lw=0.7, zorder=1)
+    ax.grid(axis="x")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
 
 
 def title(figure: Canvas, text: str) -> None:

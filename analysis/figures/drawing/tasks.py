@@ -102,10 +102,8 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     of the row stands behind the edge.
     """
     methods = style.by_method(chart.series)
-    rows = [chart.summary_label] * bool(chart.summary) + shorten(chart.tasks)
-    values = {
-        m: [*([chart.summary[m]] if chart.summary else []), *chart.series[m]] for m in methods
-    }
+    rows = shorten(chart.rows)
+    values = {method: chart.row_values(method) for method in methods}
     pitch = max(_PITCH_CM * len(methods) + _GAP_CM, _NAME_CM)
     figure, ax = style.axes(height_cm=1.9 + pitch * len(rows))
     everything = [estimate for column in values.values() for estimate in column]

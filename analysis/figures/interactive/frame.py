@@ -7,14 +7,14 @@ stand for its text and background.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from ...results.names import method_label
-from ...tables.table import shown
+from ...tables.table import shown, shown_interval
 from ..charts.data import Estimate
 from ..drawing.style import BLACK, look
 
@@ -130,8 +130,8 @@ def marker(method: str, size: int = 8) -> dict[str, Any]:
 def hover(estimate: Estimate, *lines: str, unit: str = " %") -> str:
     """Return a hover text: what it is, the number, its interval, and what is to be known."""
     value = "no value" if estimate.value is None else f"{shown(estimate.value, 2)}{unit}"
-    if estimate.low is not None and estimate.high is not None:
-        value += f" [{shown(estimate.low, 2)}, {shown(estimate.high, 2)}]"
+    if estimate.interval is not None:
+        value += f" {shown_interval(estimate.interval, 2)}"
     return "<br>".join(map(escaped, (*lines, value, *([estimate.note] if estimate.note else []))))
 
 
@@ -156,6 +156,46 @@ def whiskers(estimates: Sequence[Estimate]) -> dict[str, Any]:
         "arrayminus": [down for _, down in rows],
         "thickness": 1,
         "width": 0,
+    }
+
+
+def dots(
+    estimates: Sequence[Estimate],
+    places: Iterable[float | str],
+    hovers: Iterable[str],
+    *,
+    along: str = "x",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the trace of a dot with its interval for each estimate.
+
+    Args:
+        estimates: values on the axis `along`.
+        places: on the other axis.
+        hovers: what is said of each.
+        along: "x" or "y".
+        **more: of the trace.
+    """
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        along: [one.value for one in estimates],
+        "y" if along == "x" else "x": list(places),
+        f"error_{along}": whiskers(estimates),
+        "hovertext": list(hovers),
+        "hoverinfo": "text",
+        **more,
+    }
+
+
+def rows_axis(labels: Sequence[str]) -> dict[str, Any]:
+    """Return a y axis of rows with labels, the first on top."""
+    return {
+        "tickvals": list(range(len(labels))),
+        "ticktext": list(labels),
+        "range": [len(labels) - 0.4, -0.6],
+        "zeroline": False,
+        "automargin": True,
     }
 
 
