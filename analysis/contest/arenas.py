@@ -18,7 +18,7 @@ from mpt.study.contest.definition import REFERENCE
 from mpt.study.contest.frozen import KIND, Frozen, read_frozen
 
 from ..results.cells import Cell
-from ..results.names import PARTITION_LABELS, in_order, partition_label
+from ..results.names import PARTITION_LABELS, partition_label, rank
 from ..results.reading import read_results
 
 
@@ -88,8 +88,7 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
             f"{results}: no upstream seed is complete ({len(missing)} points are missing, the "
             f"first: {missing[0]}); run --stages confirm to its end"
         )
-    order = in_order((arena.partition for arena in by_arena), PARTITION_LABELS)
-    places = sorted(by_arena, key=lambda a: (a.backbone, a.tuning_steps, order.index(a.partition)))
+    places = sorted(by_arena, key=_order)
     return Confirmed(
         frozen=settings,
         arenas={
@@ -101,6 +100,10 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
         smoke=any(cell.study.smoke for cell in cells),
         kept=_kept(results, store, frozen, settings),
     )
+
+
+def _order(arena: Arena) -> tuple[str, int, tuple[int, str]]:
+    return arena.backbone, arena.tuning_steps, rank(arena.partition, PARTITION_LABELS)
 
 
 def _complete(

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..results.cells import Cell, Place
-from ..results.names import method_label
+from ..results.names import method_label, rank
 from .drawing.style import METHODS, Canvas
 from .interactive.frame import Plot
 
@@ -102,10 +102,4 @@ def _subject(labels: Sequence[str]) -> str:
 
 def by_method(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """Return cells in the order of their methods in the paper's tables."""
-    order = list(METHODS)
-    return tuple(
-        sorted(
-            cells,
-            key=lambda c: order.index(c.place.method) if c.place.method in order else len(order),
-        )
-    )
+    return tuple(sorted(cells, key=lambda cell: rank(cell.place.method, METHODS)[0]))

@@ -14,6 +14,7 @@ from ..results.names import (
     in_order,
     paper_backbone,
     partition_label,
+    rank,
 )
 from ..results.protocols import scored_alike
 from ..results.searched import without_seed
@@ -67,14 +68,15 @@ def target_settings(section: Section) -> list[Setting]:
     places: dict[Place, list[Cell]] = {}
     for cell in scored:
         places.setdefault(_bare(cell.place), []).append(cell)
-    order = in_order((setting_place.partition for setting_place in places), PARTITION_LABELS)
     settings = [
         Setting(
             place=setting_place, methods=_methods([*cells, *_shared(setting_place, cells, scored)])
         )
         for setting_place, cells in places.items()
     ]
-    return sorted(settings, key=lambda one: (order.index(one.place.partition), one.place))
+    return sorted(
+        settings, key=lambda one: (rank(one.place.partition, PARTITION_LABELS), one.place)
+    )
 
 
 def _bare(cell_place: Place) -> Place:

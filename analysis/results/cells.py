@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpt.store.records import Point, StudyRecord
 
-from .names import gym_label
+from .names import METHODS, PARTITION_LABELS, gym_label, rank
 
 if TYPE_CHECKING:
     from mpt.metrics.moderation import Prior
@@ -60,6 +60,12 @@ class Place:
         if self.edition:
             text += f", study {self.edition}"
         return f"{text}; {self.role})"
+
+    @property
+    def paper_order(self) -> tuple[tuple[int, str], str, str, tuple[int, str]]:
+        """Sorts places as the paper does: by partition, then backbone, edition and method."""
+        partition, method = rank(self.partition, PARTITION_LABELS), rank(self.method, METHODS)
+        return partition, self.backbone, self.edition, method
 
     def is_plain(self, but: str = "") -> bool:
         """Return whether it is of the plain replay (`PLAIN`), `but` for one field."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from mpt.config import CONTROL
 from mpt.store.records import BASELINE, ZERO_SHOT
@@ -80,8 +80,12 @@ def gym_label(gym: str) -> str:
     return name if "gym" in name.lower() else f"gym {name}"
 
 
-def in_order(recorded: Iterable[str], order: Iterable[str]) -> list[str]:
-    """Return names without repeats: those of `order` first, in its order, then the others."""
-    names = set(recorded)
-    known = [name for name in order if name in names]
-    return known + sorted(names - set(known))
+def rank(name: str, order: Collection[str]) -> tuple[int, str]:
+    """Return a name's place: those of `order` first, in its order, then the others by name."""
+    known = list(order)
+    return (known.index(name), "") if name in known else (len(known), name)
+
+
+def in_order(recorded: Iterable[str], order: Collection[str]) -> list[str]:
+    """Return names without repeats, by their `rank`."""
+    return sorted(set(recorded), key=lambda name: rank(name, order))

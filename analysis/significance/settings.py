@@ -20,6 +20,7 @@ from ..results.names import (
     method_label,
     paper_backbone,
     partition_label,
+    rank,
 )
 from ..results.scores import ScoreRow, read_scores
 from ..tables.arg import scored_methods
@@ -79,10 +80,8 @@ def read_settings(source: Path) -> list[Setting]:
             f"{source}: holds no method with a score for every task and data seed, so there is "
             f"nothing to compare; the first that lacks is {reasons[0]}"
         )
-    order = in_order((partition for partition, _ in settings), PARTITION_LABELS)
-    return [
-        settings[key] for key in sorted(settings, key=lambda key: (order.index(key[0]), key[1]))
-    ]
+    order = sorted(settings, key=lambda key: (rank(key[0], PARTITION_LABELS), key[1]))
+    return [settings[key] for key in order]
 
 
 def _settings(path: Path) -> list[Setting]:

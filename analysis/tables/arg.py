@@ -112,14 +112,7 @@ def recorded_methods(section: Section, partition: str | None = None) -> list[Sco
     """
     where = {} if partition is None else {"partition": partition}
     cells = section.select(role="target", **PLAIN, **where)
-    parts = in_order((cell.place.partition for cell in cells), PARTITION_LABELS)
-    methods = in_order((cell.place.method for cell in cells), METHODS)
-
-    def order(cell: Cell) -> tuple[int, str, str, int]:
-        at = cell.place
-        return parts.index(at.partition), at.backbone, at.edition, methods.index(at.method)
-
-    scored = (_recorded(cell) for cell in sorted(cells, key=order))
+    scored = map(_recorded, sorted(cells, key=lambda cell: cell.place.paper_order))
     return [one for one in scored if one is not None]
 
 

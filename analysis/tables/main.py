@@ -18,6 +18,7 @@ from ..results.names import (
     method_label,
     paper_backbone,
     partition_label,
+    rank,
 )
 from .arg import DETAILS, INTERVALS, detail_cells, seeds_note
 from .lookup import Lookup, column_label, pilot_choice, with_edition
@@ -100,14 +101,10 @@ def _whose(names: Sequence[tuple[str, str]], rows: Sequence[Row]) -> str:
     return "; ".join(f"{partition} {', '.join(here)}" for partition, here in methods.items())
 
 
-def _in_paper_order(cell: Cell) -> tuple[list[int], str, str]:
-    cell_place = cell.place
-    parts, methods = list(PARTITION_LABELS), list(METHODS)
-    known = [parts.index(cell_place.partition) if cell_place.partition in parts else len(parts)]
-    known.append(
-        methods.index(cell_place.method) if cell_place.method in methods else len(methods)
-    )
-    return known, cell_place.partition, cell_place.method
+def _in_paper_order(cell: Cell) -> tuple[int, int, str, str]:
+    at = cell.place
+    known = rank(at.partition, PARTITION_LABELS)[0], rank(at.method, METHODS)[0]
+    return *known, at.partition, at.method
 
 
 def shots_table(look: Lookup, which: str) -> Table:
