@@ -82,8 +82,8 @@ def partial_notes(cells: Iterable[Cell]) -> list[str]:
     means: dict[str, list[str]] = {}
     for cell in cells:
         label, points = method_label(cell.place.method), len(cell.points)
-        if cell.partial:
-            partial.setdefault(cell.partial.removeprefix("partial: "), []).append(label)
+        if cell.study.partial:
+            partial.setdefault(cell.study.partial.removeprefix("partial: "), []).append(label)
         if points > 1:
             mean = f"the mean over {points} upstream seeds (a learning curve is of one)"
             means.setdefault(mean, []).append(label)

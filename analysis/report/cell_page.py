@@ -104,8 +104,8 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
         lines.append(f"Status: {cell.status}. {cell.note}")
     if study.smoke:
         lines.append("Of a smoke run: the numbers mean nothing.")
-    if cell.partial:
-        lines.append(f"Partial: {cell.partial}")
+    if cell.study.partial:
+        lines.append(f"Partial: {cell.study.partial}")
     tables = [_score_table(look, cell), _task_table(look, cell), _run_table(cell, sources)]
     if cell.replicates:
         tables.insert(1, _seeds_table(look, cell, sources))

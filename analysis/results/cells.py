@@ -211,11 +211,6 @@ class Cell:
         return len(self.source_tasks)
 
     @property
-    def partial(self) -> str | None:
-        """What was left out; None if nothing was."""
-        return self.study.partial
-
-    @property
     def train_seed(self) -> int:
         """Root of the generators."""
         return self.study.train_seed

@@ -142,8 +142,8 @@ def incomplete(cell: Cell) -> str:
             return f"{point.status}: {point.note}" if point.note else point.status
     if cell.study.smoke:
         return "smoke run"
-    if cell.partial is not None:
-        return cell.partial
+    if cell.study.partial is not None:
+        return cell.study.partial
     return f"{done} of {of} runs" if done < of else ""
 
 

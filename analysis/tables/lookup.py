@@ -158,8 +158,9 @@ class Lookup:
     def rank_value(self, cell: Cell) -> float | None:
         """Return the ARG in % that a cell is ranked by; None if it cannot be compared."""
         summary = self.summary(cell)
-        comparable = summary is not None and summary.comparable and cell.status == "ok"
-        return summary.value if summary is not None and comparable else None
+        if summary is None or summary.lacking or cell.status != "ok":
+            return None
+        return summary.value
 
 
 def about(backbone: str, gym: str) -> str:
@@ -186,7 +187,7 @@ def status_flags(cell: Cell) -> tuple[str, ...]:
     """Return the flags that a record's own fields ask for."""
     statuses = {point.status for point in cell.points}
     flags = [str(status) for status in ("diverged", "stopped") if status in statuses]
-    flags += ["partial"] if cell.partial is not None else []
+    flags += ["partial"] if cell.study.partial is not None else []
     return (*flags, *(["smoke"] if cell.study.smoke else []))
 
 

@@ -78,7 +78,7 @@ def detail_table(look: Lookup) -> Table:
         column = (cell.place.partition, cell.place.edition)
         names = (column_label(column), method_label(cell.place.method))
         rows.append((*map(text, names), *detail_cells(summary, look.table_cell(cell))))
-        for note in (seeds_note(summary), *summary.gain.reasons, cell.partial):
+        for note in (seeds_note(summary), *summary.gain.reasons, cell.study.partial):
             if note:
                 said.setdefault(note, []).append(names)
     shared_first = sorted(said.items(), key=lambda note: -len(note[1]))

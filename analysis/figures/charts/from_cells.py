@@ -15,7 +15,7 @@ from mpt.seeds import numpy_generator
 from ...published.numbers import published_numbers
 from ...results.cells import OWN, Cell, scores_of
 from ...results.names import BASELINE, paper_backbone, partition_label
-from ...results.summary import Summary, summary_of
+from ...results.summary import summary_of
 from ...results.upstream_seeds import mean_scores, upstream_summary
 from .data import Estimate, Sweep, TaskChart, missing
 
@@ -108,23 +108,13 @@ def arg_of(cell: Cell) -> Estimate:
     summary = summary_of(cell)
     if summary is None:
         return missing("no task was scored")
-    lacking = _lacking(summary)
-    if lacking:
-        return missing("; ".join(lacking))
+    if summary.lacking:
+        return missing("; ".join(summary.lacking))
     gain = summary.gain
     if gain.arg_of_defined is None:
         return missing("; ".join(gain.reasons))
     note = "" if summary.whole else f"{gain.defined} of {gain.of} tasks have a relative gain"
     return Estimate.of(gain.arg_of_defined, summary.interval, note)
-
-
-def _lacking(summary: Summary) -> list[str]:
-    """Return the reasons of tasks without a gain that other points may have."""
-    return [
-        f"{task.task}: {task.reason}"
-        for task in summary.gain.tasks
-        if task.gain is None and (task.score is None or task.baseline is None or task.baseline > 0)
-    ]
 
 
 def score_chart(group: Group) -> TaskChart:
