@@ -162,7 +162,7 @@ def _listed(cells: Sequence[Cell]) -> str:
     """Return points with their scores, the best first."""
     ranked = sorted(cells, key=_arg, reverse=True)
     words = [
-        f"{c.key[:DIGITS]} ({c.place.method}, {c.steps} steps, ARG {_words(c)})"
+        f"{c.key[:DIGITS]} ({c.place.method}, {c.steps} steps, ARG {_percent(_arg(c))})"
         for c in ranked[:LISTED]
     ]
     more = [] if len(ranked) <= LISTED else [f"{len(ranked) - LISTED} more"]
@@ -174,9 +174,8 @@ def _arg(cell: Cell) -> float:
     return float("-inf") if summary is None or summary.value is None else summary.value
 
 
-def _words(cell: Cell) -> str:
-    value = _arg(cell)
-    return "undefined" if value == float("-inf") else f"{shown(value, 2)} %"
+def _percent(arg: float) -> str:
+    return "undefined" if arg == float("-inf") else f"{shown(arg, 2)} %"
 
 
 def _averaged(results: Path, export: PromptExport, cell: Cell) -> Cell | None:

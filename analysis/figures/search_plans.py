@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -130,7 +131,5 @@ def _setting_map_plans(search: Search, without: str) -> Iterator[Figure]:
 
 def _without(search: Search) -> str:
     """Return the end of a caption: how many points have no score, and why."""
-    reasons: dict[str, int] = {}
-    for point in search.without:
-        reasons[point.score.note] = reasons.get(point.score.note, 0) + 1
+    reasons = Counter(point.score.note for point in search.without)
     return lacks([f"{count} point(s): {why}" for why, count in reasons.items()])

@@ -39,9 +39,10 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     told, verdict = _verdict(gains, "plain prompt tuning")
     numbers = [f"{method_label(n)} {signed(d.mean)}" for n, d in gains.items()]
     first = next(iter(gains.values()))
+    span = "one setting" if first.settings == 1 else f"{first.settings} settings"
     return Finding(
         question="Does a learned start help?",
-        sentence=f"{verdict}, as the mean relative gain (ARG) over {_span(first.settings)}: "
+        sentence=f"{verdict}, as the mean relative gain (ARG) over {span}: "
         f"{listed(numbers)} ({extent(first.mean)}).",
         tables=("table-2", "duels"),
         told=told,
@@ -95,10 +96,6 @@ def _verdict(duels: Mapping[str, Duel], other: str) -> tuple[bool, str]:
     if not told:
         return False, f"No learned start can be told from {other}"
     return True, f"Of {counted(len(duels), 'learned start')}, {listed(told)} {other}"
-
-
-def _span(settings: int) -> str:
-    return "one setting" if settings == 1 else f"{settings} settings"
 
 
 def _where(learned: Sequence[str], matrix: Matrix) -> Finding | None:

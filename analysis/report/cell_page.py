@@ -115,7 +115,7 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
 
 def _score_table(look: Lookup, cell: Cell) -> Table:
     summary = look.summary(cell)
-    shown = _unlinked(look.table_cell(cell))
+    shown = dataclasses.replace(look.table_cell(cell), link=None)
     rows = () if summary is None else (detail_cells(summary, shown),)
     notes = (INTERVALS,) if rows else ("There is no score.",)
     return Table(name="score", title="Score", columns=DETAILS, rows=rows, notes=notes)
@@ -146,11 +146,6 @@ def _seeds_table(look: Lookup, cell: Cell, sources: Sources) -> Table:
     )
 
 
-def _unlinked(cell: TableCell) -> TableCell:
-    """Return a cell without the link to the page that it stands on."""
-    return dataclasses.replace(cell, link=None)
-
-
 def _task_table(look: Lookup, cell: Cell) -> Table:
     rows = []
     for task in sorted(cell.tasks):
@@ -162,7 +157,7 @@ def _task_table(look: Lookup, cell: Cell) -> Table:
                 text(task),
                 number(gain.baseline, 4),
                 number(gain.score, 4),
-                _unlinked(look.table_cell(cell, task=task)),
+                dataclasses.replace(look.table_cell(cell, task=task), link=None),
                 text(gain.reason or ""),
             )
         )

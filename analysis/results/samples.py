@@ -114,7 +114,9 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
             _taken([row for row in of_start if row is not None]) for of_start in by_start
         ]
         taken = [one for one in candidates if one is not None]
-        reason = None if len(taken) == len(candidates) else _diverged(starts)
+        if len(taken) < len(candidates):
+            whose = "" if len(starts) == 1 else " of a start"
+            reason = f"every run{whose} diverged"
     return Sample(
         runs=tuple(
             AskedRun(lr, start, None if row is None else row.run)
@@ -125,10 +127,6 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
         reason=reason,
         cost={n: math.fsum(float(getattr(row, n)) for row in present) for n in RUN_COSTS},
     )
-
-
-def _diverged(starts: Sequence[int]) -> str:
-    return "every run diverged" if len(starts) == 1 else "every run of a start diverged"
 
 
 def _taken(rows: Sequence[ScoreRow]) -> TakenRun | None:

@@ -88,18 +88,25 @@ class Look:
 
     color: str
     marker: str
+    """As matplotlib calls it."""
+    symbol: str
+    """The marker as Plotly calls it."""
 
 
 METHODS: dict[str, Look] = {
-    "maml": Look(BLUE, "o"),
-    "fomaml": Look(SKY, "s"),
-    "reptile": Look(GREEN, "^"),
-    "multitask": Look(ORANGE, "D"),
-    "fine_tuning": Look(VERMILION, "v"),
-    BASELINE: Look(BLACK, "x"),
+    "maml": Look(BLUE, "o", "circle"),
+    "fomaml": Look(SKY, "s", "square"),
+    "reptile": Look(GREEN, "^", "triangle-up"),
+    "multitask": Look(ORANGE, "D", "diamond"),
+    "fine_tuning": Look(VERMILION, "v", "triangle-down"),
+    BASELINE: Look(BLACK, "x", "x"),
 }
 """Method → look, in the order of the paper's tables."""
-_OTHERS = (Look(PURPLE, "P"), Look(GREY, "X"), Look(BLACK, "*"))
+_OTHERS = (
+    Look(PURPLE, "P", "cross"),
+    Look(GREY, "X", "x-open"),
+    Look(BLACK, "*", "star"),
+)
 
 
 def look(method: str) -> Look:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from matplotlib.colors import to_rgb
 from plotly.colors import sample_colorscale
 
 from ...results.names import method_label
@@ -22,17 +23,6 @@ INK = BLACK
 """Stands for the page's colour of text."""
 PAPER = "#ffffff"
 """Stands for the page's background."""
-_SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "x": "x",
-    "P": "cross",
-    "X": "x-open",
-    "*": "star",
-}
 Plot = Mapping[str, Any]
 """Data and layout, as Plotly takes them."""
 SCALE = "Cividis"
@@ -96,11 +86,7 @@ def _digit_on(scale: Any, share: float) -> str:
     """Return the colour of a number at a place of a colour map, 0 to 1."""
     (under,) = sample_colorscale(scale, [share], colortype="tuple")
     dark, light = DIGITS
-    return dark if contrast(under, _rgb(dark)) >= contrast(under, _rgb(light)) else light
-
-
-def _rgb(color: str) -> tuple[float, ...]:
-    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return dark if contrast(under, to_rgb(dark)) >= contrast(under, to_rgb(light)) else light
 
 
 def contrast(one: Sequence[float], other: Sequence[float]) -> float:
@@ -124,7 +110,7 @@ def _luminance(color: Sequence[float]) -> float:
 def marker(method: str, size: int = 8) -> dict[str, Any]:
     """Return the marker of a method: that of the printed figures."""
     own = look(method)
-    return {"color": own.color, "symbol": _SYMBOLS[own.marker], "size": size}
+    return {"color": own.color, "symbol": own.symbol, "size": size}
 
 
 def hover(estimate: Estimate, *lines: str, unit: str = " %") -> str:
