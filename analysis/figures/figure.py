@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from ..results.cells import Cell, Place
 from ..results.names import method_label, rank
+from .charts.data import Estimate
 from .drawing.style import METHODS, Canvas
 from .interactive.frame import Plot
 
@@ -74,6 +75,24 @@ def beside(notes: Iterable[str]) -> str:
     """Return the end of a caption that says what must be known beside its numbers, each once."""
     distinct = list(dict.fromkeys(note for note in notes if note))
     return f" Note: {'; '.join(distinct)}." if distinct else ""
+
+
+def noted(
+    series: Mapping[str, Sequence[Estimate]], labels: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return why values are missing, and what must be known beside the others.
+
+    Args:
+        series: method → an estimate for each label.
+        labels: with their preposition ("at 32").
+    """
+    missing, known = [], []
+    for method, row in series.items():
+        for label, one in zip(labels, row, strict=True):
+            if one.note:
+                where = missing if one.value is None else known
+                where.append(f"{method_label(method)} {label}: {one.note}")
+    return missing, known
 
 
 def partial_notes(cells: Iterable[Cell]) -> list[str]:

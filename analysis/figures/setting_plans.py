@@ -21,8 +21,8 @@ from .charts.from_curves import (
 )
 from .drawing.curves import draw_curves, draw_steps_to
 from .drawing.tasks import draw_tasks
+from .figure import DOT, Figure, beside, by_method, lacks, noted, partial_notes, slug
 from .interactive.tasks import curve_plot, steps_plot, task_plot
-from .figure import DOT, Figure, beside, by_method, lacks, partial_notes, slug
 
 _BESIDE_ROW = ("gain-", "curves-")
 """Beginnings of names: what stands beside the rows of its setting, if anything of it does."""
@@ -61,9 +61,10 @@ def setting_plans(
             main.append(cell)
     group = Group(cells=by_method(main), partition=partition, scored=scored)
     at = group.cells[0].place
-    row = {"backbone": at.backbone, "row": column_label((partition, at.edition))}
+    row = column_label((partition, at.edition))
     for plan in group_plans(section, group, ending):
-        yield replace(plan, **row) if plan.name.startswith(_BESIDE_ROW) else plan
+        beside_row = plan.name.startswith(_BESIDE_ROW)
+        yield replace(plan, backbone=at.backbone, row=row) if beside_row else plan
 
 
 def group_plans(section: Section, group: Group, ending: str) -> Iterator[Figure]:
@@ -131,16 +132,11 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Figure
         plot=curve_plot(panels),
     )
     chart = steps_to(group, curves)
-    notes = [
-        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
-        for method, row in chart.series.items()
-        for share, estimate in zip(chart.shares, row, strict=True)
-        if estimate.value is None
-    ]
+    lacking, _ = noted(chart.series, [f"at {100 * share:g} %" for share in chart.shares])
     yield Figure(
         name=f"steps-{ending}",
         title=titles["steps"],
-        caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(notes)}",
+        caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(lacking)}",
         canvas=draw_steps_to(chart),
         plot=steps_plot(chart),
     )

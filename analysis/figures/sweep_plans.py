@@ -8,11 +8,11 @@ from dataclasses import replace
 from mpt.gym.catalogue import PARTITIONS
 
 from ..results.cells import Cell
-from ..results.names import in_order, method_label, partition_label
+from ..results.names import in_order, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
 from .drawing.sweeps import draw_sweep
+from .figure import Figure, beside, lacks, noted, partial_notes, slug
 from .interactive.tasks import sweep_plot
-from .figure import Figure, beside, lacks, partial_notes, slug
 
 
 def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Figure]:
@@ -60,18 +60,7 @@ def _sweep_plan(
     if sweep is None:
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""
-    lacking = [
-        f"{method_label(method)} at {value}: {e.note}"
-        for method, row in sweep.series.items()
-        for value, e in zip(sweep.values, row, strict=True)
-        if e.value is None
-    ]
-    notes = [
-        f"{method_label(method)} at {value}: {e.note}"
-        for method, row in sweep.series.items()
-        for value, e in zip(sweep.values, row, strict=True)
-        if e.value is not None and e.note
-    ]
+    lacking, notes = noted(sweep.series, [f"at {value}" for value in sweep.values])
     note += beside([*notes, *partial_notes(cells)])
     caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
     return Figure(

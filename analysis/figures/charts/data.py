@@ -1,4 +1,4 @@
-"""What figures are made of: plain values, checked once, apart from where they come from.
+"""What figures are made of: plain values, apart from where they come from.
 
 A value that is missing is None and says why; a figure shows it as missing, never as 0.
 """
@@ -73,11 +73,6 @@ class TaskChart:
     points: Mapping[str, str] = field(default_factory=dict)
     """Method → key of the point that its numbers are of."""
 
-    def __post_init__(self) -> None:
-        for method, values in self.series.items():
-            if len(values) != len(self.tasks):
-                raise ValueError(f"{method} has {len(values)} values for {len(self.tasks)} tasks")
-
     @property
     def rows(self) -> list[str]:
         """From top to bottom: what stands over all tasks, if it is given, and the tasks."""
@@ -104,11 +99,6 @@ class Sweep:
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Method → the numbers that the paper prints."""
 
-    def __post_init__(self) -> None:
-        for method, row in (*self.series.items(), *self.published.items()):
-            if len(row) != len(self.values):
-                raise ValueError(f"{method} has {len(row)} numbers for {len(self.values)} values")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
@@ -122,8 +112,6 @@ class Band:
     """Lowest seed."""
     high: tuple[float | None, ...]
     """Highest seed."""
-    seeds: int
-    """Seeds behind every point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +127,13 @@ class CurvePanel:
 
 @dataclass(frozen=True, kw_only=True)
 class StepsTo:
-    """How many downstream steps it takes to come to a share of the final dev score."""
+    """How many downstream steps it takes to come to a share of PT's final dev score."""
 
     title: str
     shares: tuple[float, ...]
     """Shares of the final score, ascending, in (0, 1]."""
     series: Mapping[str, tuple[Estimate, ...]]
     """Method → median steps for each share; missing where half of the runs never came there."""
-    reference: str
-    """Whose final score is meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +163,6 @@ class Search:
     points: tuple[SearchPoint, ...]
     leader: str = ""
     """Key of the point that the search has chosen; empty: the one with the highest score."""
-
-    def __post_init__(self) -> None:
-        if not self.points:
-            raise ValueError("a search needs at least one point")
-        names = set(self.points[0].settings)
-        if any(set(point.settings) != names for point in self.points):
-            raise ValueError("all points of a search must have the same settings")
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -86,7 +86,6 @@ def band(curves: Sequence[Curve]) -> Band | None:
         mean=tuple(None if row is None else math.fsum(row) / len(row) for row in rows),
         low=tuple(None if row is None else min(row) for row in rows),
         high=tuple(None if row is None else max(row) for row in rows),
-        seeds=len(curves),
     )
 
 
@@ -166,7 +165,6 @@ def steps_to(
         title=f"Downstream steps to a share of PT's final dev score: {group.label}",
         shares=tuple(shares),
         series=series,
-        reference="PT's final dev score",
     )
 
 

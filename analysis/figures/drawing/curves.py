@@ -89,7 +89,7 @@ def draw_steps_to(chart: StepsTo) -> Canvas:
     ax.set_xlim(-0.5, len(chart.shares) - 0.5)
     ax.set_ylim(bottom=0)
     ax.grid(axis="y")
-    ax.set_xlabel(f"share of {chart.reference}")
+    ax.set_xlabel("share of PT's final dev score")
     ax.set_ylabel("downstream steps (median)")
     style.title(figure, chart.title)
     handles = [style.method_handle(method) for method in methods]

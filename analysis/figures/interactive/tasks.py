@@ -202,7 +202,7 @@ def steps_plot(chart: StepsTo) -> Plot:
         xaxis={
             "tickvals": list(range(len(chart.shares))),
             "ticktext": [f"{100 * share:g} %" for share in chart.shares],
-            "title": {"text": f"share of {chart.reference}"},
+            "title": {"text": "share of PT's final dev score"},
             "zeroline": False,
         },
         yaxis={"title": {"text": "downstream steps (median)"}, "rangemode": "tozero"},
