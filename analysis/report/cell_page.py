@@ -227,7 +227,7 @@ def _run_row(
     if run is None or key is None:
         gap = number(None)
         return (text(MISSING), *head, gap, gap, text(""), text("missing"), text(""), text(""))
-    taken = any(run.key == key for run in sample.taken)
+    taken = any(row.run == key for row in sample.taken)
     return (
         text(key[:12], f"../{record_path(point)}" if sources.copies else None),
         *head,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpt.store.records import Point, StudyRecord
+from mpt.store.records import Point, ScoreRow, StudyRecord
 
 from .names import METHODS, PARTITION_LABELS, gym_label, rank
 
@@ -72,19 +72,6 @@ class Place:
         return all(getattr(self, n) == value for n, value in PLAIN.items() if n != but)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TakenRun:
-    """The downstream run taken for one (task, data seed) at one downstream start."""
-
-    key: str
-    lr: float
-    """Downstream learning rate."""
-    dev: float
-    """Best dev score, a fraction."""
-    test: float
-    """Test score, a fraction."""
-
-
 class AskedRun(NamedTuple):
     """A downstream run that a study asks for."""
 
@@ -102,7 +89,7 @@ class Sample:
 
     runs: tuple[AskedRun, ...]
     """Start by start, learning rates in the recipe's order."""
-    taken: tuple[TakenRun, ...]
+    taken: tuple[ScoreRow, ...]
     """The runs that count, one a start; none if a run is missing or every run of a start
     diverged."""
     reason: str | None
@@ -118,7 +105,7 @@ class Sample:
     @property
     def test(self) -> float | None:
         """Test score, a fraction: the mean over starts; None without taken runs."""
-        tests = [run.test for run in self.taken]
+        tests = [row.test for row in self.taken if row.test is not None]
         return math.fsum(tests) / len(tests) if tests else None
 
 

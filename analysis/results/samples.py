@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from mpt.metrics.relative_gain import Candidate, select_by_dev
 from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order, start_order
 
-from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples, TakenRun
+from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples
 
 
 class RunTable:
@@ -103,7 +103,7 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
     by_start = [[by_run.get((start, lr)) for lr in lrs] for start in starts]
     present = [row for of_start in by_start for row in of_start if row is not None]
     count = len(starts) * len(lrs)
-    taken: list[TakenRun] = []
+    taken: list[ScoreRow] = []
     reason = None
     if len(present) < count:
         reason = f"{count - len(present)} of {count} runs are missing"
@@ -129,14 +129,11 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
     )
 
 
-def _taken(rows: Sequence[ScoreRow]) -> TakenRun | None:
+def _taken(rows: Sequence[ScoreRow]) -> ScoreRow | None:
     """Return the run that the recipe takes: best dev score, the earlier rate on ties."""
     candidates = [Candidate(lr=r.lr, dev=_number(r.dev), test=_number(r.test)) for r in rows]
     best = select_by_dev(candidates)
-    if best is None:
-        return None
-    row = next(row for row, one in zip(rows, candidates, strict=True) if one is best)
-    return TakenRun(key=row.run, lr=best.lr, dev=best.dev, test=best.test)
+    return next((row for row, one in zip(rows, candidates, strict=True) if one is best), None)
 
 
 def _number(value: float | None) -> float:

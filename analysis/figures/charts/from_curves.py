@@ -35,7 +35,7 @@ def curves_of(
     """
     sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
-    runs = read({run.key for sample in samples for run in sample.taken})
+    runs = read({row.run for sample in samples for row in sample.taken})
     curves: dict[str, Curves] = {
         cell.place.method: _curves(cell.tasks, runs)
         for cell in group.cells
@@ -51,9 +51,9 @@ def curves_of(
 def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
     return {
         task: {
-            seed: _mean_curve([_curve(runs[run.key]) for run in sample.taken])
+            seed: _mean_curve([_curve(runs[taken.run]) for taken in sample.taken])
             for seed, sample in row.items()
-            if sample.taken and all(run.key in runs for run in sample.taken)
+            if sample.taken and all(taken.run in runs for taken in sample.taken)
         }
         for task, row in samples.items()
     }
