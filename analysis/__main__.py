@@ -96,7 +96,6 @@ def _budget(text: str) -> float:
 
 
 def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add the flags that say which results are read."""
     add = parser.add_argument_group("what is read").add_argument
     add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
@@ -244,7 +243,13 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
     add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
     add = hub.add_argument_group("what is written").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
-    add("--license", dest="licence", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
+    add(
+        "--license",
+        dest="licence",
+        default=UNKNOWN,
+        metavar="ID",
+        help="the Hub's id of a licence, like mit",
+    )
     _add_model(hub)
     hub.set_defaults(run=_export_hub)
 
@@ -288,7 +293,6 @@ def _export_hub(flags: argparse.Namespace) -> int:
 
 
 def _prompt_export(flags: argparse.Namespace) -> PromptExport:
-    """Return what the flags say of a prompt; each is called as its field."""
     from .export.peft_adapter import PromptExport
 
     names = {field.name for field in dataclasses.fields(PromptExport)}

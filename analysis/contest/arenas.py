@@ -124,13 +124,11 @@ def _complete(
 
 
 def _cells(results: Path, store: str | None) -> Sequence[Cell]:
-    """Return every point on target tasks."""
     sections = read_results(results, store=store, averaged=False).sections
     return [c for section in sections for c in section.every_rung if c.place.role == "target"]
 
 
 def _contestant(cell: Cell, frozen: Frozen) -> str | None:
-    """Return whose frozen settings a point has."""
     if cell.steps == 0:
         return None
     config = replace(point_config(cell.point), seed=None)

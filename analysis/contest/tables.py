@@ -143,7 +143,6 @@ def _notes(verdict: Verdict) -> list[str]:
 
 
 def _searched(frozen: Frozen) -> str:
-    """Say what settings were chosen on."""
     if not frozen.search_seeds:
         return "Every contestant had one point: no settings were chosen."
     tried = next(iter(frozen.entries.values())).tried
@@ -155,7 +154,6 @@ def _searched(frozen: Frozen) -> str:
 
 
 def _races(frozen: Frozen) -> str:
-    """Say how long starts were raced, where it was not the default."""
     own = {name: one.told for name, one in frozen.entries.items() if one.race_steps is not None}
     return f"{'; '.join(f'{name}: {told}' for name, told in own.items())}." if own else ""
 

@@ -131,7 +131,6 @@ def judge(confirmed: Confirmed) -> Verdict:
 
 
 def _args(cells: Mapping[int, Cell]) -> tuple[float, ...]:
-    """Return the ARG in % of every upstream seed."""
     one = paired(cells, None)
     assert one is not None, "a complete cell without a task that has a baseline above 0"
     return one.by_seed

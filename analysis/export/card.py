@@ -145,7 +145,6 @@ def _paragraph(sentences: Iterable[str]) -> str:
 
 
 def _score(said: Published) -> str:
-    """Return the ARG with its interval, and what both are of."""
     summary, cell = said.summary, said.cell
     if summary is None or summary.value is None:
         return "There is no score."
@@ -172,7 +171,6 @@ def _score(said: Published) -> str:
 
 
 def _tasks(cell: Cell, summary: Summary | None) -> str:
-    """Return the scores of every task by data seed."""
     ours, theirs = scores_of(cell.tasks), scores_of(cell.baseline)
     gains = {} if summary is None else {one.task: one for one in summary.gain.tasks}
     heads = ["task", "s_PT", "s", "gain %"]

@@ -145,7 +145,6 @@ def _learned(results: Path, export: PromptExport) -> _Learned:
 
 
 def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
-    """Return the point that is meant, with its section."""
     learned = [(s, c) for s in recorded.sections for c in s.every_rung if c.steps > 0]
     matching = [one for one in learned if wanted is None or one[1].key.startswith(wanted)]
     if len(matching) == 1 and (wanted is None or len(wanted) >= DIGITS):
@@ -159,7 +158,6 @@ def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
 
 
 def _listed(cells: Sequence[Cell]) -> str:
-    """Return points with their scores, the best first."""
     ranked = sorted(cells, key=_arg, reverse=True)
     words = [
         f"{c.key[:DIGITS]} ({c.place.method}, {c.steps} steps, ARG {_percent(_arg(c))})"
@@ -189,7 +187,6 @@ def _averaged(results: Path, export: PromptExport, cell: Cell) -> Cell | None:
 
 
 def _prompt(cell: Cell, results: Path, export: PromptExport) -> Tensor:
-    """Return the prompt [P, d] that a point was learned as."""
     from mpt.prompts import prompt_from_bytes
 
     with open_results(results, export.store, read_only=True) as database:
@@ -211,5 +208,4 @@ def _is_local(name: str) -> bool:
 
 
 def _public(name: str) -> str:
-    """Return the name of a model without the folders above it."""
     return Path(name).name if _is_local(name) else name

@@ -133,7 +133,6 @@ def check_position(what: str, position: str) -> None:
 
 
 def _configuration(source: str) -> dict[str, Any]:
-    """Return the configuration of a local model; empty for one of the Hub."""
     path = Path(source) / "config.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
@@ -142,12 +141,6 @@ def write_adapter(
     out: Path, config: Mapping[str, Any], prompt: Tensor, texts: Mapping[str, str] | None = None
 ) -> None:
     """Write an adapter into a new directory; it is there whole or not at all.
-
-    Args:
-        out: the directory.
-        config: of `adapter_of`.
-        prompt: φ [P, d].
-        texts: name → text of further files.
 
     Raises:
         UsageError: `out` exists or cannot be written.
@@ -192,7 +185,6 @@ def _origin(
 
 
 def _results_around(prompt_file: Path) -> Path | None:
-    """Return the results directory that a file lies in; None if it lies in none."""
     return next((p for p in prompt_file.resolve().parents if (p / FILE).is_file()), None)
 
 

@@ -20,10 +20,7 @@ from .sweep_plans import sweep_plans
 def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
     """Draw every figure that a section has data for; each file says what it is of.
 
-    Args:
-        section: what a database says.
-        out: directory of the files; it is created.
-        suffix: ends the names of the files, behind a hyphen.
+    `suffix` ends the names of the files, behind a hyphen.
 
     Returns:
         The figures in the order of the paper, then those of the searches; what has no data is in

@@ -86,7 +86,8 @@ def noted(
         series: method → an estimate for each label.
         labels: with their preposition ("at 32").
     """
-    missing, known = [], []
+    missing: list[str] = []
+    known: list[str] = []
     for method, row in series.items():
         for label, one in zip(labels, row, strict=True):
             if one.note:
@@ -114,7 +115,6 @@ def partial_notes(cells: Iterable[Cell]) -> list[str]:
 
 
 def _subject(labels: Sequence[str]) -> str:
-    """Return "MAML is" or "MAML, MTL are", each label once."""
     distinct = list(dict.fromkeys(labels))
     return f"{', '.join(distinct)} {'is' if len(distinct) == 1 else 'are'}"
 

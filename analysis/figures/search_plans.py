@@ -17,8 +17,8 @@ from .charts.from_search import search_of, unshown
 from .charts.sensitivity import ablation_path, importance, rung_agreement
 from .drawing.ranking import draw_ablation, draw_ranking, draw_rungs
 from .drawing.settings import draw_importance, draw_maps, draw_parallel
-from .interactive.search import importance_plot, map_plot, parallel_plot, ranking_plot
 from .figure import DOT, Figure, beside, by_method, lacks, partial_notes, slug
+from .interactive.search import importance_plot, map_plot, parallel_plot, ranking_plot
 from .setting_plans import group_plans
 
 _SEEDS = (
@@ -28,13 +28,7 @@ _SEEDS = (
 
 
 def validation_plans(section: Section, cells: Sequence[Cell], suffix: str) -> Iterator[Figure]:
-    """Yield the figures of a backbone's searches.
-
-    Args:
-        section: what the cells are from.
-        cells: the validation cells of a backbone and edition.
-        suffix: ends the files' names.
-    """
+    """Yield the figures of a backbone's searches."""
     places = {cell.place for cell in cells}
     searches = [one for one in section.searches if one.cells[0].place in places]
     best = [one.leader for one in searches]
@@ -130,6 +124,5 @@ def _setting_map_plans(search: Search, without: str) -> Iterator[Figure]:
 
 
 def _without(search: Search) -> str:
-    """Return the end of a caption: how many points have no score, and why."""
     reasons = Counter(point.score.note for point in search.without)
     return lacks([f"{count} point(s): {why}" for why, count in reasons.items()])

@@ -79,7 +79,6 @@ def _left_out(section: Section) -> list[str]:
 
 
 def _whose(own: Sequence[StudyRecord], every: Sequence[StudyRecord]) -> str:
-    """Return which of the studies are meant: their roles, or else their partitions."""
     if len(own) == len(every):
         return ""
     for role, words in (("target", "replay"), ("validation", "search")):

@@ -296,7 +296,6 @@ def _scored(samples: Samples, task: str, cell: Cell) -> bool:
 
 
 def _side(row: Sequence[Cell], tasks: Sequence[str]) -> Side:
-    """Return the test scores of cells, one an upstream seed."""
     seeds = row[0].seeds
     return Side(
         scores=np.stack([_table(cell.tasks, tasks, seeds) for cell in row]),

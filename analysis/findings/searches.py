@@ -148,12 +148,10 @@ def _where(places: Iterable[Place]) -> str:
 
 
 def _short(search_place: Place, places: Iterable[Place]) -> str:
-    """Return what tells a search from the others."""
     return method_label(search_place.method) if _where(places) else _label(search_place)
 
 
 def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
-    """Return a configuration's values of the settings that differ within the search."""
     first = [next(iter(cells.values())) for cells in every]
     cell = next(iter(own.values()))
     rows = [{**one.config, "steps": one.steps} for one in first]

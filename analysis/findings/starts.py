@@ -50,7 +50,6 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
 
 
 def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
-    """Return what learning adds to the start that it set out from."""
     added = {n: d for n in learned if (d := matrix.duels.get((n, UNTRAINED))) is not None}
     alone = matrix.duels.get((UNTRAINED, BASELINE))
     if not added or alone is None:
@@ -68,7 +67,6 @@ def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
 
 
 def _without_prompt(matrix: Matrix) -> Finding | None:
-    """Return what the model is worth as it is, where that was run."""
     duel = matrix.duels.get((ZERO_SHOT, BASELINE))
     if duel is None:
         return None

@@ -89,7 +89,6 @@ def sweep_findings(settings: Sequence[Setting]) -> tuple[list[Finding], list[str
 
 
 def _swept(settings: Sequence[Setting], sweep: Sweep) -> list[Finding]:
-    """Return a finding for each place that differs in the sweep's field alone."""
     groups: dict[Place, list[tuple[float, Setting]]] = {}
     for setting in settings:
         size = sweep.size(setting)
@@ -101,7 +100,6 @@ def _swept(settings: Sequence[Setting], sweep: Sweep) -> list[Finding]:
 
 
 def _ends(group: Sequence[tuple[float, Setting]], sweep: Sweep) -> Finding | None:
-    """Compare every method at the least and the most of a sweep."""
     (least, few), (most, many) = group[0], group[-1]
     if least == most:
         return None

@@ -110,7 +110,6 @@ def _paper_cells(one: ScoredMethod) -> Row:
 
 
 def _lacking(summary: Summary | None, backbone: str, wanted: str, targets: Sequence[str]) -> str:
-    """Say what keeps a summary from being the paper's question; empty if nothing does."""
     if paper_backbone(backbone) != wanted:
         return f"run on {backbone}, not on {wanted}"
     if summary is None:
@@ -133,16 +132,7 @@ def _ours(
     sources: int | None = None,
     task: str | None = None,
 ) -> Ours | None:
-    """Return what a cell says about a number of the paper.
-
-    Args:
-        look: summaries.
-        cell: the cell; None if there is none.
-        targets: the published target tasks.
-        wanted: the paper's backbone.
-        sources: the published number of source tasks; None if it does not matter.
-        task: the number is about this task alone.
-    """
+    """Return what a cell says about a number of the paper, or of one of its tasks."""
     if cell is None:
         return None
     shown = look.table_cell(cell) if task is None else task_cell(look, cell, task)

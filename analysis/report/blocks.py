@@ -135,11 +135,8 @@ def blocks_of(
 ) -> list[Block]:
     """Return the blocks of a section: every table that holds something, with its pictures.
 
-    Args:
-        tables: of the section.
-        figures: of the section; what is not drawn is left out.
-        places: name of a search's table → place of its points.
-        suffix: ends the names of the section's tables and figures, behind a hyphen.
+    `places`: name of a search's table → place of its points; `suffix` ends the names of tables and
+    figures, behind a hyphen.
     """
     methods = {method_label(name): name for name in METHODS}
     blocks: dict[str, Block] = {}
@@ -160,19 +157,14 @@ def blocks_of(
 
 
 def _pictures_of(table: Table, methods: Mapping[str, str]) -> Iterator[Figure]:
-    """Yield the pictures that are made of a table's own numbers.
-
-    Args:
-        table: without empty rows and columns.
-        methods: label → name of a method, for its colour.
-    """
+    """Yield the pictures of a table's own numbers; `methods`: label → name, for the colour."""
     name = table.name
     if name.startswith(_HEATED) and not name.startswith(_DETAILS):
         plot = heat_map(table)
         if plot is not None:
             title = "The same as colours."
             yield Figure(name=f"heat-{name}", title=title, caption=_HEAT, plot=plot)
-    costs = {}
+    costs: dict[str, tuple[str, str, str | None]] = {}
     if name.startswith("costs"):
         for cost in ("upstream device-hours", "downstream device-hours"):
             costs[f"cost-{cost.partition(' ')[0]}"] = (cost, f"Score against {cost}.", "method")

@@ -85,13 +85,7 @@ def _keys(samples: Samples) -> list[str]:
 
 
 def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
-    """Return the page of a cell.
-
-    Args:
-        look: summaries.
-        cell: the cell.
-        sources: its runs.
-    """
+    """Return the page of a cell."""
     cell_place, study = cell.place, cell.study
     marks = ", smoke run" * study.smoke + ", partial" * (study.partial is not None)
     title = (
@@ -122,7 +116,6 @@ def _score_table(look: Lookup, cell: Cell) -> Table:
 
 
 def _seeds_table(look: Lookup, cell: Cell, sources: Sources) -> Table:
-    """Return the points that the cell's numbers are means of, one an upstream seed."""
     summary = look.summary(cell)
     rows = []
     for point in cell.points:
@@ -241,7 +234,6 @@ def _run_row(
 
 
 def _origin_table(cell: Cell, sources: Sources) -> Table:
-    """Return study, configuration, commit, versions and machine."""
     study = dataclasses.asdict(cell.study)
     data = {name: study.pop(name) for name in ("source", "scored")}
     origin: dict[str, Any] = {

@@ -54,7 +54,6 @@ class ReportFolder:
         (self._out / LIST).write_text("".join(f"{name}\n" for name in own), encoding="utf-8")
 
     def _listed(self) -> set[str]:
-        """Return the files that the report before has listed, inside its folders only."""
         path = self._out / LIST
         names = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return {name for name in names if _inside(name)}

@@ -131,7 +131,6 @@ def index_page(recorded: Results, parts: Sequence[Part]) -> str:
 
 
 def _extent(results: Results) -> str:
-    """Say how much there is, and how numbers are read."""
     counts = [cell.counts for cell in results.cells]
     done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
     return (
@@ -141,7 +140,6 @@ def _extent(results: Results) -> str:
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
-    """Return lines of plain text as a list of Markdown; nothing if there is none."""
     if not lines:
         return []
     return [f"{title}:\n", *(f"- {escape_markdown(line)}" for line in lines), ""]

@@ -134,7 +134,6 @@ def catalogue_of(gym: str) -> Catalogue | None:
 
 
 def _notes(section: Section) -> list[str]:
-    """Return what a reader must know of a section, its gym included."""
     gym = section.studies[0].gym
     if catalogue_of(gym) is not None:
         return list(section.notes)

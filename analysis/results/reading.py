@@ -194,7 +194,6 @@ def _shots(value: int | str | None) -> str:
 
 
 def _fits(document: Mapping[str, Any], study: StudyRecord) -> bool:
-    """Return whether a document is of a study's gym and size."""
     smoke = document.get("smoke", study.smoke)
     return (gym_name(document["gym"]), smoke) == (gym_name(study.gym), study.smoke)
 

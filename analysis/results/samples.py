@@ -35,15 +35,7 @@ class RunTable:
         baseline: tuple[Point | None, Samples],
         stop: Stop | None,
     ) -> Cell:
-        """Return a point as a cell.
-
-        Args:
-            point: of the study.
-            baseline_place: where its study's points stand.
-            study: what it is compared within.
-            baseline: the study's point of plain prompt tuning, and its samples.
-            stop: why its trial was not carried on from here; None if it was.
-        """
+        """Return a point as a cell; `baseline`: its study's point of prompt tuning and samples."""
         tasks = {} if point.status == "diverged" else self.samples(point, study)
         status, note = point.status, point.note
         lacking = any(s.done < len(s.runs) for row in tasks.values() for s in row.values())
@@ -61,12 +53,7 @@ class RunTable:
         )
 
     def samples(self, point: Point | None, study: StudyRecord) -> Samples:
-        """Return task → data seed → sample of everything that a study scores.
-
-        Args:
-            point: of the study; None: none of its runs is there.
-            study: names the tasks, data seeds and learning rates.
-        """
+        """Return task → data seed → sample of all that a study scores; no point has no run."""
         rows = {} if point is None else self._rows.get(point.key, {})
         lrs = study.lrs if point is None else lr_order(point, study)
         starts = study.start_seeds if point is None else start_order(point, study)

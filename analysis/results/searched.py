@@ -188,7 +188,6 @@ def _seeds(
 
 
 def _only(row: Replicates, seeds: Collection[int]) -> Replicates:
-    """Return the replicates with some seeds."""
     return replace(row, scores={seed: of for seed, of in row.scores.items() if seed in seeds})
 
 
@@ -230,7 +229,6 @@ def _table(cell: Cell, tasks: Sequence[str], seeds: Sequence[int]) -> np.ndarray
 
 
 def _events(points: Configuration) -> tuple[str, ...]:
-    """Return what happened on the way to some points that makes their configuration unstable."""
     events = []
     for seed, cell in points.items():
         if cell.status == "diverged":

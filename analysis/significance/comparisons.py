@@ -70,14 +70,7 @@ class MethodComparison:
 
 
 def compare(setting: Setting, method: str, reference: str, root: int) -> MethodComparison:
-    """Compare two methods of a setting in every view.
-
-    Args:
-        setting: scores.
-        method: its ARG stands first.
-        reference: its ARG is taken off; plain prompt tuning has 0.
-        root: seed of the sign patterns, used with more than 20 tasks only.
-    """
+    """Return ARG of a method minus that of a reference; `root` seeds drawn sign patterns."""
     first, second, base = (setting.scores[name] for name in (method, reference, BASELINE))
     means, others = first.mean(axis=1), second.mean(axis=1)
     differences = 100 * (means - others) / base.mean(axis=1)
@@ -169,12 +162,7 @@ class Significance:
 
 
 def find_significance(settings: Sequence[Setting], root: int) -> Significance:
-    """Compare the methods of every setting and correct both families.
-
-    Args:
-        settings: as read.
-        root: seed of the sign patterns; with at most 20 tasks none is drawn.
-    """
+    """Compare the methods of every setting and correct both families; `root` as in `compare`."""
     table, pairs = [], []
     for setting in settings:
         for method in setting.methods:

@@ -83,7 +83,6 @@ def _machines(look: Lookup) -> str:
 
 
 def _starts_note(look: Lookup) -> list[str]:
-    """Say what targets that take their starts have spent on it."""
     told = [
         (cell.devices * point.point.provenance["starts"]["seconds"])
         for cell in look.targets()

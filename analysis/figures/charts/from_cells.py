@@ -139,7 +139,6 @@ def score_chart(group: Group) -> TaskChart:
 
 
 def _baseline_score(group: Group, task: str) -> Estimate:
-    """Return prompt tuning's score from the first cell that names it."""
     cell = next((cell for cell in group.cells if task in cell.baseline), None)
     if cell is None:
         return missing("no baseline")

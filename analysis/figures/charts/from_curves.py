@@ -27,12 +27,7 @@ Curves = Mapping[str, Mapping[int, Curve]]
 def curves_of(
     group: Group, read: Callable[[Collection[str]], Mapping[str, Run]]
 ) -> dict[str, Curves]:
-    """Return method → curves of the taken runs, prompt tuning's among them.
-
-    Args:
-        group: what stands in one figure; a (task, data seed) without a taken run has no curve.
-        read: returns runs by key.
-    """
+    """Return method → curves of the taken runs, prompt tuning's among them; `read` gets runs."""
     sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
     runs = read({row.run for sample in samples for row in sample.taken})
@@ -199,12 +194,7 @@ def _first(curve: Curve, goal: float) -> float:
 
 
 def median_steps(steps: Mapping[tuple[str, int], float], root_seed: int) -> Estimate:
-    """Return the median number of steps with its interval (see `steps_to`).
-
-    Args:
-        steps: (task, data seed) → steps, or ∞.
-        root_seed: draws the data seeds.
-    """
+    """Return the median of (task, data seed) → steps or ∞, with its interval (see `steps_to`)."""
     if not steps:
         return missing("no run to compare")
     every = sorted(steps.values())

@@ -99,7 +99,6 @@ def importance(search: Search, root_seed: int) -> Importance | str:
 
 
 def _optuna_study(search: Search) -> optuna.Study:
-    """Return the points with a score as a study in memory."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # creating a study is no news
     try:

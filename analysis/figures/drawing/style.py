@@ -208,14 +208,7 @@ def published_handle() -> Line2D:
 
 
 def mark_missing(ax: Axes, position: float, color: str, *, along: str) -> None:
-    """Put a question mark of the method's colour on the edge of the axes: there is no value.
-
-    Args:
-        ax: the axes.
-        position: on the axis `along`.
-        color: the method's.
-        along: "y" where values lie on x, "x" where they lie on y.
-    """
+    """Put a question mark on the edge of the axes at a position on the axis `along`: no value."""
     upright = along == "y"
     ax.annotate(
         "?",

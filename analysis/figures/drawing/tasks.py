@@ -68,7 +68,6 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
 
 
 def _usual_length(estimates: Sequence[Estimate]) -> float:
-    """Return the median length of the intervals; 0 where there is none."""
     lengths = [
         one.high - one.low for one in estimates if one.low is not None and one.high is not None
     ]
@@ -80,13 +79,7 @@ def _within(value: float | None, low: float, high: float) -> TypeGuard[float]:
 
 
 def reach(estimates: Sequence[Estimate], low: float, high: float) -> str:
-    """Return how far a row's values and intervals reach beyond an axis; empty where they do not.
-
-    Args:
-        estimates: of one row.
-        low: where the axis begins.
-        high: where it ends.
-    """
+    """Return how far values and intervals of a row reach beyond an axis; empty if they do not."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     left, right = min(ends, default=low), max(ends, default=high)
     words = [f"← {left:.0f}"] if left < low else []
@@ -134,7 +127,6 @@ def draw_tasks(chart: TaskChart) -> Canvas:
 
 
 def _draw_method(ax: Axes, method: str, values: Sequence[Estimate], offset: float) -> None:
-    """Draw one method's dots, its intervals, and what is missing or outside."""
     shown = style.look(method)
     left, right = ax.get_xlim()
     dots, segments = [], []

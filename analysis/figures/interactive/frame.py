@@ -83,7 +83,6 @@ def digits(heat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digit_on(scale: Any, share: float) -> str:
-    """Return the colour of a number at a place of a colour map, 0 to 1."""
     (under,) = sample_colorscale(scale, [share], colortype="tuple")
     dark, light = DIGITS
     return dark if contrast(under, to_rgb(dark)) >= contrast(under, to_rgb(light)) else light

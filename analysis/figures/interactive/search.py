@@ -14,7 +14,6 @@ from .frame import INK, PAPER, SCALE, Plot, dots, escaped, hover, page, plot, wh
 
 
 def _said(search: Search, point: SearchPoint) -> list[str]:
-    """Return what a point is, for a hover text."""
     settings = [f"{name_of(name)}: {write(point.settings[name])}" for name in search.varied]
     return [*settings, *([f"point {point.key[:8]}"] if point.key else [])]
 
@@ -45,8 +44,13 @@ def ranking_plot(search: Search) -> Plot:
         hover(point.score, f"rank {rank}", *_said(search, point))
         for rank, point in zip(ranks, points, strict=True)
     ]
-    looks = {"marker": {"color": BLUE, "size": 6}, "customdata": [page(p.key) for p in points]}
-    trace = dots(estimates, ranks, hovers, **looks)
+    trace = dots(
+        estimates,
+        ranks,
+        hovers,
+        marker={"color": BLUE, "size": 6},
+        customdata=[page(point.key) for point in points],
+    )
     labels = [escaped(point_label(point, search.varied)) for point in points]
     few = len(points) <= 40
     axis: dict[str, Any] = {"title": {"text": "rank"}, "range": [len(points) + 0.6, 0.4]}
@@ -166,7 +170,6 @@ def _tick(x: float, y: float, text: str) -> dict[str, Any]:
 
 
 def _few(places: dict[float, float]) -> list[tuple[float, float]]:
-    """Return at most six values with their heights, evenly chosen."""
     items = list(places.items())
     if len(items) <= 6:
         return items

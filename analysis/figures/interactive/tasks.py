@@ -28,7 +28,10 @@ def task_plot(chart: TaskChart) -> Plot:
             dots(
                 estimates,
                 [row + offset for row in range(len(estimates))],
-                [hover(one, task, called) for task, one in zip(chart.rows, estimates, strict=True)],
+                [
+                    hover(one, task, called)
+                    for task, one in zip(chart.rows, estimates, strict=True)
+                ],
                 name=name(method),
                 marker=marker(method, 6),
                 customdata=[page(key)] * len(estimates),
@@ -51,7 +54,6 @@ def task_plot(chart: TaskChart) -> Plot:
 
 
 def _ends(lines: Sequence[Sequence[Estimate]], low: float, high: float) -> list[dict[str, Any]]:
-    """Return a note behind the axis for each row that reaches beyond it."""
     notes = []
     for row, line in enumerate(lines):
         words = reach(line, low, high)
@@ -82,9 +84,7 @@ def sweep_plot(sweep: Sweep) -> Plot:
         )
         line = {"color": look(method).color, "width": 1.5}
         looks = {"name": name(method), "marker": marker(method), "line": line}
-        traces.append(
-            dots(estimates, values, hovers, along="y", mode="lines+markers", **looks)
-        )
+        traces.append(dots(estimates, values, hovers, along="y", mode="lines+markers", **looks))
     for method in by_method(sweep.published):
         traces.append(
             {
