@@ -102,7 +102,7 @@ def card(said: Published) -> str:
     cell = said.cell
     parts = [
         f"---\n{yaml.safe_dump(_front(said), sort_keys=False, allow_unicode=True)}---\n",
-        f"# {_escaped(_title(said))}\n",
+        f"# {escape_markdown(_title(said))}\n",
         "A soft prompt for a frozen language model, learned upstream on many tasks so that prompt "
         "tuning on a new few-shot task starts from it. It is a start and no finished model: tune "
         "it on the task at hand.\n",
@@ -137,11 +137,11 @@ def _title(said: Published) -> str:
 
 
 def _warned(lines: Iterable[str]) -> str:
-    return "".join(f"> **{_escaped(line)}**\n>\n" for line in lines)
+    return "".join(f"> **{escape_markdown(line)}**\n>\n" for line in lines)
 
 
 def _paragraph(sentences: Iterable[str]) -> str:
-    return "\n".join(map(_escaped, sentences))
+    return "\n".join(map(escape_markdown, sentences))
 
 
 def _score(said: Published) -> str:
@@ -216,7 +216,7 @@ def _origin(cell: Cell) -> Iterator[tuple[str, str]]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(heads), ["---"] * len(heads), *([_escaped(word) for word in r] for r in rows)]
+    lines = [heads, ["---"] * len(heads), *(map(escape_markdown, r) for r in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -232,10 +232,6 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return shown_interval(interval, 2) or "(no interval)"
 
 
-def _escaped(text: str) -> str:
-    return escape_markdown(" ".join(text.split()))
-
-
 def _escaped_but_bold(text: str) -> str:
     """Return a line of ours: its stars are meant."""
-    return _escaped(text).replace(r"\*\*", "**")
+    return escape_markdown(text).replace(r"\*\*", "**")

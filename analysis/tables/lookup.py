@@ -147,13 +147,13 @@ class Lookup:
         self, partition: str, methods: Collection[str] = META, edition: str = ""
     ) -> Cell | None:
         """Return the plain target cell of the highest ARG of some methods on a partition."""
-        best: tuple[float, Cell] | None = None
-        for method in methods:
-            cell = self.cell(method, partition, edition=edition)
-            value = None if cell is None else self.rank_value(cell)
-            if cell is not None and value is not None and (best is None or value > best[0]):
-                best = (value, cell)
-        return None if best is None else best[1]
+        cells = (self.cell(method, partition, edition=edition) for method in methods)
+        ranked = [
+            (value, cell)
+            for cell in cells
+            if cell is not None and (value := self.rank_value(cell)) is not None
+        ]
+        return max(ranked, key=lambda one: one[0])[1] if ranked else None
 
     def rank_value(self, cell: Cell) -> float | None:
         """Return the ARG in % that a cell is ranked by; None if it cannot be compared."""

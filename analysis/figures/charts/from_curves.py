@@ -89,17 +89,12 @@ def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
 
     A method that lacks a data seed has no curve there, and the panel says so.
     """
+    seeds = set(_seeds(group))
     panels = []
     for task in group.tasks:
-        bands, lacking = {}, []
-        for method, tasks in curves.items():
-            row = tasks.get(task, {})
-            mean_and_range = band(list(row.values())) if set(row) == set(_seeds(group)) else None
-            if mean_and_range is None:
-                lacking.append(method_label(method))
-            else:
-                bands[method] = mean_and_range
-        panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
+        rows = {method: tasks.get(task, {}) for method, tasks in curves.items()}
+        whole = {m: list(row.values()) if set(row) == seeds else [] for m, row in rows.items()}
+        panels.append(_panel(task, whole))
     return panels
 
 
@@ -109,27 +104,30 @@ def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
     A method that lacks a run of any (task, data seed) has no curve; where runs have ended at
     different steps, the curve ends with the first.
     """
-    bands, lacking = {}, []
+    means = {}
     for method, tasks in curves.items():
-        whole = all(set(tasks.get(task, {})) == set(_seeds(group)) for task in group.tasks)
-        means = [
+        seeds = _seeds(group)
+        whole = all(set(tasks.get(task, {})) == set(seeds) for task in group.tasks)
+        means[method] = [
             _mean_curve([tasks[task][seed] for task in group.tasks])
-            for seed in (_seeds(group) if whole else ())
+            for seed in (seeds if whole else ())
         ]
-        mean_and_range = band(means)
-        if mean_and_range is None:
-            lacking.append(method_label(method))
-        else:
-            bands[method] = mean_and_range
-    return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))
+    return _panel("mean over tasks", means)
+
+
+def _panel(title: str, curves: Mapping[str, Sequence[Curve]]) -> CurvePanel:
+    """Return a panel of method → curves; the methods without any are named in its note."""
+    bands = {method: band(own) for method, own in curves.items()}
+    lacking = [method_label(method) for method, own in bands.items() if own is None]
+    return CurvePanel(
+        title=title,
+        bands={method: own for method, own in bands.items() if own is not None},
+        note=f"incomplete: {', '.join(lacking)}" if lacking else "",
+    )
 
 
 def _seeds(group: Group) -> tuple[int, ...]:
     return tuple(sorted({seed for cell in group.cells for seed in cell.seeds}))
-
-
-def _note(lacking: Sequence[str]) -> str:
-    return f"incomplete: {', '.join(lacking)}" if lacking else ""
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
