@@ -243,13 +243,7 @@ def _add_exports(parser: argparse.ArgumentParser) -> None:
     add("--storage", metavar="URI", help="where prompts are (default: the results directory)")
     add = hub.add_argument_group("what is written").add_argument
     add("--out", required=True, type=Path, metavar="DIR", help="a new directory")
-    add(
-        "--license",
-        dest="licence",
-        default=UNKNOWN,
-        metavar="ID",
-        help="the Hub's id of a licence, like mit",
-    )
+    add("--license", default=UNKNOWN, metavar="ID", help="the Hub's id of a licence, like mit")
     _add_model(hub)
     hub.set_defaults(run=_export_hub)
 

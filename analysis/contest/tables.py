@@ -24,7 +24,7 @@ MISSING = 5
 """Missing points that are named."""
 
 
-def kept_verdict(results: Path, store: str | None = None) -> Verdict:
+def kept_verdict(results: Path) -> Verdict:
     """Return what the contest of a results directory says.
 
     The frozen settings are those that the database kept when the confirmation began.
@@ -37,7 +37,7 @@ def kept_verdict(results: Path, store: str | None = None) -> Verdict:
     from .verdict import judge
 
     with tempfile.TemporaryDirectory(prefix="mpt-contest-") as folder:
-        return judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
+        return judge(read_confirmed(results, None, write_kept(results, None, Path(folder))))
 
 
 def future_work(verdict: Verdict) -> list[Table]:

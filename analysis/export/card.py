@@ -41,13 +41,11 @@ class Published:
     section: Section
     """With this point alone."""
     cell: Cell
-    """The point."""
     averaged: Cell | None
     """Its configuration over several upstream seeds; None where there is one."""
     base_model: str
     """Id on the Hub, or the last part of a folder's path."""
     on_hub: bool
-    """Whether it is an id on the Hub."""
     task_type: str
     """PEFT's word for the kind of model."""
     licence: str

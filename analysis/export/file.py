@@ -24,7 +24,6 @@ class Exported:
     path: Path
     count: int
     what: str
-    """What was counted."""
     problems: tuple[str, ...] = ()
     """Broken files that were passed over, one line each."""
 

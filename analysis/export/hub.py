@@ -56,9 +56,9 @@ def export_hub(results: Path, out: Path, export: PromptExport) -> Exported:
             written.
         DataError: the prompt's file is absent or changed.
     """
-    if not _LICENCE.fullmatch(export.licence):
+    if not _LICENCE.fullmatch(export.license):
         raise UsageError(
-            f"--license is {export.licence!r}, but must be an id of the Hub's list, such as mit; "
+            f"--license is {export.license!r}, but must be an id of the Hub's list, such as mit; "
             "leave it out where none is chosen"
         )
     learned = _learned(results, export)
@@ -79,7 +79,7 @@ def export_hub(results: Path, out: Path, export: PromptExport) -> Exported:
         base_model=public,
         on_hub=public not in (*EMBEDDED_BACKBONES, SMOLLM2) and not _is_local(name),
         task_type=str(config["task_type"]),
-        licence=export.licence,
+        licence=export.license,
         behind=position == BEHIND,
         chat=cell.study.settings.get("text", {}).get("template") == "chat",
     )
@@ -122,7 +122,6 @@ class _Learned:
     prompt: Tensor
     """[P, d]."""
     config: Mapping[str, Any]
-    """Of an adapter."""
     problems: tuple[str, ...]
 
     @property

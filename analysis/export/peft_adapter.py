@@ -50,7 +50,7 @@ class PromptExport:
     """Id or folder of the language model; None: what the records say."""
     kind: str | None = None
     """"seq2seq" or "causal"; None reads it off the model's folder or name."""
-    licence: str = UNKNOWN
+    license: str = UNKNOWN
     """The Hub's id of a licence, such as "mit"."""
 
 

@@ -52,6 +52,6 @@ def extent(one: Paired, settings: int | None = None) -> str:
     return ", ".join(parts)
 
 
-def listed(parts: list[str], end: str = " and ") -> str:
+def listed(parts: list[str]) -> str:
     """Return "a, b and c"."""
-    return end.join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

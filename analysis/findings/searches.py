@@ -29,7 +29,6 @@ class Leader:
 
     place: Place
     points: int
-    """Of the search."""
     settings: str
     """Its own, of those that differ."""
     score: str

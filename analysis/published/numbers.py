@@ -100,11 +100,9 @@ class Published:
     column: str
     """Partition, sample size, number of sources, or position."""
     value: float
-    """As printed."""
     spread: float | None = None
     """What stands behind ±; the paper does not say what it is."""
     digits: int = 2
-    """Decimals that are printed."""
 
     @property
     def half_unit(self) -> float:

@@ -46,9 +46,7 @@ class ReportOptions:
     contest: Path | None = None
     """Results directory of a contest against multitask learning; None: none is shown."""
     figures: bool = True
-    """Draw the figures too."""
     copy_records: bool = False
-    """Put copies of the records into the report."""
 
 
 @dataclass(frozen=True, kw_only=True)

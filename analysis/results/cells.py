@@ -31,11 +31,9 @@ class Place:
     role: str
     """"target" (scored on the partition's target tasks) or "validation" (a point of a search)."""
     backbone: str
-    """Name of the language model."""
     gym: str
     """Name of the gym, without the folders above it."""
     partition: str
-    """One of the ten partitions."""
     method: str
     """Name of the method. Where a target cell of one study has points of several settings, all
     but the newest carry the first digits of their key: "maml [5e6f7a8b]"."""

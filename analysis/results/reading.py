@@ -82,9 +82,7 @@ class _Records:
     stops: Mapping[str, Stop]
     """Key of a point → why its trial was not carried on from there."""
     documents: Mapping[str, Sequence[Mapping[str, Any]]]
-    """By kind."""
     problems: Sequence[str]
-    """What was broken, one line each."""
     averaged: bool
     """Whether points that differ in the upstream seed alone are one cell."""
 

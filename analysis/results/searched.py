@@ -45,7 +45,6 @@ class Searched:
     """The search of one method in one study; what it says is computed once, when it is asked."""
 
     cells: tuple[Cell, ...]
-    """At least one."""
     drivers: tuple[Mapping[str, Any], ...]
     """Notes of drivers, the newest first. They know which seeds are compared and which are the
     winner's alone; where none is of the study, `compared_seeds` tells."""

@@ -96,7 +96,6 @@ class Results:
     """Everything that a database says."""
 
     root: Path
-    """Results directory."""
     sections: tuple[Section, ...]
     """At least one; that with the most to show is the first, smoke sections are the last."""
     problems: tuple[str, ...]

@@ -34,7 +34,6 @@ class Summary:
     low_tasks: float | None
     """Lower end of the 95 % interval over tasks, in %."""
     high_tasks: float | None
-    """Upper end."""
     upstream: Replicated | None = None
     """What several upstream seeds say together; None where there is one. `gain` is then that of
     the mean scores, and its interval is over data seeds alone."""

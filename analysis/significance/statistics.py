@@ -37,9 +37,8 @@ class Estimated:
 
     value: float
     low: float | None
-    """Lower end of the 95 % interval; None if so few values have none."""
+    """Lower end of the 95 % interval; both ends are None if so few values have none."""
     high: float | None
-    """Upper end."""
     p: float
     """Two-sided, not corrected."""
 

@@ -19,7 +19,6 @@ class Flag:
     """A mark behind a number, and what it says."""
 
     mark: str
-    """One character."""
     text: str
     """Explanation below the table."""
 
@@ -165,9 +164,7 @@ class Table:
     name: str
     """File name without ending: lower-case letters, digits and hyphens."""
     title: str
-    """One line."""
     columns: tuple[str, ...]
-    """Headings."""
     rows: tuple[Row, ...]
     """Cells, as many in each row as there are columns."""
     notes: tuple[str, ...] = ()

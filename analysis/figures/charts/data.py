@@ -15,11 +15,9 @@ class Estimate:
     """A number with its interval, or the reason why there is none."""
 
     value: float | None
-    """The number; None if it is missing."""
     low: float | None = None
     """Lower end of the 95 % interval; None without one."""
     high: float | None = None
-    """Upper end."""
     note: str = ""
     """Why the value is missing, or what must be known beside it ("18 of 20 tasks")."""
 
@@ -122,7 +120,6 @@ class CurvePanel:
     bands: Mapping[str, Band]
     """Method → curve."""
     note: str = ""
-    """What is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)

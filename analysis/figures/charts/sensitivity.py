@@ -57,7 +57,6 @@ class Importance:
     """Evaluator → setting → share; the shares of an evaluator sum to 1. The interval of fANOVA is
     the range over its forests: how sure the estimate is of itself, no confidence interval."""
     points: int
-    """Points it was computed from."""
     without: int
     """Points without a score, which are left out."""
 
@@ -191,7 +190,6 @@ class Change:
     after: float | None
     """Its value from here on: the best point's."""
     point: SearchPoint
-    """Where this leads."""
 
 
 @dataclass(frozen=True, kw_only=True)

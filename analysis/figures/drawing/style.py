@@ -144,9 +144,9 @@ def canvas(height_cm: float, width_cm: float = WIDTH_CM) -> Canvas:
     return figure
 
 
-def axes(height_cm: float, width_cm: float = WIDTH_CM) -> tuple[Canvas, Axes]:
+def axes(height_cm: float) -> tuple[Canvas, Axes]:
     """Return a figure of this size with one pair of axes."""
-    figure = canvas(height_cm, width_cm)
+    figure = canvas(height_cm)
     return figure, figure.add_subplot()
 
 

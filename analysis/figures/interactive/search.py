@@ -193,14 +193,11 @@ def map_plot(search: Search) -> Plot:
         color = {"zmin": min(scores), "zmax": max(scores), "showscale": at == 0}
         traces.append({**trace, **color, "xaxis": f"x{end}", "yaxis": f"y{end}"})
         kind = "category" if trace["type"] == "heatmap" else None
-        layout[f"xaxis{end}"] = {
-            "title": {"text": escaped(name_of(x))},
-            "type": kind or _scale(search, x),
-        }
-        layout[f"yaxis{end}"] = {
-            "title": {"text": escaped(name_of(y))},
-            "type": kind or _scale(search, y),
-        }
+        for letter, setting in (("x", x), ("y", y)):
+            layout[f"{letter}axis{end}"] = {
+                "title": {"text": escaped(name_of(setting))},
+                "type": kind or _scale(search, setting),
+            }
     return plot(traces, height=90 + 260 * rows, **layout)
 
 
