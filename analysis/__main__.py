@@ -186,8 +186,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
 
 def _significance(flags: argparse.Namespace) -> int:
     from .significance.comparisons import read_significance
-    from .significance.files import json_text, write_files
-    from .significance.terminal import to_text
+    from .significance.output import json_text, to_text, write_files
     from .tables.arg import ROOT_SEED
 
     significance = read_significance(flags.scores, ROOT_SEED)

@@ -10,7 +10,7 @@ from mpt.gym.catalogue import PARTITIONS
 from ..results.cells import Cell
 from ..results.names import in_order, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
-from .drawing.sweeps import draw_sweep
+from .drawing.curves import draw_sweep
 from .figure import Figure, beside, lacks, noted, partial_notes, slug
 from .interactive.tasks import sweep_plot
 

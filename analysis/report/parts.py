@@ -14,8 +14,7 @@ from ..contest.tables import future_work, kept_verdict
 from ..contest.verdict import Verdict
 from ..figures import Figure, all_figures
 from ..figures.drawing.style import save
-from ..findings.duels import duel_plot, duel_table
-from ..findings.matrix import Matrix
+from ..findings.matrix import Matrix, duel_plot, duel_table
 from ..findings.records import findings_of
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table

@@ -9,7 +9,7 @@ import pytest
 from drawn import labels, legend, places, points, segments, texts
 
 from analysis.figures.charts.data import Estimate, Sweep, TaskChart, missing
-from analysis.figures.drawing.sweeps import draw_sweep
+from analysis.figures.drawing.curves import draw_sweep
 from analysis.figures.drawing.tasks import draw_tasks, limits, shorten
 from analysis.figures.interactive.tasks import task_plot
 
