@@ -10,6 +10,7 @@ from ..figures.charts.data import Estimate
 from ..figures.drawing import style
 from ..figures.drawing.style import Axes, Canvas
 from ..figures.interactive.frame import Plot, dots, escaped, hover, marker, plot, rows_axis
+from ..findings.paired import side_of
 from ..results.names import partition_label
 from .verdict import Against, Verdict
 
@@ -53,10 +54,9 @@ def _panel(ax: Axes, one: Against, method: str) -> None:
         gid = f"{one.name}:{name}"
         if ends is not None:
             ax.hlines(row, *ends, colors=color, lw=1.4, gid=f"interval:{gid}")
-        told = ends is not None and (ends[0] > 0 or ends[1] < 0)
         ax.plot(
             [value], [row], marker="D" if name == "pooled" else "o", ms=3.4, lw=0, color=color,
-            mfc=color if told else "white", mew=0.8, zorder=3, gid=f"value:{gid}",
+            mfc=color if side_of(ends) else "white", mew=0.8, zorder=3, gid=f"value:{gid}",
         )  # fmt: skip
     ax.set_title(one.name, loc="left")
 

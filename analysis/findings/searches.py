@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.metrics.choice import NOTHING_SHOWS
 from mpt.words import counted
@@ -151,15 +151,12 @@ def _short(search_place: Place, places: Iterable[Place]) -> str:
 
 
 def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
-    first = [next(iter(cells.values())) for cells in every]
-    cell = next(iter(own.values()))
-    rows = [{**one.config, "steps": one.steps} for one in first]
-    names = [
-        name
-        for name in ({**cell.config, "steps": cell.steps})
-        if name != "seed" and len({repr(row.get(name)) for row in rows}) > 1
-    ]
-    values = {**cell.config, "steps": cell.steps}
+    def settings(cells: Configuration) -> dict[str, Any]:
+        first = next(iter(cells.values()))
+        return {**first.config, "steps": first.steps}
+
+    values, rows = settings(own), [settings(cells) for cells in every]
+    names = [n for n in values if n != "seed" and len({repr(row.get(n)) for row in rows}) > 1]
     return ", ".join(
         f"{name_of(n)} {write(v) if isinstance(v := values[n], int | float) else v}" for n in names
     )

@@ -82,8 +82,8 @@ def draw_steps_to(chart: StepsTo) -> Canvas:
                 continue
             xs.append(x)
             ys.append(estimate.value)
-            if estimate.low is not None and estimate.high is not None:
-                ax.vlines(x, estimate.low, estimate.high, colors=shown.color, lw=0.7)
+            if estimate.interval is not None:
+                ax.vlines(x, *estimate.interval, colors=shown.color, lw=0.7)
         ax.plot(xs, ys, color=shown.color, marker=shown.marker, lw=0, gid=f"value:{method}")
     ax.set_xticks(range(len(chart.shares)), [f"{100 * share:g} %" for share in chart.shares])
     ax.set_xlim(-0.5, len(chart.shares) - 0.5)
@@ -142,11 +142,9 @@ def _draw_series(ax: Axes, method: str, estimates: tuple[Estimate, ...], offset:
     for x, estimate in zip(xs, estimates, strict=True):
         if estimate.value is None:
             style.mark_missing(ax, x, shown.color, along="x")
-        elif estimate.low is not None and estimate.high is not None:
-            ax.vlines(
-                x, estimate.low, estimate.high, colors=shown.color, lw=0.7,
-                gid=f"interval:{method}",
-            )  # fmt: skip
+        elif estimate.interval is not None:
+            ends, gid = estimate.interval, f"interval:{method}"
+            ax.vlines(x, *ends, colors=shown.color, lw=0.7, gid=gid)
     return any(math.isnan(value) for value in values)
 
 

@@ -37,8 +37,8 @@ def draw_importance(importance: Importance, title: str) -> Canvas:
         handles.append(bars)
         for y, name in zip(ys, names, strict=True):
             share = shares[name]
-            if share.low is not None and share.high is not None:
-                ax.hlines(y, share.low, share.high, colors=style.BLACK, lw=0.7)
+            if share.interval is not None:
+                ax.hlines(y, *share.interval, colors=style.BLACK, lw=0.7)
             end = share.high if share.high is not None else share.value
             ax.annotate(
                 f"{share.value:.2f}", (end or 0.0, y), xytext=(2, 0), textcoords="offset points",

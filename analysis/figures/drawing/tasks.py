@@ -68,9 +68,7 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
 
 
 def _usual_length(estimates: Sequence[Estimate]) -> float:
-    lengths = [
-        one.high - one.low for one in estimates if one.low is not None and one.high is not None
-    ]
+    lengths = [ends[1] - ends[0] for one in estimates if (ends := one.interval) is not None]
     return float(np.median(lengths)) if lengths else 0.0
 
 
@@ -135,8 +133,8 @@ def _draw_method(ax: Axes, method: str, values: Sequence[Estimate], offset: floa
         if estimate.value is None:
             style.mark_missing(ax, y, shown.color, along="y")
             continue
-        if estimate.low is not None and estimate.high is not None:
-            segments.append((y, estimate.low, estimate.high))
+        if estimate.interval is not None:
+            segments.append((y, *estimate.interval))
         if left <= estimate.value <= right:
             dots.append((estimate.value, y))
         else:
