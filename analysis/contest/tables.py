@@ -169,19 +169,18 @@ def _choosing(verdict: Verdict) -> str:
     ]
     raced = [one for one in costs if "trained rows" in one]
     chosen = [one for one in costs if "trained rows" not in one]
-    told = [
-        f"the forward passes by which targets choose, {_rows_of(chosen, 'forward rows')} rows"
-        if chosen
-        else "",
-        f"races of starts, {_rows_of(raced, 'trained rows')} rows forward and backward, "
-        f"{_rows_of(raced, 'evaluated rows')} evaluated and {_rows_of(raced, 'forward rows')} "
-        "forward (of ties)"
-        if raced
-        else "",
-    ]
-    parts = "; ".join(part for part in told if part)
+    told = []
+    if chosen:
+        rows = _rows_of(chosen, "forward rows")
+        told.append(f"the forward passes by which targets choose, {rows} rows")
+    if raced:
+        told.append(
+            f"races of starts, {_rows_of(raced, 'trained rows')} rows forward and backward, "
+            f"{_rows_of(raced, 'evaluated rows')} evaluated and {_rows_of(raced, 'forward rows')} "
+            "forward (of ties)"
+        )
     mean = "a point on average, over all of its targets"
-    return f"Not among the row passes, {mean}: {parts}." if parts else ""
+    return f"Not among the row passes, {mean}: {'; '.join(told)}." if told else ""
 
 
 def _rows_of(costs: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -67,7 +67,7 @@ def target_settings(section: Section) -> list[Setting]:
     scored = [cell for entry in entries for cell in entry.points if cell.status == "ok"]
     places: dict[Place, list[Cell]] = {}
     for cell in scored:
-        places.setdefault(_bare(cell.place), []).append(cell)
+        places.setdefault(dataclasses.replace(cell.place, method=""), []).append(cell)
     settings = [
         Setting(
             place=setting_place, methods=_methods([*cells, *_shared(setting_place, cells, scored)])
@@ -77,10 +77,6 @@ def target_settings(section: Section) -> list[Setting]:
     return sorted(
         settings, key=lambda one: (rank(one.place.partition, PARTITION_LABELS), one.place)
     )
-
-
-def _bare(cell_place: Place) -> Place:
-    return dataclasses.replace(cell_place, method="")
 
 
 def _shared(setting_place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
