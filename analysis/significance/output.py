@@ -18,7 +18,7 @@ from .comparisons import JUDGE, MTL, VIEWS, Family, MethodComparison, Significan
 from .forest import draw_forest
 from .settings import Setting
 from .statistics import Estimated
-from .tables import WORDS, notes, record, record_table, setting_title, shown_p, tables, verdict
+from .tables import WORDS, notes, record_table, setting_title, shown_p, tables, verdict
 
 WIDTH = 80
 _HEADER = f"{'%':>18}  {'other tasks 95 %':16} {'these tasks 95 %':16} better     p  verdict"
@@ -60,14 +60,11 @@ def _interval(estimate: Estimated | None) -> str:
 
 
 def _record(significance: Significance) -> str:
-    labels = [method_label(name) for name in significance.methods]
     table = record_table(significance)
-    lines = [f"{table.title}", " " * 11 + "".join(f"{label[:9]:>10}" for label in labels)]
-    for method in significance.methods:
-        row = "".join(
-            f"{record(significance, method, other):>10}" for other in significance.methods
-        )
-        lines.append(f"{method_label(method)[:10]:11}{row}")
+    lines = [table.title, " " * 11 + "".join(f"{label[:9]:>10}" for label in table.columns[1:])]
+    for name, *cells in table.rows:
+        row = "".join(f"{cell.text or '':>10}" for cell in cells)
+        lines.append(f"{(name.text or '')[:10]:11}{row}")
     return "\n".join((*lines, *textwrap.wrap(table.notes[0], WIDTH)))
 
 
