@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mpt.arguments import OneLineParser
 from mpt.cli.flags import Parser
@@ -16,6 +18,9 @@ from mpt.words import counted
 
 from .export.file import UNKNOWN, Exported
 from .tables.render import RENDERERS
+
+if TYPE_CHECKING:
+    from .export.peft_adapter import PromptExport
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +96,6 @@ def _budget(text: str) -> float:
 
 
 def _add_source(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add the flags that say which results are read."""
     add = parser.add_argument_group("what is read").add_argument
     add("--results", required=required, type=Path, metavar="DIR", help="results, only read")
     add("--store", metavar="URL", help="their database (default: mpt.db in DIR)")
@@ -153,7 +157,7 @@ def _add_arg(parser: argparse.ArgumentParser) -> None:
 
 
 def _arg(flags: argparse.Namespace) -> int:
-    from .paper.arg_table import arg_table
+    from .paper.answers import arg_table
     from .results.reading import read_results
     from .tables.arg import recorded_methods, scored_methods
 
@@ -182,8 +186,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
 
 def _significance(flags: argparse.Namespace) -> int:
     from .significance.comparisons import read_significance
-    from .significance.files import json_text, write_files
-    from .significance.terminal import to_text
+    from .significance.output import json_text, to_text, write_files
     from .tables.arg import ROOT_SEED
 
     significance = read_significance(flags.scores, ROOT_SEED)
@@ -260,36 +263,33 @@ def _export(flags: argparse.Namespace) -> int:
 
 
 def _export_peft(flags: argparse.Namespace) -> int:
-    from .export.peft_adapter import Model, export_peft
+    from .export.peft_adapter import export_peft
 
-    model = Model(results=flags.results, store=flags.store, name=flags.base_model, kind=flags.kind)
     if (flags.prompt is None) == (flags.point is None):
         raise UsageError(
             "peft writes one prompt: give either its file, or --results DIR --point ID"
         )
+    export = _prompt_export(flags)
     if flags.prompt is not None:
-        return _exported(export_peft(flags.prompt, flags.out, model))
-    from .export.hub import HubExport, export_point
+        return _exported(export_peft(flags.prompt, flags.out, export, flags.results))
+    from .export.hub import export_point
 
     if flags.results is None:
         raise UsageError("--point says something only with --results; give both or neither")
-    export = HubExport(point=flags.point, storage=flags.storage, model=model)
     return _exported(export_point(flags.results, flags.out, export), "note")
 
 
 def _export_hub(flags: argparse.Namespace) -> int:
-    from .export.hub import HubExport, export_hub
-    from .export.peft_adapter import Model
+    from .export.hub import export_hub
 
-    model = Model(store=flags.store, name=flags.base_model, kind=flags.kind)
-    export = HubExport(
-        point=flags.point,
-        study=flags.study,
-        storage=flags.storage,
-        licence=flags.license,
-        model=model,
-    )
-    return _exported(export_hub(flags.results, flags.out, export), "note")
+    return _exported(export_hub(flags.results, flags.out, _prompt_export(flags)), "note")
+
+
+def _prompt_export(flags: argparse.Namespace) -> PromptExport:
+    from .export.peft_adapter import PromptExport
+
+    names = {field.name for field in dataclasses.fields(PromptExport)}
+    return PromptExport(**{name: value for name, value in vars(flags).items() if name in names})
 
 
 def _exported(written: Exported, head: str = "ignored") -> int:

@@ -17,9 +17,8 @@ from mpt.study.choice import point_config
 from mpt.study.contest.definition import REFERENCE
 from mpt.study.contest.frozen import KIND, Frozen, read_frozen
 
-from ..findings.settings import upstream_seed
 from ..results.cells import Cell
-from ..results.names import PARTITION_LABELS, in_order, partition_label
+from ..results.names import PARTITION_LABELS, partition_label, rank
 from ..results.reading import read_results
 
 
@@ -77,7 +76,7 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
     for cell in cells:
         name = _contestant(cell, settings)
         if name is not None:
-            by_arena.setdefault(_arena(cell), {}).setdefault(name, {})[upstream_seed(cell)] = cell
+            by_arena.setdefault(_arena(cell), {}).setdefault(name, {})[cell.upstream_seed] = cell
     if not by_arena:
         raise UsageError(
             f"{results} holds no confirmatory point of {frozen}; run --stages confirm first"
@@ -89,8 +88,7 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
             f"{results}: no upstream seed is complete ({len(missing)} points are missing, the "
             f"first: {missing[0]}); run --stages confirm to its end"
         )
-    order = in_order((arena.partition for arena in by_arena), PARTITION_LABELS)
-    places = sorted(by_arena, key=lambda a: (a.backbone, a.tuning_steps, order.index(a.partition)))
+    places = sorted(by_arena, key=_order)
     return Confirmed(
         frozen=settings,
         arenas={
@@ -102,6 +100,10 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
         smoke=any(cell.study.smoke for cell in cells),
         kept=_kept(results, store, frozen, settings),
     )
+
+
+def _order(arena: Arena) -> tuple[str, int, tuple[int, str]]:
+    return arena.backbone, arena.tuning_steps, rank(arena.partition, PARTITION_LABELS)
 
 
 def _complete(
@@ -122,19 +124,11 @@ def _complete(
 
 
 def _cells(results: Path, store: str | None) -> Sequence[Cell]:
-    """Return every point on target tasks."""
     sections = read_results(results, store=store, averaged=False).sections
-    cells = {
-        rung.key: rung
-        for section in sections
-        for cell in section.select(role="target")
-        for rung in section.rungs[cell.key]
-    }
-    return list(cells.values())
+    return [c for section in sections for c in section.every_rung if c.place.role == "target"]
 
 
 def _contestant(cell: Cell, frozen: Frozen) -> str | None:
-    """Return whose frozen settings a point has."""
     if cell.steps == 0:
         return None
     config = replace(point_config(cell.point), seed=None)

@@ -30,7 +30,7 @@ def write_contest(results: Path, store: str | None, frozen: Path, out: Path) -> 
         DataError: what there is, is broken.
     """
     from .arenas import read_confirmed  # drawing and statistics take seconds to import
-    from .figure import draw_contest
+    from .forest import draw_contest
     from .verdict import judge
 
     verdict = judge(read_confirmed(results, store, frozen))
@@ -66,7 +66,7 @@ def _html(sentences: Sequence[str], tables: Sequence[Any]) -> str:
     """Return one page without scripts of its own."""
     from markupsafe import Markup, escape
 
-    from ..tables.html import to_html
+    from ..tables.render import to_html
 
     parts = [Markup("<h1>{}</h1>").format(TITLE)]
     parts += [Markup("<p>{}</p>").format(one) for one in sentences]

@@ -24,7 +24,7 @@ MISSING = 5
 """Missing points that are named."""
 
 
-def kept_verdict(results: Path, store: str | None = None) -> Verdict:
+def kept_verdict(results: Path) -> Verdict:
     """Return what the contest of a results directory says.
 
     The frozen settings are those that the database kept when the confirmation began.
@@ -37,7 +37,7 @@ def kept_verdict(results: Path, store: str | None = None) -> Verdict:
     from .verdict import judge
 
     with tempfile.TemporaryDirectory(prefix="mpt-contest-") as folder:
-        return judge(read_confirmed(results, store, write_kept(results, store, Path(folder))))
+        return judge(read_confirmed(results, None, write_kept(results, None, Path(folder))))
 
 
 def future_work(verdict: Verdict) -> list[Table]:
@@ -80,10 +80,9 @@ def _pooled_row(verdict: Verdict, name: str, one: Against | None) -> tuple[Table
     passes = number(verdict.passes[name], digits=0)
     if one is None:
         return (*own, text("the reference"), *(text("") for _ in range(4)), passes)
-    low, high = one.interval or (None, None)
     return (
         *own,
-        TableCell(value=one.pooled.value, low=low, high=high),
+        number(one.pooled.value, interval=one.interval),
         number(one.p, digits=4),
         text(f"{one.won} of {len(one.pooled.by_seed)}"),
         text(", ".join(one.partitions_of(1)) or "none"),
@@ -103,7 +102,8 @@ def arena_table(verdict: Verdict) -> Table:
             if name == best:
                 cells.append(text("the reference"))
             elif name in by_name:
-                cells.append(_cell(by_name[name].arenas[arena]))
+                here = by_name[name].arenas[arena]
+                cells.append(number(here.value, interval=here.interval))
             else:  # the best MTL of all arenas is not the best of this one
                 gap = _mean(verdict.args[arena][name]) - _mean(verdict.args[arena][best])
                 cells.append(number(gap))
@@ -115,11 +115,6 @@ def arena_table(verdict: Verdict) -> Table:
         rows=tuple(rows),
         notes=("Intervals are 95 %, over upstream seeds and data seeds, and not corrected.",),
     )
-
-
-def _cell(one: Paired) -> TableCell:
-    low, high = one.interval or (None, None)
-    return TableCell(value=one.value, low=low, high=high)
 
 
 def _mean(values: tuple[float, ...]) -> float:
@@ -148,7 +143,6 @@ def _notes(verdict: Verdict) -> list[str]:
 
 
 def _searched(frozen: Frozen) -> str:
-    """Say what settings were chosen on."""
     if not frozen.search_seeds:
         return "Every contestant had one point: no settings were chosen."
     tried = next(iter(frozen.entries.values())).tried
@@ -160,7 +154,6 @@ def _searched(frozen: Frozen) -> str:
 
 
 def _races(frozen: Frozen) -> str:
-    """Say how long starts were raced, where it was not the default."""
     own = {name: one.told for name, one in frozen.entries.items() if one.race_steps is not None}
     return f"{'; '.join(f'{name}: {told}' for name, told in own.items())}." if own else ""
 
@@ -176,19 +169,18 @@ def _choosing(verdict: Verdict) -> str:
     ]
     raced = [one for one in costs if "trained rows" in one]
     chosen = [one for one in costs if "trained rows" not in one]
-    told = [
-        f"the forward passes by which targets choose, {_rows_of(chosen, 'forward rows')} rows"
-        if chosen
-        else "",
-        f"races of starts, {_rows_of(raced, 'trained rows')} rows forward and backward, "
-        f"{_rows_of(raced, 'evaluated rows')} evaluated and {_rows_of(raced, 'forward rows')} "
-        "forward (of ties)"
-        if raced
-        else "",
-    ]
-    parts = "; ".join(part for part in told if part)
+    told = []
+    if chosen:
+        rows = _rows_of(chosen, "forward rows")
+        told.append(f"the forward passes by which targets choose, {rows} rows")
+    if raced:
+        told.append(
+            f"races of starts, {_rows_of(raced, 'trained rows')} rows forward and backward, "
+            f"{_rows_of(raced, 'evaluated rows')} evaluated and {_rows_of(raced, 'forward rows')} "
+            "forward (of ties)"
+        )
     mean = "a point on average, over all of its targets"
-    return f"Not among the row passes, {mean}: {parts}." if parts else ""
+    return f"Not among the row passes, {mean}: {'; '.join(told)}." if told else ""
 
 
 def _rows_of(costs: Sequence[Mapping[str, Any]], name: str) -> str:

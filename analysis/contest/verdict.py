@@ -20,7 +20,7 @@ from mpt.metrics.differences import holm
 from mpt.study.contest.passes import spent_passes, unequal
 from mpt.words import counted
 
-from ..findings.paired import LEVEL, Paired, crossed_mean, paired
+from ..findings.paired import LEVEL, Paired, crossed_mean, paired, side_of
 from ..results.cells import Cell
 from ..results.names import partition_label
 from .arenas import Arena, Confirmed
@@ -53,8 +53,7 @@ class Against:
     @property
     def clear(self) -> int:
         """+1 or −1 where the simultaneous interval excludes 0, else 0."""
-        ends = self.interval
-        return 0 if ends is None else int(ends[0] > 0) - int(ends[1] < 0)
+        return side_of(self.interval)
 
     def partitions_of(self, sign: int) -> list[str]:
         """Return labels of the partitions that are clearly won (+1), lost (−1) or neither (0)."""
@@ -131,7 +130,6 @@ def judge(confirmed: Confirmed) -> Verdict:
 
 
 def _args(cells: Mapping[int, Cell]) -> tuple[float, ...]:
-    """Return the ARG in % of every upstream seed."""
     one = paired(cells, None)
     assert one is not None, "a complete cell without a task that has a baseline above 0"
     return one.by_seed

@@ -20,7 +20,7 @@ from ..results.summary import summary_of
 from ..results.upstream_seeds import upstream_seed
 from ..tables.arg import seeds_note
 from ..tables.render import escape_markdown
-from ..tables.table import MISSING, shown
+from ..tables.table import MISSING, shown, shown_interval
 from .file import UNKNOWN
 from .usage import usage
 
@@ -41,13 +41,11 @@ class Published:
     section: Section
     """With this point alone."""
     cell: Cell
-    """The point."""
     averaged: Cell | None
     """Its configuration over several upstream seeds; None where there is one."""
     base_model: str
     """Id on the Hub, or the last part of a folder's path."""
     on_hub: bool
-    """Whether it is an id on the Hub."""
     task_type: str
     """PEFT's word for the kind of model."""
     licence: str
@@ -102,7 +100,7 @@ def card(said: Published) -> str:
     cell = said.cell
     parts = [
         f"---\n{yaml.safe_dump(_front(said), sort_keys=False, allow_unicode=True)}---\n",
-        f"# {_escaped(_title(said))}\n",
+        f"# {escape_markdown(_title(said))}\n",
         "A soft prompt for a frozen language model, learned upstream on many tasks so that prompt "
         "tuning on a new few-shot task starts from it. It is a start and no finished model: tune "
         "it on the task at hand.\n",
@@ -137,15 +135,14 @@ def _title(said: Published) -> str:
 
 
 def _warned(lines: Iterable[str]) -> str:
-    return "".join(f"> **{_escaped(line)}**\n>\n" for line in lines)
+    return "".join(f"> **{escape_markdown(line)}**\n>\n" for line in lines)
 
 
 def _paragraph(sentences: Iterable[str]) -> str:
-    return "\n".join(map(_escaped, sentences))
+    return "\n".join(map(escape_markdown, sentences))
 
 
 def _score(said: Published) -> str:
-    """Return the ARG with its interval, and what both are of."""
     summary, cell = said.summary, said.cell
     if summary is None or summary.value is None:
         return "There is no score."
@@ -172,7 +169,6 @@ def _score(said: Published) -> str:
 
 
 def _tasks(cell: Cell, summary: Summary | None) -> str:
-    """Return the scores of every task by data seed."""
     ours, theirs = scores_of(cell.tasks), scores_of(cell.baseline)
     gains = {} if summary is None else {one.task: one for one in summary.gain.tasks}
     heads = ["task", "s_PT", "s", "gain %"]
@@ -218,7 +214,7 @@ def _origin(cell: Cell) -> Iterator[tuple[str, str]]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(heads), ["---"] * len(heads), *([_escaped(word) for word in r] for r in rows)]
+    lines = [heads, ["---"] * len(heads), *(map(escape_markdown, r) for r in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -231,15 +227,9 @@ def _percent(value: float) -> str:
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return "(no interval)" if interval is None else "[{}, {}]".format(
-        *(shown(end, 2) for end in interval)
-    )  # fmt: skip
-
-
-def _escaped(text: str) -> str:
-    return escape_markdown(" ".join(text.split()))
+    return shown_interval(interval, 2) or "(no interval)"
 
 
 def _escaped_but_bold(text: str) -> str:
     """Return a line of ours: its stars are meant."""
-    return _escaped(text).replace(r"\*\*", "**")
+    return escape_markdown(text).replace(r"\*\*", "**")

@@ -1,4 +1,4 @@
-"""What exports share: a new file that is there whole or not at all."""
+"""What exports share: something new that is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ class Exported:
     path: Path
     count: int
     what: str
-    """What was counted."""
     problems: tuple[str, ...] = ()
     """Broken files that were passed over, one line each."""
 
 
 @contextlib.contextmanager
-def new_file(out: Path) -> Iterator[Path]:
+def new_path(out: Path) -> Iterator[Path]:
     """Give a path to write to; it is moved to `out` at the end, or nothing is there at all.
 
     Raises:
@@ -48,7 +47,7 @@ def new_file(out: Path) -> Iterator[Path]:
         raise UsageError(f"--out {out} cannot be written ({reason}); give another") from None
     finally:
         for remnant in out.parent.glob(f"{glob.escape(temporary.name)}*"):
-            remnant.unlink()
+            shutil.rmtree(remnant) if remnant.is_dir() else remnant.unlink()
 
 
 def new_folder(out: Path, files: Mapping[str, bytes]) -> None:
@@ -66,16 +65,10 @@ def new_folder(out: Path, files: Mapping[str, bytes]) -> None:
         raise UsageError(
             f"--out is {str(out)!r}, but must be a directory; what is written are several files"
         )
-    temporary = out.with_name(f".{uuid.uuid4().hex}.{out.name}")
-    try:
-        temporary.mkdir(parents=True)
+    with new_path(out) as folder:
+        folder.mkdir()
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        temporary.rename(out)
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written ({error}); give another") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_bytes(content)
 
 
 def refuse_existing(out: Path) -> None:

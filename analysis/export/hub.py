@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from ..results.reading import read_results
 from ..results.summary import summary_of
 from ..tables.table import shown
 from .card import Published, card
-from .file import UNKNOWN, Exported, new_folder
+from .file import Exported, new_folder
 from .peft_adapter import (
     BEHIND,
-    Model,
+    PromptExport,
     adapter_of,
     check_position,
     position_of,
@@ -42,23 +42,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.\-]*")
 _HUB_ID = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubExport:
-    """What is published, and what is said of it."""
-
-    model: Model
-    """Id of the language model, its kind, and the database."""
-    point: str | None
-    """First eight digits or more of a point's key; None: there must be only one."""
-    study: str | None = None
-    """Only points of this study or protocol."""
-    storage: str | None = None
-    """Where prompts are; None: the results directory."""
-    licence: str = UNKNOWN
-    """The Hub's id of a licence, such as "mit"."""
-
-
-def export_hub(results: Path, out: Path, export: HubExport) -> Exported:
+def export_hub(results: Path, out: Path, export: PromptExport) -> Exported:
     """Write the prompt of a point as a folder for the Hub.
 
     Args:
@@ -72,35 +56,37 @@ def export_hub(results: Path, out: Path, export: HubExport) -> Exported:
             written.
         DataError: the prompt's file is absent or changed.
     """
-    if not _LICENCE.fullmatch(export.licence):
+    if not _LICENCE.fullmatch(export.license):
         raise UsageError(
-            f"--license is {export.licence!r}, but must be an id of the Hub's list, such as mit; "
+            f"--license is {export.license!r}, but must be an id of the Hub's list, such as mit; "
             "leave it out where none is chosen"
         )
     learned = _learned(results, export)
-    cell, store = learned.cell, export.model.store
+    cell = learned.cell
     position = position_of(cell.study.settings)
     if position not in ("prepend", BEHIND):
         raise UsageError(
             f"{learned.called}: was trained with position {position!r}, which no code but ours "
             f"runs; train one with position 'prepend' or {BEHIND!r}"
         )
-    name = export.model.name or cell.study.backbone
+    name = export.base_model or cell.study.backbone
     public = _public(name)
     config = {**learned.config, "base_model_name_or_path": public}
     said = Published(
         section=replace(learned.section, cells=(cell,), studies=(cell.study,)),
         cell=cell,
-        averaged=_averaged(results, store, export.study, cell),
+        averaged=_averaged(results, export, cell),
         base_model=public,
         on_hub=public not in (*EMBEDDED_BACKBONES, SMOLLM2) and not _is_local(name),
         task_type=str(config["task_type"]),
-        licence=export.licence,
+        licence=export.license,
         behind=position == BEHIND,
         chat=cell.study.settings.get("text", {}).get("template") == "chat",
     )
     if said.behind:
-        weights = prompt_file(learned.prompt, position)
+        from mpt.prompts import prompt_bytes
+
+        weights = prompt_bytes(learned.prompt, {"position": position})
         new_folder(out, {PROMPT: weights, CARD: card(said).encode()})
     else:
         write_adapter(out, config, learned.prompt, {CARD: card(said)})
@@ -112,14 +98,7 @@ def export_hub(results: Path, out: Path, export: HubExport) -> Exported:
     )
 
 
-def prompt_file(prompt: Tensor, position: str) -> bytes:
-    """Return a file with a prompt [P, d] that says where it stands."""
-    from mpt.prompts import prompt_bytes
-
-    return prompt_bytes(prompt, {"position": position})
-
-
-def export_point(results: Path, out: Path, export: HubExport) -> Exported:
+def export_point(results: Path, out: Path, export: PromptExport) -> Exported:
     """Write the prompt of a point as an adapter of PEFT; arguments and errors as `export_hub`.
 
     Raises:
@@ -127,7 +106,7 @@ def export_point(results: Path, out: Path, export: HubExport) -> Exported:
     """
     learned = _learned(results, export)
     check_position(learned.called, position_of(learned.cell.study.settings))
-    named = {"base_model_name_or_path": export.model.name} if export.model.name else {}
+    named = {"base_model_name_or_path": export.base_model} if export.base_model else {}
     write_adapter(out, {**learned.config, **named}, learned.prompt)
     return Exported(
         path=out, count=len(learned.prompt), what="virtual tokens", problems=learned.problems
@@ -143,7 +122,6 @@ class _Learned:
     prompt: Tensor
     """[P, d]."""
     config: Mapping[str, Any]
-    """Of an adapter."""
     problems: tuple[str, ...]
 
     @property
@@ -152,23 +130,21 @@ class _Learned:
         return f"point {self.cell.key[:DIGITS]}"
 
 
-def _learned(results: Path, export: HubExport) -> _Learned:
-    store, model = export.model.store, export.model
-    recorded = read_results(results, store=store, study=export.study, averaged=False)
+def _learned(results: Path, export: PromptExport) -> _Learned:
+    recorded = read_results(results, store=export.store, study=export.study, averaged=False)
     section, cell = _chosen(recorded, export.point)
-    prompt = _prompt(cell, results, store, export.storage)
+    prompt = _prompt(cell, results, export)
     return _Learned(
         section=section,
         cell=cell,
         prompt=prompt,
-        config=adapter_of(f"point {cell.key[:DIGITS]}", prompt, cell.study.backbone, model.kind),
+        config=adapter_of(f"point {cell.key[:DIGITS]}", prompt, cell.study.backbone, export.kind),
         problems=tuple(recorded.problems),
     )
 
 
 def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
-    """Return the point that is meant, with its section."""
-    learned = [(s, c) for s in recorded.sections for c in _every(s) if c.steps > 0]
+    learned = [(s, c) for s in recorded.sections for c in s.every_rung if c.steps > 0]
     matching = [one for one in learned if wanted is None or one[1].key.startswith(wanted)]
     if len(matching) == 1 and (wanted is None or len(wanted) >= DIGITS):
         return matching[0]
@@ -180,21 +156,10 @@ def _chosen(recorded: Results, wanted: str | None) -> tuple[Section, Cell]:
     )
 
 
-def _every(section: Section) -> Iterator[Cell]:
-    """Yield every recorded point, each once."""
-    seen: set[str] = set()
-    for cell in section.cells:
-        for one in (cell, *section.rungs.get(cell.key, ())):
-            if one.key not in seen:
-                seen.add(one.key)
-                yield one
-
-
 def _listed(cells: Sequence[Cell]) -> str:
-    """Return points with their scores, the best first."""
     ranked = sorted(cells, key=_arg, reverse=True)
     words = [
-        f"{c.key[:DIGITS]} ({c.place.method}, {c.steps} steps, ARG {_words(c)})"
+        f"{c.key[:DIGITS]} ({c.place.method}, {c.steps} steps, ARG {_percent(_arg(c))})"
         for c in ranked[:LISTED]
     ]
     more = [] if len(ranked) <= LISTED else [f"{len(ranked) - LISTED} more"]
@@ -206,33 +171,31 @@ def _arg(cell: Cell) -> float:
     return float("-inf") if summary is None or summary.value is None else summary.value
 
 
-def _words(cell: Cell) -> str:
-    value = _arg(cell)
-    return "undefined" if value == float("-inf") else f"{shown(value, 2)} %"
+def _percent(arg: float) -> str:
+    return "undefined" if arg == float("-inf") else f"{shown(arg, 2)} %"
 
 
-def _averaged(results: Path, store: str | None, study: str | None, cell: Cell) -> Cell | None:
+def _averaged(results: Path, export: PromptExport, cell: Cell) -> Cell | None:
     """Return the point's configuration over all its upstream seeds; None where there is one."""
-    recorded = read_results(results, store=store, study=study)
+    recorded = read_results(results, store=export.store, study=export.study)
     for section in recorded.sections:
-        for one in _every(section):
+        for one in section.every_rung:
             if one.replicates and cell.key in {point.key for point in one.points}:
                 return one
     return None
 
 
-def _prompt(cell: Cell, results: Path, store: str | None, storage: str | None) -> Tensor:
-    """Return the prompt [P, d] that a point was learned as."""
+def _prompt(cell: Cell, results: Path, export: PromptExport) -> Tensor:
     from mpt.prompts import prompt_from_bytes
 
-    with open_results(results, store, read_only=True) as database:
+    with open_results(results, export.store, read_only=True) as database:
         artifact = database.artifact("rung", cell.trajectory, cell.steps)
     if artifact is None:
         raise UsageError(
             f"point {cell.key[:DIGITS]} has no prompt of its own in the records; choose one whose "
             f"method learns a prompt upstream, and that did not diverge ({cell.status})"
         )
-    data = Artifacts(storage or str(results)).read(artifact.uri, artifact.digest)
+    data = Artifacts(export.storage or str(results)).read(artifact.uri, artifact.digest)
     prompt, metadata = prompt_from_bytes(data, artifact.uri)
     if metadata.get("upstream", cell.trajectory) != cell.trajectory:
         raise DataError(f"{artifact.uri}: is not the prompt of point {cell.key[:DIGITS]}")
@@ -244,5 +207,4 @@ def _is_local(name: str) -> bool:
 
 
 def _public(name: str) -> str:
-    """Return the name of a model without the folders above it."""
     return Path(name).name if _is_local(name) else name

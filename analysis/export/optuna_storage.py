@@ -20,7 +20,7 @@ from ..results.cells import Cell
 from ..results.reading import read_results
 from ..tables.lookup import Lookup
 from ..tables.searches import searched_settings
-from .file import Exported, new_file
+from .file import Exported, new_path
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -57,7 +57,7 @@ def export_optuna(
     groups = [(look, one.cells) for look in looks for one in look.section.searches]
     if not groups:
         raise DataError(f"{results}: holds no point of a search, so there is no trial to export")
-    with new_file(out) as path, _storage(path) as storage:
+    with new_path(out) as path, _storage(path) as storage:
         for look, cells in groups:
             _add_study(storage, look, cells)
     count = sum(len(cells) for _, cells in groups)

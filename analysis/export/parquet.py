@@ -9,7 +9,7 @@ from mpt.errors import DataError, UsageError
 from mpt.store.database import open_results
 from mpt.study.choice import chosen
 
-from .file import Exported, new_file
+from .file import Exported, new_path
 
 
 def export_parquet(
@@ -44,6 +44,6 @@ def export_parquet(
         raise DataError(f"{results}: holds no run; run a search into it first")
     # a list of lists of numbers and None is no column of Parquet
     frame = frame.assign(curve=[json.dumps(curve) for curve in frame["curve"]])
-    with new_file(out) as path:
+    with new_path(out) as path:
         frame.to_parquet(path, index=False)
     return Exported(path=out, count=len(frame), what="runs")

@@ -18,7 +18,7 @@ from mpt.config import PromptConfig
 from mpt.errors import UsageError
 from mpt.store.database import FILE, open_results
 
-from .file import Exported, new_folder
+from .file import UNKNOWN, Exported, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,37 +34,36 @@ _WIDTHS = ("d_model", "n_embd", "hidden_size")
 """Names that model configurations have for d."""
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a database says about a prompt file."""
-
-    backbone: str | None
-    """Name of the language model; None if it is not recorded."""
-    position: str
-    """Where the prompt stood in training."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """What a prompt is a prompt of."""
+class PromptExport:
+    """Which prompt is written, and what is said of it."""
 
-    results: Path | None = None
-    """Results directory that knows the prompt; None: the one around its file."""
     store: str | None = None
     """URL of the database; None: the one in the results directory."""
-    name: str | None = None
-    """Id or folder of the language model; None: what the database says."""
+    study: str | None = None
+    """Only points of this study or protocol."""
+    point: str | None = None
+    """First eight digits or more of a point's key; None: there must be only one."""
+    storage: str | None = None
+    """Where prompts are; None: the results directory."""
+    base_model: str | None = None
+    """Id or folder of the language model; None: what the records say."""
     kind: str | None = None
     """"seq2seq" or "causal"; None reads it off the model's folder or name."""
+    license: str = UNKNOWN
+    """The Hub's id of a licence, such as "mit"."""
 
 
-def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
-    """Write a prompt as a PEFT adapter.
+def export_peft(
+    prompt_file: Path, out: Path, export: PromptExport, results: Path | None = None
+) -> Exported:
+    """Write the prompt of a file as a PEFT adapter.
 
     Args:
         prompt_file: a prompt of this program (a rung of a trajectory, or a tuned prompt).
         out: a new directory.
-        model: what it is a prompt of.
+        export: what it is a prompt of.
+        results: results directory that knows the prompt; None: the one around its file.
 
     Raises:
         UsageError: the model is not known or of another width, the prompt does not stand before
@@ -76,11 +75,13 @@ def export_peft(prompt_file: Path, out: Path, model: Model) -> Exported:
     if not prompt_file.is_file():
         raise UsageError(f"prompt {str(prompt_file)!r} is not a file")
     prompt, _ = load_prompt(prompt_file)
-    recorded = _recorded_model(prompt_file, model)
-    name = model.name or recorded
+    recorded, position = _origin(prompt_file, results, export.store)
+    if position is not None:
+        check_position(str(prompt_file), position)
+    name = export.base_model or recorded
     if name is None:
         raise UsageError(f"{prompt_file}: no record names its model; give it with --base-model")
-    write_adapter(out, adapter_of(str(prompt_file), prompt, name, model.kind), prompt)
+    write_adapter(out, adapter_of(str(prompt_file), prompt, name, export.kind), prompt)
     return Exported(path=out, count=len(prompt), what="virtual tokens")
 
 
@@ -91,7 +92,7 @@ def adapter_of(what: str, prompt: Tensor, name: str, kind: str | None) -> dict[s
         what: what the prompt is called in messages.
         prompt: φ [P, d].
         name: id or folder of its language model.
-        kind: see `Model`.
+        kind: see `PromptExport`.
 
     Raises:
         UsageError: the model is of another width than the prompt.
@@ -116,15 +117,6 @@ def adapter_of(what: str, prompt: Tensor, name: str, kind: str | None) -> dict[s
     }
 
 
-def _recorded_model(prompt_file: Path, model: Model) -> str | None:
-    """Return the model that a database names, after a check of where the prompt stood."""
-    origin = origin_of(prompt_file, model)
-    if origin is None:
-        return None
-    check_position(str(prompt_file), origin.position)
-    return origin.backbone
-
-
 def check_position(what: str, position: str) -> None:
     """Refuse a prompt that PEFT would put elsewhere than it stood in training."""
     if position == "prepend":
@@ -141,7 +133,6 @@ def check_position(what: str, position: str) -> None:
 
 
 def _configuration(source: str) -> dict[str, Any]:
-    """Return the configuration of a local model; empty for one of the Hub."""
     path = Path(source) / "config.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
@@ -150,12 +141,6 @@ def write_adapter(
     out: Path, config: Mapping[str, Any], prompt: Tensor, texts: Mapping[str, str] | None = None
 ) -> None:
     """Write an adapter into a new directory; it is there whole or not at all.
-
-    Args:
-        out: the directory.
-        config: of `adapter_of`.
-        prompt: φ [P, d].
-        texts: name → text of further files.
 
     Raises:
         UsageError: `out` exists or cannot be written.
@@ -172,30 +157,34 @@ def write_adapter(
     )
 
 
-def origin_of(prompt_file: Path, model: Model) -> Origin | None:
-    """Return what a database says about a prompt file, whose bytes it knows; None if nothing."""
-    root = model.results or _results_around(prompt_file)
-    if root is None and model.store is None:
-        return None
+def _origin(
+    prompt_file: Path, results: Path | None, store: str | None
+) -> tuple[str | None, str | None]:
+    """Return the model of a prompt file and where the prompt stood in training, as recorded.
+
+    A database knows a file by its bytes; None is what no record says.
+    """
+    root = results or _results_around(prompt_file)
+    if root is None and store is None:
+        return None, None
     sha = hashlib.sha256(prompt_file.read_bytes()).hexdigest()
-    with open_results(root or Path(), model.store, read_only=True) as database:
+    with open_results(root or Path(), store, read_only=True) as database:
         records = [one for one in database.artifacts() if one.digest == sha]
         upstream = {one.owner for one in records if one.kind == "rung"}
         studies = {study.key: study for study in database.studies()}
         for point in database.points() if upstream else ():
             if point.upstream in upstream:
                 study = studies[point.study]
-                return Origin(study.backbone, position_of(study.settings))
+                return study.backbone, position_of(study.settings)
         tuned = [one.owner for one in records if one.kind == "prompt"]
         for run in database.runs(tuned).values():
             weights = run.identity.backbone
             names = (s.backbone for s in studies.values() if s.backbone_digest == weights)
-            return Origin(next(names, None), position_of(run.identity.recipe))
-    return None
+            return next(names, None), position_of(run.identity.recipe)
+    return None, None
 
 
 def _results_around(prompt_file: Path) -> Path | None:
-    """Return the results directory that a file lies in; None if it lies in none."""
     return next((p for p in prompt_file.resolve().parents if (p / FILE).is_file()), None)
 
 

@@ -34,7 +34,6 @@ def usage(said: Published) -> str:
 
 
 def _behind(said: Published) -> str:
-    """Return how a prompt is run that stands behind the input."""
     seq2seq = said.task_type == "SEQ_2_SEQ_LM"
     first = ", forced_bos_token_id=begin[0] if begin else None" if seq2seq else ""
     lines = [
@@ -68,7 +67,6 @@ def _behind(said: Published) -> str:
 
 
 def _model(said: Published, variable: str) -> list[str]:
-    """Return the lines that load tokenizer and model."""
     named = f'"{said.base_model}"'
     if not said.on_hub:
         named = f"BASE_MODEL  # {said.base_model}: a folder or an id of yours"
@@ -80,7 +78,6 @@ def _model(said: Published, variable: str) -> list[str]:
 
 
 def _input(said: Published) -> list[str]:
-    """Return the lines that make the tokens of an input, as they were in training."""
     plain = "ids = tokenizer(text, add_special_tokens=False).input_ids"
     if said.task_type == "SEQ_2_SEQ_LM":
         return [

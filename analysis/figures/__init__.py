@@ -1,5 +1,6 @@
-"""Figures: data from cells (`charts`), what draws them (`drawing`), and the plans of all."""
+"""Figures: data from cells (`charts`), what draws them (`drawing`), and which there are."""
 
-from .catalogue import Figure, all_figures
+from .catalogue import all_figures
+from .figure import Figure
 
 __all__ = ["Figure", "all_figures"]

@@ -3,77 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from ..results.cells import Cell, Place
+from ..results.cells import Cell
 from ..results.names import PARTITION_LABELS, in_order
 from ..results.sections import Section
 from .charts.from_cells import short_backbone
 from .drawing import style
-from .interactive.frame import Plot
-from .plan import Plan, slug
+from .figure import Figure, slug
 from .search_plans import validation_plans
 from .setting_plans import setting_plans
 from .sweep_plans import sweep_plans
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure on disk, or the reason why it is not there."""
-
-    name: str
-    """File name without ending."""
-    title: str
-    caption: str
-    """What is drawn, and what is missing in it; plain text."""
-    svg: Path | None = None
-    """None if the figure is missing."""
-    png: Path | None = None
-    """The same."""
-    missing: str = ""
-    """Why the figure is missing; empty if it is there."""
-    plot: Plot | None = None
-    """The same as an interactive figure; None if there is none."""
-    place: Place | None = None
-    """Of a search's figures: where its points stand."""
-    row: tuple[str, str] | None = None
-    """Backbone, and label of the setting whose rows it stands beside; None if of no such row."""
-
-
 def all_figures(section: Section, out: Path, suffix: str = "") -> list[Figure]:
-    """Draw every figure that a section has data for; each title says what it is of.
+    """Draw every figure that a section has data for; each file says what it is of.
 
-    Args:
-        section: what a database says.
-        out: directory of the files; it is created.
-        suffix: ends the names of the files, behind a hyphen.
+    `suffix` ends the names of the files, behind a hyphen.
 
     Returns:
         The figures in the order of the paper, then those of the searches; what has no data is in
         its place with the reason.
     """
     figures = []
-    for plan in _plans(section):
-        figure = Figure(
-            name=f"{plan.name}-{suffix}" if suffix else plan.name,
-            title=f"{plan.title} – {section.label}",
-            caption=plan.caption,
-            missing=plan.missing,
-            place=plan.place,
-            row=plan.row,
-        )
-        if plan.draw is not None:
-            drawn = plan.draw()
-            style.title(drawn, figure.title)
-            svg, png = style.save(drawn, out, figure.name)
-            made = None if plan.plot is None else plan.plot()
-            figure = replace(figure, svg=svg, png=png, plot=made)
+    for figure in _figures(section):
+        if suffix:
+            figure = replace(figure, name=f"{figure.name}-{suffix}")
+        if figure.canvas is not None:
+            style.title(figure.canvas, f"{figure.title} – {section.label}")
+            svg, _ = style.save(figure.canvas, out, figure.name)
+            figure = replace(figure, canvas=None, svg=svg)
         figures.append(figure)
     return figures
 
 
-def _plans(section: Section) -> Iterator[Plan]:
+def _figures(section: Section) -> Iterator[Figure]:
     target, validation = section.select(role="target"), section.select(role="validation")
     homes = _homes(section.cells)
     partitions = in_order(
@@ -88,7 +53,7 @@ def _plans(section: Section) -> Iterator[Plan]:
     for home in homes:
         cells = [c for c in validation if _home(c) == home]
         if not cells and home == homes[0]:
-            yield Plan(
+            yield Figure(
                 name="search", title="Search", missing="no point of a search is recorded here"
             )
         yield from validation_plans(section, cells, _suffix(home, homes))

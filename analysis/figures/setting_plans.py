@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from ..results.cells import Cell
 from ..results.names import method_label, partition_label
@@ -22,17 +21,8 @@ from .charts.from_curves import (
 )
 from .drawing.curves import draw_curves, draw_steps_to
 from .drawing.tasks import draw_tasks
+from .figure import DOT, Figure, beside, by_method, lacks, noted, partial_notes, slug
 from .interactive.tasks import curve_plot, steps_plot, task_plot
-from .plan import (
-    DOT,
-    Plan,
-    beside,
-    by_method,
-    lacks,
-    of_main_protocol,
-    partial_notes,
-    slug,
-)
 
 _BESIDE_ROW = ("gain-", "curves-")
 """Beginnings of names: what stands beside the rows of its setting, if anything of it does."""
@@ -40,7 +30,7 @@ _BESIDE_ROW = ("gain-", "curves-")
 
 def setting_plans(
     section: Section, partition: str, cells: Sequence[Cell], suffix: str
-) -> Iterator[Plan]:
+) -> Iterator[Figure]:
     """Yield the figures of a setting's target tasks: gains, scores, curves.
 
     Args:
@@ -51,15 +41,16 @@ def setting_plans(
             data stands in where the setting has none.
         suffix: ends the files' names.
     """
-    own = [cell for cell in cells if of_main_protocol(cell)]
+    own = [cell for cell in cells if cell.place.is_plain()]
     main = [cell for cell in own if cell.place.partition == partition]
     ending = f"{slug(partition)}{suffix}"
     if not main:
         if not suffix:
             label = partition_label(partition)
             why = f"no result on the target tasks of {label} is recorded"
-            yield Plan(name=f"gain-{ending}", title=f"Relative gain by task: {label}", missing=why)
-            yield Plan(name=f"score-{ending}", title=f"Test score by task: {label}", missing=why)
+            for kind, what in (("gain", "Relative gain"), ("score", "Test score")):
+                title = f"{what} by task: {label}"
+                yield Figure(name=f"{kind}-{ending}", title=title, missing=why)
         return
     tasks = {task for cell in main for task in cell.tasks}
     scored = f"{len(tasks)} target tasks"
@@ -70,16 +61,17 @@ def setting_plans(
             main.append(cell)
     group = Group(cells=by_method(main), partition=partition, scored=scored)
     at = group.cells[0].place
-    row = (at.backbone, column_label((partition, at.edition)))
+    row = column_label((partition, at.edition))
     for plan in group_plans(section, group, ending):
-        yield replace(plan, row=row) if plan.name.startswith(_BESIDE_ROW) else plan
+        beside_row = plan.name.startswith(_BESIDE_ROW)
+        yield replace(plan, backbone=at.backbone, row=row) if beside_row else plan
 
 
-def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
+def group_plans(section: Section, group: Group, ending: str) -> Iterator[Figure]:
     """Yield gains, scores and curves of one group of cells; `ending` ends the files' names."""
     if not group.tasks:
         why = "; ".join(f"{method_label(c.place.method)} {c.status}" for c in group.cells)
-        yield Plan(
+        yield Figure(
             name=f"gain-{ending}", title=f"Relative gain by task: {group.label}", missing=why
         )
         return
@@ -91,12 +83,12 @@ def group_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
             if estimate.value is not None and estimate.note
         ]
         lacking = lacks(_chart_lacks(chart))
-        yield Plan(
+        yield Figure(
             name=f"{kind}-{ending}",
             title=chart.title,
             caption=f"{group.scored}. {DOT}{lacking}{beside([*notes, *partial_])}",
-            draw=partial(draw_tasks, chart),
-            plot=partial(task_plot, chart),
+            canvas=draw_tasks(chart),
+            plot=task_plot(chart),
         )
     yield from _curve_plans(section, group, ending)
 
@@ -110,7 +102,7 @@ def _chart_lacks(chart: TaskChart) -> list[str]:
     ]
 
 
-def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
+def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Figure]:
     curves = curves_of(group, section.runs)
     titles = {
         "curves": f"Learning curves, mean over {group.scored}: {group.label}",
@@ -120,36 +112,31 @@ def _curve_plans(section: Section, group: Group, ending: str) -> Iterator[Plan]:
     if evaluations(curves) < 2:
         why = "the runs have fewer than two dev evaluations each, so there is no curve"
         for kind, title in titles.items():
-            yield Plan(name=f"{kind}-{ending}", title=title, missing=why)
+            yield Figure(name=f"{kind}-{ending}", title=title, missing=why)
         return
     ribbon = "Line: mean over data seeds; band: lowest to highest data seed."
     mean = mean_panel(group, curves)
-    yield Plan(
+    yield Figure(
         name=f"curves-{ending}",
         title=titles["curves"],
         caption=f"{ribbon} {mean.note}".strip(),
-        draw=partial(draw_curves, titles["curves"], [mean]),
-        plot=partial(curve_plot, [mean]),
+        canvas=draw_curves(titles["curves"], [mean]),
+        plot=curve_plot([mean]),
     )
     panels = task_panels(group, curves)
-    yield Plan(
+    yield Figure(
         name=f"curves-tasks-{ending}",
         title=titles["curves-tasks"],
         caption=ribbon,
-        draw=partial(draw_curves, titles["curves-tasks"], panels),
-        plot=partial(curve_plot, panels),
+        canvas=draw_curves(titles["curves-tasks"], panels),
+        plot=curve_plot(panels),
     )
     chart = steps_to(group, curves)
-    notes = [
-        f"{method_label(method)} at {100 * share:g} %: {estimate.note}"
-        for method, row in chart.series.items()
-        for share, estimate in zip(chart.shares, row, strict=True)
-        if estimate.value is None
-    ]
-    yield Plan(
+    lacking, _ = noted(chart.series, [f"at {100 * share:g} %" for share in chart.shares])
+    yield Figure(
         name=f"steps-{ending}",
         title=titles["steps"],
-        caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(notes)}",
-        draw=partial(draw_steps_to, chart),
-        plot=partial(steps_plot, chart),
+        caption=f"Median over (task, data seed); line: 95 % bootstrap interval.{lacks(lacking)}",
+        canvas=draw_steps_to(chart),
+        plot=steps_plot(chart),
     )

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from mpt.gym.catalogue import PARTITIONS
 
 from ..results.cells import Cell
-from ..results.names import in_order, method_label, partition_label
+from ..results.names import in_order, partition_label
 from .charts.from_cells import short_backbone, shots_label, sweep_of
-from .drawing.sweeps import draw_sweep
+from .drawing.curves import draw_sweep
+from .figure import Figure, beside, lacks, noted, partial_notes, slug
 from .interactive.tasks import sweep_plot
-from .plan import Plan, beside, lacks, of_main_protocol, partial_notes, slug
 
 
-def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
+def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Figure]:
     """Yield the sweeps of a backbone's target cells; `suffix` ends the files' names.
 
     What was never swept is named once, for the first backbone (no suffix).
@@ -32,7 +31,7 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
             chosen = [
                 cell
                 for cell in cells
-                if cell.place.partition == partition and of_main_protocol(cell, field)
+                if cell.place.partition == partition and cell.place.is_plain(but=field)
             ]
             plan = _sweep_plan(chosen, field, f"ARG against {setting}", setting, source)
             if plan is not None:
@@ -40,12 +39,12 @@ def sweep_plans(cells: Sequence[Cell], suffix: str) -> Iterator[Plan]:
                 yield replace(plan, name=f"{name}-{slug(partition)}{suffix}")
         if not drawn and not suffix:
             why = f"no setting was run with two choices of {setting}"
-            yield Plan(name=name, title=f"ARG against {setting} ({source})", missing=why)
+            yield Figure(name=name, title=f"ARG against {setting} ({source})", missing=why)
 
 
 def _sweep_plan(
     cells: Sequence[Cell], field: str, title: str, setting: str, source: str
-) -> Plan | None:
+) -> Figure | None:
     if field == "source_set":  # named choices (of a pilot) are no numbers to be put in order
         cells = [c for c in cells if c.place.source_set.isdigit() or c.place.source_set == "all"]
         values = [str(c.sources) if c.sources else c.place.source_set for c in cells]
@@ -61,24 +60,13 @@ def _sweep_plan(
     if sweep is None:
         return None
     note = " Hollow and dotted: the paper's numbers." if sweep.published else ""
-    lacking = [
-        f"{method_label(method)} at {value}: {e.note}"
-        for method, row in sweep.series.items()
-        for value, e in zip(sweep.values, row, strict=True)
-        if e.value is None
-    ]
-    notes = [
-        f"{method_label(method)} at {value}: {e.note}"
-        for method, row in sweep.series.items()
-        for value, e in zip(sweep.values, row, strict=True)
-        if e.value is not None and e.note
-    ]
+    lacking, notes = noted(sweep.series, [f"at {value}" for value in sweep.values])
     note += beside([*notes, *partial_notes(cells)])
     caption = f"ARG; line: 95 % bootstrap interval over data seeds.{note}{lacks(lacking)}"
-    return Plan(
+    return Figure(
         name="",
         title=full,
         caption=caption,
-        draw=partial(draw_sweep, sweep),
-        plot=partial(sweep_plot, sweep),
+        canvas=draw_sweep(sweep),
+        plot=sweep_plot(sweep),
     )

@@ -22,7 +22,9 @@ def cost_finding(section: Section) -> Finding:
     downstream = sum(sample.cost["seconds"] for sample in samples)
     runs = len({run.key for sample in samples for run in sample.runs if run.key is not None})
     per_step = step_seconds(cells)
-    steps = [f"{method_label(n)} {_amount(per_step[n])} s" for n in in_order(per_step, METHODS)]
+    steps = [
+        f"{method_label(n)} {quantity(per_step[n]).number} s" for n in in_order(per_step, METHODS)
+    ]
     return Finding(
         question="What did it cost?",
         sentence=f"{_time(upstream + downstream)} of device time: {_time(upstream)} upstream "
@@ -62,10 +64,6 @@ def step_seconds(cells: Iterable[Cell]) -> dict[str, float]:
         total[0] += cell.cost["seconds"] * cell.devices
         total[1] += cell.cost["steps"]
     return {name: seconds / steps for name, (seconds, steps) in spent.items() if steps > 0}
-
-
-def _amount(value: float) -> str:
-    return quantity(value).number
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mpt.words import counted
 
-from ..tables.table import shown
+from ..tables.table import shown, shown_interval
 from .paired import Paired
 
 
@@ -32,10 +32,7 @@ def signed(one: Paired | None, unit: str = " %") -> str:
 
 def with_interval(value: float, interval: tuple[float, float] | None, unit: str = " %") -> str:
     """Return a signed number with its interval."""
-    head = percent(value, unit)
-    if interval is None:
-        return f"{head} (no interval)"
-    return f"{head} [{shown(interval[0], 1)}, {shown(interval[1], 1)}]"
+    return f"{percent(value, unit)} {shown_interval(interval, 1) or '(no interval)'}"
 
 
 def percent(value: float, unit: str = " %") -> str:
@@ -55,6 +52,6 @@ def extent(one: Paired, settings: int | None = None) -> str:
     return ", ".join(parts)
 
 
-def listed(parts: list[str], end: str = " and ") -> str:
+def listed(parts: list[str]) -> str:
     """Return "a, b and c"."""
-    return end.join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

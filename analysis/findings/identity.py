@@ -18,7 +18,6 @@ from ..results.names import (
 )
 from ..results.sections import Section
 from .finding import listed
-from .settings import upstream_seed
 
 if TYPE_CHECKING:
     from mpt.store.records import StudyRecord
@@ -40,7 +39,7 @@ def identity(section: Section) -> list[str]:
             roles.append(f"{counted(len(own), 'point')} on {words} of {listed(parts)}")
     facts = facts_of(section.studies[0])
     the_gym = "the gym" if facts["gym"] == "gym" else gym_label(facts["gym"])
-    seeds = sorted({upstream_seed(cell) for cell in cells if cell.steps > 0})
+    seeds = sorted({cell.upstream_seed for cell in cells if cell.steps > 0})
     others = [f"{name} {value}" for name, value in facts.items() if name not in _SAID]
     upstream = ", ".join(map(str, seeds)) or "none"
     sentences = [
@@ -80,7 +79,6 @@ def _left_out(section: Section) -> list[str]:
 
 
 def _whose(own: Sequence[StudyRecord], every: Sequence[StudyRecord]) -> str:
-    """Return which of the studies are meant: their roles, or else their partitions."""
     if len(own) == len(every):
         return ""
     for role, words in (("target", "replay"), ("validation", "search")):

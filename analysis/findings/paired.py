@@ -95,8 +95,7 @@ class Paired:
     @property
     def sign(self) -> int:
         """+1 or −1 where the interval excludes 0; 0 where the two cannot be told apart."""
-        ends = self.interval
-        return 0 if ends is None else int(ends[0] > 0) - int(ends[1] < 0)
+        return side_of(self.interval)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +106,11 @@ class Side:
     """[U, T, D]: upstream seeds, tasks, data seeds."""
     base: np.ndarray
     """[T, D]: those of plain prompt tuning; every task's mean is positive."""
+
+
+def side_of(interval: tuple[float, float] | None) -> int:
+    """Return +1 or −1 where an interval excludes 0, else 0."""
+    return 0 if interval is None else int(interval[0] > 0) - int(interval[1] < 0)
 
 
 def _thinned(drawn: np.ndarray) -> np.ndarray:
@@ -296,7 +300,6 @@ def _scored(samples: Samples, task: str, cell: Cell) -> bool:
 
 
 def _side(row: Sequence[Cell], tasks: Sequence[str]) -> Side:
-    """Return the test scores of cells, one an upstream seed."""
     seeds = row[0].seeds
     return Side(
         scores=np.stack([_table(cell.tasks, tasks, seeds) for cell in row]),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..results.cells import OWN
 from ..results.sections import Section
 from .costs import cost_finding
 from .finding import Finding
 from .identity import identity
 from .matrix import Matrix, matrix_of
 from .searches import search_findings
-from .settings import Setting, main_backbone, target_settings
+from .settings import main_backbone, target_settings
 from .speed import speed_findings
 from .starts import start_findings
 from .sweeps import sweep_findings
@@ -39,7 +38,7 @@ def findings_of(section: Section, backbone: str = "") -> Findings:
     """
     settings = target_settings(section)
     main = main_backbone(settings, backbone)
-    plain = [one for one in settings if is_plain(one) and one.place.backbone == main]
+    plain = [one for one in settings if one.place.is_plain() and one.place.backbone == main]
     if section.smoke:
         return Findings(
             studied=tuple(identity(section)),
@@ -61,14 +60,4 @@ def findings_of(section: Section, backbone: str = "") -> Findings:
         findings=tuple(finding for part, _ in parts for finding in part),
         not_run=f"Not run: {'; '.join(missing)}." if missing else "",
         matrix=matrix if matrix.duels else None,
-    )
-
-
-def is_plain(setting: Setting) -> bool:
-    """Return whether a setting has all sources and the tasks' own sample sizes."""
-    setting_place = setting.place
-    return (setting_place.source_set, setting_place.source_shots, setting_place.target_shots) == (
-        "all",
-        OWN,
-        OWN,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.metrics.choice import NOTHING_SHOWS
 from mpt.words import counted
@@ -29,7 +29,6 @@ class Leader:
 
     place: Place
     points: int
-    """Of the search."""
     settings: str
     """Its own, of those that differ."""
     score: str
@@ -148,21 +147,16 @@ def _where(places: Iterable[Place]) -> str:
 
 
 def _short(search_place: Place, places: Iterable[Place]) -> str:
-    """Return what tells a search from the others."""
     return method_label(search_place.method) if _where(places) else _label(search_place)
 
 
 def _setting_words(every: Sequence[Configuration], own: Configuration) -> str:
-    """Return a configuration's values of the settings that differ within the search."""
-    first = [next(iter(cells.values())) for cells in every]
-    cell = next(iter(own.values()))
-    rows = [{**one.config, "steps": one.steps} for one in first]
-    names = [
-        name
-        for name in ({**cell.config, "steps": cell.steps})
-        if name != "seed" and len({repr(row.get(name)) for row in rows}) > 1
-    ]
-    values = {**cell.config, "steps": cell.steps}
+    def settings(cells: Configuration) -> dict[str, Any]:
+        first = next(iter(cells.values()))
+        return {**first.config, "steps": first.steps}
+
+    values, rows = settings(own), [settings(cells) for cells in every]
+    names = [n for n in values if n != "seed" and len({repr(row.get(n)) for row in rows}) > 1]
     return ", ".join(
         f"{name_of(n)} {write(v) if isinstance(v := values[n], int | float) else v}" for n in names
     )

@@ -14,6 +14,7 @@ from ..results.names import (
     in_order,
     paper_backbone,
     partition_label,
+    rank,
 )
 from ..results.protocols import scored_alike
 from ..results.searched import without_seed
@@ -43,28 +44,10 @@ class Setting:
         """Methods that learn something upstream; the untrained start is none of them."""
         return [n for n, cells in self.methods.items() if learns(cells) and n != UNTRAINED]
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the scored tasks, sorted."""
-        cells = (cell for row in self.methods.values() for cell in row.values())
-        return tuple(sorted({task for cell in cells for task in cell.tasks}))
-
-    @property
-    def data_seeds(self) -> tuple[int, ...]:
-        """Data seeds."""
-        cells = (cell for row in self.methods.values() for cell in row.values())
-        return tuple(sorted({seed for cell in cells for seed in cell.seeds}))
-
 
 def learns(cells: Replicates) -> bool:
     """Return whether a method has learned something upstream."""
     return any(cell.steps > 0 for cell in cells.values())
-
-
-def upstream_seed(cell: Cell) -> int:
-    """Return the root of a cell's upstream generators; without one of its own, the study's."""
-    own = cell.config.get("seed")
-    return cell.train_seed if own is None else int(own)
 
 
 def shared_seeds(one: Replicates, other: Replicates) -> tuple[Replicates, Replicates]:
@@ -84,19 +67,16 @@ def target_settings(section: Section) -> list[Setting]:
     scored = [cell for entry in entries for cell in entry.points if cell.status == "ok"]
     places: dict[Place, list[Cell]] = {}
     for cell in scored:
-        places.setdefault(_bare(cell.place), []).append(cell)
-    order = in_order((setting_place.partition for setting_place in places), PARTITION_LABELS)
+        places.setdefault(dataclasses.replace(cell.place, method=""), []).append(cell)
     settings = [
         Setting(
             place=setting_place, methods=_methods([*cells, *_shared(setting_place, cells, scored)])
         )
         for setting_place, cells in places.items()
     ]
-    return sorted(settings, key=lambda one: (order.index(one.place.partition), one.place))
-
-
-def _bare(cell_place: Place) -> Place:
-    return dataclasses.replace(cell_place, method="")
+    return sorted(
+        settings, key=lambda one: (rank(one.place.partition, PARTITION_LABELS), one.place)
+    )
 
 
 def _shared(setting_place: Place, own: Sequence[Cell], scored: Sequence[Cell]) -> list[Cell]:
@@ -121,7 +101,7 @@ def _methods(cells: Sequence[Cell]) -> dict[str, Replicates]:
         first = newest.get(name)
         if first is None or not _replicate(cell, first) or not cell.tasks:
             continue
-        by_method.setdefault(name, {}).setdefault(upstream_seed(cell), cell)
+        by_method.setdefault(name, {}).setdefault(cell.upstream_seed, cell)
     return {name: by_method[name] for name in in_order(by_method, METHODS)}
 
 

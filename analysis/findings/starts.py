@@ -39,9 +39,10 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
     told, verdict = _verdict(gains, "plain prompt tuning")
     numbers = [f"{method_label(n)} {signed(d.mean)}" for n, d in gains.items()]
     first = next(iter(gains.values()))
+    span = "one setting" if first.settings == 1 else f"{first.settings} settings"
     return Finding(
         question="Does a learned start help?",
-        sentence=f"{verdict}, as the mean relative gain (ARG) over {_span(first.settings)}: "
+        sentence=f"{verdict}, as the mean relative gain (ARG) over {span}: "
         f"{listed(numbers)} ({extent(first.mean)}).",
         tables=("table-2", "duels"),
         told=told,
@@ -49,7 +50,6 @@ def _help(learned: Sequence[str], matrix: Matrix) -> Finding | None:
 
 
 def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
-    """Return what learning adds to the start that it set out from."""
     added = {n: d for n in learned if (d := matrix.duels.get((n, UNTRAINED))) is not None}
     alone = matrix.duels.get((UNTRAINED, BASELINE))
     if not added or alone is None:
@@ -67,7 +67,6 @@ def _beyond_start(learned: Sequence[str], matrix: Matrix) -> Finding | None:
 
 
 def _without_prompt(matrix: Matrix) -> Finding | None:
-    """Return what the model is worth as it is, where that was run."""
     duel = matrix.duels.get((ZERO_SHOT, BASELINE))
     if duel is None:
         return None
@@ -95,10 +94,6 @@ def _verdict(duels: Mapping[str, Duel], other: str) -> tuple[bool, str]:
     if not told:
         return False, f"No learned start can be told from {other}"
     return True, f"Of {counted(len(duels), 'learned start')}, {listed(told)} {other}"
-
-
-def _span(settings: int) -> str:
-    return "one setting" if settings == 1 else f"{settings} settings"
 
 
 def _where(learned: Sequence[str], matrix: Matrix) -> Finding | None:

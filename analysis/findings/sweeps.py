@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..figures.charts.from_cells import shots_label
-from ..results.cells import OWN, Place
+from ..results.cells import Place
 from ..results.names import BASELINE, method_label
 from .finding import Finding, extent, listed, signed
 from .matrix import differences_of
@@ -75,7 +75,6 @@ SWEEPS = (
         size=_sources,
     ),
 )
-_PLAIN = {"target_shots": OWN, "source_shots": OWN, "source_set": "all"}
 
 
 def sweep_findings(settings: Sequence[Setting]) -> tuple[list[Finding], list[str]]:
@@ -90,16 +89,10 @@ def sweep_findings(settings: Sequence[Setting]) -> tuple[list[Finding], list[str
 
 
 def _swept(settings: Sequence[Setting], sweep: Sweep) -> list[Finding]:
-    """Return a finding for each place that differs in the sweep's field alone."""
     groups: dict[Place, list[tuple[float, Setting]]] = {}
     for setting in settings:
-        plain = all(
-            getattr(setting.place, name) == value
-            for name, value in _PLAIN.items()
-            if name != sweep.field
-        )
         size = sweep.size(setting)
-        if plain and size is not None:
+        if setting.place.is_plain(but=sweep.field) and size is not None:
             key = dataclasses.replace(setting.place, **{sweep.field: ""})
             groups.setdefault(key, []).append((size, setting))
     findings = (_ends(sorted(g, key=lambda row: row[0]), sweep) for g in groups.values())
@@ -107,7 +100,6 @@ def _swept(settings: Sequence[Setting], sweep: Sweep) -> list[Finding]:
 
 
 def _ends(group: Sequence[tuple[float, Setting]], sweep: Sweep) -> Finding | None:
-    """Compare every method at the least and the most of a sweep."""
     (least, few), (most, many) = group[0], group[-1]
     if least == most:
         return None
@@ -153,7 +145,7 @@ def backbone_findings(settings: Sequence[Setting]) -> list[Finding]:
     """Return a finding for each partition that was run on several backbones."""
     groups: dict[Place, list[Setting]] = {}
     for setting in settings:
-        if all(getattr(setting.place, name) == value for name, value in _PLAIN.items()):
+        if setting.place.is_plain():
             groups.setdefault(dataclasses.replace(setting.place, backbone=""), []).append(setting)
     return [_backbones(group) for group in groups.values() if len(group) > 1]
 

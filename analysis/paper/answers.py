@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from mpt.config import DATA_SEEDS
 from mpt.gym.catalogue import load_catalogue
@@ -17,13 +16,21 @@ from ..published.numbers import (
     published_numbers,
 )
 from ..results.cells import OWN, Cell
-from ..results.names import BACKBONES, paper_backbone
+from ..results.names import BACKBONES, method_label, paper_backbone
 from ..results.summary import Summary
-from ..tables.arg import ScoredMethod, arg_cell, incomplete
-from ..tables.lookup import Lookup, pilot_choice
+from ..tables.arg import (
+    DETAILS,
+    INTERVALS,
+    ScoredMethod,
+    arg_cell,
+    detail_cells,
+    incomplete,
+    seeds_note,
+)
+from ..tables.lookup import Lookup, column_label, pilot_choice
 from ..tables.main import COMPARED, SWEPT, task_cell
 from ..tables.similarity import pairs_of
-from ..tables.table import TableCell, number
+from ..tables.table import Row, Table, TableCell, number, text
 from .comparison import NumberComparison, Ours, compare
 
 MAIN = "T5-large"
@@ -74,8 +81,35 @@ def scores_comparison(one: ScoredMethod) -> NumberComparison | None:
     return None
 
 
+def arg_table(methods: Sequence[ScoredMethod], label: str = "") -> Table:
+    """Return one row a method, with Table 2's number and the status of ours."""
+    rows = []
+    notes = []
+    for one in methods:
+        cell = arg_cell(one.summary, done=one.done, of=one.of)
+        column = column_label((one.partition, one.edition))
+        names = (column, one.backbone, method_label(one.method))
+        rows.append((*map(text, names), *detail_cells(one.summary, cell), *_paper_cells(one)))
+        said = [*filter(None, [seeds_note(one.summary)]), *one.summary.gain.reasons]
+        notes += [f"{', '.join(names)}: {why}" for why in said]
+    return Table(
+        name="arg",
+        title=f"ARG over prompt tuning{label and f' – {label}'}",
+        columns=("partition", "backbone", "method", *DETAILS, "Table 2", "status"),
+        rows=tuple(rows),
+        notes=(INTERVALS, *notes),
+    )
+
+
+def _paper_cells(one: ScoredMethod) -> Row:
+    comparison = scores_comparison(one)
+    if comparison is None:
+        return text("–"), text("–")
+    why = f" ({comparison.why})" if comparison.why else ""
+    return number(comparison.published.value), text(comparison.status + why)
+
+
 def _lacking(summary: Summary | None, backbone: str, wanted: str, targets: Sequence[str]) -> str:
-    """Say what keeps a summary from being the paper's question; empty if nothing does."""
     if paper_backbone(backbone) != wanted:
         return f"run on {backbone}, not on {wanted}"
     if summary is None:
@@ -98,16 +132,7 @@ def _ours(
     sources: int | None = None,
     task: str | None = None,
 ) -> Ours | None:
-    """Return what a cell says about a number of the paper.
-
-    Args:
-        look: summaries.
-        cell: the cell; None if there is none.
-        targets: the published target tasks.
-        wanted: the paper's backbone.
-        sources: the published number of source tasks; None if it does not matter.
-        task: the number is about this task alone.
-    """
+    """Return what a cell says about a number of the paper, or of one of its tasks."""
     if cell is None:
         return None
     shown = look.table_cell(cell) if task is None else task_cell(look, cell, task)
@@ -223,15 +248,13 @@ def _search(look: Lookup, published: Published) -> Ours | None:
     return None
 
 
-_FINDERS: Mapping[str, Callable[[Lookup, Published], Ours | None]] = MappingProxyType(
-    {
-        "Table 2": _table_2,
-        "Table 3": _table_3,
-        "Table 4": _table_4,
-        "Table 5": _table_5,
-        "Table 6": _table_6,
-        "Table 7": _table_7,
-        "Table 8": _table_8,
-        "A.5": _search,
-    }
-)
+_FINDERS: Mapping[str, Callable[[Lookup, Published], Ours | None]] = {
+    "Table 2": _table_2,
+    "Table 3": _table_3,
+    "Table 4": _table_4,
+    "Table 5": _table_5,
+    "Table 6": _table_6,
+    "Table 7": _table_7,
+    "Table 8": _table_8,
+    "A.5": _search,
+}

@@ -6,7 +6,7 @@ printed: relative gains and ARG in %, similarities as fractions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mpt.gym.catalogue import PARTITIONS
@@ -40,7 +40,8 @@ _TABLE_3 = {
     "maml": (20.16, 9.10, 5.64, 8.36, 3.27),
     "multitask": (-5.64, -14.17, 1.96, -0.20, 0.53),
 }
-_SHOTS = ("16", "32", "64", "128", "all")
+TARGET_SHOTS = ("16", "32", "64", "128", "all")
+"""Examples per class in Table 3 and Figure 3."""
 
 _TABLE_4 = {"12": 8.44, "24": 12.89, "45": 20.16}
 
@@ -51,7 +52,6 @@ _TABLE_5 = {
     "BART-large": (7.63, 1.16, 8.94, -2.37, 2.74),
     "GPT2-large": (3.19, -2.68, 4.62, -1.43, 3.75),
 }
-_TABLE_5_METHODS = ("maml", "fomaml", "reptile", "multitask", "fine_tuning")
 
 _TABLE_6 = {
     ("amazon_polarity", "random_to_random"): (3.10, 2.25),
@@ -76,16 +76,13 @@ _TABLE_8 = {
     "glue-qnli": (9.53, 4.36, 4.87),
     "samsum": (5.94, 4.07, -1.42),
 }
-_CHOICES = ("highest", "random", "lowest")
+PILOT_CHOICES = ("highest", "random", "lowest")
+"""How Table 8 chooses the five source tasks of a target."""
 
 CASES = tuple(_TABLE_6)
 """(task, partition) of Table 6, in its order."""
 PILOT_TARGETS = tuple(_TABLE_8)
 """Target tasks of Table 8."""
-PILOT_CHOICES = _CHOICES
-"""How Table 8 chooses the five source tasks of a target."""
-TARGET_SHOTS = _SHOTS
-"""Examples per class in Table 3 and Figure 3."""
 
 BEST_SETTING = {"inner_lr": 3e-5, "outer_lr": 0.5, "steps": 5000}
 """Of MAML on random_to_random, validation tasks (A.5)."""
@@ -103,11 +100,9 @@ class Published:
     column: str
     """Partition, sample size, number of sources, or position."""
     value: float
-    """As printed."""
     spread: float | None = None
     """What stands behind ±; the paper does not say what it is."""
     digits: int = 2
-    """Decimals that are printed."""
 
     @property
     def half_unit(self) -> float:
@@ -118,11 +113,15 @@ class Published:
 def published_numbers() -> tuple[Published, ...]:
     """Return every printed number, in the order of the paper."""
     return (
-        *_table_2(),
+        *(
+            Published(place="Table 2", row=method, column=name, value=value, spread=spread)
+            for method, row in _TABLE_2.items()
+            for name, (value, spread) in zip(PARTITIONS, row, strict=True)
+        ),
         *(
             Published(place="Table 3", row=method, column=shots, value=value)
             for method, row in _TABLE_3.items()
-            for shots, value in zip(_SHOTS, row, strict=True)
+            for shots, value in zip(TARGET_SHOTS, row, strict=True)
         ),
         *(
             Published(place="Table 4", row="maml", column=sources, value=value)
@@ -131,7 +130,7 @@ def published_numbers() -> tuple[Published, ...]:
         *(
             Published(place="Table 5", row=backbone, column=method, value=value)
             for backbone, row in _TABLE_5.items()
-            for method, value in zip(_TABLE_5_METHODS, row, strict=True)
+            for method, value in zip(_TABLE_2, row, strict=True)
         ),
         *(
             Published(place="Table 6", row=f"{task} {kind}", column=partition, value=value)
@@ -142,29 +141,16 @@ def published_numbers() -> tuple[Published, ...]:
         *(
             Published(place="Table 8", row=task, column=choice, value=value)
             for task, row in _TABLE_8.items()
-            for choice, value in zip(_CHOICES, row, strict=True)
+            for choice, value in zip(PILOT_CHOICES, row, strict=True)
         ),
         Published(place="A.5", row="maml", column="best", value=10.14),
         Published(place="A.5", row="maml", column="worst", value=-16.21),
     )
 
 
-def _table_2() -> list[Published]:
-    return [
-        Published(place="Table 2", row=method, column=name, value=cell[0], spread=cell[1])
-        for method, row in _TABLE_2.items()
-        for name, cell in zip(PARTITIONS, row, strict=True)
-    ]
-
-
-def _table_7() -> list[Published]:
-    pairs = [
-        Published(place="Table 7", row=kind, column=f"pair {at}", value=value, digits=3)
-        for kind, row in _TABLE_7.items()
-        for at, value in enumerate(row, start=1)
-    ]
-    means = [
-        Published(place="Table 7", row=kind, column="mean", value=value, digits=3)
-        for kind, value in _TABLE_7_MEAN.items()
-    ]
-    return pairs + means
+def _table_7() -> Iterator[Published]:
+    for kind, row in _TABLE_7.items():
+        for at, value in enumerate(row, start=1):
+            yield Published(place="Table 7", row=kind, column=f"pair {at}", value=value, digits=3)
+    for kind, value in _TABLE_7_MEAN.items():
+        yield Published(place="Table 7", row=kind, column="mean", value=value, digits=3)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mpt.words import counted
 
-from ..figures.interactive.frame import Plot
+from ..figures import Figure
+from ..figures.interactive.tables import EXCLUDES, cost_score, heat_map
 from ..results.cells import Place
 from ..results.names import METHODS, method_label
 from ..tables.table import Row, Table
-from ..tables.trim import trimmed
-from .pictures import pictures_of
 
 WIDE = 8
 """Columns above which a table takes the whole width, and its pictures stand below it."""
@@ -33,34 +32,12 @@ _SWEEPS = {"table-3": (2, 0), "figure-3": (2, 0), "table-4": (2, 0), "table-5": 
 """Table → most columns and rows with which it repeats another one."""
 _MORE = ("score-", "curves-tasks-", "steps-", "search-rungs-", "search-ablation-", "search-maps-")
 """Figures that are shown on request."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure on the page, or the reason why it is missing."""
-
-    name: str
-    """File name without ending."""
-    title: str
-    caption: str
-    address: str | None = None
-    """Of its SVG file, from the index; None if there is none."""
-    plot: Plot | None = None
-    """The interactive figure; None if there is none."""
-    place: Place | None = None
-    """Of a search's figures: where its points stand."""
-    row: str | None = None
-    """Label of the setting whose rows of Table 2 it stands beside."""
-
-    @property
-    def anchor(self) -> str:
-        """Its id on the page."""
-        return f"picture-{self.name}"
-
-    @property
-    def drawn(self) -> bool:
-        """Whether there is anything to be seen."""
-        return self.address is not None or self.plot is not None
+_HEATED = ("table-2", "table-5")
+_HEAT = (
+    f"Blue: above prompt tuning, red: below. {EXCLUDES}: the interval excludes 0. Hovering or "
+    "a touch tells the numbers, which a narrow page has no room for."
+)
+_COST = "One dot a row; line: 95 % interval. A click opens the point's page."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +48,7 @@ class Strip:
     """What the rows share: their first cell."""
     table: Table
     """Without that cell, and without notes."""
-    pictures: Sequence[Picture]
+    pictures: Sequence[Figure]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +59,8 @@ class Block:
     title: str
     """What it is of; the section's own name is not repeated in it."""
     table: Table | None = None
-    pictures: list[Picture] = field(default_factory=list)
-    more: list[Picture] = field(default_factory=list)
+    pictures: list[Figure] = field(default_factory=list)
+    more: list[Figure] = field(default_factory=list)
 
     @property
     def strips(self) -> list[Strip]:
@@ -96,22 +73,20 @@ class Block:
         return [
             Strip(
                 title=label,
-                table=trimmed(
-                    replace(
-                        self.table,
-                        title=f"{self.table.title}: {label}",
-                        columns=self.table.columns[1:],
-                        rows=tuple(rows),
-                        notes=(),
-                    )
-                ),
+                table=replace(
+                    self.table,
+                    title=f"{self.table.title}: {label}",
+                    columns=self.table.columns[1:],
+                    rows=tuple(rows),
+                    notes=(),
+                ).trimmed(),
                 pictures=[one for one in self.pictures if one.row == label],
             )
             for label, rows in groups.items()
         ]
 
     @property
-    def beside(self) -> list[Picture]:
+    def beside(self) -> list[Figure]:
         """The pictures beside the table as a whole."""
         return [one for one in self.pictures if one.row is None]
 
@@ -154,33 +129,26 @@ def base_name(name: str) -> str:
 
 def blocks_of(
     tables: Sequence[Table],
-    figures: Sequence[Picture],
+    figures: Sequence[Figure],
     places: Mapping[str, Place],
     suffix: str = "",
 ) -> list[Block]:
     """Return the blocks of a section: every table that holds something, with its pictures.
 
-    Args:
-        tables: of the section.
-        figures: of the section; what is not drawn is left out.
-        places: name of a search's table → place of its points.
-        suffix: ends the names of the section's tables and figures, behind a hyphen.
+    `places`: name of a search's table → place of its points; `suffix` ends the names of tables and
+    figures, behind a hyphen.
     """
     methods = {method_label(name): name for name in METHODS}
     blocks: dict[str, Block] = {}
     for table in tables:
-        kept = shown_table(table)
-        if not kept.rows:
+        kept = _shown(table)
+        if kept is None:
             continue
-        own = [
-            Picture(name=f"{name}-{table.name}", title=title, caption=caption, plot=plot)
-            for name, title, caption, plot in pictures_of(kept, methods)
-        ]
         blocks[table.name] = Block(
             anchor=table.name,
-            title=_unlabelled(table.title),
+            title=table.title.rpartition(" – ")[0] or table.title,
             table=kept,
-            pictures=own if figures else [],
+            pictures=list(_pictures_of(kept, methods)) if figures else [],
         )
     for figure in figures:
         if figure.drawn:
@@ -188,34 +156,42 @@ def blocks_of(
     return list(blocks.values())
 
 
-def _unlabelled(title: str) -> str:
-    return title.rpartition(" – ")[0] or title
+def _pictures_of(table: Table, methods: Mapping[str, str]) -> Iterator[Figure]:
+    """Yield the pictures of a table's own numbers; `methods`: label → name, for the colour."""
+    name = table.name
+    if name.startswith(_HEATED) and not name.startswith(_DETAILS):
+        plot = heat_map(table)
+        if plot is not None:
+            title = "The same as colours."
+            yield Figure(name=f"heat-{name}", title=title, caption=_HEAT, plot=plot)
+    costs: dict[str, tuple[str, str, str | None]] = {}
+    if name.startswith("costs"):
+        for cost in ("upstream device-hours", "downstream device-hours"):
+            costs[f"cost-{cost.partition(' ')[0]}"] = (cost, f"Score against {cost}.", "method")
+    if name.startswith("search-") and "upstream samples" in table.columns:
+        costs["cost"] = ("upstream samples", "Score against cost.", None)
+    for start, (cost, title, by) in costs.items():
+        plot = cost_score(table, cost, "ARG %", by, methods)
+        if plot is not None:
+            yield Figure(name=f"{start}-{name}", title=title, caption=_COST, plot=plot)
 
 
-def shown_table(table: Table) -> Table:
-    """Return a table as a page shows it.
+def _shown(table: Table) -> Table | None:
+    """Return a table as a page shows it; None if there is nothing to be shown.
 
     Of the paper's numbers those that were attempted, and a sweep only if something was swept.
     """
-    kept = _recorded(table)
-    columns, rows = _SWEEPS.get(base_name(table.name), (0, 0))
-    return kept if len(kept.columns) > columns and len(kept.rows) > rows else _empty(kept)
-
-
-def _empty(table: Table) -> Table:
-    return replace(table, rows=())
-
-
-def _recorded(table: Table) -> Table:
     if base_name(table.name) == "paper":
         at = table.columns.index("status")
         rows = tuple(row for row in table.rows if row[at].text != "not attempted")
-        return trimmed(replace(table, rows=rows))
-    return trimmed(table)
+        table = replace(table, rows=rows)
+    kept = table.trimmed()
+    least = _SWEEPS.get(base_name(table.name), (0, 0))
+    return kept if len(kept.columns) > least[0] and len(kept.rows) > least[1] else None
 
 
 def _add_figure(
-    figure: Picture, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
+    figure: Figure, blocks: dict[str, Block], places: Mapping[str, Place], suffix: str
 ) -> None:
     """Put a figure beside its table; where that is not there, into a block of its own."""
     name = _table_of(figure, places, suffix, blocks)
@@ -230,7 +206,7 @@ def _add_figure(
 
 
 def _table_of(
-    figure: Picture, places: Mapping[str, Place], suffix: str, blocks: Mapping[str, Block]
+    figure: Figure, places: Mapping[str, Place], suffix: str, blocks: Mapping[str, Block]
 ) -> str:
     ending = f"-{suffix}" if suffix else ""
     if figure.place is not None:

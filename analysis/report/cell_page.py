@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mpt.keys import flat
 from mpt.store.records import Run
 
-from ..results.cells import AskedRun, Cell, Sample
+from ..results.cells import AskedRun, Cell, Sample, Samples
 from ..results.names import method_label, partition_label
+from ..results.sections import Section
 from ..results.summary import summary_of
 from ..results.upstream_seeds import upstream_seed
 from ..tables.arg import DETAILS, INTERVALS, arg_cell, detail_cells, seeds_note
 from ..tables.lookup import Lookup, with_edition
 from ..tables.table import MISSING, Row, Table, TableCell, number, text
-from ..tables.trim import trimmed
 from .page import render
 
 _LONGEST = 2000
@@ -38,14 +40,52 @@ def record_path(point: str) -> str:
     return f"records/{point}.json"
 
 
-def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
-    """Return the page of a cell.
+class RecordFiles:
+    """The runs of a section's cells; those of a baseline are read once for cells in a row.
 
     Args:
-        look: summaries.
-        cell: the cell.
-        sources: its runs.
+        section: whose.
+        out: folder of the report that copies go into; None: no copies.
     """
+
+    def __init__(self, section: Section, out: Path | None) -> None:
+        self._section, self._out = section, out
+        self._baseline: tuple[str | None, Mapping[str, Run]] = (None, {})
+
+    def sources(self, cell: Cell) -> Sources:
+        """Return what the page of a cell is made of; write its copies."""
+        points = {point.key: self._section.runs(_keys(point.tasks)) for point in cell.points}
+        if self._baseline[0] != cell.study.key:
+            self._baseline = cell.study.key, self._section.runs(_keys(cell.baseline))
+            if cell.baseline_point is not None:
+                self._copy(cell, cell.baseline_point, {}, self._baseline[1])
+        for point in cell.points:
+            self._copy(cell, point.key, dataclasses.asdict(point.point), points[point.key])
+        own = {key: run for runs in points.values() for key, run in runs.items()}
+        return Sources(runs={**self._baseline[1], **own}, copies=self._out is not None)
+
+    def _copy(
+        self, cell: Cell, point: str, body: Mapping[str, Any], runs: Mapping[str, Run]
+    ) -> None:
+        if self._out is None:
+            return
+        path = self._out / record_path(point)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "study": dataclasses.asdict(cell.study),
+            "point": {**body, "key": point},
+            "runs": {key: dataclasses.asdict(run) for key, run in sorted(runs.items())},
+        }
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=dict) + "\n")
+
+
+def _keys(samples: Samples) -> list[str]:
+    every = (sample for row in samples.values() for sample in row.values())
+    return [run.key for sample in every for run in sample.runs if run.key is not None]
+
+
+def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
+    """Return the page of a cell."""
     cell_place, study = cell.place, cell.study
     marks = ", smoke run" * study.smoke + ", partial" * (study.partial is not None)
     title = (
@@ -58,25 +98,24 @@ def cell_page(look: Lookup, cell: Cell, sources: Sources) -> str:
         lines.append(f"Status: {cell.status}. {cell.note}")
     if study.smoke:
         lines.append("Of a smoke run: the numbers mean nothing.")
-    if cell.partial:
-        lines.append(f"Partial: {cell.partial}")
+    if cell.study.partial:
+        lines.append(f"Partial: {cell.study.partial}")
     tables = [_score_table(look, cell), _task_table(look, cell), _run_table(cell, sources)]
     if cell.replicates:
         tables.insert(1, _seeds_table(look, cell, sources))
-    shown = [*map(trimmed, tables), _origin_table(cell, sources)]
+    shown = [*(table.trimmed() for table in tables), _origin_table(cell, sources)]
     return render("cell.html.j2", title, lines=lines, shown=shown)
 
 
 def _score_table(look: Lookup, cell: Cell) -> Table:
     summary = look.summary(cell)
-    shown = _unlinked(look.table_cell(cell))
+    shown = dataclasses.replace(look.table_cell(cell), link=None)
     rows = () if summary is None else (detail_cells(summary, shown),)
     notes = (INTERVALS,) if rows else ("There is no score.",)
     return Table(name="score", title="Score", columns=DETAILS, rows=rows, notes=notes)
 
 
 def _seeds_table(look: Lookup, cell: Cell, sources: Sources) -> Table:
-    """Return the points that the cell's numbers are means of, one an upstream seed."""
     summary = look.summary(cell)
     rows = []
     for point in cell.points:
@@ -100,11 +139,6 @@ def _seeds_table(look: Lookup, cell: Cell, sources: Sources) -> Table:
     )
 
 
-def _unlinked(cell: TableCell) -> TableCell:
-    """Return a cell without the link to the page that it stands on."""
-    return dataclasses.replace(cell, link=None)
-
-
 def _task_table(look: Lookup, cell: Cell) -> Table:
     rows = []
     for task in sorted(cell.tasks):
@@ -116,7 +150,7 @@ def _task_table(look: Lookup, cell: Cell) -> Table:
                 text(task),
                 number(gain.baseline, 4),
                 number(gain.score, 4),
-                _unlinked(look.table_cell(cell, task=task)),
+                dataclasses.replace(look.table_cell(cell, task=task), link=None),
                 text(gain.reason or ""),
             )
         )
@@ -186,7 +220,7 @@ def _run_row(
     if run is None or key is None:
         gap = number(None)
         return (text(MISSING), *head, gap, gap, text(""), text("missing"), text(""), text(""))
-    taken = any(run.key == key for run in sample.taken)
+    taken = any(row.run == key for row in sample.taken)
     return (
         text(key[:12], f"../{record_path(point)}" if sources.copies else None),
         *head,
@@ -200,7 +234,6 @@ def _run_row(
 
 
 def _origin_table(cell: Cell, sources: Sources) -> Table:
-    """Return study, configuration, commit, versions and machine."""
     study = dataclasses.asdict(cell.study)
     data = {name: study.pop(name) for name in ("source", "scored")}
     origin: dict[str, Any] = {

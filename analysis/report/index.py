@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 from mpt.words import counted
 
+from ..figures import Figure
 from ..findings.finding import Finding
 from ..findings.records import Findings
 from ..published.caveats import CAVEATS
 from ..results.sections import Results, Section
 from ..tables.render import escape_markdown, to_markdown
 from ..tables.table import Table
-from .blocks import Block, Picture, short_title
+from .blocks import Block, short_title
 from .page import TITLE, render
 
 _WORDS = SimpleNamespace(
@@ -24,14 +25,6 @@ _WORDS = SimpleNamespace(
     undrawn="Figures that are missing",
     left_out="Tables without a record",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """Where a finding's numbers stand."""
-
-    anchor: str
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +38,7 @@ class Part:
     """All, those without a record too."""
     blocks: Sequence[Block]
     """Tables that hold something, with their pictures."""
-    figures: Sequence[Picture]
+    figures: Sequence[Figure]
     notes: Sequence[str] = ()
     """What a reader must know about what is shown."""
     aliases: Sequence[tuple[str, str]] = ()
@@ -60,7 +53,7 @@ class Part:
     @property
     def undrawn(self) -> list[str]:
         """The figures that are missing, and why."""
-        return [f"{one.title}: {one.caption}" for one in self.figures if not one.drawn]
+        return [f"{one.title}: Missing: {one.missing}" for one in self.figures if not one.drawn]
 
     @property
     def left_out(self) -> list[str]:
@@ -74,16 +67,16 @@ class Part:
         """Name of its place on the page."""
         return f"section-{self.section.id}"
 
-    def links(self, finding: Finding) -> list[Link]:
-        """Return the places of a finding's numbers that are on the page."""
+    def links(self, finding: Finding) -> list[Block]:
+        """Return the blocks with a finding's numbers that are on the page."""
         names, blocks = dict(self.aliases), {block.anchor: block for block in self.blocks}
         wanted = (names.get(name, name) for name in finding.tables)
-        return [Link(anchor=n, text=blocks[n].short) for n in wanted if n in blocks]
+        return [blocks[name] for name in wanted if name in blocks]
 
 
 def markdown_page(results: Results, parts: Sequence[Part]) -> str:
     """Return findings and tables as Markdown, with all that the page warns of."""
-    caveats = [f"- {caveat.about}: {caveat.text}" for caveat in CAVEATS]
+    caveats = [f"- {about}: {text}" for about, text in CAVEATS.items()]
     body = [f"# {TITLE}\n"]
     for at, part in enumerate(parts):
         body += [f"## {escape_markdown(part.title)}\n", *_findings(part)]
@@ -111,7 +104,8 @@ def _findings(part: Part) -> list[str]:
     body = [f"{line}\n" for line in lines]
     for one in part.findings.findings:
         links = "".join(
-            f" [{escape_markdown(link.text)}](tables/{link.anchor}.md)" for link in part.links(one)
+            f" [{escape_markdown(link.short)}](tables/{link.anchor}.md)"
+            for link in part.links(one)
         )
         body.append(
             f"- **{escape_markdown(one.question)}** {escape_markdown(one.sentence)}{links}"
@@ -122,7 +116,8 @@ def _findings(part: Part) -> list[str]:
 
 def index_page(recorded: Results, parts: Sequence[Part]) -> str:
     """Return findings, tables and figures as one page."""
-    pictures = [one for part in parts for block in part.blocks for one in _pictures(block)]
+    blocks = [block for part in parts for block in part.blocks]
+    pictures = [one for block in blocks for one in (*block.pictures, *block.more)]
     return render(
         "index.html.j2",
         TITLE,
@@ -131,16 +126,11 @@ def index_page(recorded: Results, parts: Sequence[Part]) -> str:
         problems=recorded.problems,
         parts=parts,
         words=_WORDS,
-        caveats=[f"{caveat.about}: {caveat.text}" for caveat in CAVEATS],
+        caveats=[f"{about}: {text}" for about, text in CAVEATS.items()],
     )
 
 
-def _pictures(block: Block) -> list[Picture]:
-    return [*block.pictures, *block.more]
-
-
 def _extent(results: Results) -> str:
-    """Say how much there is, and how numbers are read."""
     counts = [cell.counts for cell in results.cells]
     done, of = sum(n for n, _ in counts), sum(n for _, n in counts)
     return (
@@ -150,7 +140,6 @@ def _extent(results: Results) -> str:
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[str]:
-    """Return lines of plain text as a list of Markdown; nothing if there is none."""
     if not lines:
         return []
     return [f"{title}:\n", *(f"- {escape_markdown(line)}" for line in lines), ""]

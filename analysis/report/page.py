@@ -15,7 +15,7 @@ from typing import Any
 import plotly
 from markupsafe import Markup
 
-from ..tables.html import environment
+from ..tables.render import environment
 
 TITLE = "Learning to initialise prompts: results"
 MARK = '<meta name="generator" content="mpt report">'

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from mpt.gym.catalogue import Catalogue, load_catalogue
 from mpt.study.study import gym_folder
 
+from ..contest.forest import CAPTION, draw_contest, forest_plot
 from ..contest.tables import future_work, kept_verdict
 from ..contest.verdict import Verdict
-from ..findings.duels import duel_plot, duel_table
-from ..findings.matrix import Matrix
+from ..figures import Figure, all_figures
+from ..figures.drawing.style import save
+from ..findings.matrix import Matrix, duel_plot, duel_table
 from ..findings.records import findings_of
 from ..paper.answers import paper_comparisons
 from ..paper.comparison import paper_table
@@ -23,9 +26,11 @@ from ..tables.main import result_tables
 from ..tables.searches import search_tables
 from ..tables.studies import study_table
 from ..tables.table import Table
-from .blocks import Picture, blocks_of
+from .blocks import blocks_of
 from .index import Part
-from .options import ReportOptions
+
+if TYPE_CHECKING:
+    from .report import ReportOptions
 
 
 def parts_of(recorded: Results, out: Path, options: ReportOptions) -> list[Part]:
@@ -73,8 +78,8 @@ def _part(section: Section, out: Path, options: ReportOptions, suffix: str, *, g
     )
 
 
-def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Picture:
-    return Picture(
+def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Figure:
+    return Figure(
         name=f"duels-{suffix}" if suffix else "duels",
         title=f"Wins–ties–losses of the row against the column ({look.about})",
         caption="Settings in which the interval of the paired difference lies above, around and "
@@ -83,17 +88,13 @@ def _duel_picture(matrix: Matrix, look: Lookup, suffix: str) -> Picture:
     )
 
 
-def _contest_picture(verdict: Verdict, out: Path) -> Picture:
-    from ..contest.figure import draw_contest  # matplotlib takes a second to import
-    from ..contest.forest import CAPTION, forest_plot
-    from ..figures.drawing.style import save
-
+def _contest_picture(verdict: Verdict, out: Path) -> Figure:
     svg, _ = save(draw_contest(verdict), out / "figures", "contest")
-    return Picture(
+    return Figure(
         name="contest",
         title=f"Difference to the best multitask learning ({verdict.best_pooled}).",
         caption=CAPTION,
-        address=f"figures/{svg.name}",
+        svg=svg,
         plot=forest_plot(verdict),
     )
 
@@ -132,7 +133,6 @@ def catalogue_of(gym: str) -> Catalogue | None:
 
 
 def _notes(section: Section) -> list[str]:
-    """Return what a reader must know of a section, its gym included."""
     gym = section.studies[0].gym
     if catalogue_of(gym) is not None:
         return list(section.notes)
@@ -140,19 +140,9 @@ def _notes(section: Section) -> list[str]:
     return [*section.notes, absent]
 
 
-def _figures(section: Section, out: Path, suffix: str, backbone: str) -> list[Picture]:
+def _figures(section: Section, out: Path, suffix: str, backbone: str) -> list[Figure]:
     """Draw all figures of a section; `backbone`: the one of its tables about a single model."""
-    from ..figures import all_figures  # matplotlib takes a second to import
-
     return [
-        Picture(
-            name=one.name,
-            place=one.place,
-            row=one.row[1] if one.row is not None and one.row[0] == backbone else None,
-            plot=one.plot,
-            address=None if one.svg is None else f"figures/{quote(one.svg.name)}",
-            title=one.title.removesuffix(f" – {section.label}"),
-            caption=one.caption if one.svg is not None else f"Missing: {one.missing}",
-        )
+        replace(one, row=one.row if one.backbone == backbone else None)
         for one in all_figures(section, out / "figures", suffix)
     ]

@@ -17,21 +17,36 @@ all sections but the first end with the section's id.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpt.errors import UsageError
 from mpt.words import counted
 
-from ..results.cells import Cell
 from ..results.reading import read_results
 from ..results.sections import Section
 from ..tables.render import to_csv, to_latex, to_markdown
 from ..tables.table import Table
-from .folder import ReportFolder
-from .options import ReportOptions
+from .page import MARK, TITLE
 
-__all__ = ["ReportOptions", "Written", "report_lines", "write_report"]
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a report holds beside the tables."""
+
+    store: str | None = None
+    """URL of the database; None: the one in the results directory."""
+    study: str | None = None
+    """First digits of the only study or protocol; None: all."""
+    backbone: str | None = None
+    """Of the tables that show one model; None chooses (`Lookup`)."""
+    budgets: Mapping[str, float] | None = None
+    """Cost ("steps", "examples") → budget of the view at equal cost; None: the common one."""
+    contest: Path | None = None
+    """Results directory of a contest against multitask learning; None: none is shown."""
+    figures: bool = True
+    copy_records: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +114,16 @@ def report_lines(results: Path, out: Path, backbone: str, store: str | None = No
 
 def _write_cells(section: Section, out: Path, options: ReportOptions) -> int:
     """Write the page of every cell that some table can link to; return how many there are."""
-    from .cell_page import cell_page
+    from .cell_page import RecordFiles, cell_page
     from .parts import look_of
-    from .records import RecordFiles
 
     look = look_of(section, options)
     files = RecordFiles(section, out if options.copy_records else None)
-    cells = shown(section)
+    cells = section.every_rung
     for cell in cells:
         page = cell_page(look, cell, files.sources(cell))
         _write(out / "cells" / f"{cell.key}.html", page)
     return len(cells)
-
-
-def shown(section: Section) -> list[Cell]:
-    """Return every cell that some table can link to: those of the tables and their rungs."""
-    rungs = {rung.key: rung for cell in section.cells for rung in section.rungs[cell.key]}
-    return list(rungs.values())
 
 
 def _write_table(folder: Path, table: Table) -> None:
@@ -126,3 +134,63 @@ def _write_table(folder: Path, table: Table) -> None:
 
 def _write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8", newline="\n")
+
+
+FOLDERS = ("cells", "tables", "figures", "records")
+LIST = ".report-files"
+"""Lists the files of the report, so that the next one removes what it does not write again."""
+_SIGNS = {"index.html": MARK, "report.md": f"# {TITLE}"}
+
+
+class ReportFolder:
+    """Where a report goes.
+
+    Args:
+        results: results directory that it is of.
+        out: the folder; it is made.
+
+    Raises:
+        UsageError: it is the results directory, or holds a page that is not of a report.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, results: Path, out: Path) -> None:
+        if out.resolve() == results.resolve():
+            raise UsageError(
+                f"--out {out} is the results directory; give another, or one inside it"
+            )
+        for name, sign in _SIGNS.items():
+            path = out / name
+            if path.is_file() and sign not in path.read_text("utf-8", errors="replace")[:1000]:
+                raise UsageError(
+                    f"--out {out} holds a {name} that no report wrote; give another folder, "
+                    "nothing of others is overwritten"
+                )
+        self._out = out
+        self._foreign = self._files() - self._listed()
+
+    def clear(self) -> None:
+        """Remove the files of the report before, and make the folders."""
+        for name in self._listed() - self._foreign:
+            (self._out / name).unlink(missing_ok=True)
+        for name in FOLDERS[:3]:
+            (self._out / name).mkdir(parents=True, exist_ok=True)
+
+    def keep(self) -> None:
+        """List what was written since `clear`."""
+        own = sorted(self._files() - self._foreign)
+        (self._out / LIST).write_text("".join(f"{name}\n" for name in own), encoding="utf-8")
+
+    def _listed(self) -> set[str]:
+        path = self._out / LIST
+        names = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return {name for name in names if _inside(name)}
+
+    def _files(self) -> set[str]:
+        paths = (path for name in FOLDERS for path in (self._out / name).glob("*"))
+        return {path.relative_to(self._out).as_posix() for path in paths if path.is_file()}
+
+
+def _inside(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder in FOLDERS and file not in ("", ".", "..") and "/" not in file

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpt.store.records import Point, StudyRecord
+from mpt.store.records import Point, ScoreRow, StudyRecord
 
-from .names import gym_label
+from .names import METHODS, PARTITION_LABELS, gym_label, rank
 
 if TYPE_CHECKING:
     from mpt.metrics.moderation import Prior
@@ -20,6 +20,8 @@ COSTS = ("steps", "examples", "tokens", "seconds")
 """What upstream learning costs; a cost that was not recorded is 0."""
 RUN_COSTS = ("steps", "tokens", "seconds")
 """What a downstream run costs."""
+PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
+"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -29,11 +31,9 @@ class Place:
     role: str
     """"target" (scored on the partition's target tasks) or "validation" (a point of a search)."""
     backbone: str
-    """Name of the language model."""
     gym: str
     """Name of the gym, without the folders above it."""
     partition: str
-    """One of the ten partitions."""
     method: str
     """Name of the method. Where a target cell of one study has points of several settings, all
     but the newest carry the first digits of their key: "maml [5e6f7a8b]"."""
@@ -59,18 +59,15 @@ class Place:
             text += f", study {self.edition}"
         return f"{text}; {self.role})"
 
+    @property
+    def paper_order(self) -> tuple[tuple[int, str], str, str, tuple[int, str]]:
+        """Sorts places as the paper does: by partition, then backbone, edition and method."""
+        partition, method = rank(self.partition, PARTITION_LABELS), rank(self.method, METHODS)
+        return partition, self.backbone, self.edition, method
 
-@dataclass(frozen=True, kw_only=True)
-class TakenRun:
-    """The downstream run taken for one (task, data seed) at one downstream start."""
-
-    key: str
-    lr: float
-    """Downstream learning rate."""
-    dev: float
-    """Best dev score, a fraction."""
-    test: float
-    """Test score, a fraction."""
+    def is_plain(self, but: str = "") -> bool:
+        """Return whether it is of the plain replay (`PLAIN`), `but` for one field."""
+        return all(getattr(self, n) == value for n, value in PLAIN.items() if n != but)
 
 
 class AskedRun(NamedTuple):
@@ -90,7 +87,7 @@ class Sample:
 
     runs: tuple[AskedRun, ...]
     """Start by start, learning rates in the recipe's order."""
-    taken: tuple[TakenRun, ...]
+    taken: tuple[ScoreRow, ...]
     """The runs that count, one a start; none if a run is missing or every run of a start
     diverged."""
     reason: str | None
@@ -106,7 +103,7 @@ class Sample:
     @property
     def test(self) -> float | None:
         """Test score, a fraction: the mean over starts; None without taken runs."""
-        tests = [run.test for run in self.taken]
+        tests = [row.test for row in self.taken if row.test is not None]
         return math.fsum(tests) / len(tests) if tests else None
 
 
@@ -167,6 +164,12 @@ class Cell:
         return self.point.upstream
 
     @property
+    def upstream_seed(self) -> int:
+        """Root of its upstream generators: without one of its own that of the study."""
+        own = self.config.get("seed")
+        return self.train_seed if own is None else int(own)
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """Settings of the method."""
         return self.point.settings
@@ -191,11 +194,6 @@ class Cell:
     def sources(self) -> int:
         """Number of source tasks."""
         return len(self.source_tasks)
-
-    @property
-    def partial(self) -> str | None:
-        """What was left out; None if nothing was."""
-        return self.study.partial
 
     @property
     def train_seed(self) -> int:

@@ -46,7 +46,6 @@ def with_editions(cells: Sequence[Cell], notes: list[str]) -> list[Cell]:
 
 
 def _column(cell: Cell) -> Place:
-    """Return the place of all methods of a study."""
     return dataclasses.replace(cell.place, method="")
 
 

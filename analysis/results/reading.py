@@ -82,9 +82,7 @@ class _Records:
     stops: Mapping[str, Stop]
     """Key of a point → why its trial was not carried on from there."""
     documents: Mapping[str, Sequence[Mapping[str, Any]]]
-    """By kind."""
     problems: Sequence[str]
-    """What was broken, one line each."""
     averaged: bool
     """Whether points that differ in the upstream seed alone are one cell."""
 
@@ -194,7 +192,6 @@ def _shots(value: int | str | None) -> str:
 
 
 def _fits(document: Mapping[str, Any], study: StudyRecord) -> bool:
-    """Return whether a document is of a study's gym and size."""
     smoke = document.get("smoke", study.smoke)
     return (gym_name(document["gym"]), smoke) == (gym_name(study.gym), study.smoke)
 

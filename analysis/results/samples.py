@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from mpt.metrics.relative_gain import Candidate, select_by_dev
 from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order, start_order
 
-from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples, TakenRun
+from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples
 
 
 class RunTable:
@@ -35,15 +35,7 @@ class RunTable:
         baseline: tuple[Point | None, Samples],
         stop: Stop | None,
     ) -> Cell:
-        """Return a point as a cell.
-
-        Args:
-            point: of the study.
-            baseline_place: where its study's points stand.
-            study: what it is compared within.
-            baseline: the study's point of plain prompt tuning, and its samples.
-            stop: why its trial was not carried on from here; None if it was.
-        """
+        """Return a point as a cell; `baseline`: its study's point of prompt tuning and samples."""
         tasks = {} if point.status == "diverged" else self.samples(point, study)
         status, note = point.status, point.note
         lacking = any(s.done < len(s.runs) for row in tasks.values() for s in row.values())
@@ -61,12 +53,7 @@ class RunTable:
         )
 
     def samples(self, point: Point | None, study: StudyRecord) -> Samples:
-        """Return task → data seed → sample of everything that a study scores.
-
-        Args:
-            point: of the study; None: none of its runs is there.
-            study: names the tasks, data seeds and learning rates.
-        """
+        """Return task → data seed → sample of all that a study scores; no point has no run."""
         rows = {} if point is None else self._rows.get(point.key, {})
         lrs = study.lrs if point is None else lr_order(point, study)
         starts = study.start_seeds if point is None else start_order(point, study)
@@ -103,7 +90,7 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
     by_start = [[by_run.get((start, lr)) for lr in lrs] for start in starts]
     present = [row for of_start in by_start for row in of_start if row is not None]
     count = len(starts) * len(lrs)
-    taken: list[TakenRun] = []
+    taken: list[ScoreRow] = []
     reason = None
     if len(present) < count:
         reason = f"{count - len(present)} of {count} runs are missing"
@@ -114,7 +101,9 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
             _taken([row for row in of_start if row is not None]) for of_start in by_start
         ]
         taken = [one for one in candidates if one is not None]
-        reason = None if len(taken) == len(candidates) else _diverged(starts)
+        if len(taken) < len(candidates):
+            whose = "" if len(starts) == 1 else " of a start"
+            reason = f"every run{whose} diverged"
     return Sample(
         runs=tuple(
             AskedRun(lr, start, None if row is None else row.run)
@@ -127,18 +116,11 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
     )
 
 
-def _diverged(starts: Sequence[int]) -> str:
-    return "every run diverged" if len(starts) == 1 else "every run of a start diverged"
-
-
-def _taken(rows: Sequence[ScoreRow]) -> TakenRun | None:
+def _taken(rows: Sequence[ScoreRow]) -> ScoreRow | None:
     """Return the run that the recipe takes: best dev score, the earlier rate on ties."""
     candidates = [Candidate(lr=r.lr, dev=_number(r.dev), test=_number(r.test)) for r in rows]
     best = select_by_dev(candidates)
-    if best is None:
-        return None
-    row = next(row for row, one in zip(rows, candidates, strict=True) if one is best)
-    return TakenRun(key=row.run, lr=best.lr, dev=best.dev, test=best.test)
+    return next((row for row, one in zip(rows, candidates, strict=True) if one is best), None)
 
 
 def _number(value: float | None) -> float:

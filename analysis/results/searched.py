@@ -15,7 +15,7 @@ from mpt.metrics.replicates import Comparison, Replicates, Summary, compare
 from mpt.seeds import numpy_generator
 
 from .cells import Cell, scores_of
-from .upstream_seeds import score_at, upstream_seed
+from .upstream_seeds import score_at, seed_of
 
 _Settings = tuple[tuple[str, str], ...]
 Configuration = dict[int, Cell]
@@ -45,7 +45,6 @@ class Searched:
     """The search of one method in one study; what it says is computed once, when it is asked."""
 
     cells: tuple[Cell, ...]
-    """At least one."""
     drivers: tuple[Mapping[str, Any], ...]
     """Notes of drivers, the newest first. They know which seeds are compared and which are the
     winner's alone; where none is of the study, `compared_seeds` tells."""
@@ -63,7 +62,7 @@ class Searched:
         for one in sorted(points, key=lambda one: (one.point.created, one.trajectory)):
             settings = without_seed(one.config)
             begun.setdefault(settings, one.point.created)
-            by_settings.setdefault((settings, one.steps), {})[_seed(one)] = one
+            by_settings.setdefault((settings, one.steps), {})[seed_of(one)] = one
         order = sorted(by_settings, key=lambda at: (begun[at[0]], *at))
         root = points[0].train_seed
         return tuple(
@@ -118,7 +117,7 @@ class Searched:
         """Return a cell with the points alone that it was compared by, if it has such points."""
         summary = self.summary(cell)
         seeds = () if summary is None else summary.by_seed
-        kept = tuple(point for point in cell.points if _seed(point) in seeds)
+        kept = tuple(point for point in cell.points if seed_of(point) in seeds)
         if not kept or len(kept) == len(cell.points):
             return cell
         lead = next((point for point in kept if point.status == "ok"), kept[0])
@@ -138,14 +137,8 @@ class Searched:
         """
         summary = self.summary(cell)
         spread = () if summary is None else summary.reasons
-        own = {_seed(point): point for point in cell.points}
+        own = {seed_of(point): point for point in cell.points}
         return tuple(dict.fromkeys((*spread, *_events(own))))
-
-
-def _seed(point: Cell) -> int:
-    """Return the upstream seed of a point, or what stands for one that has none."""
-    seed = upstream_seed(point)
-    return point.train_seed if seed is None else seed
 
 
 def _choice(
@@ -194,7 +187,6 @@ def _seeds(
 
 
 def _only(row: Replicates, seeds: Collection[int]) -> Replicates:
-    """Return the replicates with some seeds."""
     return replace(row, scores={seed: of for seed, of in row.scores.items() if seed in seeds})
 
 
@@ -236,7 +228,6 @@ def _table(cell: Cell, tasks: Sequence[str], seeds: Sequence[int]) -> np.ndarray
 
 
 def _events(points: Configuration) -> tuple[str, ...]:
-    """Return what happened on the way to some points that makes their configuration unstable."""
     events = []
     for seed, cell in points.items():
         if cell.status == "diverged":

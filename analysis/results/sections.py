@@ -68,6 +68,12 @@ class Section:
         marks += [replaced_text(first.settings[REPLACED])] if REPLACED in first.settings else []
         return ", ".join([self.name, *marks])
 
+    @property
+    def every_rung(self) -> list[Cell]:
+        """Its cells and the other rungs of their trajectories, each once."""
+        rungs = {rung.key: rung for cell in self.cells for rung in self.rungs[cell.key]}
+        return list(rungs.values())
+
     @cached_property
     def searches(self) -> tuple[Searched, ...]:
         """Its searches, one a study and method, in the order of their places."""
@@ -90,7 +96,6 @@ class Results:
     """Everything that a database says."""
 
     root: Path
-    """Results directory."""
     sections: tuple[Section, ...]
     """At least one; that with the most to show is the first, smoke sections are the last."""
     problems: tuple[str, ...]

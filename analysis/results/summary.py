@@ -34,7 +34,6 @@ class Summary:
     low_tasks: float | None
     """Lower end of the 95 % interval over tasks, in %."""
     high_tasks: float | None
-    """Upper end."""
     upstream: Replicated | None = None
     """What several upstream seeds say together; None where there is one. `gain` is then that of
     the mean scores, and its interval is over data seeds alone."""
@@ -63,17 +62,17 @@ class Summary:
         return self.gain.arg is not None
 
     @property
-    def comparable(self) -> bool:
-        """Whether `value` may be compared with other settings on the same tasks.
+    def lacking(self) -> list[str]:
+        """The tasks without a gain that other settings may have, with the reasons.
 
-        It may if every task has a score, and those without a gain lack a positive baseline, which
-        is the same for all settings.
+        Those that lack a positive baseline lack it in all settings.
         """
-        return self.value is not None and all(
-            task.gain is not None
-            or (task.score is not None and task.baseline is not None and task.baseline <= 0)
+        return [
+            f"{task.task}: {task.reason}"
             for task in self.gain.tasks
-        )
+            if task.gain is None
+            and (task.score is None or task.baseline is None or task.baseline > 0)
+        ]
 
     @property
     def without_near_zero(self) -> float | None:

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 def upstream_seed(cell: Cell) -> int | None:
     """Return the upstream seed of a point; None of a method that learns nothing upstream."""
-    if cell.steps == 0:
-        return None
-    own = cell.config.get("seed")
-    return cell.train_seed if own is None else int(own)
+    return cell.upstream_seed if cell.steps else None
+
+
+def seed_of(point: Cell) -> int:
+    """Return the upstream seed of a point, or what stands for one that has none."""
+    return point.upstream_seed if point.steps else point.train_seed
 
 
 def with_replicates(cells: Sequence[Cell]) -> list[Cell]:
@@ -180,9 +182,8 @@ def tables_of(
         return None
     by_seed = {}
     for one in averaged(cell):
-        own = upstream_seed(one)
         table = [[score_at(one, task, seed) for seed in seeds] for task in whole]
-        by_seed[one.train_seed if own is None else own] = np.array(table, dtype=np.float64)
+        by_seed[seed_of(one)] = np.array(table, dtype=np.float64)
     baseline = scores_of(cell.baseline)
     reference = np.array([[baseline[task][seed] for seed in seeds] for task in whole])
     return Replicates(name=cell.key, scores=by_seed), reference

@@ -7,28 +7,26 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
+from mpt.metrics.differences import holm
 from mpt.seeds import numpy_generator
 
 from ..results.names import BASELINE, METHODS, in_order
 from .settings import Setting, read_settings
-from .statistics import LEVEL, Estimated, fixed_tasks, holm, sign_flip, t_interval
+from .statistics import LEVEL, Estimated, fixed_tasks, sign_flip, t_interval
 
 MTL = "multitask"
 """The method that the others are compared with beside plain prompt tuning."""
 JUDGE = "other_tasks"
 """The view that decides what is called different."""
-VIEWS: Mapping[str, str] = MappingProxyType(
-    {
-        JUDGE: "other tasks of the kind: sign-flip test over tasks",
-        "other_tasks_t": "other tasks of the kind: t test over tasks",
-        "other_tasks_log": "other tasks of the kind: sign-flip test of log score ratios",
-        "these_tasks": "these very tasks: data seeds within tasks, t",
-    }
-)
+VIEWS: Mapping[str, str] = {
+    JUDGE: "other tasks of the kind: sign-flip test over tasks",
+    "other_tasks_t": "other tasks of the kind: t test over tasks",
+    "other_tasks_log": "other tasks of the kind: sign-flip test of log score ratios",
+    "these_tasks": "these very tasks: data seeds within tasks, t",
+}
 """View → what it asks and how."""
 
 
@@ -72,14 +70,7 @@ class MethodComparison:
 
 
 def compare(setting: Setting, method: str, reference: str, root: int) -> MethodComparison:
-    """Compare two methods of a setting in every view.
-
-    Args:
-        setting: scores.
-        method: its ARG stands first.
-        reference: its ARG is taken off; plain prompt tuning has 0.
-        root: seed of the sign patterns, used with more than 20 tasks only.
-    """
+    """Return ARG of a method minus that of a reference; `root` seeds drawn sign patterns."""
     first, second, base = (setting.scores[name] for name in (method, reference, BASELINE))
     means, others = first.mean(axis=1), second.mean(axis=1)
     differences = 100 * (means - others) / base.mean(axis=1)
@@ -130,8 +121,9 @@ def correct(comparisons: Iterable[MethodComparison]) -> Family:
     corrected: dict[tuple[object, ...], dict[str, float]] = {key: {} for key in distinct}
     for view in VIEWS:
         keys = [key for key, one in distinct.items() if view in one.views]
-        for key, p in zip(keys, holm([distinct[k].views[view].p for k in keys]), strict=True):
-            corrected[key][view] = p
+        ps = holm({str(at): distinct[key].views[view].p for at, key in enumerate(keys)})
+        for at, key in enumerate(keys):
+            corrected[key][view] = ps[str(at)]
     return Family(
         comparisons=tuple(
             dataclasses.replace(one, corrected=corrected[one.evidence]) for one in all_comparisons
@@ -170,12 +162,7 @@ class Significance:
 
 
 def find_significance(settings: Sequence[Setting], root: int) -> Significance:
-    """Compare the methods of every setting and correct both families.
-
-    Args:
-        settings: as read.
-        root: seed of the sign patterns; with at most 20 tasks none is drawn.
-    """
+    """Compare the methods of every setting and correct both families; `root` as in `compare`."""
     table, pairs = [], []
     for setting in settings:
         for method in setting.methods:

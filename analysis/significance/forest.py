@@ -57,13 +57,9 @@ def _rows(significance: Significance, setting: Setting) -> list[tuple[str, Metho
 
 def _panel(ax: Axes, significance: Significance, setting: Setting) -> None:
     rows = _rows(significance, setting)
-    ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
-    ax.grid(axis="x")
+    style.rows(ax, [label for label, _ in rows])
     for row, (_, one) in enumerate(rows):
         _draw_row(ax, row, one)
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
     ax.set_title(f"{setting.label}: {len(setting.tasks)} tasks", loc="left")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from ..results.names import (
     method_label,
     paper_backbone,
     partition_label,
+    rank,
 )
 from ..results.scores import ScoreRow, read_scores
-from ..tables.arg import scored_methods
+from ..tables.arg import ScoredMethod, scored_methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,35 +80,47 @@ def read_settings(source: Path) -> list[Setting]:
             f"{source}: holds no method with a score for every task and data seed, so there is "
             f"nothing to compare; the first that lacks is {reasons[0]}"
         )
-    order = in_order((partition for partition, _ in settings), PARTITION_LABELS)
-    return [
-        settings[key] for key in sorted(settings, key=lambda key: (order.index(key[0]), key[1]))
-    ]
+    order = sorted(settings, key=lambda key: (rank(key[0], PARTITION_LABELS), key[1]))
+    return [settings[key] for key in order]
 
 
 def _settings(path: Path) -> list[Setting]:
-    rows = read_scores(path)
-    groups: dict[tuple[str, str], list[ScoreRow]] = {}
-    for row in rows:
-        groups.setdefault((row.partition, row.backbone), []).append(row)
-    whole = {key: [BASELINE] for key in groups}
-    printed: dict[tuple[str, str], dict[str, float]] = {key: {} for key in groups}
-    missing: dict[tuple[str, str], list[str]] = {key: [] for key in groups}
+    rows: dict[tuple[str, str], list[ScoreRow]] = {}
+    for row in read_scores(path):
+        rows.setdefault((row.partition, row.backbone), []).append(row)
+    scored: dict[tuple[str, str], list[ScoredMethod]] = {key: [] for key in rows}
     for one in scored_methods(path):
-        key = (one.partition, one.backbone)
-        if one.summary.whole:
-            whole[key].append(one.method)
-        else:
-            missing[key].append(f"{method_label(one.method)}: {one.summary.gain.reasons[0]}")
-        comparison = scores_comparison(one)
-        if comparison is not None and paper_backbone(one.backbone) == MAIN:
-            printed[key][one.method] = comparison.published.value
-    for key, group in groups.items():
-        missing[key] += _absent(*key, {row.method for row in group})
-    return [
-        _setting(key, group, whole[key], printed[key], tuple(missing[key]))
-        for key, group in groups.items()
-    ]
+        scored[one.partition, one.backbone].append(one)
+    return [_setting(*key, rows[key], scored[key]) for key in rows]
+
+
+def _setting(
+    partition: str, backbone: str, rows: Sequence[ScoreRow], scored: Sequence[ScoredMethod]
+) -> Setting:
+    tests = {(row.method, row.task, row.seed): row.test for row in rows}
+    tasks = tuple(sorted({row.task for row in rows if row.method == BASELINE}))
+    seeds = tuple(sorted({row.seed for row in rows}))
+    whole = [one.method for one in scored if one.summary.whole]
+    scores = {}
+    # else nothing is compared, and the baseline itself may lack scores
+    for method in (BASELINE, *whole) if whole else ():
+        table = [[tests[method, task, seed] for seed in seeds] for task in tasks]
+        scores[method] = np.array(table, dtype=np.float64)
+    main = paper_backbone(backbone) == MAIN
+    printed = {one.method: scores_comparison(one) for one in scored if main}
+    lacking = [one for one in scored if not one.summary.whole]
+    return Setting(
+        partition=partition,
+        backbone=backbone,
+        tasks=tasks,
+        seeds=seeds,
+        scores=scores,
+        printed={name: one.published.value for name, one in printed.items() if one is not None},
+        left_out=(
+            *(f"{method_label(one.method)}: {one.summary.gain.reasons[0]}" for one in lacking),
+            *_absent(partition, backbone, {row.method for row in rows}),
+        ),
+    )
 
 
 def _absent(partition: str, backbone: str, scored: set[str]) -> list[str]:
@@ -118,30 +131,3 @@ def _absent(partition: str, backbone: str, scored: set[str]) -> list[str]:
     return [
         f"{method_label(name)}: no score on file" for name in METHODS if name in wanted - scored
     ]
-
-
-def _setting(
-    key: tuple[str, str],
-    rows: list[ScoreRow],
-    methods: list[str],
-    printed: Mapping[str, float],
-    left_out: tuple[str, ...],
-) -> Setting:
-    tests = {(row.method, row.task, row.seed): row.test for row in rows}
-    tasks = tuple(sorted({row.task for row in rows if row.method == BASELINE}))
-    seeds = tuple(sorted({row.seed for row in rows}))
-    scores = {}
-    if len(methods) > 1:  # else nothing is compared, and the baseline itself may lack scores
-        for method in methods:
-            table = [[tests[method, task, seed] for seed in seeds] for task in tasks]
-            scores[method] = np.array(table, dtype=np.float64)
-    partition, backbone = key
-    return Setting(
-        partition=partition,
-        backbone=backbone,
-        tasks=tasks,
-        seeds=seeds,
-        scores=scores,
-        printed=printed,
-        left_out=left_out,
-    )

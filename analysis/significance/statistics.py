@@ -1,4 +1,4 @@
-"""Tests and intervals for a mean over few tasks, and Holm's correction.
+"""Tests and intervals for a mean over few tasks.
 
 Two questions can be asked of a mean over tasks, and they have different units:
 
@@ -9,8 +9,7 @@ Two questions can be asked of a mean over tasks, and they have different units:
   (`fixed_tasks`).
 
 Sources: Fisher (1935) for the sign-flip test, Hartigan, JASA 64 (1969) for the inversion by means
-of subsets, Welch (1947) and Satterthwaite (1946) for the degrees of freedom, Holm, Scand. J. Stat.
-6 (1979).
+of subsets, Welch (1947) and Satterthwaite (1946) for the degrees of freedom.
 """
 
 from __future__ import annotations
@@ -38,9 +37,8 @@ class Estimated:
 
     value: float
     low: float | None
-    """Lower end of the 95 % interval; None if so few values have none."""
+    """Lower end of the 95 % interval; both ends are None if so few values have none."""
     high: float | None
-    """Upper end."""
     p: float
     """Two-sided, not corrected."""
 
@@ -138,17 +136,3 @@ def _student(value: float, variance: float, freedom: float) -> Estimated:
     half = float(stats.t.ppf(1 - LEVEL / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(value) / error, freedom))
     return Estimated(value=value, low=value - half, high=value + half, p=p)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm), in the order given.
-
-    Rejecting what is ≤ 5 % keeps the chance of any false rejection among them at 5 % or less,
-    however they depend on each other.
-    """
-    corrected = [0.0] * len(ps)
-    highest = 0.0
-    for rank, at in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[at]))
-        corrected[at] = highest
-    return corrected

@@ -146,7 +146,7 @@ def record_table(significance: Significance) -> Table:
     rows = [
         (
             text(method_label(method)),
-            *(text(record(significance, method, other)) for other in methods),
+            *(text(_record(significance, method, other)) for other in methods),
         )
         for method in methods
     ]
@@ -163,8 +163,7 @@ def record_table(significance: Significance) -> Table:
     )
 
 
-def record(significance: Significance, method: str, other: str) -> str:
-    """Return "wins/ties/losses" of two methods; a dash for a method against itself."""
+def _record(significance: Significance, method: str, other: str) -> str:
     return "–" if method == other else "/".join(map(str, significance.record(method, other)))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpt.errors import DataError, UsageError
 
-from ..results.cells import OWN, Cell
+from ..results.cells import PLAIN, Cell
 from ..results.names import (
     BASELINE,
     METHODS,
@@ -24,7 +24,7 @@ from ..results.names import (
 from ..results.scores import ScoreRow, read_scores
 from ..results.sections import Section
 from ..results.summary import Summary, summarise, summary_of
-from .table import Row, TableCell, number, shown, text
+from .table import Row, TableCell, number, shown, shown_interval, text
 
 ROOT_SEED = 42
 """Of the bootstrap; an interval is the same on every call."""
@@ -110,17 +110,9 @@ def recorded_methods(section: Section, partition: str | None = None) -> list[Sco
         section: what a database says.
         partition: only this one; None for all.
     """
-    plain = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
     where = {} if partition is None else {"partition": partition}
-    cells = section.select(role="target", **plain, **where)
-    parts = in_order((cell.place.partition for cell in cells), PARTITION_LABELS)
-    methods = in_order((cell.place.method for cell in cells), METHODS)
-
-    def order(cell: Cell) -> tuple[int, str, str, int]:
-        at = cell.place
-        return parts.index(at.partition), at.backbone, at.edition, methods.index(at.method)
-
-    scored = (_recorded(cell) for cell in sorted(cells, key=order))
+    cells = section.select(role="target", **PLAIN, **where)
+    scored = map(_recorded, sorted(cells, key=lambda cell: cell.place.paper_order))
     return [one for one in scored if one is not None]
 
 
@@ -150,8 +142,8 @@ def incomplete(cell: Cell) -> str:
             return f"{point.status}: {point.note}" if point.note else point.status
     if cell.study.smoke:
         return "smoke run"
-    if cell.partial is not None:
-        return cell.partial
+    if cell.study.partial is not None:
+        return cell.study.partial
     return f"{done} of {of} runs" if done < of else ""
 
 
@@ -185,8 +177,7 @@ def seeds_note(summary: Summary) -> str:
     if upstream is None:
         return ""
     listed = ", ".join(f"{seed} ({shown(arg, 2)})" for seed, arg in upstream.by_seed.items())
-    low, high = upstream.new_run or (None, None)
-    one = "" if low is None or high is None else f"[{shown(low, 2)}, {shown(high, 2)}]"
+    one = shown_interval(upstream.new_run, 2)
     more = f"; one new run lies in {one} at 95 %" if one else ""
     return f"mean over {upstream.seeds} upstream seeds: {listed}{more}"
 

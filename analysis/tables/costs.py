@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..results.cells import RUN_COSTS, Cell
-from ..results.names import METHODS, PARTITION_LABELS, in_order, method_label
+from ..results.names import method_label
 from ..results.searched import Searched
-from .lookup import Lookup, column_label, is_plain
+from .lookup import Lookup, column_label
 from .searches import searched_cell, searched_value
 from .table import Row, Table, TableCell, quantity, text
 
@@ -83,7 +83,6 @@ def _machines(look: Lookup) -> str:
 
 
 def _starts_note(look: Lookup) -> list[str]:
-    """Say what targets that take their starts have spent on it."""
     told = [
         (cell.devices * point.point.provenance["starts"]["seconds"])
         for cell in look.targets()
@@ -185,26 +184,11 @@ def search_budget_table(look: Lookup, unit: str) -> Table:
     """
     searches = [(one, own) for one in look.section.searches if (own := _plain_cells(look, one))]
     budgets = sorted({c.cost[unit] for _, own in searches for c in own if c.cost[unit] > 0})
-    places = [own[0].place for _, own in searches]
-    parts = in_order((search_place.partition for search_place in places), PARTITION_LABELS)
-    methods = in_order((search_place.method for search_place in places), METHODS)
-
-    def order(at: int) -> tuple[int, str, int]:
-        search_place = places[at]
-        return (
-            parts.index(search_place.partition),
-            search_place.edition,
-            methods.index(search_place.method),
-        )
-
     rows = []
-    for at in sorted(range(len(searches)), key=order):
-        search_place = places[at]
-        names = (
-            column_label((search_place.partition, search_place.edition)),
-            method_label(search_place.method),
-        )
-        best_cells = (_best_within(look, *searches[at], unit, budget) for budget in budgets)
+    for search, own in sorted(searches, key=lambda one: one[1][0].place.paper_order):
+        at = own[0].place
+        names = (column_label((at.partition, at.edition)), method_label(at.method))
+        best_cells = (_best_within(look, search, own, unit, budget) for budget in budgets)
         rows.append((*map(text, names), *best_cells))
     word = UNITS[unit]
     return Table(
@@ -226,7 +210,7 @@ def _plain_cells(look: Lookup, search: Searched) -> list[Cell]:
         cell
         for cell in search.cells
         if cell.place.backbone == look.backbone
-        and is_plain(cell)
+        and cell.place.is_plain()
         and look.summary(cell) is not None
     ]
 

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Sequence
 
-from ..results.cells import OWN, Cell, Place
+from ..results.cells import PLAIN, Cell, Place
 from ..results.names import META, METHODS, PARTITION_LABELS, gym_label, in_order, paper_backbone
 from ..results.names import partition_label as label_of
 from ..results.protocols import scored_alike
@@ -20,8 +20,6 @@ _PILOT = re.compile(r"(highest|random|lowest)[-_]?(\d*)(\W.*)?")
 """Source sets of Table 8, as in "highest5" or "highest5-samsum"; the rest are sizes of Table 4."""
 _BY_INPUTS = "-by_inputs"
 """End of the source sets that were ranked by inputs and not, as in the paper, by prompts."""
-PLAIN = {"source_set": "all", "source_shots": OWN, "target_shots": OWN}
-"""Fields of the places of the plain replay: all sources, the tasks' own sample sizes."""
 
 
 class Lookup:
@@ -149,19 +147,20 @@ class Lookup:
         self, partition: str, methods: Collection[str] = META, edition: str = ""
     ) -> Cell | None:
         """Return the plain target cell of the highest ARG of some methods on a partition."""
-        best: tuple[float, Cell] | None = None
-        for method in methods:
-            cell = self.cell(method, partition, edition=edition)
-            value = None if cell is None else self.rank_value(cell)
-            if cell is not None and value is not None and (best is None or value > best[0]):
-                best = (value, cell)
-        return None if best is None else best[1]
+        cells = (self.cell(method, partition, edition=edition) for method in methods)
+        ranked = [
+            (value, cell)
+            for cell in cells
+            if cell is not None and (value := self.rank_value(cell)) is not None
+        ]
+        return max(ranked, key=lambda one: one[0])[1] if ranked else None
 
     def rank_value(self, cell: Cell) -> float | None:
         """Return the ARG in % that a cell is ranked by; None if it cannot be compared."""
         summary = self.summary(cell)
-        comparable = summary is not None and summary.comparable and cell.status == "ok"
-        return summary.value if summary is not None and comparable else None
+        if summary is None or summary.lacking or cell.status != "ok":
+            return None
+        return summary.value
 
 
 def about(backbone: str, gym: str) -> str:
@@ -188,7 +187,7 @@ def status_flags(cell: Cell) -> tuple[str, ...]:
     """Return the flags that a record's own fields ask for."""
     statuses = {point.status for point in cell.points}
     flags = [str(status) for status in ("diverged", "stopped") if status in statuses]
-    flags += ["partial"] if cell.partial is not None else []
+    flags += ["partial"] if cell.study.partial is not None else []
     return (*flags, *(["smoke"] if cell.study.smoke else []))
 
 
@@ -207,11 +206,6 @@ def pilot_choice(cell: Cell) -> str | None:
 def ranked_by(cell: Cell) -> str:
     """Return what a cell of Table 8 ranked its sources by, "prompts" or "inputs"."""
     return "inputs" if cell.place.source_set.endswith(_BY_INPUTS) else "prompts"
-
-
-def is_plain(cell: Cell) -> bool:
-    """Return whether a cell is of the plain replay: all sources, the tasks' own sample sizes."""
-    return all(getattr(cell.place, name) == value for name, value in PLAIN.items())
 
 
 def _main(section: Section, backbone: str | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..published.numbers import CASES, TARGET_SHOTS
-from ..results.cells import OWN, Cell
+from ..results.cells import OWN, PLAIN, Cell
 from ..results.names import (
     METHODS,
     PARTITION_LABELS,
@@ -18,9 +18,10 @@ from ..results.names import (
     method_label,
     paper_backbone,
     partition_label,
+    rank,
 )
 from .arg import DETAILS, INTERVALS, detail_cells, seeds_note
-from .lookup import PLAIN, Lookup, column_label, is_plain, pilot_choice, with_edition
+from .lookup import Lookup, column_label, pilot_choice, with_edition
 from .similarity import pilot_notes, pilot_table, pilot_values, similarity_table
 from .table import Row, Table, TableCell, text
 
@@ -72,12 +73,12 @@ def detail_table(look: Lookup) -> Table:
     said: dict[str, list[tuple[str, str]]] = {}
     for cell in sorted(look.targets(), key=_in_paper_order):
         summary = look.summary(cell)
-        if summary is None or not is_plain(cell):
+        if summary is None or not cell.place.is_plain():
             continue
         column = (cell.place.partition, cell.place.edition)
         names = (column_label(column), method_label(cell.place.method))
         rows.append((*map(text, names), *detail_cells(summary, look.table_cell(cell))))
-        for note in (seeds_note(summary), *summary.gain.reasons, cell.partial):
+        for note in (seeds_note(summary), *summary.gain.reasons, cell.study.partial):
             if note:
                 said.setdefault(note, []).append(names)
     shared_first = sorted(said.items(), key=lambda note: -len(note[1]))
@@ -100,14 +101,10 @@ def _whose(names: Sequence[tuple[str, str]], rows: Sequence[Row]) -> str:
     return "; ".join(f"{partition} {', '.join(here)}" for partition, here in methods.items())
 
 
-def _in_paper_order(cell: Cell) -> tuple[list[int], str, str]:
-    cell_place = cell.place
-    parts, methods = list(PARTITION_LABELS), list(METHODS)
-    known = [parts.index(cell_place.partition) if cell_place.partition in parts else len(parts)]
-    known.append(
-        methods.index(cell_place.method) if cell_place.method in methods else len(methods)
-    )
-    return known, cell_place.partition, cell_place.method
+def _in_paper_order(cell: Cell) -> tuple[int, int, str, str]:
+    at = cell.place
+    known = rank(at.partition, PARTITION_LABELS)[0], rank(at.method, METHODS)[0]
+    return *known, at.partition, at.method
 
 
 def shots_table(look: Lookup, which: str) -> Table:
@@ -165,7 +162,7 @@ def sources_table(look: Lookup) -> Table:
 
 def backbone_table(look: Lookup) -> Table:
     """Return Table 5: ARG by backbone."""
-    cells = [c for c in look.section.select(role="target") if is_plain(c)]
+    cells = [c for c in look.section.select(role="target") if c.place.is_plain()]
     rows = []
     for name in sorted({cell.place.backbone for cell in cells}):
         known = paper_backbone(name)

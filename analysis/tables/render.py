@@ -8,56 +8,57 @@ Markdown and HTML link a number to its page; CSV has each part of a cell in a co
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from pathlib import Path
+from typing import Any, cast
 
-from .html import to_html
-from .table import Table, TableCell
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .table import MISSING, Table, TableCell
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#&$!])")
-_LATEX = MappingProxyType(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "%": r"\%",
-        "_": r"\_",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': "''",  # \textquotedbl needs another encoding of fonts
-        "−": "$-$",
-        "–": "--",
-        "→": r"$\rightarrow$",
-        "×": r"$\times$",
-        "±": r"$\pm$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-        "Δ": r"$\Delta$",
-        "α": r"$\alpha$",
-        "β": r"$\beta$",
-        "φ": r"$\varphi$",
-        "·": r"$\cdot$",
-        "…": r"\dots{}",
-        "°": r"$^\circ$",
-        "†": r"\dag{}",
-        "‡": r"\ddag{}",
-        "§": r"\S{}",
-        "¶": r"\P{}",
-        "ⁿ": "$^{n}$",
-        "√": r"$\surd$",
-        "κ": r"$\kappa$",
-        "½": r"$\frac{1}{2}$",
-    }
-)
+_LATEX: Mapping[str, str] = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # \textquotedbl needs another encoding of fonts
+    "−": "$-$",
+    "–": "--",
+    "→": r"$\rightarrow$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "Δ": r"$\Delta$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "φ": r"$\varphi$",
+    "·": r"$\cdot$",
+    "…": r"\dots{}",
+    "°": r"$^\circ$",
+    "†": r"\dag{}",
+    "‡": r"\ddag{}",
+    "§": r"\S{}",
+    "¶": r"\P{}",
+    "ⁿ": "$^{n}$",
+    "√": r"$\surd$",
+    "κ": r"$\kappa$",
+    "½": r"$\frac{1}{2}$",
+}
 _FORMULA = ("=", "+", "-", "@")
 """A text that begins like this would be run by a spreadsheet."""
 
@@ -141,16 +142,14 @@ def _plain(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-_PARTS: Mapping[str, Callable[[TableCell], str]] = MappingProxyType(
-    {
-        "": lambda cell: escape_csv(cell.text) if cell.text is not None else _plain(cell.value),
-        "low": lambda cell: _plain(cell.low),
-        "high": lambda cell: _plain(cell.high),
-        "runs": lambda cell: "" if cell.done is None else str(cell.done),
-        "of": lambda cell: "" if cell.of is None else str(cell.of),
-        "flags": lambda cell: " ".join(cell.flags),
-    }
-)
+_PARTS: Mapping[str, Callable[[TableCell], str]] = {
+    "": lambda cell: escape_csv(cell.text) if cell.text is not None else _plain(cell.value),
+    "low": lambda cell: _plain(cell.low),
+    "high": lambda cell: _plain(cell.high),
+    "runs": lambda cell: "" if cell.done is None else str(cell.done),
+    "of": lambda cell: "" if cell.of is None else str(cell.of),
+    "flags": lambda cell: " ".join(cell.flags),
+}
 
 
 def _csv_parts(table: Table, at: int) -> list[str]:
@@ -186,7 +185,33 @@ def _latex_cell(cell: TableCell) -> str:
     return " ".join(part for part in parts if part)
 
 
-RENDERERS: Mapping[str, Callable[[Table], str]] = MappingProxyType(
-    {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
-)
+def environment(*folders: Path) -> Environment:
+    """Return templates of some folders, with the macros of tables (``table.html.j2``)."""
+    made = Environment(
+        loader=FileSystemLoader([Path(__file__).parent / "templates", *folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["missing"] = MISSING
+    return made
+
+
+def to_html(table: Table) -> str:
+    """Return a ``section`` with the table in it, named by its id."""
+    return cast(str, _macros().section(table).strip())
+
+
+@functools.cache
+def _macros() -> Any:
+    return environment().get_template("table.html.j2").module
+
+
+RENDERERS: Mapping[str, Callable[[Table], str]] = {
+    "md": to_markdown,
+    "csv": to_csv,
+    "tex": to_latex,
+    "html": to_html,
+}
 """File ending → renderer."""

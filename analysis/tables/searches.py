@@ -133,22 +133,17 @@ def searched_cell(look: Lookup, search: Searched, cell: Cell) -> TableCell:
 
 
 def _compared_cells(search: Searched, cell: Cell) -> Row:
-    """Return what the comparison says beside the ARG, see `_COMPARED`."""
     summary = search.summary(cell)
     if summary is None:
         return (TableCell(), TableCell(), TableCell())
-    low, high = summary.new_run or (None, None)
-    to, best = summary.to_leader, text("best")
-    if to is not None:
-        ends = to.interval or (None, None)
-        best = TableCell(value=to.mean, low=ends[0], high=ends[1])
-    return TableCell(low=low, high=high), best, number(summary.p_best)
+    to = summary.to_leader
+    best = text("best") if to is None else number(to.mean, interval=to.interval)
+    return number(None, interval=summary.new_run), best, number(summary.p_best)
 
 
 def _notes(
     look: Lookup, search: Searched, ordered: Sequence[Cell], settings: Sequence[str]
 ) -> list[str]:
-    """Return what is said under a ranking."""
     cells, choice = search.cells, search.choice
     counts = [counted(sum(len(cell.points) for cell in cells), "point")]
     if any(cell.replicates for cell in cells):
@@ -171,7 +166,6 @@ def _notes(
 def _choice_notes(
     look: Lookup, search: Searched, choice: Choice, settings: Sequence[str]
 ) -> list[str]:
-    """Say on which upstream seeds the ranking is, what is tied, and how good the winner is."""
     named = ", ".join(map(str, choice.seeds))
     if not search.replicated:
         shown_here = any(look.table_cell(one).low is not None for one in search.cells)
@@ -201,7 +195,6 @@ def _ties_text(choice: Choice) -> str:
 
 
 def _reported_text(search: Searched, choice: Choice, settings: Sequence[str]) -> str:
-    """Say what the winner's ARG is where it was chosen, and on seeds that had no part in that."""
     on, leader = choice.reported, search.leader
     assert leader is not None
     best = choice.comparison.summaries[choice.comparison.leader]

@@ -126,6 +126,5 @@ def pilot_table(
 
 
 def _choice_order(choice: str) -> tuple[int, str]:
-    """Highest before random before lowest."""
     first = [at for at, name in enumerate(PILOT_CHOICES) if choice.startswith(name)]
     return (first or [len(PILOT_CHOICES)])[0], choice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..results.names import PARTITION_LABELS, in_order, partition_label
+from ..results.names import PARTITION_LABELS, partition_label, rank
 from ..results.sections import Section
 from .table import Table, text
 
@@ -24,9 +24,9 @@ _COLUMNS = (
 def study_table(section: Section) -> Table:
     """Return the studies by id: place, backbone, and how many points each has."""
     points = Counter(cell.study.key for cell in section.cells)
-    parts = in_order((study.partition for study in section.studies), PARTITION_LABELS)
     ordered = sorted(
-        section.studies, key=lambda s: (s.role, s.backbone, parts.index(s.partition), s.id)
+        section.studies,
+        key=lambda s: (s.role, s.backbone, rank(s.partition, PARTITION_LABELS), s.id),
     )
     rows = (
         (

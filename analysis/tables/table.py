@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 MISSING = "–"
 """What stands for a missing number."""
@@ -20,33 +19,29 @@ class Flag:
     """A mark behind a number, and what it says."""
 
     mark: str
-    """One character."""
     text: str
     """Explanation below the table."""
 
 
-FLAGS: Mapping[str, Flag] = MappingProxyType(
-    {
-        "near_zero": Flag(
-            "†", "holds a task whose baseline is below 0.05: one such task can rule the mean"
-        ),
-        "some_tasks": Flag(
-            "‡", "mean over the tasks that have a relative gain; not every task has one"
-        ),
-        "partial": Flag("§", "recorded as partial: tasks were left out"),
-        "smoke": Flag("!", "of a smoke run: the number means nothing"),
-        "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
-        "diverged": Flag("×", "upstream learning diverged"),
-        "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
-        "several_seeds": Flag(
-            "ⁿ",
-            "mean over several upstream seeds, with the 95 % interval of the expected ARG over "
-            "them and the data seeds; which seeds, the cell's page and the notes say",
-        ),
-        "same_targets": Flag("=", "the result of another setting with the same target tasks"),
-        "not_recorded": Flag("?", "a part of it was not recorded"),
-    }
-)
+FLAGS: Mapping[str, Flag] = {
+    "near_zero": Flag(
+        "†", "holds a task whose baseline is below 0.05: one such task can rule the mean"
+    ),
+    "some_tasks": Flag(
+        "‡", "mean over the tasks that have a relative gain; not every task has one"
+    ),
+    "partial": Flag("§", "recorded as partial: tasks were left out"),
+    "smoke": Flag("!", "of a smoke run: the number means nothing"),
+    "no_interval": Flag("°", "no interval: one data seed, or too many resamples without ARG"),
+    "diverged": Flag("×", "upstream learning diverged"),
+    "stopped": Flag("¶", "stopped early on purpose, its runs are incomplete"),
+    "several_seeds": Flag(
+        "ⁿ",
+        "mean over several upstream seeds, with the 95 % interval of the expected ARG over "
+        "them and the data seeds; which seeds, the cell's page and the notes say",
+    ),
+    "same_targets": Flag("=", "the result of another setting with the same target tasks"),
+}
 """Every mark a cell may carry."""
 
 
@@ -102,7 +97,7 @@ class TableCell:
         """The interval as text, or nothing."""
         if self.low is None or self.high is None:
             return ""
-        return f"[{shown(self.low, self.digits)}, {shown(self.high, self.digits)}]"
+        return shown_interval((self.low, self.high), self.digits)
 
     @property
     def count(self) -> str:
@@ -114,6 +109,13 @@ class TableCell:
         """The marks of the flags, in the order of `FLAGS`."""
         return "".join(flag.mark for name, flag in FLAGS.items() if name in self.flags)
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything in it: a text, a number, an interval or a mark."""
+        if self.text is not None:
+            return self.text not in ("", MISSING)
+        return self.value is not None or self.low is not None or bool(self.flags)
+
 
 def shown(value: float, digits: int) -> str:
     """Return a number with a fixed number of decimals and a true minus sign; never "−0"."""
@@ -123,14 +125,22 @@ def shown(value: float, digits: int) -> str:
     return text.replace("-", "−")
 
 
+def shown_interval(interval: tuple[float, float] | None, digits: int) -> str:
+    """Return an interval as text; nothing without one."""
+    return "" if interval is None else f"[{', '.join(shown(end, digits) for end in interval)}]"
+
+
 def text(content: object, link: str | None = None) -> TableCell:
     """Return a text cell."""
     return TableCell(text=str(content), link=link)
 
 
-def number(value: float | None, digits: int = 2, link: str | None = None) -> TableCell:
-    """Return a cell with a number of its own; None is missing."""
-    return TableCell(value=value, digits=digits, link=link)
+def number(
+    value: float | None, digits: int = 2, interval: tuple[float, float] | None = None
+) -> TableCell:
+    """Return a cell with a number, and its interval if it has one; None is missing."""
+    low, high = interval or (None, None)
+    return TableCell(value=value, low=low, high=high, digits=digits)
 
 
 def quantity(value: float | None) -> TableCell:
@@ -154,9 +164,7 @@ class Table:
     name: str
     """File name without ending: lower-case letters, digits and hyphens."""
     title: str
-    """One line."""
     columns: tuple[str, ...]
-    """Headings."""
     rows: tuple[Row, ...]
     """Cells, as many in each row as there are columns."""
     notes: tuple[str, ...] = ()
@@ -194,3 +202,23 @@ class Table:
             for row in self.rows
         )
         return dataclasses.replace(self, rows=rows)
+
+    def trimmed(self) -> Table:
+        """Return the table without columns and rows in which nothing is recorded.
+
+        A row whose numbers are all missing says nothing, whatever its labels are; one with a mark
+        (diverged, stopped) does. A table without numbers keeps its rows.
+        """
+        every = range(len(self.columns))
+        numeric = [
+            at for at in every if any(r[at].text is None and r[at].holds for r in self.rows)
+        ]
+        rows = [row for row in self.rows if not numeric or any(row[at].holds for at in numeric)]
+        if not numeric and any(cell.text is None for row in self.rows for cell in row):
+            rows = []
+        kept = [at for at in every if any(row[at].holds for row in rows)]
+        return dataclasses.replace(
+            self,
+            columns=tuple(self.columns[at] for at in kept),
+            rows=tuple(tuple(row[at] for at in kept) for row in rows),
+        )

@@ -223,6 +223,18 @@ def test_holm_equals_the_rule_done_by_hand() -> None:
     assert holm({}) == {}
 
 
+def test_holm_agrees_with_closed_testing_by_bonferroni() -> None:
+    # a hypothesis is rejected if Bonferroni rejects every set that it is in
+    for root in range(20):
+        ps = dict(zip("abcde", (RNG(root).uniform(size=5) ** 3).tolist(), strict=True))
+        sets = [s for n in range(1, 6) for s in itertools.combinations(ps, n)]
+        closed = {
+            name: max(min(1.0, len(s) * min(ps[i] for i in s)) for s in sets if name in s)
+            for name in ps
+        }
+        assert holm(ps) == pytest.approx(closed)
+
+
 @pytest.mark.parametrize("df", [2, 4, 20])
 def test_the_prior_is_found_again_from_many_variances(df: int) -> None:
     """s₀² = 4, d₀ = 6: σ² = d₀ s₀² / χ²(d₀), s² = σ² χ²(d) / d."""

@@ -1,4 +1,4 @@
-"""What figures are made of: plain values, checked once, apart from where they come from.
+"""What figures are made of: plain values, apart from where they come from.
 
 A value that is missing is None and says why; a figure shows it as missing, never as 0.
 """
@@ -15,11 +15,9 @@ class Estimate:
     """A number with its interval, or the reason why there is none."""
 
     value: float | None
-    """The number; None if it is missing."""
     low: float | None = None
     """Lower end of the 95 % interval; None without one."""
     high: float | None = None
-    """Upper end."""
     note: str = ""
     """Why the value is missing, or what must be known beside it ("18 of 20 tasks")."""
 
@@ -34,6 +32,19 @@ class Estimate:
             raise ValueError(
                 f"interval is {self.low} to {self.high}, but needs both ends in order"
             )
+
+    @classmethod
+    def of(
+        cls, value: float | None, interval: tuple[float, float] | None, note: str = ""
+    ) -> Estimate:
+        """Return a number with its interval, if it has one."""
+        low, high = interval or (None, None)
+        return cls(value=value, low=low, high=high, note=note)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends; None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def missing(why: str) -> Estimate:
@@ -60,10 +71,14 @@ class TaskChart:
     points: Mapping[str, str] = field(default_factory=dict)
     """Method → key of the point that its numbers are of."""
 
-    def __post_init__(self) -> None:
-        for method, values in self.series.items():
-            if len(values) != len(self.tasks):
-                raise ValueError(f"{method} has {len(values)} values for {len(self.tasks)} tasks")
+    @property
+    def rows(self) -> list[str]:
+        """From top to bottom: what stands over all tasks, if it is given, and the tasks."""
+        return [*([self.summary_label] if self.summary else []), *self.tasks]
+
+    def row_values(self, method: str) -> list[Estimate]:
+        """Return the numbers of a method, one a row."""
+        return [*([self.summary[method]] if self.summary else []), *self.series[method]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +97,6 @@ class Sweep:
     published: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Method → the numbers that the paper prints."""
 
-    def __post_init__(self) -> None:
-        for method, row in (*self.series.items(), *self.published.items()):
-            if len(row) != len(self.values):
-                raise ValueError(f"{method} has {len(row)} numbers for {len(self.values)} values")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
@@ -100,8 +110,6 @@ class Band:
     """Lowest seed."""
     high: tuple[float | None, ...]
     """Highest seed."""
-    seeds: int
-    """Seeds behind every point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +120,17 @@ class CurvePanel:
     bands: Mapping[str, Band]
     """Method → curve."""
     note: str = ""
-    """What is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepsTo:
-    """How many downstream steps it takes to come to a share of the final dev score."""
+    """How many downstream steps it takes to come to a share of PT's final dev score."""
 
     title: str
     shares: tuple[float, ...]
     """Shares of the final score, ascending, in (0, 1]."""
     series: Mapping[str, tuple[Estimate, ...]]
     """Method → median steps for each share; missing where half of the runs never came there."""
-    reference: str
-    """Whose final score is meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +160,6 @@ class Search:
     points: tuple[SearchPoint, ...]
     leader: str = ""
     """Key of the point that the search has chosen; empty: the one with the highest score."""
-
-    def __post_init__(self) -> None:
-        if not self.points:
-            raise ValueError("a search needs at least one point")
-        names = set(self.points[0].settings)
-        if any(set(point.settings) != names for point in self.points):
-            raise ValueError("all points of a search must have the same settings")
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from mpt.seeds import numpy_generator
 from ...published.numbers import published_numbers
 from ...results.cells import OWN, Cell, scores_of
 from ...results.names import BASELINE, paper_backbone, partition_label
-from ...results.summary import Summary, summary_of
+from ...results.summary import summary_of
 from ...results.upstream_seeds import mean_scores, upstream_summary
 from .data import Estimate, Sweep, TaskChart, missing
 
@@ -91,8 +91,9 @@ def _gain(cell: Cell, task: str) -> Estimate:
     if gain.arg is None:
         return missing(gain.tasks[0].reason or "no relative gain")
     upstream = upstream_summary(cell, [task])
-    low, high = (gain.low, gain.high) if upstream is None else upstream.expected or (None, None)
-    return Estimate(value=gain.arg, low=low, high=high)
+    if upstream is not None:
+        return Estimate.of(gain.arg, upstream.expected)
+    return Estimate(value=gain.arg, low=gain.low, high=gain.high)
 
 
 def arg_of(cell: Cell) -> Estimate:
@@ -107,24 +108,13 @@ def arg_of(cell: Cell) -> Estimate:
     summary = summary_of(cell)
     if summary is None:
         return missing("no task was scored")
-    lacking = _lacking(summary)
-    if lacking:
-        return missing("; ".join(lacking))
+    if summary.lacking:
+        return missing("; ".join(summary.lacking))
     gain = summary.gain
     if gain.arg_of_defined is None:
         return missing("; ".join(gain.reasons))
     note = "" if summary.whole else f"{gain.defined} of {gain.of} tasks have a relative gain"
-    low, high = summary.interval or (None, None)
-    return Estimate(value=gain.arg_of_defined, low=low, high=high, note=note)
-
-
-def _lacking(summary: Summary) -> list[str]:
-    """Return the reasons of tasks without a gain that other points may have."""
-    return [
-        f"{task.task}: {task.reason}"
-        for task in summary.gain.tasks
-        if task.gain is None and (task.score is None or task.baseline is None or task.baseline > 0)
-    ]
+    return Estimate.of(gain.arg_of_defined, summary.interval, note)
 
 
 def score_chart(group: Group) -> TaskChart:
@@ -149,7 +139,6 @@ def score_chart(group: Group) -> TaskChart:
 
 
 def _baseline_score(group: Group, task: str) -> Estimate:
-    """Return prompt tuning's score from the first cell that names it."""
     cell = next((cell for cell in group.cells if task in cell.baseline), None)
     if cell is None:
         return missing("no baseline")

@@ -27,15 +27,10 @@ Curves = Mapping[str, Mapping[int, Curve]]
 def curves_of(
     group: Group, read: Callable[[Collection[str]], Mapping[str, Run]]
 ) -> dict[str, Curves]:
-    """Return method → curves of the taken runs, prompt tuning's among them.
-
-    Args:
-        group: what stands in one figure; a (task, data seed) without a taken run has no curve.
-        read: returns runs by key.
-    """
+    """Return method → curves of the taken runs, prompt tuning's among them; `read` gets runs."""
     sides = [side for cell in group.cells for side in (cell.tasks, cell.baseline)]
     samples = [sample for side in sides for row in side.values() for sample in row.values()]
-    runs = read({run.key for sample in samples for run in sample.taken})
+    runs = read({row.run for sample in samples for row in sample.taken})
     curves: dict[str, Curves] = {
         cell.place.method: _curves(cell.tasks, runs)
         for cell in group.cells
@@ -51,9 +46,9 @@ def curves_of(
 def _curves(samples: Samples, runs: Mapping[str, Run]) -> dict[str, Mapping[int, Curve]]:
     return {
         task: {
-            seed: _mean_curve([_curve(runs[run.key]) for run in sample.taken])
+            seed: _mean_curve([_curve(runs[taken.run]) for taken in sample.taken])
             for seed, sample in row.items()
-            if sample.taken and all(run.key in runs for run in sample.taken)
+            if sample.taken and all(taken.run in runs for taken in sample.taken)
         }
         for task, row in samples.items()
     }
@@ -86,7 +81,6 @@ def band(curves: Sequence[Curve]) -> Band | None:
         mean=tuple(None if row is None else math.fsum(row) / len(row) for row in rows),
         low=tuple(None if row is None else min(row) for row in rows),
         high=tuple(None if row is None else max(row) for row in rows),
-        seeds=len(curves),
     )
 
 
@@ -95,17 +89,12 @@ def task_panels(group: Group, curves: Mapping[str, Curves]) -> list[CurvePanel]:
 
     A method that lacks a data seed has no curve there, and the panel says so.
     """
+    seeds = set(_seeds(group))
     panels = []
     for task in group.tasks:
-        bands, lacking = {}, []
-        for method, tasks in curves.items():
-            row = tasks.get(task, {})
-            mean_and_range = band(list(row.values())) if set(row) == set(_seeds(group)) else None
-            if mean_and_range is None:
-                lacking.append(method_label(method))
-            else:
-                bands[method] = mean_and_range
-        panels.append(CurvePanel(title=task, bands=bands, note=_note(lacking)))
+        rows = {method: tasks.get(task, {}) for method, tasks in curves.items()}
+        whole = {m: list(row.values()) if set(row) == seeds else [] for m, row in rows.items()}
+        panels.append(_panel(task, whole))
     return panels
 
 
@@ -115,27 +104,30 @@ def mean_panel(group: Group, curves: Mapping[str, Curves]) -> CurvePanel:
     A method that lacks a run of any (task, data seed) has no curve; where runs have ended at
     different steps, the curve ends with the first.
     """
-    bands, lacking = {}, []
+    means = {}
     for method, tasks in curves.items():
-        whole = all(set(tasks.get(task, {})) == set(_seeds(group)) for task in group.tasks)
-        means = [
+        seeds = _seeds(group)
+        whole = all(set(tasks.get(task, {})) == set(seeds) for task in group.tasks)
+        means[method] = [
             _mean_curve([tasks[task][seed] for task in group.tasks])
-            for seed in (_seeds(group) if whole else ())
+            for seed in (seeds if whole else ())
         ]
-        mean_and_range = band(means)
-        if mean_and_range is None:
-            lacking.append(method_label(method))
-        else:
-            bands[method] = mean_and_range
-    return CurvePanel(title="mean over tasks", bands=bands, note=_note(lacking))
+    return _panel("mean over tasks", means)
+
+
+def _panel(title: str, curves: Mapping[str, Sequence[Curve]]) -> CurvePanel:
+    """Return a panel of method → curves; the methods without any are named in its note."""
+    bands = {method: band(own) for method, own in curves.items()}
+    lacking = [method_label(method) for method, own in bands.items() if own is None]
+    return CurvePanel(
+        title=title,
+        bands={method: own for method, own in bands.items() if own is not None},
+        note=f"incomplete: {', '.join(lacking)}" if lacking else "",
+    )
 
 
 def _seeds(group: Group) -> tuple[int, ...]:
     return tuple(sorted({seed for cell in group.cells for seed in cell.seeds}))
-
-
-def _note(lacking: Sequence[str]) -> str:
-    return f"incomplete: {', '.join(lacking)}" if lacking else ""
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -166,7 +158,6 @@ def steps_to(
         title=f"Downstream steps to a share of PT's final dev score: {group.label}",
         shares=tuple(shares),
         series=series,
-        reference="PT's final dev score",
     )
 
 
@@ -201,12 +192,7 @@ def _first(curve: Curve, goal: float) -> float:
 
 
 def median_steps(steps: Mapping[tuple[str, int], float], root_seed: int) -> Estimate:
-    """Return the median number of steps with its interval (see `steps_to`).
-
-    Args:
-        steps: (task, data seed) → steps, or ∞.
-        root_seed: draws the data seeds.
-    """
+    """Return the median of (task, data seed) → steps or ∞, with its interval (see `steps_to`)."""
     if not steps:
         return missing("no run to compare")
     every = sorted(steps.values())

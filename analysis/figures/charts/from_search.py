@@ -49,8 +49,7 @@ def score_of(searched: Searched, cell: Cell) -> Estimate:
     estimate = arg_of(compared)
     if summary is None or compared.status != "ok" or not searched.replicated:
         return estimate
-    low, high = summary.expected or (None, None)
-    return Estimate(value=summary.arg, low=low, high=high, note=estimate.note)
+    return Estimate.of(summary.arg, summary.expected, estimate.note)
 
 
 def _varied(cells: Sequence[Cell]) -> list[str]:

@@ -41,6 +41,14 @@ def on_log_scale(values: object) -> bool:
     return ordered[0] > 0 and ordered[-1] >= LOG_RATIO * ordered[0]
 
 
+def heights(search: Search, name: str) -> dict[float, float]:
+    """Return value → height in [0, 1] on the axis of a setting."""
+    values = sorted({point.settings[name] for point in search.points})
+    scale = np.log(values) if on_log_scale(values) else np.array(values)
+    shares = (scale - scale[0]) / ((scale[-1] - scale[0]) or 1.0)
+    return dict(zip(values, shares.tolist(), strict=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Importance:
     """Share of the score's variation that each setting accounts for."""
@@ -49,7 +57,6 @@ class Importance:
     """Evaluator → setting → share; the shares of an evaluator sum to 1. The interval of fANOVA is
     the range over its forests: how sure the estimate is of itself, no confidence interval."""
     points: int
-    """Points it was computed from."""
     without: int
     """Points without a score, which are left out."""
 
@@ -91,7 +98,6 @@ def importance(search: Search, root_seed: int) -> Importance | str:
 
 
 def _optuna_study(search: Search) -> optuna.Study:
-    """Return the points with a score as a study in memory."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # creating a study is no news
     try:
@@ -184,7 +190,6 @@ class Change:
     after: float | None
     """Its value from here on: the best point's."""
     point: SearchPoint
-    """Where this leads."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,28 +33,25 @@ def draw_ranking(search: Search) -> Canvas:
     figure, ax = style.axes(height_cm=2.2 + _ROW_CM * len(rows))
     _draw_rows(ax, rows)
     best = None if search.best is None else search.best.score
-    if best is not None and best.low is not None and best.high is not None:
-        ax.axvspan(best.low, best.high, color=style.PALE, lw=0, zorder=0, gid="best")
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0, labelsize=style.SMALL + 0.5)
+    if best is not None and best.interval is not None:
+        ax.axvspan(*best.interval, color=style.PALE, lw=0, zorder=0, gid="best")
+    ax.tick_params(axis="y", labelsize=style.SMALL + 0.5)
     figure.supxlabel(f"ARG, %      (rows: {' · '.join(map(name_of, varied))})")
     style.title(figure, f"Ranking: {search.title}")
     return figure
 
 
 def _draw_rows(ax: Axes, rows: Sequence[tuple[str, Estimate]]) -> None:
-    """Draw a dot, an interval and the number of each row; a note where there is no number."""
-    ax.axvline(0, color=style.GREY, lw=0.7, zorder=1)
-    ax.grid(axis="x")
+    """Draw a dot and an interval of each row; a note where there is no number."""
+    style.rows(ax, [label for label, _ in rows])
     for row, (_, estimate) in enumerate(rows):
         if estimate.value is None:
             ax.annotate(
                 estimate.note, (0.02, row), xycoords=ax.get_yaxis_transform(), va="center",
                 color=style.GREY, fontsize=style.SMALL, gid="missing",
             )  # fmt: skip
-        elif estimate.low is not None and estimate.high is not None:
-            ax.hlines(row, estimate.low, estimate.high, colors=style.BLUE, lw=0.8, gid="interval")
+        elif estimate.interval is not None:
+            ax.hlines(row, *estimate.interval, colors=style.BLUE, lw=0.8, gid="interval")
     scored = [(row, e.value) for row, (_, e) in enumerate(rows) if e.value is not None]
     ax.plot(
         [value for _, value in scored], [row for row, _ in scored], color=style.BLUE, marker="o",
@@ -77,9 +74,7 @@ def draw_ablation(path: AblationPath, title: str) -> Canvas:
             f"{value:+.2f}", (value, row), xytext=(0, 4), textcoords="offset points",
             ha="center", fontsize=style.SMALL,
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [label for label, _ in rows])
     ax.set_ylim(len(rows) - 0.4, -0.7)
-    ax.tick_params(axis="y", length=0)
     figure.supxlabel("ARG, %")
     style.title(figure, title)
     return figure
@@ -135,11 +130,8 @@ def _draw_field(
     if estimate.value is None:
         text, color, ink = f"{symbol}: no value\nn = {n}", style.PALE, style.GREY
     else:
-        interval = (
-            f"\n[{estimate.low:.2f}, {estimate.high:.2f}]"
-            if estimate.low is not None and estimate.high is not None
-            else ""
-        )
+        ends = estimate.interval
+        interval = "" if ends is None else f"\n[{ends[0]:.2f}, {ends[1]:.2f}]"
         text = f"{symbol} = {estimate.value:.2f}{interval}\nn = {n}"
         color, ink = style.shade((estimate.value + 1) / 2)
     ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=color, lw=0)

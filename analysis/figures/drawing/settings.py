@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.tri import Triangulation
 
-from ..charts.data import Search, SearchPoint, name_of, write
-from ..charts.sensitivity import Importance, marginal, on_log_scale
+from ..charts.data import Search, name_of, write
+from ..charts.sensitivity import Importance, heights, marginal, on_log_scale
 from . import style
 from .style import Axes, Canvas
 
 GRID = 8
 """Two settings of at most this many values each are drawn as a table, others as a landscape."""
+PAIRS = 3
+"""Most pairs of settings that are drawn, one below the other."""
 _SPREAD = 0.035
 """Half width of the fan in which lines through the same value of a setting are drawn."""
 
@@ -36,8 +37,8 @@ def draw_importance(importance: Importance, title: str) -> Canvas:
         handles.append(bars)
         for y, name in zip(ys, names, strict=True):
             share = shares[name]
-            if share.low is not None and share.high is not None:
-                ax.hlines(y, share.low, share.high, colors=style.BLACK, lw=0.7)
+            if share.interval is not None:
+                ax.hlines(y, *share.interval, colors=style.BLACK, lw=0.7)
             end = share.high if share.high is not None else share.value
             ax.annotate(
                 f"{share.value:.2f}", (end or 0.0, y), xytext=(2, 0), textcoords="offset points",
@@ -62,14 +63,14 @@ def draw_parallel(search: Search) -> Canvas:
     """
     names = search.varied
     figure, ax = style.axes(height_cm=6.5)
-    heights = {name: _heights(search.points, name) for name in names}
+    at = {name: heights(search, name) for name in names}
     scores = [float(point.score.value or 0.0) for point in search.scored]
     low, high = (min(scores), max(scores)) if scores else (0.0, 1.0)
     span = (high - low) or 1.0
     ordered = [*search.without, *reversed(search.scored)]  # the best is drawn last, on top
     fan = np.linspace(-_SPREAD, _SPREAD, len(ordered)) if len(ordered) > 1 else np.zeros(1)
     for offset, point in zip(fan, ordered, strict=True):
-        ys = [heights[name][point.settings[name]] + float(offset) for name in names]
+        ys = [at[name][point.settings[name]] + float(offset) for name in names]
         if point.score.value is None:
             ax.plot(range(len(names)), ys, color=style.GREY, lw=0.5, ls=":", gid="missing")
             continue
@@ -80,7 +81,7 @@ def draw_parallel(search: Search) -> Canvas:
             lw=1.4 if point is search.best else 0.7,
         )  # fmt: skip
     for number, name in enumerate(names):
-        _axis(ax, number, {write(v): y for v, y in _ticks(heights[name]).items()})
+        _axis(ax, number, {write(v): y for v, y in _ticks(at[name]).items()})
     _axis(ax, len(names), {f"{low + t * span:.1f}": t for t in (0, 0.25, 0.5, 0.75, 1)})
     ax.set_xticks(range(len(names) + 1), [*map(name_of, names), "ARG, %"])
     ax.set_yticks([])
@@ -93,20 +94,12 @@ def draw_parallel(search: Search) -> Canvas:
     return figure
 
 
-def _heights(points: Sequence[SearchPoint], name: str) -> dict[float, float]:
-    """Return value → height in [0, 1] on the axis of a setting."""
-    values = sorted({point.settings[name] for point in points})
-    scale = np.log(values) if on_log_scale(values) else np.array(values)
-    heights = (scale - scale[0]) / ((scale[-1] - scale[0]) or 1.0)
-    return dict(zip(values, heights.tolist(), strict=True))
-
-
-def _ticks(heights: dict[float, float]) -> dict[float, float]:
+def _ticks(places: dict[float, float]) -> dict[float, float]:
     """Return the values that are written on an axis: all of a few, else five spread evenly."""
-    if len(heights) <= 6:
-        return heights
-    wanted = [min(heights, key=lambda v: abs(heights[v] - t)) for t in np.linspace(0, 1, 5)]
-    return {value: heights[value] for value in wanted}
+    if len(places) <= 6:
+        return places
+    wanted = [min(places, key=lambda v: abs(places[v] - t)) for t in np.linspace(0, 1, 5)]
+    return {value: places[value] for value in wanted}
 
 
 def _axis(ax: Axes, x: float, ticks: dict[str, float]) -> None:
@@ -119,19 +112,13 @@ def _axis(ax: Axes, x: float, ticks: dict[str, float]) -> None:
 
 
 @style.drawn
-def draw_maps(search: Search, pairs: int = 3) -> Canvas:
+def draw_maps(search: Search) -> Canvas:
     """Return the mean score over the other settings, for each pair of the first settings.
 
     Few values each: a table with the numbers ("?" where no point has a score, empty where none
     was run). Otherwise a landscape by linear interpolation between the points, which are shown.
-
-    Args:
-        search: the points; at least two settings vary.
-        pairs: most pairs that are drawn, one below the other.
     """
-    chosen = list(itertools.combinations(search.varied, 2))[:pairs]
-    if not chosen:
-        raise ValueError("a map needs two settings with more than one value")
+    chosen = list(itertools.combinations(search.varied, 2))[:PAIRS]
     figure = style.canvas(height_cm=1.2 + 3.7 * len(chosen))
     places = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
     scores = [float(point.score.value or 0.0) for point in search.scored]

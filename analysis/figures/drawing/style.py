@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,18 +88,25 @@ class Look:
 
     color: str
     marker: str
+    """As matplotlib calls it."""
+    symbol: str
+    """The marker as Plotly calls it."""
 
 
 METHODS: dict[str, Look] = {
-    "maml": Look(BLUE, "o"),
-    "fomaml": Look(SKY, "s"),
-    "reptile": Look(GREEN, "^"),
-    "multitask": Look(ORANGE, "D"),
-    "fine_tuning": Look(VERMILION, "v"),
-    BASELINE: Look(BLACK, "x"),
+    "maml": Look(BLUE, "o", "circle"),
+    "fomaml": Look(SKY, "s", "square"),
+    "reptile": Look(GREEN, "^", "triangle-up"),
+    "multitask": Look(ORANGE, "D", "diamond"),
+    "fine_tuning": Look(VERMILION, "v", "triangle-down"),
+    BASELINE: Look(BLACK, "x", "x"),
 }
 """Method → look, in the order of the paper's tables."""
-_OTHERS = (Look(PURPLE, "P"), Look(GREY, "X"), Look(BLACK, "*"))
+_OTHERS = (
+    Look(PURPLE, "P", "cross"),
+    Look(GREY, "X", "x-open"),
+    Look(BLACK, "*", "star"),
+)
 
 
 def look(method: str) -> Look:
@@ -137,10 +144,19 @@ def canvas(height_cm: float, width_cm: float = WIDTH_CM) -> Canvas:
     return figure
 
 
-def axes(height_cm: float, width_cm: float = WIDTH_CM) -> tuple[Canvas, Axes]:
+def axes(height_cm: float) -> tuple[Canvas, Axes]:
     """Return a figure of this size with one pair of axes."""
-    figure = canvas(height_cm, width_cm)
+    figure = canvas(height_cm)
     return figure, figure.add_subplot()
+
+
+def rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Let y be rows, the first on top, and x a number with a line at 0."""
+    ax.axvline(0, color=GREY, lw=0.7, zorder=1)
+    ax.grid(axis="x")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
 
 
 def title(figure: Canvas, text: str) -> None:
@@ -192,14 +208,7 @@ def published_handle() -> Line2D:
 
 
 def mark_missing(ax: Axes, position: float, color: str, *, along: str) -> None:
-    """Put a question mark of the method's colour on the edge of the axes: there is no value.
-
-    Args:
-        ax: the axes.
-        position: on the axis `along`.
-        color: the method's.
-        along: "y" where values lie on x, "x" where they lie on y.
-    """
+    """Put a question mark on the edge of the axes at a position on the axis `along`: no value."""
     upright = along == "y"
     ax.annotate(
         "?",

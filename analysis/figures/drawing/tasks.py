@@ -68,10 +68,7 @@ def limits(estimates: Sequence[Estimate], zero: bool) -> tuple[float, float]:
 
 
 def _usual_length(estimates: Sequence[Estimate]) -> float:
-    """Return the median length of the intervals; 0 where there is none."""
-    lengths = [
-        one.high - one.low for one in estimates if one.low is not None and one.high is not None
-    ]
+    lengths = [ends[1] - ends[0] for one in estimates if (ends := one.interval) is not None]
     return float(np.median(lengths)) if lengths else 0.0
 
 
@@ -80,13 +77,7 @@ def _within(value: float | None, low: float, high: float) -> TypeGuard[float]:
 
 
 def reach(estimates: Sequence[Estimate], low: float, high: float) -> str:
-    """Return how far a row's values and intervals reach beyond an axis; empty where they do not.
-
-    Args:
-        estimates: of one row.
-        low: where the axis begins.
-        high: where it ends.
-    """
+    """Return how far values and intervals of a row reach beyond an axis; empty if they do not."""
     ends = [end for one in estimates for end in (one.value, one.low, one.high) if end is not None]
     left, right = min(ends, default=low), max(ends, default=high)
     words = [f"← {left:.0f}"] if left < low else []
@@ -102,10 +93,8 @@ def draw_tasks(chart: TaskChart) -> Canvas:
     of the row stands behind the edge.
     """
     methods = style.by_method(chart.series)
-    rows = [chart.summary_label] * bool(chart.summary) + shorten(chart.tasks)
-    values = {
-        m: [*([chart.summary[m]] if chart.summary else []), *chart.series[m]] for m in methods
-    }
+    rows = shorten(chart.rows)
+    values = {method: chart.row_values(method) for method in methods}
     pitch = max(_PITCH_CM * len(methods) + _GAP_CM, _NAME_CM)
     figure, ax = style.axes(height_cm=1.9 + pitch * len(rows))
     everything = [estimate for column in values.values() for estimate in column]
@@ -136,7 +125,6 @@ def draw_tasks(chart: TaskChart) -> Canvas:
 
 
 def _draw_method(ax: Axes, method: str, values: Sequence[Estimate], offset: float) -> None:
-    """Draw one method's dots, its intervals, and what is missing or outside."""
     shown = style.look(method)
     left, right = ax.get_xlim()
     dots, segments = [], []
@@ -145,8 +133,8 @@ def _draw_method(ax: Axes, method: str, values: Sequence[Estimate], offset: floa
         if estimate.value is None:
             style.mark_missing(ax, y, shown.color, along="y")
             continue
-        if estimate.low is not None and estimate.high is not None:
-            segments.append((y, estimate.low, estimate.high))
+        if estimate.interval is not None:
+            segments.append((y, *estimate.interval))
         if left <= estimate.value <= right:
             dots.append((estimate.value, y))
         else:

@@ -7,14 +7,15 @@ stand for its text and background.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from matplotlib.colors import to_rgb
 from plotly.colors import sample_colorscale
 
 from ...results.names import method_label
-from ...tables.table import shown
+from ...tables.table import shown, shown_interval
 from ..charts.data import Estimate
 from ..drawing.style import BLACK, look
 
@@ -22,17 +23,6 @@ INK = BLACK
 """Stands for the page's colour of text."""
 PAPER = "#ffffff"
 """Stands for the page's background."""
-_SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "x": "x",
-    "P": "cross",
-    "X": "x-open",
-    "*": "star",
-}
 Plot = Mapping[str, Any]
 """Data and layout, as Plotly takes them."""
 SCALE = "Cividis"
@@ -93,14 +83,9 @@ def digits(heat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digit_on(scale: Any, share: float) -> str:
-    """Return the colour of a number at a place of a colour map, 0 to 1."""
     (under,) = sample_colorscale(scale, [share], colortype="tuple")
     dark, light = DIGITS
-    return dark if contrast(under, _rgb(dark)) >= contrast(under, _rgb(light)) else light
-
-
-def _rgb(color: str) -> tuple[float, ...]:
-    return tuple(int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return dark if contrast(under, to_rgb(dark)) >= contrast(under, to_rgb(light)) else light
 
 
 def contrast(one: Sequence[float], other: Sequence[float]) -> float:
@@ -124,14 +109,14 @@ def _luminance(color: Sequence[float]) -> float:
 def marker(method: str, size: int = 8) -> dict[str, Any]:
     """Return the marker of a method: that of the printed figures."""
     own = look(method)
-    return {"color": own.color, "symbol": _SYMBOLS[own.marker], "size": size}
+    return {"color": own.color, "symbol": own.symbol, "size": size}
 
 
 def hover(estimate: Estimate, *lines: str, unit: str = " %") -> str:
     """Return a hover text: what it is, the number, its interval, and what is to be known."""
     value = "no value" if estimate.value is None else f"{shown(estimate.value, 2)}{unit}"
-    if estimate.low is not None and estimate.high is not None:
-        value += f" [{shown(estimate.low, 2)}, {shown(estimate.high, 2)}]"
+    if estimate.interval is not None:
+        value += f" {shown_interval(estimate.interval, 2)}"
     return "<br>".join(map(escaped, (*lines, value, *([estimate.note] if estimate.note else []))))
 
 
@@ -156,6 +141,46 @@ def whiskers(estimates: Sequence[Estimate]) -> dict[str, Any]:
         "arrayminus": [down for _, down in rows],
         "thickness": 1,
         "width": 0,
+    }
+
+
+def dots(
+    estimates: Sequence[Estimate],
+    places: Iterable[float | str],
+    hovers: Iterable[str],
+    *,
+    along: str = "x",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the trace of a dot with its interval for each estimate.
+
+    Args:
+        estimates: values on the axis `along`.
+        places: on the other axis.
+        hovers: what is said of each.
+        along: "x" or "y".
+        **more: of the trace.
+    """
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        along: [one.value for one in estimates],
+        "y" if along == "x" else "x": list(places),
+        f"error_{along}": whiskers(estimates),
+        "hovertext": list(hovers),
+        "hoverinfo": "text",
+        **more,
+    }
+
+
+def rows_axis(labels: Sequence[str]) -> dict[str, Any]:
+    """Return a y axis of rows with labels, the first on top."""
+    return {
+        "tickvals": list(range(len(labels))),
+        "ticktext": list(labels),
+        "range": [len(labels) - 0.4, -0.6],
+        "zeroline": False,
+        "automargin": True,
     }
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..charts.data import Search, SearchPoint, name_of, point_label, write
-from ..charts.sensitivity import Importance, marginal, on_log_scale
+from ..charts.sensitivity import Importance, heights, marginal, on_log_scale
 from ..drawing.style import BLUE, GREY, ORANGE, shade
-from .frame import INK, PAPER, SCALE, Plot, escaped, hover, page, plot, whiskers
+from .frame import INK, PAPER, SCALE, Plot, dots, escaped, hover, page, plot, whiskers
 
 
 def _said(search: Search, point: SearchPoint) -> list[str]:
-    """Return what a point is, for a hover text."""
     settings = [f"{name_of(name)}: {write(point.settings[name])}" for name in search.varied]
     return [*settings, *([f"point {point.key[:8]}"] if point.key else [])]
 
@@ -40,26 +39,24 @@ def ranking_plot(search: Search) -> Plot:
                 "layer": "below",
             }
         )
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [one.value for one in estimates],
-        "y": list(range(1, len(points) + 1)),
-        "error_x": whiskers(estimates),
-        "marker": {"color": BLUE, "size": 6},
-        "customdata": [page(point.key) for point in points],
-        "hovertext": [
-            hover(point.score, f"rank {rank}", *_said(search, point))
-            for rank, point in enumerate(points, start=1)
-        ],
-        "hoverinfo": "text",
-    }
+    ranks = list(range(1, len(points) + 1))
+    hovers = [
+        hover(point.score, f"rank {rank}", *_said(search, point))
+        for rank, point in zip(ranks, points, strict=True)
+    ]
+    trace = dots(
+        estimates,
+        ranks,
+        hovers,
+        marker={"color": BLUE, "size": 6},
+        customdata=[page(point.key) for point in points],
+    )
     labels = [escaped(point_label(point, search.varied)) for point in points]
     few = len(points) <= 40
     axis: dict[str, Any] = {"title": {"text": "rank"}, "range": [len(points) + 0.6, 0.4]}
     if few:
         axis |= {
-            "tickvals": list(range(1, len(points) + 1)),
+            "tickvals": ranks,
             "ticktext": labels,
             "title": {"text": escaped(" · ".join(map(name_of, search.varied)))},
             "automargin": True,
@@ -113,7 +110,7 @@ def parallel_plot(search: Search) -> Plot:
     Lines through one value are fanned out in the order of their scores, as in the printed figure.
     """
     names = search.varied
-    heights = {name: _heights(search, name) for name in names}
+    at = {name: heights(search, name) for name in names}
     scores = [float(point.score.value or 0.0) for point in search.scored]
     low, high = min(scores), max(scores)
     span = (high - low) or 1.0
@@ -127,7 +124,7 @@ def parallel_plot(search: Search) -> Plot:
                 "type": "scatter",
                 "mode": "lines+markers",
                 "x": list(range(len(names) + 1)),
-                "y": [*(heights[n][point.settings[n]] + offset for n in names), share],
+                "y": [*(at[n][point.settings[n]] + offset for n in names), share],
                 "line": {
                     "color": shade(share)[0],
                     "width": 3 if point is search.best else 1.2,
@@ -140,9 +137,9 @@ def parallel_plot(search: Search) -> Plot:
             }
         )
     ticks = [
-        (at, height, write(value))
-        for at, name in enumerate(names)
-        for value, height in _few(heights[name])
+        (number, height, write(value))
+        for number, name in enumerate(names)
+        for value, height in _few(at[name])
     ]
     ticks += [(len(names), t, f"{low + t * span:.1f}") for t in (0.0, 0.5, 1.0)]
     return plot(
@@ -172,19 +169,11 @@ def _tick(x: float, y: float, text: str) -> dict[str, Any]:
     }
 
 
-def _heights(search: Search, name: str) -> dict[float, float]:
-    """Return value → height in [0, 1] on the axis of a setting."""
-    values = sorted({point.settings[name] for point in search.points})
-    scale = np.log(values) if on_log_scale(values) else np.array(values)
-    return dict(zip(values, ((scale - scale[0]) / (scale[-1] - scale[0])).tolist(), strict=True))
-
-
-def _few(heights: dict[float, float], most: int = 6) -> list[tuple[float, float]]:
-    """Return at most some values with their heights, evenly chosen."""
-    items = list(heights.items())
-    if len(items) <= most:
+def _few(places: dict[float, float]) -> list[tuple[float, float]]:
+    items = list(places.items())
+    if len(items) <= 6:
         return items
-    return [items[round(at)] for at in np.linspace(0, len(items) - 1, most)]
+    return [items[round(at)] for at in np.linspace(0, len(items) - 1, 6)]
 
 
 def map_plot(search: Search) -> Plot:
@@ -204,14 +193,11 @@ def map_plot(search: Search) -> Plot:
         color = {"zmin": min(scores), "zmax": max(scores), "showscale": at == 0}
         traces.append({**trace, **color, "xaxis": f"x{end}", "yaxis": f"y{end}"})
         kind = "category" if trace["type"] == "heatmap" else None
-        layout[f"xaxis{end}"] = {
-            "title": {"text": escaped(name_of(x))},
-            "type": kind or _scale(search, x),
-        }
-        layout[f"yaxis{end}"] = {
-            "title": {"text": escaped(name_of(y))},
-            "type": kind or _scale(search, y),
-        }
+        for letter, setting in (("x", x), ("y", y)):
+            layout[f"{letter}axis{end}"] = {
+                "title": {"text": escaped(name_of(setting))},
+                "type": kind or _scale(search, setting),
+            }
     return plot(traces, height=90 + 260 * rows, **layout)
 
 

@@ -61,17 +61,12 @@ def _hovers(table: Table, row: Row) -> list[str]:
                 f"{row[0].text} – {column}",
                 f"{cell.number} % {cell.interval}",
                 f"{cell.count} runs" if cell.count else "",
-                f"point {_key(cell)}" if cell.link else "",
+                f"point {cell.link.rsplit('/', 1)[-1][:8]}" if cell.link else "",
             )
             if line
         )
         for column, cell in zip(table.columns[1:], row[1:], strict=True)
     ]
-
-
-def _key(cell: TableCell) -> str:
-    """Return the first digits of the point that a cell links to."""
-    return (cell.link or "").rsplit("/", 1)[-1][:8]
 
 
 def cost_score(

@@ -8,7 +8,7 @@ from typing import Any
 from ..charts.data import CurvePanel, Estimate, StepsTo, Sweep, TaskChart
 from ..drawing.style import by_method, look
 from ..drawing.tasks import limits, reach, shorten
-from .frame import Plot, escaped, hover, marker, name, page, plot, whiskers
+from .frame import Plot, dots, escaped, hover, marker, name, page, plot, rows_axis
 
 
 def task_plot(chart: TaskChart) -> Plot:
@@ -17,62 +17,43 @@ def task_plot(chart: TaskChart) -> Plot:
     The axis is that of the printed figure (`limits`): behind it stands how far a row reaches.
     """
     methods = by_method(chart.series)
-    tasks = [escaped(task) for task in shorten(chart.tasks)]
-    summary = bool(chart.summary)
-    rows = [chart.summary_label.upper() if chart.summary_label == "arg" else chart.summary_label]
-    labels = [*(rows if summary else []), *tasks]
+    values = {method: chart.row_values(method) for method in methods}
+    labels = [escaped(row) for row in shorten(chart.rows)]
     traces = []
-    lines: list[list[Estimate]] = [[] for _ in labels]
-    for at, method in enumerate(methods):
-        estimates = list(chart.series[method])
-        names = list(chart.tasks)
-        if summary:
-            estimates.insert(0, chart.summary.get(method, _NONE))
-            names.insert(0, chart.summary_label)
-        for line, one in zip(lines, estimates, strict=True):
-            line.append(one)
+    for at, (method, estimates) in enumerate(values.items()):
         offset = 0.7 * ((at + 0.5) / len(methods) - 0.5)
+        key = chart.points.get(method)
+        called = f"{name(method)}, point {key[:8]}" if key else name(method)
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name(method),
-                "x": [one.value for one in estimates],
-                "y": [row + offset for row in range(len(estimates))],
-                "error_x": whiskers(estimates),
-                "marker": marker(method, 6),
-                "customdata": [page(chart.points.get(method))] * len(estimates),
-                "hovertext": [
-                    hover(one, task, f"{name(method)}{_point(chart.points.get(method))}")
-                    for task, one in zip(names, estimates, strict=True)
+            dots(
+                estimates,
+                [row + offset for row in range(len(estimates))],
+                [
+                    hover(one, task, called)
+                    for task, one in zip(chart.rows, estimates, strict=True)
                 ],
-                "hoverinfo": "text",
-            }
+                name=name(method),
+                marker=marker(method, 6),
+                customdata=[page(key)] * len(estimates),
+            )
         )
     axis: dict[str, Any] = {"title": {"text": chart.axis}, "zeroline": chart.zero}
     ends: list[dict[str, Any]] = []
     if chart.zero:  # scores are never far from each other
-        low, high = limits([one for line in lines for one in line], chart.zero)
+        low, high = limits([one for own in values.values() for one in own], chart.zero)
         axis["range"] = [low, high]
-        ends = _ends(lines, low, high)
+        ends = _ends(list(zip(*values.values(), strict=True)), low, high)
     return plot(
         traces,
         height=130 + max(22, 9 * len(methods)) * len(labels),
         xaxis=axis,
         annotations=ends,
         margin={"r": 56 if ends else 10},
-        yaxis={
-            "tickvals": list(range(len(labels))),
-            "ticktext": labels,
-            "range": [len(labels) - 0.4, -0.6],
-            "zeroline": False,
-            "automargin": True,
-        },
+        yaxis=rows_axis(labels),
     )
 
 
 def _ends(lines: Sequence[Sequence[Estimate]], low: float, high: float) -> list[dict[str, Any]]:
-    """Return a note behind the axis for each row that reaches beyond it."""
     notes = []
     for row, line in enumerate(lines):
         words = reach(line, low, high)
@@ -91,36 +72,19 @@ def _ends(lines: Sequence[Sequence[Estimate]], low: float, high: float) -> list[
     return notes
 
 
-_NONE = Estimate(value=None, note="no score")
-
-
-def _point(key: str | None) -> str:
-    return f", point {key[:8]}" if key else ""
-
-
 def sweep_plot(sweep: Sweep) -> Plot:
     """Return a line for each method with its intervals; the paper's numbers are dotted."""
     traces: list[dict[str, Any]] = []
     values = [f" {value}" for value in sweep.values]  # a text, or Plotly takes it for a number
     for method in by_method(sweep.series):
         estimates = sweep.series[method]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": name(method),
-                "x": values,
-                "y": [one.value for one in estimates],
-                "error_y": whiskers(estimates),
-                "marker": marker(method),
-                "line": {"color": look(method).color, "width": 1.5},
-                "hovertext": [
-                    hover(one, name(method), f"{sweep.setting}: {value}")
-                    for value, one in zip(sweep.values, estimates, strict=True)
-                ],
-                "hoverinfo": "text",
-            }
+        hovers = (
+            hover(one, name(method), f"{sweep.setting}: {value}")
+            for value, one in zip(sweep.values, estimates, strict=True)
         )
+        line = {"color": look(method).color, "width": 1.5}
+        looks = {"name": name(method), "marker": marker(method), "line": line}
+        traces.append(dots(estimates, values, hovers, along="y", mode="lines+markers", **looks))
     for method in by_method(sweep.published):
         traces.append(
             {
@@ -141,7 +105,7 @@ def sweep_plot(sweep: Sweep) -> Plot:
     )
 
 
-def curve_plot(panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Plot:
+def curve_plot(panels: Sequence[CurvePanel]) -> Plot:
     """Return dev scores against downstream steps; the band is the range over data seeds.
 
     Several panels stand in two columns.
@@ -155,7 +119,7 @@ def curve_plot(panels: Sequence[CurvePanel], axis: str = "dev score, %") -> Plot
     for at, panel in enumerate(panels):
         end = "" if at == 0 else str(at + 1)
         layout[f"xaxis{end}"] = {"title": {"text": "steps" if at >= len(panels) - columns else ""}}
-        layout[f"yaxis{end}"] = {"title": {"text": axis if len(panels) == 1 else ""}}
+        layout[f"yaxis{end}"] = {"title": {"text": "dev score, %" if len(panels) == 1 else ""}}
         traces += _curves(panel, end, seen)
         if len(panels) > 1:
             notes.append(_heading(panel.title, end))
@@ -228,26 +192,17 @@ def steps_plot(chart: StepsTo) -> Plot:
     for at, method in enumerate(methods):
         offset = 0.4 * ((at + 0.5) / len(methods) - 0.5)
         estimates = chart.series[method]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": name(method),
-                "x": [share + offset for share in range(len(chart.shares))],
-                "y": [one.value for one in estimates],
-                "error_y": whiskers(estimates),
-                "marker": marker(method),
-                "hovertext": [hover(one, name(method), unit=" steps") for one in estimates],
-                "hoverinfo": "text",
-            }
-        )
+        places = [share + offset for share in range(len(chart.shares))]
+        hovers = [hover(one, name(method), unit=" steps") for one in estimates]
+        looks = {"name": name(method), "marker": marker(method)}
+        traces.append(dots(estimates, places, hovers, along="y", **looks))
     return plot(
         traces,
         height=360,
         xaxis={
             "tickvals": list(range(len(chart.shares))),
             "ticktext": [f"{100 * share:g} %" for share in chart.shares],
-            "title": {"text": f"share of {chart.reference}"},
+            "title": {"text": "share of PT's final dev score"},
             "zeroline": False,
         },
         yaxis={"title": {"text": "downstream steps (median)"}, "rangemode": "tozero"},

@@ -14,8 +14,7 @@ from scipy import stats
 from stored import Stored
 
 from analysis.contest.arenas import read_confirmed
-from analysis.contest.figure import draw_contest
-from analysis.contest.forest import forest_plot
+from analysis.contest.forest import draw_contest, forest_plot
 from analysis.contest.tables import arena_table, pooled_table, to_json
 from analysis.contest.verdict import Verdict, judge
 from analysis.findings.paired import Paired, crossed_mean

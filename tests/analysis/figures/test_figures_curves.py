@@ -85,7 +85,7 @@ def two_tasks(tmp_path: Path) -> tuple[Section, Group]:
 def test_a_band_is_mean_lowest_and_highest_of_its_curves_in_percent() -> None:
     found = band([{10: 0.2, 20: 0.4}, {10: 0.6, 20: 0.5}])
     assert found is not None
-    assert (found.steps, found.seeds) == ((10, 20), 2)
+    assert found.steps == (10, 20)
     assert found.mean == pytest.approx((40, 45))
     assert found.low == pytest.approx((20, 40))
     assert found.high == pytest.approx((60, 50))
@@ -169,7 +169,7 @@ def _band(*mean: float | None) -> Band:
     steps = tuple(10 * (place + 1) for place in range(len(mean)))
     low = tuple(None if m is None else m - 5 for m in mean)
     high = tuple(None if m is None else m + 5 for m in mean)
-    return Band(steps=steps, mean=mean, low=low, high=high, seeds=5)
+    return Band(steps=steps, mean=mean, low=low, high=high)
 
 
 def test_each_method_has_a_line_with_a_band_and_a_gap_where_it_has_no_score() -> None:
@@ -204,11 +204,11 @@ def test_steps_to_a_share_are_dots_and_question_marks() -> None:
         "maml": (Estimate(value=10, low=5, high=20), missing("never")),
         "prompt_tuning": (Estimate(value=50), Estimate(value=90)),
     }
-    chart = StepsTo(title="Steps", shares=(0.5, 0.95), series=series, reference="PT's score")
+    chart = StepsTo(title="Steps", shares=(0.5, 0.95), series=series)
     figure = draw_steps_to(chart)
     assert [y for _, y in points(figure, "value:maml")] == [10]
     assert [y for _, y in points(figure, "value:prompt_tuning")] == [50, 90]
     assert [round(x) for x, _ in places(figure, "missing")] == [1]
     assert labels(figure.axes[0], "x") == ["50 %", "95 %"]
-    assert figure.axes[0].get_xlabel() == "share of PT's score"
+    assert figure.axes[0].get_xlabel() == "share of PT's final dev score"
     assert legend(figure) == ["MAML", "PT", "no value"]

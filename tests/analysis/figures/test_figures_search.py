@@ -156,11 +156,6 @@ def test_many_values_are_a_landscape_with_the_points_on_it() -> None:
     ]
 
 
-def test_a_map_needs_two_settings() -> None:
-    with pytest.raises(ValueError, match="a map needs two settings"):
-        draw_maps(grid(lambda a, b, n: n, inner=(1.0,), outer=(1.0,)))
-
-
 def test_values_are_written_as_people_do() -> None:
     assert [write(v) for v in (10000, 0.03, 3e-5, 1.0, 0.57166)] == [
         "10000", "0.03", "3e-5", "1", "0.572"

@@ -9,7 +9,7 @@ import pytest
 from drawn import labels, legend, places, points, segments, texts
 
 from analysis.figures.charts.data import Estimate, Sweep, TaskChart, missing
-from analysis.figures.drawing.sweeps import draw_sweep
+from analysis.figures.drawing.curves import draw_sweep
 from analysis.figures.drawing.tasks import draw_tasks, limits, shorten
 from analysis.figures.interactive.tasks import task_plot
 
@@ -38,11 +38,6 @@ def test_an_estimate_is_a_finite_number_or_a_reason() -> None:
         Estimate(value=1, low=2, high=0)
     with pytest.raises(ValueError, match="needs both ends in order"):
         Estimate(value=1, low=0)
-
-
-def test_a_chart_needs_a_value_for_each_task() -> None:
-    with pytest.raises(ValueError, match="maml has 1 values for 3 tasks"):
-        _chart(maml=(_of(1),))
 
 
 # --- tasks ----------------------------------------------------------------------------------
@@ -214,8 +209,3 @@ def test_published_numbers_stand_beside_ours_with_a_gap_where_none_is_printed() 
         x for x, _ in points(figure, "value:maml")
     ]
     assert points(figure, "published:multitask") == []
-
-
-def test_a_sweep_needs_a_number_for_each_value() -> None:
-    with pytest.raises(ValueError, match="maml has 1 numbers for 2 values"):
-        Sweep(title="", setting="", axis="", values=("1", "2"), series={"maml": (_of(1),)})

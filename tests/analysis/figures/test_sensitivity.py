@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 from search_points import grid
 
-from analysis.figures.charts.data import Estimate, Search, SearchPoint
+from analysis.figures.charts.data import Search
 from analysis.figures.charts.sensitivity import (
     AblationPath,
     Importance,
@@ -195,14 +195,3 @@ def test_a_marginal_is_the_mean_over_the_other_settings() -> None:
     empty = marginal(grid(lambda a, b, n: None), "inner_lr", "steps")
     assert math.isnan(empty[1.0, 50][0])
     assert empty[1.0, 50][1:] == (0, 3)
-
-
-def test_a_search_has_the_same_settings_at_all_points() -> None:
-    one = SearchPoint(settings={"steps": 1.0}, score=Estimate(value=1.0), trajectory="a")
-    other = SearchPoint(
-        settings={"steps": 1.0, "lr": 2.0}, score=Estimate(value=1.0), trajectory="b"
-    )
-    with pytest.raises(ValueError, match="must have the same settings"):
-        Search(title="", points=(one, other))
-    with pytest.raises(ValueError, match="at least one point"):
-        Search(title="", points=())

@@ -216,11 +216,11 @@ def test_figures_are_shown_with_their_captions_and_missing_ones_with_the_reason(
         svg = out / "one.svg"
         svg.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
         return [
-            Figure(name="one", title="First", caption="all <of> it", svg=svg, png=svg),
+            Figure(name="one", title="First", caption="all <of> it", svg=svg),
             Figure(name="two", title="Second", caption="", missing="no <curve> on disk"),
         ]
 
-    monkeypatch.setattr("analysis.figures.all_figures", figures)
+    monkeypatch.setattr("analysis.report.parts.all_figures", figures)
     out = results.root.parent / "report"
     written = write_report(results.root, out, ReportOptions())
     content = written.index.read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_the_best_dev_score_takes_the_run_and_ties_keep_the_earlier_rate(tmp_pat
     (taken,) = sample.taken
     # of the two best, the first in the order of the study's recipe
     assert (taken.lr, taken.dev, taken.test) == (0.5, 0.8, 0.1)
-    assert taken.key == keys[0]
+    assert taken.run == keys[0]
     assert sample.test == 0.1
 
 
@@ -104,7 +104,7 @@ def test_at_every_downstream_start_a_run_is_taken_and_their_mean_is_the_score(
     sample = cell.tasks["a"][13]
     assert [(run.train_seed, run.lr) for run in sample.runs] == [row[:2] for row in rows]
     assert [run.key for run in sample.runs] == keys
-    assert [(run.key, run.test) for run in sample.taken] == [(keys[0], 0.3), (keys[3], 0.6)]
+    assert [(row.run, row.test) for row in sample.taken] == [(keys[0], 0.3), (keys[3], 0.6)]
     assert sample.test == pytest.approx(0.45, rel=1e-12)
     assert sample.cost["steps"] == 4 * 10
     assert (cell.counts, cell.baseline["a"][13].done) == ((4, 4), 4)

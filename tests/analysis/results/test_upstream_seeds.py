@@ -10,7 +10,7 @@ import pytest
 from results_factory import Results, flat
 from scipy import stats
 
-from analysis.paper.arg_table import arg_table
+from analysis.paper.answers import arg_table
 from analysis.report.report import ReportOptions, write_report
 from analysis.results.cells import Cell
 from analysis.results.reading import read_results

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.results.names import partition_label
 from analysis.significance.comparisons import VIEWS, Significance, read_significance
-from analysis.significance.files import write_files
+from analysis.significance.output import write_files
 from analysis.significance.tables import cells_table, record_table
 from analysis.tables.arg import ROOT_SEED
 from analysis.tables.render import to_markdown

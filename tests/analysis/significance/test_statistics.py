@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from analysis.significance import statistics
-from analysis.significance.statistics import fixed_tasks, holm, sign_flip, t_interval
+from analysis.significance.statistics import fixed_tasks, sign_flip, t_interval
 
 
 def _rng(root: int = 0) -> np.random.Generator:
@@ -201,22 +199,3 @@ def test_fixed_tasks_need_two_data_seeds_and_a_positive_baseline() -> None:
     for gain, base in ((np.ones((3, 1)), np.ones((3, 1))), (np.ones((3, 2)), np.zeros((3, 2)))):
         with pytest.raises(ValueError, match="positive baselines"):
             fixed_tasks(gain, base)
-
-
-def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
-    # ×4 → 0.020; ×3 → 0.03; ×2 → 0.06; ×1 → 0.04, raised to 0.06
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_holm_agrees_with_closed_testing_by_bonferroni() -> None:
-    # a hypothesis is rejected if Bonferroni rejects every set that it is in
-    for root in range(20):
-        ps = (_rng(root).uniform(size=5) ** 3).tolist()
-        sets = [s for n in range(1, 6) for s in itertools.combinations(range(5), n)]
-        closed = [
-            max(min(1.0, len(s) * min(ps[i] for i in s)) for s in sets if at in s)
-            for at in range(5)
-        ]
-        assert holm(ps) == pytest.approx(closed)

@@ -133,7 +133,7 @@ def test_a_missing_number_is_a_dash_or_empty_and_never_0(ending: str) -> None:
 
 
 def test_an_address_cannot_end_a_markdown_link_or_cell() -> None:
-    page = to_markdown(_table(number(1.0, link="a (b)|c.html")))
+    page = to_markdown(_table(TableCell(value=1.0, link="a (b)|c.html")))
     assert "[1.00](a%20%28b%29%7Cc.html)" in page
 
 

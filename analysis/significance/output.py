@@ -1,17 +1,24 @@
-"""The comparisons as text of at most 80 columns, and as JSON."""
+"""The comparisons as text of at most 80 columns, as JSON, and as files."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import textwrap
+from pathlib import Path
 from typing import Any
 
+from mpt.errors import UsageError
+
+from ..figures.drawing.style import save
 from ..results.names import BASELINE, method_label
+from ..tables.render import to_csv, to_markdown
 from ..tables.table import shown
 from .comparisons import JUDGE, MTL, VIEWS, Family, MethodComparison, Significance
+from .forest import draw_forest
 from .settings import Setting
 from .statistics import Estimated
-from .tables import WORDS, notes, record, record_table, setting_title, shown_p, verdict
+from .tables import WORDS, notes, record_table, setting_title, shown_p, tables, verdict
 
 WIDTH = 80
 _HEADER = f"{'%':>18}  {'other tasks 95 %':16} {'these tasks 95 %':16} better     p  verdict"
@@ -53,14 +60,11 @@ def _interval(estimate: Estimated | None) -> str:
 
 
 def _record(significance: Significance) -> str:
-    labels = [method_label(name) for name in significance.methods]
     table = record_table(significance)
-    lines = [f"{table.title}", " " * 11 + "".join(f"{label[:9]:>10}" for label in labels)]
-    for method in significance.methods:
-        row = "".join(
-            f"{record(significance, method, other):>10}" for other in significance.methods
-        )
-        lines.append(f"{method_label(method)[:10]:11}{row}")
+    lines = [table.title, " " * 11 + "".join(f"{label[:9]:>10}" for label in table.columns[1:])]
+    for name, *cells in table.rows:
+        row = "".join(f"{cell.text or '':>10}" for cell in cells)
+        lines.append(f"{(name.text or '')[:10]:11}{row}")
     return "\n".join((*lines, *textwrap.wrap(table.notes[0], WIDTH)))
 
 
@@ -121,3 +125,28 @@ def _family(family: Family) -> dict[str, Any]:
 
 def _printed(one: MethodComparison) -> dict[str, float | None]:
     return {"table_2": one.setting.printed.get(one.method)} if one.reference == BASELINE else {}
+
+
+def json_text(significance: Significance) -> str:
+    """Return `to_json` as text; equal results give equal text."""
+    return json.dumps(to_json(significance), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_files(significance: Significance, out: Path) -> list[Path]:
+    """Write every file into a folder, which is made; files of these names are replaced.
+
+    Raises:
+        UsageError: the folder cannot be made or written.
+    """
+    pages = tables(significance)
+    texts = {"significance.md": "\n".join(map(to_markdown, pages[:2]))}
+    texts |= {f"{table.name}.csv": to_csv(table) for table in pages}
+    texts["significance.json"] = json_text(significance)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in texts.items():
+            (out / name).write_text(content, encoding="utf-8")
+        drawn = save(draw_forest(significance), out, "significance")
+    except OSError as error:
+        raise UsageError(f"--out {str(out)!r} cannot be written ({error.strerror})") from None
+    return [*(out / name for name in texts), *drawn]
