@@ -411,8 +411,7 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
     if not of.by_optuna:
         recorded = on_record(of, open_plan(of.plan), database)
         return dataclasses.replace(job, trials=(job.trials[0], *recorded))
-    points = suggested_before(of, database)
-    known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
+    known = map(of.trial, suggested_before(of, database))
     trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
     return dataclasses.replace(job, trials=trials)
 

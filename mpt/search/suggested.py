@@ -64,7 +64,6 @@ def suggested_point(trial: optuna.trial.FrozenTrial, space: Space) -> dict[str, 
 def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) -> list[TrialSpec]:
     """Return the trials of a search's space that have a point in its study, the oldest first."""
     from mpt.study.record import study_record
-    from mpt.study.specs import TrialSpec
     from mpt.trial.runs import upstream_key
 
     space = suggestions.space
@@ -75,7 +74,7 @@ def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) ->
         values = {**point.settings, **dict(point.settings.get("extra") or ())}
         settings = {domain.name: values.get(domain.name) for domain in space.domains}
         with contextlib.suppress(MptError, TypeError, ValueError):  # not one of this space
-            spec = TrialSpec(plan=suggestions.plan, upstream=space.trajectory(settings))
+            spec = suggestions.trial(settings)
             if upstream_key(study, spec.upstream.config) == point.upstream:
                 by_upstream[point.upstream] = spec
     return list(by_upstream.values())

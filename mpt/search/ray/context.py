@@ -53,13 +53,10 @@ class TrialContext:
     def group(self, config: Mapping[str, Any]) -> TrialGroup:
         """Return what a trial works on, by its configuration."""
         from mpt.search.dispatch import TrialGroup
-        from mpt.study.specs import TrialSpec
 
         number = int(config["trial"])
         if number < len(self.groups):
             return self.groups[number]
         assert self.suggestions is not None
-        space = self.suggestions.space
-        point = {domain.name: config[domain.name] for domain in space.domains}
-        spec = TrialSpec(plan=self.suggestions.plan, upstream=space.trajectory(point))
-        return TrialGroup(specs=(spec,), indices=())
+        point = {domain.name: config[domain.name] for domain in self.suggestions.space.domains}
+        return TrialGroup(specs=(self.suggestions.trial(point),), indices=())

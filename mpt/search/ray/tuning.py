@@ -26,7 +26,6 @@ from mpt.search.ray.trainable import SearchTrial
 from mpt.search.ray.writer import start_writer
 from mpt.search.reports import rung_report
 from mpt.store.records import Artifact
-from mpt.study.specs import TrialSpec
 from mpt.trial.origin import now
 from mpt.trial.trial import TrialOptions
 
@@ -207,7 +206,7 @@ class Session:
         """Take in suggested settings; return a configuration, or None if its trial is over."""
         suggestions = self._job.suggestions
         assert suggestions is not None
-        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
+        spec = suggestions.trial(settings)
         index = self._board.add(spec, self._studies(spec.plan))
         if self._board.over(index):
             return None
@@ -217,10 +216,8 @@ class Session:
 
     def _recorded(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Return the last report of a trial that is over."""
-        suggestions = self._job.suggestions
-        assert suggestions is not None
-        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
-        index = self._board.index_of(spec)
+        assert self._job.suggestions is not None
+        index = self._board.index_of(self._job.suggestions.trial(settings))
         reports = [] if index is None else recorded_reports(self._board, index)
         return reports[-1] if reports else None
 

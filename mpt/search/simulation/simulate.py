@@ -102,10 +102,8 @@ class Simulation:
 
     def _accept(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the configuration of a trial with suggested settings."""
-        suggestions = self._job.suggestions
-        assert suggestions is not None
-        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
-        return self._config(spec)
+        assert self._job.suggestions is not None
+        return self._config(self._job.suggestions.trial(settings))
 
     def run(self) -> Outcome:
         """Run to the end.
