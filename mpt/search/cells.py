@@ -44,6 +44,20 @@ class Cell:
         return tuple(seed_of(entry.trial) for entry in self.scored)
 
     @property
+    def arg(self) -> float | None:
+        """ARG in %, the mean over upstream seeds; None if it is undefined or none is there."""
+        if self.summary is not None:
+            return self.summary.arg
+        return None if self.first.score is None else self.first.score.arg
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the expected ARG; with one upstream seed, or none, over data seeds."""
+        if self.summary is not None:
+            return self.summary.expected
+        return None if self.first.score is None else self.first.score.interval
+
+    @property
     def mean_test(self) -> float | None:
         """Mean test score over upstream seeds, a fraction; None if one diverged or none is there.
 
@@ -74,10 +88,12 @@ def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> lis
     groups: dict[tuple[TrialSpec, int], list[PointStatus]] = {}
     for entry in entries:
         groups.setdefault((entry.trial.without_seed(), entry.steps), []).append(entry)
-    cells = []
-    for group in groups.values():
-        first, several = group[0], len(group) > 1
-        key = (first.trial.plan, name_of(first)) if several else None
-        summary = None if key is None else summaries.get(key)
-        cells.append(Cell(entries=tuple(group), summary=summary))
-    return cells
+    return [
+        Cell(
+            entries=tuple(group),
+            summary=summaries.get((group[0].trial.plan, name_of(group[0])))
+            if len(group) > 1
+            else None,
+        )
+        for group in groups.values()
+    ]

@@ -26,14 +26,12 @@ def rung_report(rungs: Sequence[int], scores: Mapping[int, PointScore]) -> dict[
         nothing = dict.fromkeys(("arg", "arg_low", "arg_high", "score", "best"), math.nan)
         return {**nothing, "rung": 0.0, "rung_steps": 0}
     steps = max(scores)
-    gain = scores[steps].gain
-    ends = (None, None, None) if gain is None else (gain.arg_of_defined, gain.low, gain.high)
-    ratio = rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
+    arg, ratio = scores[steps].arg, rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
+    low, high = scores[steps].interval or (math.nan, math.nan)
     return {
-        **{
-            name: math.nan if end is None else end
-            for name, end in zip(("arg", "arg_low", "arg_high"), ends, strict=True)
-        },
+        "arg": math.nan if arg is None else arg,
+        "arg_low": low,
+        "arg_high": high,
         "score": scores[steps].score,
         "best": max(score.score for score in scores.values()),
         "rung": ratio ** rungs.index(steps),

@@ -285,13 +285,6 @@ class Display:
         for line in findings(ranking, columns.name):
             self.fact(line)
 
-    def _unstable(self, rankings: Sequence[Ranking]) -> None:
-        """Say which points of one upstream seed are unstable."""
-        columns = Columns(self._job, replicates=False)
-        for one in rankings:
-            for line in unstable_lines(one, columns.name):
-                self.fact(line)
-
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped.
 
@@ -306,26 +299,20 @@ class Display:
                 self.configurations(one)
             self._reasons(order)
             self._stops(entries)
-            for label in self._labels(entries):
-                self.fact(label)
+            self._labels(entries)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
-            score = entry.score
-            assert score is not None
-            table.add_row(
-                str(rank),
-                *self._columns.of(entry.trial),
-                str(entry.steps),
-                *score_words(score),
-            )
+            table.add_row(str(rank), *self._row(entry))
         self._print(table)
         self.one_seed(order)
-        self._unstable(rankings)
+        columns = Columns(self._job, replicates=False)
+        for one in rankings:
+            for line in unstable_lines(one, columns.name):
+                self.fact(line)
         self._reasons(order)
         self._stops(entries)
-        for label in self._labels(entries):
-            self.fact(label)
+        self._labels(entries)
         if self._smoke:
             self.warn(SMOKE)
             return
@@ -342,12 +329,14 @@ class Display:
     def one_seed(self, entries: Sequence[PointStatus]) -> None:
         """Say what intervals leave out where every configuration has one upstream seed."""
         scores = [entry.score for entry in entries if entry.trial.learned is not None]
-        if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
+        if any(score is not None and score.interval is not None for score in scores):
             self.say(ONE_SEED)
 
-    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
-        """Return what is said under a ranking of points of what their studies left out."""
-        return self._job.partial
+    def _labels(self, entries: Sequence[PointStatus]) -> None:
+        """Say what the studies of these points left out, each once."""
+        for label in dict.fromkeys(entry.trial.plan.partial for entry in entries):
+            if label:
+                self.fact(label)
 
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
@@ -387,31 +376,34 @@ class Display:
             table.add_column(column, justify="right")
         return table
 
-
-def score_words(score: PointScore) -> list[str]:
-    """Return a score as a table has it, see `SCORE_COLUMNS`."""
-    return [
-        _arg(score),
-        _interval(score),
-        "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
-        str(score.runs),
-    ]
+    def _row(self, entry: PointStatus) -> list[str]:
+        """Return a scored point's settings, its steps, and its words below `SCORE_COLUMNS`."""
+        score = entry.score
+        assert score is not None
+        return [
+            *self._columns.of(entry.trial),
+            str(entry.steps),
+            _arg(score),
+            _interval(score),
+            "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
+            str(score.runs),
+        ]
 
 
 def _arg(score: PointScore) -> str:
     """Return the ARG, with n of N where tasks are left out."""
     if score.gain is None:
         return "diverged"
-    arg = score.gain.arg_of_defined
-    if arg is None:
+    if score.arg is None:
         return "undefined"
-    return _signed(arg) + ("" if score.gain.arg is not None else "*")
+    return _signed(score.arg) + ("" if score.gain.arg is not None else "*")
 
 
 def _interval(score: PointScore) -> str:
-    if score.gain is None or score.gain.low is None or score.gain.high is None:
+    if score.interval is None:
         return "–"
-    return f"[{_signed(score.gain.low)}, {_signed(score.gain.high)}]"
+    low, high = score.interval
+    return f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _signed(value: float) -> str:
