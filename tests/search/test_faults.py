@@ -26,8 +26,7 @@ from mpt.errors import StorageError, UsageError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.job import SearchJob
 from mpt.search.ray import trainable
-from mpt.search.ray.context import TrialContext
-from mpt.search.ray.trainable import SearchTrial, device_of
+from mpt.search.ray.trainable import SearchTrial, TrialContext, device_of
 from mpt.store.records import Artifact
 from mpt.store.state import write_folder_state
 from mpt.study.record import study_record

@@ -17,12 +17,11 @@ from ray.tune.search import Searcher
 from mpt.errors import MptError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.display.status import Status
-from mpt.search.ray.context import TrialContext
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
-from mpt.search.ray.trainable import SearchTrial
+from mpt.search.ray.trainable import SearchTrial, TrialContext
 from mpt.search.ray.writer import start_writer
 from mpt.search.reports import rung_report
 from mpt.store.records import Artifact
@@ -109,7 +108,6 @@ class Session:
                 racing=job.racing,
                 wait=job.decides,
             ),
-            gpus=execution.gpus_per_trial,
             device=execution.device,
             keys=self._keys(),
             methods=self._methods(),
