@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
 from mpt.errors import UsageError
-from mpt.search.suggested import open_optuna_study, study_name, suggested_point
+from mpt.search.suggested import open_optuna_study, study_name, suggested_points
 from mpt.seeds import derive, numpy_generator
 from mpt.study.domains import to_optuna, to_ray
 
@@ -191,33 +191,14 @@ class OptunaSearcher(Searcher):
         self._domains = {domain.name: to_optuna(domain) for domain in self._space.domains}
         self._study = open_optuna_study(study_name(suggestions), storage)
         self._trials: dict[str, optuna.trial.Trial] = {}
-        self._known: list[dict[str, Any]] = []
-        self._left_over: list[dict[str, Any]] = []
         self._take_in()
-
-    @property
-    def known(self) -> list[dict[str, Any]]:
-        """Settings that were suggested so far, in order."""
-        return list(self._known)
-
-    @property
-    def remaining(self) -> int:
-        """Suggestions that are still to come, left-over ones among them."""
-        return max(0, self._of.count - len(self._known)) + len(self._left_over)
 
     def _take_in(self) -> None:
         """Take in what earlier sessions suggested; what they left running is suggested again."""
         from optuna.trial import TrialState
 
-        ended: list[dict[str, Any]] = []
-        for trial in self._study.get_trials(deepcopy=False):
-            point = suggested_point(trial, self._space)
-            if point is None:
-                continue
-            if point not in self._known:
-                self._known.append(point)
-            if trial.state == TrialState.COMPLETE:
-                ended.append(point)
+        self._known = suggested_points(self._study, self._space)
+        ended = suggested_points(self._study, self._space, TrialState.COMPLETE)
         self._left_over = [p for p in self._known[: self._of.count] if p not in ended]
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -225,16 +206,13 @@ class OptunaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return settings of an earlier session that did not end, or new ones."""
         finished: Any = Searcher.FINISHED
+        trial: optuna.trial.Trial | None = None
         if self._left_over:
             trial = self._fixed(self._left_over.pop(0))
-        elif len(self._known) >= self._of.count:
+        elif len(self._known) < self._of.count and (trial := self._new_trial()) is not None:
+            self._known.append(dict(trial.params))
+        if trial is None:
             return finished
-        else:
-            new = self._new_trial()
-            if new is None:
-                return finished
-            self._known.append(dict(new.params))
-            trial = new
         trial.set_user_attr("tried", True)
         self._trials[trial_id] = trial
         return dict(trial.params)
@@ -282,12 +260,6 @@ class OptunaSearcher(Searcher):
         rest = [point for point in self._space.every_point() if point not in self._known]
         return self._fixed(rest[int(rng.integers(len(rest)))]) if rest else None
 
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: Optuna's storage holds the study."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     """Return a sampler that takes searched settings together, and running trials as bad ones."""
@@ -298,9 +270,3 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(
             seed=seed % 2**32, multivariate=True, constant_liar=True, n_startup_trials=STARTUP
         )
-
-
-@contextlib.contextmanager
-def unshielded(what: str) -> Iterator[None]:
-    """Let an error through (a simulation has no experiment to protect)."""
-    yield

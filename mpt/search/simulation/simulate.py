@@ -7,6 +7,7 @@ search. The plain prompt tuning that all points share is taken as done.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from ray.tune.search import Searcher
 from mpt.errors import UsageError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.ray.schedulers import STOP, RecordedTrial, RungScheduler, StopDecision, asha
-from mpt.search.ray.searchers import OptunaSearcher, TrialQueue, unshielded
+from mpt.search.ray.searchers import OptunaSearcher, TrialQueue
 from mpt.search.reports import rung_report
 from mpt.study.specs import TrialSpec
 from mpt.trial.score import PointScore
@@ -93,7 +94,13 @@ class Simulation:
             listed = [self._config(spec) for spec in self._job.trials]
         else:
             searcher = OptunaSearcher(self._job.suggestions, None)
-        return TrialQueue(listed, searcher, self._accept, lambda settings: None, unshielded)
+        return TrialQueue(
+            listed,
+            searcher,
+            self._accept,
+            recorded=lambda settings: None,
+            shield=lambda what: contextlib.nullcontext(),  # there is no experiment to protect
+        )
 
     def _config(self, spec: TrialSpec) -> dict[str, Any]:
         self._specs.append(spec)
