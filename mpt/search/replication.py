@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mpt.search.comparison import name_of, ranking_of
 
 if TYPE_CHECKING:
     from mpt.metrics.replicates import Comparison
+    from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard, PointStatus
     from mpt.study.specs import TrialSpec
     from mpt.study.study import StudyPlan
@@ -26,6 +27,42 @@ BUDGET = 2.0
 """Points of a race, fresh ones included, for every point of the first round."""
 CHANCE = 0.01
 """Configurations that are the best with at least this probability go on."""
+
+
+Failures = dict[str, str]
+"""Name of a trial → why it failed."""
+
+
+def run_rounds(
+    board: Leaderboard,
+    board_of: Callable[[SearchJob], Leaderboard],
+    compute: Callable[[Leaderboard, Sequence[TrialSpec]], Failures],
+    going: Callable[[], bool],
+) -> tuple[Leaderboard, Failures]:
+    """Compute round after round until nobody gets more seeds, or one is not whole.
+
+    Args:
+        board: with the trials so far.
+        board_of: makes the leaderboard of a job with further trials.
+        compute: runs the trials that are new on a leaderboard.
+        going: whether another round may start.
+
+    Returns:
+        The leaderboard with all trials, and what failed in the last round.
+    """
+    failures: Failures = {}
+    while not (failures or points_missing(board)) and going():
+        more = next_replicates(board, board.job.allocation)
+        if not more:
+            break
+        board = board_of(dataclasses.replace(board.job, trials=(*board.trials, *more)))
+        failures = compute(board, more)
+    return board, failures
+
+
+def points_missing(board: Leaderboard) -> int:
+    """Return how many points are missing, apart from those of stopped trials."""
+    return sum(entry.score is None and entry.stopped is None for entry in board.entries())
 
 
 def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]:
@@ -62,6 +99,17 @@ def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
     for (plan, _), entries in groups.items():
         trials += _next_of(board, plan, entries, allocation)
     return trials
+
+
+def with_first_seed(job: SearchJob) -> SearchJob:
+    """Return a job whose trials have the first upstream seed of their study.
+
+    A replay (of target tasks) has named its seeds before.
+    """
+    trials = (
+        trial if trial.plan.role == "target" else of_first_seed(trial) for trial in job.trials
+    )
+    return dataclasses.replace(job, trials=tuple(trials))
 
 
 def of_first_seed(trial: TrialSpec) -> TrialSpec:

@@ -21,7 +21,7 @@ from mpt.replay.request import Request
 from mpt.search.comparison import seed_of, tables_of
 from mpt.search.display.setting_display import CellDisplay
 from mpt.search.job import Execution, SearchJob
-from mpt.search.rounds import with_first_seed
+from mpt.search.replication import with_first_seed
 from mpt.search.run import DONE, Look, peek, run_search
 from mpt.store.database import FILE
 from mpt.study.options import StudyOptions
