@@ -68,8 +68,8 @@ class Sight:
     """Package → version; "source" → digest of mpt's source files."""
     storage: str | None
     """What is wrong with the storage; None: nothing."""
-    gpus: tuple[int, ...]
-    """Free bytes of every GPU; empty where no GPUs are used."""
+    gpus: int
+    """GPUs that torch sees; 0 where none are used."""
 
 
 def look(errand: Errand) -> Sight:
@@ -77,7 +77,7 @@ def look(errand: Errand) -> Sight:
     return Sight(
         versions=versions(),
         storage=None if errand.sign is None else _storage(errand.sign, errand.node),
-        gpus=_free_gpu_bytes() if errand.gpus else (),
+        gpus=_gpu_count() if errand.gpus else 0,
     )
 
 
@@ -104,11 +104,10 @@ def _source_digest() -> str:
     return whole.hexdigest()[:12]
 
 
-def _free_gpu_bytes() -> tuple[int, ...]:
-    """Return the free memory of every GPU this process sees (not run on a GPU so far)."""
+def _gpu_count() -> int:
     import torch
 
-    return tuple(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
+    return torch.cuda.device_count()
 
 
 def _storage(sign: Sign, node: str) -> str | None:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpt.errors import UsageError
-from mpt.search.cost.gpu_share import GIB
 from mpt.search.ray.node_sight import SHARE, Errand, Sight, look, reply_seen, signed, versions
 
 ANSWER_S = 120.0
@@ -29,7 +28,6 @@ def check_cluster(
     files: str | None,
     *,
     gpus: float = 0.0,
-    gpu_bytes: int | None = None,
     answer_s: float = ANSWER_S,
 ) -> None:
     """Ask every node of the cluster this process is connected to.
@@ -37,7 +35,6 @@ def check_cluster(
     Args:
         files: root of the storage of checkpoints and prompts; None: do not check it.
         gpus: GPUs of a trial, see `Execution.gpus_per_trial`.
-        gpu_bytes: bytes a trial holds on its GPU; None: unknown, memory is not checked.
         answer_s: seconds until a node that is silent counts as unfit.
 
     Raises:
@@ -55,7 +52,7 @@ def check_cluster(
             if isinstance(answer, str):
                 reasons = [answer]
             else:
-                reasons = _unfit(answer, nodes[node]["Resources"], gpus, gpu_bytes)
+                reasons = _unfit(answer, nodes[node]["Resources"] if gpus > 0 else {})
                 if sign is not None and not answer.storage and not reply_seen(sign, node):
                     reasons.append(f"what it writes to {files} is not seen here; {SHARE}")
             if reasons:
@@ -122,10 +119,8 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-def _unfit(
-    sight: Sight, resources: Mapping[str, float], gpus: float, gpu_bytes: int | None
-) -> list[str]:
-    """Return what is wrong with a node, by what it has seen."""
+def _unfit(sight: Sight, resources: Mapping[str, float]) -> list[str]:
+    """Return what is wrong with a node, by what it has seen and what Ray has given it."""
     faults = [] if sight.storage is None else [sight.storage]
     here = versions()
     differ = [
@@ -135,24 +130,10 @@ def _unfit(
     ]
     if differ:
         faults.append(f"{', '.join(differ)}; {_SAME}")
-    counted = int(resources.get("GPU", 0)) if gpus > 0 else 0
-    if counted > len(sight.gpus):
+    counted = int(resources.get("GPU", 0))
+    if counted > sight.gpus:
         faults.append(
-            f"Ray counts {counted} GPUs there, but torch sees {len(sight.gpus)}; check nvidia-smi "
+            f"Ray counts {counted} GPUs there, but torch sees {sight.gpus}; check nvidia-smi "
             "and CUDA_VISIBLE_DEVICES, or start Ray there with --num-gpus as it is"
         )
-    elif counted and gpu_bytes is not None:
-        faults += _too_small(sight.gpus, gpus, gpu_bytes)
     return faults
-
-
-def _too_small(free: Sequence[int], share: float, gpu_bytes: int) -> list[str]:
-    """Return the GPUs on which the trials that Ray would place there do not fit."""
-    trials = max(1, int(1 / share + 1e-9))
-    return [
-        f"GPU {number} has {size / GIB:.1f} GiB free, but {trials} trials of "
-        f"{gpu_bytes / GIB:.1f} GiB are to share it; raise --gpus-per-trial, free the GPU, or "
-        "take a larger one"
-        for number, size in enumerate(free)
-        if trials * gpu_bytes > size
-    ]

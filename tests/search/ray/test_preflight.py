@@ -15,13 +15,12 @@ import pytest
 from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
-from mpt.search.cost.gpu_share import GIB
 from mpt.search.ray import node_sight, preflight
 from mpt.search.ray.node_sight import Errand, Sight, Sign, look, signed, versions
 from mpt.search.ray.preflight import check_cluster
 from mpt.store.artifacts import Artifacts
 
-FINE = Sight(versions=versions(), storage=None, gpus=())
+FINE = Sight(versions=versions(), storage=None, gpus=0)
 NODES = [
     {
         "NodeID": f"{number}" * 40,
@@ -73,32 +72,10 @@ def test_a_node_that_lacks_a_package_is_not_fit(monkeypatch: pytest.MonkeyPatch)
 def test_a_gpu_that_ray_counts_and_torch_does_not_see_is_a_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = dataclasses.replace(FINE, gpus=(GIB,))
+    one = dataclasses.replace(FINE, gpus=1)
     text = verdict(monkeypatch, {3: one}, gpus=1.0)
     assert "1 of 3" in text
     assert "three (10.0.0.3): Ray counts 2 GPUs there, but torch sees 1" in text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.5, "GPU 1 has 15.0 GiB free, but 2 trials of 8.0 GiB are to share it"),
-        (0.3333, "GPU 1 has 15.0 GiB free, but 3 trials of 8.0 GiB are to share it"),
-    ],
-)
-def test_a_gpu_without_room_for_all_its_trials_is_a_fault(
-    monkeypatch: pytest.MonkeyPatch, share: float, text: str
-) -> None:
-    two = dataclasses.replace(FINE, gpus=(24 * GIB, 15 * GIB))
-    assert text in verdict(monkeypatch, {3: two}, gpus=share, gpu_bytes=8 * GIB)
-
-
-def test_memory_that_is_not_known_or_suffices_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third node has a fault of another kind, so that there is a text to look into."""
-    roomy = dataclasses.replace(FINE, gpus=(16 * GIB, 16 * GIB), storage="is flooded")
-    known = verdict(monkeypatch, {3: roomy}, gpus=0.5, gpu_bytes=8 * GIB)
-    assert known == verdict(monkeypatch, {3: roomy}, gpus=0.5)
-    assert known.endswith("three (10.0.0.3): is flooded")
 
 
 def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
