@@ -12,8 +12,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from mpt.config import adapts
 from mpt.trial.starts.cost import NOTHING, ChoiceWork
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +145,9 @@ class Rates:
 
     def with_more(self, other: Rates) -> Rates:
         """Return these rates and those of other kinds; the larger start, sizes and need count."""
-        names = ("run", "rung", "checkpoint", "queue")
-        larger = {n: max(getattr(self.sizes, n), getattr(other.sizes, n)) for n in names}
+        larger = {
+            name: max(own, getattr(other.sizes, name)) for name, own in vars(self.sizes).items()
+        }
         return Rates(
             steps={**other.steps, **self.steps},
             runs={**other.runs, **self.runs},
@@ -210,3 +216,62 @@ def disk_bytes(work: RemainingWork, sizes: Sizes, slots: int, prompt_bytes: int 
         + 2 * trajectories * sizes.checkpoint
         + 2 * min(slots, len(work.trials)) * sizes.queue
     )
+
+
+def run_cost(
+    down: DownstreamConfig, tuned: str, *, train: int, dev: int, test: int
+) -> tuple[int, int]:
+    """Return (optimiser steps, evaluated rows) of a run, dev rows once an evaluation.
+
+    Args:
+        down: the recipe.
+        tuned: "prompt", "weights" or "nothing", which takes no steps.
+        train: train rows.
+        dev: dev rows.
+        test: test rows; 0 where they are scored already.
+    """
+    steps = 0 if tuned == "nothing" else down.steps_on(train)
+    evaluations = max(1, -(-steps // down.eval_every))
+    dev, test = min(dev, down.max_dev or dev), min(test, down.max_test or test)
+    return steps, evaluations * dev + test
+
+
+def step_kind(study: StudyConfig, trajectory: Any) -> str:
+    """Return the kind of a trajectory's upstream steps, for people too.
+
+    Args:
+        study: backbone, lengths and number format.
+        trajectory: `UpstreamConfig`, or the settings of another method, which has no steps. A step
+            of a soup is one of each of its members.
+    """
+    if not hasattr(trajectory, "items_per_step"):
+        return "no upstream steps"
+    words = [
+        f"{trajectory.inner_steps} inner" if adapts(trajectory.method) else "",
+        f"batch {trajectory.batch_size} × {trajectory.items_per_step}",
+        "" if trajectory.second_order == "auto" else trajectory.second_order,
+        "activation checkpoints" if trajectory.activation_checkpointing else "",
+        "dropout" if trajectory.dropout else "",
+        "" if trajectory.soup == 1 else f"soup of {trajectory.soup}",
+        _model(study, study.upstream_format(trajectory.method)),
+    ]
+    return ", ".join([trajectory.method, *filter(None, words)])
+
+
+def run_kind(study: StudyConfig, tuned: str) -> str:
+    """Return the kind of a study's runs; `tuned` is "prompt", "weights" or "nothing"."""
+    down = study.downstream
+    search = f", {down.beams} beams" if down.beams > 1 else ""
+    if tuned == "nothing":
+        return f"zero-shot{search}, {_weights(study, study.precision)}"
+    dropout = ", dropout" if down.dropout else ""
+    model = _model(study, study.precision)
+    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {model}"
+
+
+def _model(study: StudyConfig, precision: str) -> str:
+    return f"{_weights(study, precision)}, {study.prompt.length} prompt tokens"
+
+
+def _weights(study: StudyConfig, precision: str) -> str:
+    return study.backbone if precision == "float32" else f"{study.backbone} {precision}"

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
-from mpt.search.cost.gpu_share import share_line
-from mpt.search.cost.gpus import smallest
+from mpt.search.cost.gpu_share import share_line, smallest, trials_on_gpus
 from mpt.search.cost.plan import (
     disk_bytes,
     estimate,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from mpt.search.cost.trial_memory import TrialMemory
     from mpt.search.job import SearchJob
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +138,7 @@ def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
     Raises:
         UsageError: not even one does.
     """
-    if gpus_per_trial > 1:
-        slots = int(gpus // gpus_per_trial)
-    else:  # a fraction shares one GPU, and never two
-        slots = gpus * (int(1 / gpus_per_trial + 1e-9) if gpus_per_trial else 1)
+    slots = trials_on_gpus(gpus, gpus_per_trial) if gpus_per_trial else gpus
     if slots < 1:
         raise UsageError(f"--plan-gpus is {gpus}, but a trial needs {gpus_per_trial:g} GPUs")
     return slots

@@ -1,8 +1,7 @@
 """What a trial holds in memory at its peak, counted on shapes before anything is loaded.
 
 Counted are the weights and the largest pass (`mpt.backbones.memory`), with rows of full length:
-the safe
-side. Not counted is what Python, torch and the driver take (about 1 GiB on a GPU).
+the safe side. Not counted is what Python, torch and the driver take (about 1 GiB on a GPU).
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.config import UpstreamConfig
+from mpt.search.cost.gpu_share import GIB
 from mpt.study.specs import FineTuningConfig
 
 if TYPE_CHECKING:
     from mpt.backbones.memory import Memory
     from mpt.config import StudyConfig
     from mpt.study.specs import TrialSpec
-
-GIB = 2**30
 
 GRAPH_OF = {"unrolled": 3.1, "higher": 3.7}
 """Memory of an engine that keeps its inner steps' graph, in passes of FoMAML

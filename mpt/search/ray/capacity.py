@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mpt.errors import UsageError
+from mpt.search.cost.gpu_share import trials_on_gpus
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on the head, where a submitted job runs: the cluster file, as JSON."""
@@ -28,12 +29,7 @@ Resources = Mapping[str, float]
 def trials_on(node: Resources, gpus: float) -> int:
     """Return how many trials of one CPU and `gpus` GPUs fit on a node."""
     fit = int(node.get("CPU", 0))
-    if gpus <= 0:
-        return fit
-    have = node.get("GPU", 0)
-    # a fraction shares one GPU; whole numbers take several
-    by_gpu = int(1 / gpus + 1e-9) * int(have) if gpus <= 1 else int(have // gpus)
-    return min(fit, by_gpu)
+    return fit if gpus <= 0 else min(fit, trials_on_gpus(node.get("GPU", 0), gpus))
 
 
 def trials_after_growth(gpus: float, bootstrap: Path | None = None) -> int:

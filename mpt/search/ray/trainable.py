@@ -17,7 +17,6 @@ from ray import tune
 from ray.train._internal.session import _TrainingResult
 
 from mpt.errors import DataError, MptError, UsageError
-from mpt.search.cost.gpu_share import measured_need
 from mpt.search.cost.plan import Rates
 from mpt.search.cost.probe import probe_trials
 from mpt.search.dispatch import TrialGroup
@@ -211,10 +210,14 @@ def probe_here(trials: Sequence[TrialSpec], device: str | None) -> Rates:
     """Measure the rates of some trials on this worker's device, and its GPU memory."""
     torch.set_num_threads(1)
     where = device_of(device)
-    with measured_need(where) as need:
-        rates = probe_trials(trials, lambda plan: _open(plan, where))
-    total = None if need.gpu_bytes is None else torch.cuda.mem_get_info()[1]
-    return dataclasses.replace(rates, gpu_need=need.gpu_bytes, gpu_bytes=total)
+    if where == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    rates = probe_trials(trials, lambda plan: _open(plan, where))
+    if where != "cuda":
+        return rates
+    torch.cuda.synchronize()
+    held, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+    return dataclasses.replace(rates, gpu_need=held, gpu_bytes=total)
 
 
 @functools.lru_cache(maxsize=4)
