@@ -187,4 +187,5 @@ def _missing(
     for trial, steps in points:
         rungs.setdefault(trial, []).append(steps)
     trials = [with_seed(trial, seed, sorted(steps)) for trial, steps in rungs.items()]
-    return [trial for trial in trials if not board.done(trial)]
+    places = {trial: board.index_of(trial) for trial in trials}
+    return [trial for trial, index in places.items() if index is None or not board.over(index)]

@@ -214,7 +214,7 @@ def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
 
 def _cut(board: Leaderboard, index: int) -> TrialSpec:
     trial = board.trials[index]
-    reached = tuple(board.rung_scores(index))
+    reached = tuple(entry.steps for entry in board.of_trial(index) if entry.score is not None)
     if not reached or not board.over(index):
         return trial
     upstream = dataclasses.replace(trial.upstream, rungs=reached)

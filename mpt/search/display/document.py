@@ -160,7 +160,7 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
         if record is None
         else _cost(record, board.run_costs([entry], baselines=False)),
         "keys": {
-            "study": board.study_of[entry.index],
+            "study": board.studies[plan].key,
             "point": board.point_key(entry),
             "upstream": board.upstream[entry.index],
             "prompt": None if record is None else record.prompt,

@@ -389,20 +389,16 @@ class Watcher(tune.Callback):
         number = int(trial.config["trial"])
         with self.shielded("the display"):
             self._status.report(number, None)
-            points = [
-                self.board.entry(index, rung)
+            keys = [
+                self.board.point_key(point)
                 for index in self.groups[number].indices
-                for rung in self.board.trials[index].upstream.rungs
+                for point in self.board.of_trial(index)
             ]
-            keys = [self.board.point_key(point) for point in points]
             self.board.refresh([key for key in keys if key not in self._said])
-            self._land([key for key in keys if self._is_stored(key)])
+            points = {key: self.board.by_key(key) for key in keys}
+            self._land([key for key, point in points.items() if point and point.record])
         with self.shielded(_NOTE):
             self._note.over(self.groups[number])
-
-    def _is_stored(self, key: str) -> bool:
-        entry = self.board.by_key(key)
-        return entry is not None and entry.record is not None
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any

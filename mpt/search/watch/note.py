@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
 
-KIND = DRIVER
-"""Kind of the documents."""
-
 EVERY_S = 5.0
 """Seconds between two notes."""
 
@@ -94,7 +91,7 @@ def driver_notes(database: Database) -> list[DriverNote]:
     Raises:
         DataError: one was changed after it was written.
     """
-    notes = map(_note_of, database.documents(KIND).values())
+    notes = map(_note_of, database.documents(DRIVER).values())
     return sorted((one for one in notes if one is not None), key=lambda one: one.updated)[::-1]
 
 
@@ -227,4 +224,4 @@ class NoteKeeper:
             running=tuple(self._running.values()),
         )
         name = digest([self._note.host, self._note.results])[:16]
-        self._database.put_document(KIND, name, dataclasses.asdict(self._note))
+        self._database.put_document(DRIVER, name, dataclasses.asdict(self._note))
