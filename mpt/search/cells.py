@@ -74,12 +74,7 @@ class Cell:
 
 
 def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> list[Cell]:
-    """Return the cells of a replay, in the job's order.
-
-    Args:
-        entries: its points.
-        rankings: of these points; they hold the means over upstream seeds.
-    """
+    """Return the cells of a replay, in the job's order."""
     summaries = {
         (one.first.trial.plan, one.summary.name): one.summary
         for ranking in rankings

@@ -88,12 +88,7 @@ def seed_of(trial: TrialSpec) -> int:
 
 
 def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
-    """Return one ranking a study and method that has scored points with an upstream seed.
-
-    Args:
-        board: knows the studies and their baselines.
-        entries: points, as `Leaderboard.entries` gives them.
-    """
+    """Return one ranking a study and method that has scored points with an upstream seed."""
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in entries:
         if entry.score is not None and entry.trial.learned is not None:
@@ -148,11 +143,7 @@ class _Held:
 
 
 def events_of(points: Mapping[int, PointStatus]) -> tuple[str, ...]:
-    """Return what happened on the way to some replicates that makes them unstable.
-
-    Args:
-        points: upstream seed → point.
-    """
+    """Return what on the way to replicates, upstream seed → point, makes them unstable."""
     events = []
     for seed, entry in points.items():
         record = entry.record
@@ -202,12 +193,8 @@ def ranking_of(
 ) -> Ranking | None:
     """Return the ranking of one method in one study; None while there is nothing to compare.
 
-    Args:
-        board: knows the study's baseline.
-        plan: the study.
-        group: the method's points; those without a score are passed over.
-        seeds: upstream seeds to compare on.
-        prior: spread between upstream seeds; None: that of these points.
+    Points without a score are passed over; without `prior` the spread between upstream seeds is
+    that of these points.
     """
     held, compared = _held(board, plan), _compared(group, seeds)
     if held is None or not compared:

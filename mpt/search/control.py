@@ -59,13 +59,7 @@ class Control:
 def control_of(
     board: RecordedLeaderboard, entries: Sequence[PointStatus], ranking: Ranking
 ) -> Control | None:
-    """Return what learning has added to the start; None if the control was not run.
-
-    Args:
-        board: where the points are.
-        entries: the points of the search.
-        ranking: of its configurations.
-    """
+    """Return what learning has added to the start; None if the control was not run."""
     best = ranking.best.first
     plan = best.trial.plan
     if best.trial.learned is None or best.trial.method == CONTROL:

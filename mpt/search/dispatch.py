@@ -46,13 +46,7 @@ class TrialGroup:
 def open_groups(
     board: Leaderboard, studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
-    """Return the trials that have to run, in the order they are started.
-
-    Args:
-        board: the job's points.
-        studies: opens a study.
-        database: where results are.
-    """
+    """Return the trials that have to run, in the order they are started."""
     unfinished = [(n, trial) for n, trial in enumerate(board.trials) if not board.over(n)]
     needed = [plan for plan in board.studies if not board.baseline_there(plan)]
     return [*_baselines(needed, studies, database), *_shared(unfinished)]
@@ -117,9 +111,7 @@ def _tuned_like(trial: TrialSpec, task: str) -> object:
 def flat_config(group: TrialGroup, number: int) -> dict[str, Any]:
     """Return the configuration that Tune and its trackers see: flat, of numbers and names.
 
-    Args:
-        group: what the trial works on.
-        number: the group's place in the list that workers have.
+    `number` is the group's place in the list that workers have.
     """
     spec = group.specs[0]
     config = spec.plan.config

@@ -43,12 +43,7 @@ class RecordedLeaderboard:
 
     What is whole is read once.
 
-    Args:
-        job: the trials.
-        studies: the record of every study.
-        trials: each with the key of its upstream trajectory.
-        database: where results are.
-        stoppers: whose stops count, by name; None: everybody's.
+    Stops count of `stoppers` alone, by name; None: everybody's.
     """
 
     def __init__(
@@ -205,13 +200,7 @@ class RecordedLeaderboard:
 
 
 class Leaderboard(RecordedLeaderboard):
-    """The points of a job.
-
-    Args:
-        job: the trials.
-        studies: opens a study, which is needed for the keys of its points.
-        database: where results are.
-    """
+    """The points of a job."""
 
     def __init__(
         self, job: SearchJob, studies: Callable[[StudyPlan], OpenStudy], database: Database

@@ -44,12 +44,6 @@ def remaining_work(
     """Compare trials with what is stored; nothing is written.
 
     Runs that several trials share are counted once, with the first of them.
-
-    Args:
-        trials: those that are expected to run.
-        studies: opens a study.
-        store: the database.
-        artifacts: where prompts at rungs are.
     """
     count = _Count(store, artifacts)
     by_trial: dict[int, TrialWork] = {}

@@ -68,10 +68,7 @@ def points_missing(board: Leaderboard) -> int:
 def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]:
     """Return the configurations that get one more upstream seed, best first.
 
-    Args:
-        comparison: on the seeds so far.
-        seeds: how many these are.
-        points_left: points that the budget still has.
+    The comparison is on `seeds` of them so far; the budget has `points_left`.
     """
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
     if seeds == 1:
@@ -84,12 +81,7 @@ def survivors(comparison: Comparison, seeds: int, points_left: int) -> list[str]
 
 
 def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
-    """Return the trials whose points are to be computed next; none if all are there.
-
-    Args:
-        board: with the trials of the first seed, and of later ones as far as they are known.
-        allocation: "race", or "full" for all seeds of all configurations.
-    """
+    """Return the trials whose points are to be computed next; none if all are there."""
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in board.entries():
         searched = entry.trial.plan.role == "validation"  # a replay's job names all of its seeds

@@ -65,12 +65,7 @@ def run_search(
 ) -> int:
     """Run a search to its end, or as far as it gets; return the exit code.
 
-    Args:
-        job: what is searched.
-        execution: where and how.
-        fresh: move the results so far aside first.
-        display: where progress goes.
-        rates: of `measured`; None: they are measured now.
+    With `fresh` the results so far are moved aside first; without `rates` they are measured now.
 
     Returns:
         0 done, 4 some trials failed, 75 interrupted (the same call resumes).

@@ -49,10 +49,7 @@ def suggested_points(
 
     Trials that only served to draw a suggestion, or are not of the space, are left out.
 
-    Args:
-        study: the Optuna study.
-        space: what is searched.
-        *states: those of the trials that count; none: all.
+    Those of trials in some `states`; none: all.
     """
     domains = {domain.name: domain for domain in space.domains}
     points: list[dict[str, Any]] = []

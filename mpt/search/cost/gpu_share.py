@@ -33,10 +33,6 @@ def suggest_gpu_share(memory_needed_bytes: int, gpu_bytes: int) -> float:
 
     n is the largest number with n·(need + context) ≤ (1 − margin)·GPU, at most `MOST_SHARING`.
 
-    Args:
-        memory_needed_bytes: most bytes of tensors a trial held.
-        gpu_bytes: bytes of one GPU.
-
     Raises:
         UsageError: not even one trial fits.
     """
@@ -85,9 +81,7 @@ def share_line(need: int | None, gpu_bytes: int | None, asked: float) -> str | N
 def trials_on_gpus(gpus: float, share: float) -> int:
     """Return how many trials run at once on some GPUs.
 
-    Args:
-        gpus: how many GPUs.
-        share: of a trial, > 0: a fraction shares one GPU, and never two; above 1 it takes several.
+    A fraction shares one GPU, and never two; a share above 1 takes several.
     """
     return int(gpus // share) if share > 1 else int(gpus) * int(1 / share + 1e-9)
 

@@ -201,11 +201,7 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
 def disk_bytes(work: RemainingWork, sizes: Sizes, slots: int, prompt_bytes: int = 0) -> int:
     """Return how many bytes the rest of a search adds to the results directory.
 
-    Args:
-        work: what is left.
-        sizes: bytes of the parts.
-        slots: workers; each has a queue of runs in work.
-        prompt_bytes: of a tuned prompt where they are kept, else 0.
+    `prompt_bytes` are those of a tuned prompt where they are kept, else 0.
     """
     runs = sum(part.runs for part in work.run_works)
     points = sum(part.points for part in work.trials)
@@ -223,12 +219,7 @@ def run_cost(
 ) -> tuple[int, int]:
     """Return (optimiser steps, evaluated rows) of a run, dev rows once an evaluation.
 
-    Args:
-        down: the recipe.
-        tuned: "prompt", "weights" or "nothing", which takes no steps.
-        train: train rows.
-        dev: dev rows.
-        test: test rows; 0 where they are scored already.
+    Where its test rows are scored already, `test` is 0.
     """
     steps = 0 if tuned == "nothing" else down.steps_on(train)
     evaluations = max(1, -(-steps // down.eval_every))
@@ -239,10 +230,7 @@ def run_cost(
 def step_kind(study: StudyConfig, trajectory: Any) -> str:
     """Return the kind of a trajectory's upstream steps, for people too.
 
-    Args:
-        study: backbone, lengths and number format.
-        trajectory: `UpstreamConfig`, or the settings of another method, which has no steps. A step
-            of a soup is one of each of its members.
+    A step of a soup is one of each of its members; a method that is not learned has none.
     """
     if not hasattr(trajectory, "items_per_step"):
         return "no upstream steps"

@@ -56,15 +56,8 @@ def plan_lines(
 ) -> list[str]:
     """Return the plan as lines of text.
 
-    Args:
-        job: what is planned.
-        work: what is left of it.
-        rates: measured rates of its kinds of work.
-        slots: trials that run at once here.
-        gpus_per_trial: share of a GPU that a trial has; 0: it runs on a CPU.
-        planning: price and simulated cluster.
-        memory: what a trial needs at its peak, one entry a backbone.
-        rates_are: where the rates are from.
+    A trial has `gpus_per_trial` of a GPU, or runs on a CPU where that is 0; `memory` has one entry
+    a backbone, and `rates_are` says where the rates are from.
     """
     device = "GPU" if gpus_per_trial else "CPU"
     each, shared = work_seconds(work, rates)

@@ -65,11 +65,7 @@ def probe_trials(
 ) -> Rates:
     """Measure the rates of some trials, each kind of runs once.
 
-    Args:
-        trials: see `trials_to_probe`.
-        studies: opens a study; what the first takes, and `WORKER_S`, is what a worker needs to be
-            ready.
-        clock: seconds.
+    What opening the first study takes, and `WORKER_S`, is what a worker needs to be ready.
     """
     rates: Rates | None = None
     for trial in trials:
@@ -92,12 +88,7 @@ def probe(
 ) -> Rates:
     """Measure the rates of one trial with a few steps of the real work; nothing is kept.
 
-    Args:
-        study: open study.
-        upstream: whose upstream steps are timed; fine-tuning and zero-shot have none.
-        start_s: seconds that opening the study took.
-        known: kinds that are not measured again.
-        clock: seconds.
+    Kinds that are `known` are not measured again.
     """
     runs: dict[str, RunRate] = {}
     steps: dict[str, float] = {}

@@ -62,10 +62,7 @@ def largest_trials(trials: Iterable[TrialSpec], on_gpu: bool) -> list[TrialMemor
 def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
     """Return the peak memory of a trial on a worker.
 
-    Args:
-        trial: backbone, lengths and method.
-        on_gpu: whether it runs on a GPU, where packs are cut to what fits: counted is the least, a
-            pass of one batch.
+    On a GPU packs are cut to what fits: counted is the least, a pass of one batch.
     """
     study = trial.plan.config
     passes = [_tuning(study, on_gpu)]

@@ -288,10 +288,7 @@ class Display:
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped.
 
-        Args:
-            entries: the points.
-            rankings: by configuration; where the study has several upstream seeds, these are
-                shown.
+        Where the study has several upstream seeds, the `rankings` by configuration are shown.
         """
         order = ranked(list(entries))
         if replicated(rankings):

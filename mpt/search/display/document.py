@@ -35,13 +35,6 @@ def document_of(
 ) -> dict[str, Any]:
     """Return the result of a search.
 
-    Args:
-        job: what was searched.
-        board: its points.
-        exit_code: the code the program ends with.
-        failures: name of a trial → why it failed.
-        command: what to run next.
-
     Returns:
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``smoke``, ``stoppers``;
         ``rankings``, one a study and method (see `document_of_ranking`), with ``control``, what
@@ -180,11 +173,6 @@ def plan_document(
     job: SearchJob, entries: Sequence[PointStatus], lines: Sequence[str]
 ) -> dict[str, Any]:
     """Return the plan of a search (`--dry-run`).
-
-    Args:
-        job: with the trials that are expected.
-        entries: the points that are known already.
-        lines: what is said of time and cost.
 
     Returns:
         ``points`` with settings, steps and whether they are there; ``plan``, the lines.

@@ -40,11 +40,7 @@ class Status:
                 kept[index] = own
 
     def text(self, left_s: float) -> str:
-        """Return the line; empty while no runs are under way and no starts are chosen.
-
-        Args:
-            left_s: seconds the search will still take.
-        """
+        """Return the line; empty while no runs are under way and no starts are chosen."""
         if not self._tuning and not self._choosing:
             return ""
         time_left, starts = f"{clock_text(left_s)} left", self._starts()

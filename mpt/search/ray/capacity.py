@@ -33,12 +33,7 @@ def trials_on(node: Resources, gpus: float) -> int:
 
 
 def trials_after_growth(gpus: float, bootstrap: Path | None = None) -> int:
-    """Return how many trials fit on the workers that the autoscaler may start; 0 without one.
-
-    Args:
-        gpus: GPUs of a trial.
-        bootstrap: the cluster file on the head; None: `BOOTSTRAP`.
-    """
+    """Return how many trials fit on the workers that the autoscaler may start; 0 without one."""
     try:
         config = json.loads((bootstrap or BOOTSTRAP).expanduser().read_text())
         workers = {
@@ -65,12 +60,6 @@ def room_for_trials(
     patience_s: float = PATIENCE_S,
 ) -> int:
     """Return how many trials can run at once; where none can yet, wait for a first node.
-
-    Args:
-        gpus: GPUs of a trial.
-        growing: whether this is a cluster that an autoscaler may enlarge.
-        say: where a line about waiting goes.
-        patience_s: seconds to wait for a first node.
 
     Raises:
         UsageError: no node can ever hold a trial, or none came in time.

@@ -26,11 +26,7 @@ GAUGES: Mapping[str, str] = {
 
 
 class Gauges:
-    """The gauges of one trial; silent where there is no Ray, and never in a trial's way.
-
-    Args:
-        trial: the trial's readable name.
-    """
+    """The gauges of one trial; silent where there is no Ray, and never in a trial's way."""
 
     def __init__(self, trial: str) -> None:
         self._tags = {"trial": trial}

@@ -17,9 +17,6 @@ def end_with_raylet(check_s: float = 1.0) -> None:
     Ray 2.60 leaves a worker alive that is idle at that moment: it notices only when it next has
     something to say. Until then it would work on beside its successor. Outside of Ray's workers
     nothing is watched.
-
-    Args:
-        check_s: seconds between two looks.
     """
     raylet = os.environ.get("RAY_RAYLET_PID", "")
     if raylet.isdigit():

@@ -124,9 +124,7 @@ class TrialQueue(Searcher):
 class Counted(Searcher):
     """Any searcher of Tune's, until it has suggested as many trials as there are to be.
 
-    Args:
-        suggestions: the searcher, how many trials, and the space: a searcher that can take a space
-            of Tune's, and has none of its own, is given it.
+    A searcher that can take a space of Tune's, and has none of its own, is given it.
     """
 
     def __init__(self, suggestions: Suggestions) -> None:
@@ -180,9 +178,7 @@ class OptunaSearcher(Searcher):
     of its own, named by the seed and n, from what has been told until then. No settings are
     suggested twice; trials that an earlier session did not end are suggested first.
 
-    Args:
-        suggestions: space, study, count and seed.
-        storage: URL of Optuna's storage; None: in memory (a simulation).
+    In a simulation `storage`, the URL of Optuna's, is None: the study is in memory.
     """
 
     def __init__(self, suggestions: Suggestions, storage: str | None) -> None:

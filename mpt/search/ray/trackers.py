@@ -151,14 +151,7 @@ def _let_go(inner: LoggerCallback) -> None:
 def trackers(
     execution: Execution, results: Path, name_of: NameOf, on_problem: Callable[[str], None]
 ) -> list[tune.Callback]:
-    """Return the trackers that are asked for, and TensorBoard where it is installed.
-
-    Args:
-        execution: what is asked for.
-        results: the results directory.
-        name_of: configuration → readable name of its trial.
-        on_problem: called with one line when a tracker fails.
-    """
+    """Return the trackers that are asked for, and TensorBoard where it is installed."""
     makers: dict[str, Callable[[], LoggerCallback]] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
         makers["TensorBoard"] = TBXLoggerCallback

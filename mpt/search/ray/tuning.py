@@ -51,20 +51,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """One call of Tune: what runs, who chooses, who stops, who watches.
-
-    Args:
-        job: what is searched.
-        execution: where and how.
-        board: its points.
-        groups: the listed trials that have to run.
-        database: where results are.
-        studies: opens a study.
-        show: where progress goes.
-        time_left: time left.
-        note: what is said of it in the database.
-        name: of this session, for Tune's folder.
-    """
+    """One call of Tune: what runs, who chooses, who stops, who watches."""
 
     def __init__(
         self,
@@ -91,8 +78,7 @@ class Session:
 
         Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
 
-        Args:
-            slots: trials that can run at once; a search that learns from scores starts no more.
+        A search that learns from scores starts no more trials than run at once, `slots`.
         """
         job, execution = self._job, self._execution
         writer = start_writer(job.url)

@@ -34,12 +34,7 @@ _VITAL = ("raylet", "gcs_server")
 
 @contextlib.contextmanager
 def watched(say: Callable[[str], None], resume: str) -> Iterator[None]:
-    """Watch the local Ray of this process inside the block.
-
-    Args:
-        say: where the one line goes.
-        resume: the command that goes on.
-    """
+    """Watch the local Ray of this process inside the block."""
     processes = _processes()
     over = threading.Event()
     if "raylet" in processes:

@@ -17,11 +17,7 @@ METHODS = {name for name in vars(TrialStore) if not name.startswith("_")} - {"ba
 
 
 class ResultWriter:
-    """The actor: calls methods of a `TrialStore` one after the other.
-
-    Args:
-        url: of the database.
-    """
+    """The actor: calls methods of a `TrialStore` one after the other."""
 
     def __init__(self, url: str) -> None:
         end_with_raylet()
@@ -41,11 +37,7 @@ class ResultWriter:
 
 
 class RemoteStore:
-    """A `TrialStore` whose methods run in the writer.
-
-    Args:
-        writer: the actor's handle.
-    """
+    """A `TrialStore` whose methods run in the writer."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer

@@ -121,10 +121,7 @@ class Recorded:
     ) -> str | None:
         """Return why a point cannot reach the leader any more, or None if it may.
 
-        Args:
-            point: the point.
-            seeds: data seeds whose runs are there.
-            leaders: scores of the points that are there, in the order in which they came.
+        There are the runs of some data `seeds`; `leaders` stand in the order in which they came.
         """
         low = leader_low(leaders)
         if low is None:

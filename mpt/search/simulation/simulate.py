@@ -61,13 +61,7 @@ class Outcome:
 
 
 class Simulation:
-    """One search on recorded results.
-
-    Args:
-        recorded: scores and seconds.
-        job: its trials, or what suggests them, and who stops them.
-        workers: trials that run at once.
-    """
+    """One search on recorded results."""
 
     def __init__(self, recorded: Recorded, job: SearchJob, workers: int) -> None:
         self._recorded, self._job, self._idle = recorded, job, workers
@@ -225,14 +219,7 @@ class Simulation:
 def simulate(
     recorded: Recorded, job_of: Callable[[int], SearchJob], seeds: int, workers: int
 ) -> list[Outcome]:
-    """Run the same search with several seeds.
-
-    Args:
-        recorded: scores and seconds.
-        job_of: number of the seed, from 0 → the search with that seed.
-        seeds: how many.
-        workers: trials that run at once.
-    """
+    """Run the same search with several seeds."""
     return [Simulation(recorded, job_of(number), workers).run() for number in range(seeds)]
 
 

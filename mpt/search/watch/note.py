@@ -114,12 +114,7 @@ def _note_of(body: Any) -> DriverNote | None:
 
 
 class NoteKeeper:
-    """Keeps the note of this driver.
-
-    Args:
-        database: where it goes.
-        clock: seconds, monotonic.
-    """
+    """Keeps the note of this driver."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database, self._clock = database, clock
@@ -136,14 +131,7 @@ class NoteKeeper:
         work: RemainingWork,
         time_left: TimeLeft,
     ) -> None:
-        """Write what a round is about to do.
-
-        Args:
-            job: with all trials so far.
-            studies: their studies.
-            work: what is left.
-            time_left: counts what is done of it.
-        """
+        """Write what a round is about to do."""
         trials, points = job.total
         config = job.plans[0].config
         replay = job.plans[0].role == "target"

@@ -63,12 +63,6 @@ def look(
 ) -> Look:
     """Look at what a database has of one search or replay.
 
-    Args:
-        database: open for reading.
-        results: results directory of its driver, for the lock.
-        study: first digits of a study or protocol; None: what is being worked on, or was last.
-        now: UTC; None: the clock's.
-
     Raises:
         UsageError: there is no such study.
     """
@@ -120,13 +114,7 @@ def _seconds(then: str, now: datetime.datetime) -> float:
 
 
 def show(look: Look, console: Console, where: str) -> None:
-    """Print a look, its ranking last.
-
-    Args:
-        look: what is there.
-        console: where.
-        where: what the results are called.
-    """
+    """Print a look, its ranking last."""
     studies, board, note = look.recorded.studies, look.recorded.board, look.note
     if board is None and studies:
         what = "search" if studies[0].role == "validation" else "replay"
