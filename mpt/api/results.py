@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mpt.config import StudyConfig
     from mpt.metrics.replicates import Summary
-    from mpt.search.cells import Cell
+    from mpt.search.comparison import Cell
     from mpt.store.database import Database
     from mpt.store.records import Point, StudyRecord
     from mpt.study.study import StudyPlan

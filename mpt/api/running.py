@@ -176,8 +176,7 @@ class ReplayResult(_JobResult):
         """
         import pandas as pd
 
-        from mpt.search.cells import cells_of
-        from mpt.search.comparison import rankings
+        from mpt.search.comparison import cells_of, rankings
 
         with self._look() as look:
             cells = cells_of(look.entries, rankings(look.board, look.entries))

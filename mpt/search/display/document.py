@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.cells import cells_of
-from mpt.search.comparison import rankings
+from mpt.search.comparison import cells_of, rankings
 from mpt.search.control import control_of
 from mpt.search.display.configurations import document_of_ranking, summary_document
 from mpt.search.leaderboard import PointStatus, ranked
@@ -15,8 +14,7 @@ from mpt.study.specs import settings_of
 from mpt.trial.score import BAD_SCORE
 
 if TYPE_CHECKING:
-    from mpt.search.cells import Cell
-    from mpt.search.comparison import Ranking
+    from mpt.search.comparison import Cell, Ranking
     from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.records import Point

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.cells import cells_of
+from mpt.search.comparison import cells_of
 from mpt.search.display.columns import Columns
 from mpt.search.display.configurations import HEADS, interval_text
 from mpt.search.display.display import ONE_SEED, SCORE_COLUMNS, Display
@@ -13,8 +13,7 @@ from mpt.search.display.header import SMOKE
 from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
-    from mpt.search.cells import Cell
-    from mpt.search.comparison import Ranking
+    from mpt.search.comparison import Cell, Ranking
     from mpt.search.job import SearchJob
 
 

@@ -49,18 +49,6 @@ class Sign:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errand:
-    """What a node is asked."""
-
-    node: str
-    """Ray's id of the node."""
-    sign: Sign | None
-    """None: the search writes nothing."""
-    gpus: bool
-    """Whether the trials use GPUs."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Sight:
     """What a node has seen."""
 
@@ -72,12 +60,18 @@ class Sight:
     """GPUs that torch sees; 0 where none are used."""
 
 
-def look(errand: Errand) -> Sight:
-    """Look around; this runs on the node."""
+def look(node: str, sign: Sign | None, gpus: bool) -> Sight:
+    """Look around; this runs on the node.
+
+    Args:
+        node: Ray's id of it.
+        sign: None: the search writes nothing.
+        gpus: whether the trials use GPUs.
+    """
     return Sight(
         versions=versions(),
-        storage=None if errand.sign is None else _storage(errand.sign, errand.node),
-        gpus=_gpu_count() if errand.gpus else 0,
+        storage=None if sign is None else _storage(sign, node),
+        gpus=_gpu_count() if gpus else 0,
     )
 
 

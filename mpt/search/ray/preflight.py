@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mpt.errors import UsageError
-from mpt.search.ray.node_sight import SHARE, Errand, Sight, look, reply_seen, signed, versions
+from mpt.search.ray.node_sight import SHARE, Sight, Sign, look, reply_seen, signed, versions
 
 ANSWER_S = 120.0
 """Seconds a node has to answer: a worker has to start there, on a machine that may be busy."""
@@ -47,8 +47,7 @@ def check_cluster(
     faults: dict[tuple[str, ...], list[str]] = {}
     with contextlib.ExitStack() as stack:
         sign = None if files is None else stack.enter_context(signed(files))
-        errands = [Errand(node=node, sign=sign, gpus=gpus > 0) for node in nodes]
-        for node, answer in _ask(errands, answer_s).items():
+        for node, answer in _ask(nodes, sign, gpus > 0, answer_s).items():
             if isinstance(answer, str):
                 reasons = [answer]
             else:
@@ -82,7 +81,9 @@ def node_names(nodes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
+def _ask(
+    nodes: Iterable[str], sign: Sign | None, gpus: bool, answer_s: float
+) -> dict[str, Sight | str]:
     """Return for every node what it has seen, or why there is no answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -91,9 +92,9 @@ def _ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
     # a GPU.
     task = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(look)
     asked = {}
-    for errand in errands:
-        placement = NodeAffinitySchedulingStrategy(errand.node, soft=False)
-        asked[task.options(scheduling_strategy=placement).remote(errand)] = errand.node
+    for node in nodes:
+        placement = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked[task.options(scheduling_strategy=placement).remote(node, sign, gpus)] = node
     ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=answer_s)
     answers: dict[str, Sight | str] = {}
     for reference in late:

@@ -269,10 +269,6 @@ class RungScheduler(FIFOScheduler):
         chosen = super().choose_trial_to_run(tune_controller)
         return chosen
 
-    def debug_string(self) -> str:
-        """Return nothing worth showing."""
-        return "stops at rungs"
-
     def _tell(self, name: str, tune_controller: Any, trial: TuneTrial, *more: Any) -> None:
         if self._inner is not None and trial.trial_id in self._added:
             with self._shielded():

@@ -150,15 +150,12 @@ class SearchTrial(tune.Trainable):
                 self._failure = str(error)
         done, queue = self._progress, self._progress.queue
         report = rung_report(self._group.specs[0].upstream.rungs, done.scores)
-        self._gauges.report(arg=report["arg"])
+        gauges: dict[str, float] = {"arg": report["arg"]}
         if queue is not None:
-            self._gauges.report(
-                runs_done=queue.finished,
-                runs_running=queue.running,
-                runs_waiting=queue.waiting,
-                steps_per_second=queue.steps_s,
-                tokens_per_second=queue.tokens_s,
-            )
+            gauges |= {"runs_done": queue.finished, "runs_running": queue.running}
+            gauges |= {"runs_waiting": queue.waiting, "steps_per_second": queue.steps_s}
+            gauges |= {"tokens_per_second": queue.tokens_s}
+        self._gauges.report(**gauges)
         return {
             **report,
             "steps": done.steps,

@@ -293,8 +293,7 @@ def _short_name(trial: Any) -> str:
 @contextlib.contextmanager
 def _quiet_output() -> Iterator[None]:
     """Keep Tune's rich output off even where the user's environment asks for it."""
-    old = os.environ.get("AIR_VERBOSITY")
-    os.environ.pop("AIR_VERBOSITY", None)
+    old = os.environ.pop("AIR_VERBOSITY", None)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
 from mpt.search.ray import node_sight, preflight
-from mpt.search.ray.node_sight import Errand, Sight, Sign, look, signed, versions
+from mpt.search.ray.node_sight import Sight, Sign, look, signed, versions
 from mpt.search.ray.preflight import check_cluster
 from mpt.store.artifacts import Artifacts
 
@@ -39,8 +39,8 @@ def verdict(
     """Run the check over three nodes that answer so, the others being fine."""
     import ray
 
-    def ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
-        return {errand.node: answers.get(int(errand.node[0]), FINE) for errand in errands}
+    def ask(nodes: Iterable[str], *_: Any) -> dict[str, Sight | str]:
+        return {node: answers.get(int(node[0]), FINE) for node in nodes}
 
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
     monkeypatch.setattr(preflight, "_ask", ask)
@@ -89,7 +89,7 @@ def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
 def on_node(sign: Sign, files: str | None = None) -> str | None:
     """What is wrong with the storage where a node sees `files` in its place."""
     seen = sign if files is None else dataclasses.replace(sign, files=files)
-    return look(Errand(node="n", sign=seen, gpus=False)).storage
+    return look("n", seen, gpus=False).storage
 
 
 @pytest.fixture(params=["directory", "uri"])
