@@ -340,6 +340,14 @@ def test_a_checkpoint_that_is_broken_is_passed_over_by_a_restarted_worker(
     assert report["failure"] is None
 
 
+@pytest.mark.parametrize(
+    ("gpus", "bundle"),
+    [(0.0, {"CPU": 1.0}), (0.5, {"CPU": 1.0, "GPU": 0.5}), (2, {"CPU": 1.0, "GPU": 2.0})],
+)
+def test_a_trial_asks_ray_for_its_share_of_a_gpu(gpus: float, bundle: dict[str, float]) -> None:
+    assert SearchTrial.default_resource_request({"gpus": gpus}).bundles == [bundle]
+
+
 def test_a_rung_of_another_version_of_the_code_belongs_to_another_trajectory(
     one: Bench, study: OpenStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,11 @@ class TrialContext:
 class SearchTrial(tune.Trainable):
     """One trial; its configuration is flat, and `trial` in it is a place in the context's list."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Return one CPU and the trial's share of a GPU."""
+        return tune.PlacementGroupFactory([{"CPU": 1, "GPU": config["gpus"]}])
+
     def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
         """Open the studies and find out what is left to do."""
         assert context is not None
