@@ -36,11 +36,6 @@ def suggest_gpu_share(memory_needed_bytes: int, gpu_bytes: int) -> float:
     Raises:
         UsageError: not even one trial fits.
     """
-    if memory_needed_bytes < 0 or gpu_bytes <= 0:
-        raise UsageError(
-            f"a trial's {memory_needed_bytes} bytes on a GPU of {gpu_bytes} bytes: the need must "
-            "be ≥ 0 and the GPU's memory > 0"
-        )
     room = (1 - MARGIN) * gpu_bytes
     trials = int(room // (memory_needed_bytes + CONTEXT_BYTES))
     if trials < 1:

@@ -71,7 +71,14 @@ class Simulation:
         """The trials as the scheduler sees them."""
         self._landed: list[PointScore] = []
         self._problems: list[str] = []
-        self._queue = self._open_queue()
+        suggestions = job.suggestions
+        self._queue = TrialQueue(
+            [self._config(spec) for spec in job.trials] if suggestions is None else [],
+            None if suggestions is None else OptunaSearcher(suggestions, None),
+            self._accept,
+            recorded=lambda settings: None,
+            shield=lambda what: contextlib.nullcontext(),  # there is no experiment to protect
+        )
         halves = job.scheduler == "asha"
         self._scheduler = RungScheduler(
             asha(job.trials[0].upstream.rungs) if halves else None,
@@ -80,20 +87,6 @@ class Simulation:
             group_of=lambda config: config["method"],
             on_stop=self._stop,
             on_problem=self._problems.append,
-        )
-
-    def _open_queue(self) -> TrialQueue:
-        listed, searcher = [], None
-        if self._job.suggestions is None:
-            listed = [self._config(spec) for spec in self._job.trials]
-        else:
-            searcher = OptunaSearcher(self._job.suggestions, None)
-        return TrialQueue(
-            listed,
-            searcher,
-            self._accept,
-            recorded=lambda settings: None,
-            shield=lambda what: contextlib.nullcontext(),  # there is no experiment to protect
         )
 
     def _config(self, spec: TrialSpec) -> dict[str, Any]:
