@@ -19,11 +19,10 @@ from ray.train._internal.session import _TrainingResult
 from mpt.errors import DataError, MptError, UsageError
 from mpt.search.cost.plan import Rates
 from mpt.search.cost.probe import probe_trials
-from mpt.search.dispatch import TrialGroup
+from mpt.search.dispatch import TrialGroup, rung_report
 from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.orphans import end_with_raylet
 from mpt.search.ray.writer import RemoteStore
-from mpt.search.reports import rung_report
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database
 from mpt.store.errors import storage_errors

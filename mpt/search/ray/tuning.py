@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mpt.errors import MptError
-from mpt.search.dispatch import TrialGroup, flat_config
+from mpt.search.dispatch import TrialGroup, flat_config, rung_report
 from mpt.search.display.status import Status
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
@@ -23,7 +23,6 @@ from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial, TrialContext
 from mpt.search.ray.writer import start_writer
-from mpt.search.reports import rung_report
 from mpt.store.records import Artifact
 from mpt.trial.origin import now
 from mpt.trial.trial import TrialOptions
