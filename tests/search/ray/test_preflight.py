@@ -15,9 +15,8 @@ import pytest
 from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
-from mpt.search.ray import node_sight, preflight
-from mpt.search.ray.node_sight import Sight, Sign, look, signed, versions
-from mpt.search.ray.preflight import check_cluster
+from mpt.search.ray import preflight
+from mpt.search.ray.preflight import Sight, Sign, check_cluster, look, signed, versions
 from mpt.store.artifacts import Artifacts
 
 FINE = Sight(versions=versions(), storage=None, gpus=0)
@@ -101,7 +100,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_node_with_the_same_storage_has_no_fault_and_its_reply_is_seen(files: str) -> None:
     with signed(files) as sign:
         assert on_node(sign) is None
-        assert node_sight.reply_seen(sign, "n")
+        assert preflight.reply_seen(sign, "n")
         assert Artifacts(files).exists(sign.name)
     for name in (sign.folder, sign.name, sign.reply("n")):  # nothing is left behind
         assert not Artifacts(files).exists(name)
@@ -111,7 +110,7 @@ def test_a_node_with_the_same_storage_has_no_fault_and_its_reply_is_seen(files: 
 def test_a_node_with_another_storage_is_told_to_reach_this_one(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
-    monkeypatch.setattr(node_sight, "SETTLE_S", 0.2)
+    monkeypatch.setattr(preflight, "SETTLE_S", 0.2)
     other = str(tmp_path / "node")
     with signed(files) as sign:
         if there == "another file":
@@ -120,7 +119,7 @@ def test_a_node_with_another_storage_is_told_to_reach_this_one(
         assert fault is not None
         assert fault.startswith(f"does not see what the driver writes to {other}; let the node")
         assert "--storage, such as s3://bucket/folder" in fault
-        assert not node_sight.reply_seen(sign, "n")
+        assert not preflight.reply_seen(sign, "n")
 
 
 def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
             Artifacts(str(late)).write(sign.name, sign.secret.encode())
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(node_sight.time, "sleep", comes)
+            patch.setattr(preflight.time, "sleep", comes)
             assert on_node(sign, str(late)) is None
 
 
@@ -155,9 +154,9 @@ def test_the_digest_follows_every_source_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def digest_in(folder: Path) -> str:
-        there = folder / "mpt" / "search" / "ray" / "node_sight.py"
-        monkeypatch.setattr(node_sight, "__file__", str(there))
-        return node_sight._source_digest()
+        there = folder / "mpt" / "search" / "ray" / "preflight.py"
+        monkeypatch.setattr(preflight, "__file__", str(there))
+        return preflight._source_digest()
 
     same = preflight_cluster.copy_source(tmp_path / "same")
     again = preflight_cluster.copy_source(tmp_path / "again")
