@@ -34,6 +34,13 @@ class StopDecision(NamedTuple):
     """With the numbers that decided."""
 
 
+class Unsaved:
+    """What Tune is given and pickles; nobody reads that, so it holds nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 @dataclass(eq=False)
 class RecordedTrial:
     """A trial of an earlier session, as far as a scheduler looks at one."""
@@ -109,7 +116,7 @@ class Racing:
         )
 
 
-class RungScheduler(FIFOScheduler):
+class RungScheduler(Unsaved, FIFOScheduler):
     """The scheduler that Tune sees; see the text of this module.
 
     Args:
@@ -138,10 +145,6 @@ class RungScheduler(FIFOScheduler):
         self._rungs: dict[str, int] = {}
         self._added: set[str] = set()
         self._recorded: dict[object, list[dict[str, Any]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its scheduler, and nobody reads that."""
-        return {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Hand on what is searched for."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.search import Searcher
 
 from mpt.errors import UsageError
+from mpt.search.ray.schedulers import Unsaved
 from mpt.search.suggested import open_optuna_study, study_name, suggested_points
 from mpt.seeds import derive, numpy_generator
 from mpt.study.domains import to_optuna, to_ray
@@ -34,7 +35,7 @@ _TRIES = 50
 Shield = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
-class TrialQueue(Searcher):
+class TrialQueue(Unsaved, Searcher):
     """The searcher that Tune sees; see the text of this module.
 
     Args:
@@ -62,10 +63,6 @@ class TrialQueue(Searcher):
         self._count = 0
         self.exhausted = False
         """Whether every trial has been handed out."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its searcher, and nobody reads that."""
-        return {}
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any

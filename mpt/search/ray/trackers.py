@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
+from mpt.search.ray.schedulers import Unsaved
+
 if TYPE_CHECKING:
     from mpt.search.job import Execution
 
@@ -60,15 +62,10 @@ class _View:
         return self._name
 
 
-class Guarded(tune.Callback):
+class Guarded(Unsaved, tune.Callback):
     """One of Ray's logger callbacks; its first error is told, and it is asked no more.
 
-    Args:
-        name: what it is called in messages.
-        inner: the callback.
-        folder: for its files.
-        name_of: configuration → readable name of its trial.
-        on_problem: called with one line at its first error.
+    Its files go below `folder`, under the readable name that `name_of` gives a configuration.
     """
 
     def __init__(
@@ -82,10 +79,6 @@ class Guarded(tune.Callback):
         self._name, self._inner, self._folder = name, inner, folder
         self._name_of, self._on_problem, self._failed = name_of, on_problem, False
         self._views: dict[str, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its callbacks, and nobody reads that."""
-        return {}
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         """Let the tracker connect."""

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from mpt.errors import MptError
 from mpt.search.dispatch import TrialGroup, flat_config, rung_report
 from mpt.search.display.status import Status
-from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
+from mpt.search.ray.schedulers import RungScheduler, StopDecision, Unsaved, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
@@ -300,7 +300,7 @@ def _quiet_output() -> Iterator[None]:
             os.environ["AIR_VERBOSITY"] = old
 
 
-class Watcher(tune.Callback):
+class Watcher(Unsaved, tune.Callback):
     """Prints points as they land, and stores where checkpoints are.
 
     Tune ends the experiment if a callback raises: none may.
@@ -327,10 +327,6 @@ class Watcher(tune.Callback):
         self.failures: dict[str, str] = {}
         """Name of a trial → why it failed for good."""
         self._stops: list[Stop] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its callbacks, and nobody reads that."""
-        return {}
 
     def problem(self, text: str) -> None:
         """Say what went wrong, once."""
