@@ -21,7 +21,7 @@ from mpt.search.cost.plan import Rates
 from mpt.search.cost.probe import probe_trials
 from mpt.search.dispatch import TrialGroup, rung_report
 from mpt.search.ray.gauges import Gauges
-from mpt.search.ray.orphans import end_with_raylet
+from mpt.search.ray.watchdog import end_with_raylet
 from mpt.search.ray.writer import RemoteStore
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database

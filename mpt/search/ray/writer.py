@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpt.errors import MptError
-from mpt.search.ray.orphans import end_with_raylet
+from mpt.search.ray.watchdog import end_with_raylet
 from mpt.store.database import Database
 from mpt.trial.store import TrialStore
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import mpt
-from mpt.search.ray import orphans
-from mpt.search.ray.orphans import lives
+from mpt.search.ray import watchdog
+from mpt.search.ray.watchdog import lives
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 
 _WORKER = """
 import os, time
-from mpt.search.ray.orphans import end_with_raylet
+from mpt.search.ray.watchdog import end_with_raylet
 end_with_raylet(check_s=0.01)
 print(os.getpid(), flush=True)
 for number in range(10):
@@ -51,8 +51,8 @@ def test_an_idle_worker_ends_when_its_raylet_is_killed_and_not_before() -> None:
 
 def test_outside_of_a_worker_of_ray_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
-    monkeypatch.setattr(orphans, "_watch", lambda *_: pytest.fail("watched"))
-    orphans.end_with_raylet()
+    monkeypatch.setattr(watchdog, "_end_after", lambda *_: pytest.fail("watched"))
+    watchdog.end_with_raylet()
 
 
 def test_a_dead_process_does_not_live_though_nobody_has_taken_note_of_it() -> None:
@@ -69,7 +69,7 @@ def test_a_dead_process_does_not_live_though_nobody_has_taken_note_of_it() -> No
 def test_without_proc_a_process_lives_until_its_parent_has_taken_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orphans, "PROCESSES", tmp_path / "absent")
+    monkeypatch.setattr(watchdog, "PROCESSES", tmp_path / "absent")
     assert lives(os.getpid())
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         dead.wait()

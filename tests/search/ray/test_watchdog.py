@@ -14,7 +14,7 @@ import pytest
 
 import mpt
 from mpt.search.ray import watchdog
-from mpt.search.ray.orphans import lives
+from mpt.search.ray.watchdog import lives
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 NOBODY = 2**22 + 1
