@@ -90,8 +90,7 @@ class RecordedLeaderboard:
     def refresh(self, keys: Collection[str] | None = None) -> None:
         """Read what the database has of points that are not known yet.
 
-        Args:
-            keys: of these points only; None: of all.
+        Of the points with some `keys` only; None: of all.
         """
         places = self._keys if keys is None else [self._places[key] for key in keys]
         open_ = {
@@ -183,9 +182,7 @@ class RecordedLeaderboard:
     ) -> dict[str, float]:
         """Return the summed cost of every different run behind some points.
 
-        Args:
-            entries: the points.
-            baselines: count the runs of plain prompt tuning too.
+        Those of plain prompt tuning count where `baselines` are asked for.
         """
         points = [self.point_key(entry) for entry in entries if entry.record is not None]
         if baselines:

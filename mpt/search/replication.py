@@ -126,9 +126,8 @@ def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -
 def replicates_of(trial: TrialSpec, seeds: Iterable[int] = ()) -> tuple[TrialSpec, ...]:
     """Return the replicates of a cell of a replay.
 
-    Args:
-        trial: the cell; what learns nothing upstream has one run, which all seeds share.
-        seeds: upstream seeds; none: the trial's own, or else the study's first one.
+    What learns nothing upstream has one run, which all seeds share. Without `seeds` it is the
+    trial's own, or else the study's first one.
     """
     seeds = tuple(seeds)
     if trial.learned is None or not seeds:

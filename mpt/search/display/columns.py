@@ -37,10 +37,7 @@ _NARROWEST = 11
 class Columns:
     """The columns that tell trials apart; the learning rates always, where they are read.
 
-    Args:
-        job: whose trials.
-        settings: have columns for settings of trials, too.
-        replicates: have a column for upstream seeds, if there are several.
+    Settings of trials, and upstream seeds if there are several, have columns only where asked for.
     """
 
     def __init__(self, job: SearchJob, *, settings: bool = True, replicates: bool = True) -> None:

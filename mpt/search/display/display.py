@@ -91,12 +91,8 @@ def print_document(body: Mapping[str, Any]) -> None:
 class Display:
     """Prints; holds nothing but the console and which settings differ between trials.
 
-    Args:
-        job: what is shown.
-        console: where; None: stdout, or stderr with `as_json`.
-        as_json: put the result on stdout as one JSON document.
-        sink: where this document goes instead.
-        clock: seconds, monotonic.
+    With `as_json` the result goes to `sink`, else to stdout, as one JSON document, and all else to
+    stderr where no console is given.
     """
 
     def __init__(

@@ -163,10 +163,7 @@ class RungScheduler(Unsaved, FIFOScheduler):
     ) -> None:
         """Take in what is on record of a trial of an earlier session; nothing is decided.
 
-        Args:
-            config: the trial's.
-            results: one a rung that it reached.
-            over: it does not run again; otherwise it is taken in as the trial that goes on.
+        A trial that is `over` does not run again; another is taken in as the trial that goes on.
         """
         if not over:
             self._recorded[_settings(config)] = [dict(result) for result in results]

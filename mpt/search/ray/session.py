@@ -82,12 +82,8 @@ def ray_session(
 ) -> Iterator[int]:
     """Run a block with Ray; give the number of trials that can run at once.
 
-    Args:
-        execution: where trials run.
-        slots_wanted: trials there are.
-        files: where checkpoints and prompts go, which every node of a cluster has to reach; None:
-            nothing will be written.
-        say: where a line about waiting for a node goes.
+    Checkpoints and prompts go to `files`, which every node of a cluster has to reach; None:
+    nothing is written.
 
     Raises:
         UsageError: the cluster cannot be reached, a node of it is not fit (`check_cluster`), or no

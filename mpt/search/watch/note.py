@@ -166,11 +166,8 @@ class NoteKeeper:
     ) -> None:
         """Take in where a trial stands.
 
-        Args:
-            group: what it works on.
-            steps: upstream steps it has taken.
-            queue: its downstream runs (`QueueStatus` as a dictionary); None before them.
-            choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.
+        `queue` and `choosing` are `QueueStatus` and `Choosing` as dictionaries, None of what it is
+        not at.
         """
         learning = queue is None and choosing is None
         rungs = [rung for rung in group.specs[0].upstream.rungs if rung > 0]
