@@ -145,24 +145,16 @@ def trackers(
     execution: Execution, results: Path, name_of: NameOf, on_problem: Callable[[str], None]
 ) -> list[tune.Callback]:
     """Return the trackers that are asked for, and TensorBoard where it is installed."""
-    makers: dict[str, Callable[[], LoggerCallback]] = {}
+    inner: dict[str, LoggerCallback] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
-        makers["TensorBoard"] = TBXLoggerCallback
-    if execution.mlflow is not None:
-        makers["MLflow"] = lambda: _mlflow(execution.mlflow)
-    if execution.wandb is not None:
-        makers["Weights & Biases"] = lambda: _wandb(execution.wandb)
+        inner["TensorBoard"] = TBXLoggerCallback()
+    if (uri := execution.mlflow) is not None:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        inner["MLflow"] = MLflowLoggerCallback(tracking_uri=uri, experiment_name="mpt")
+    if (project := execution.wandb) is not None:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        inner["Weights & Biases"] = WandbLoggerCallback(project=project)
     folder = results / "tensorboard"
-    return [Guarded(name, make(), folder, name_of, on_problem) for name, make in makers.items()]
-
-
-def _mlflow(uri: str | None) -> LoggerCallback:
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-    return MLflowLoggerCallback(tracking_uri=uri, experiment_name="mpt")
-
-
-def _wandb(project: str | None) -> LoggerCallback:
-    from ray.air.integrations.wandb import WandbLoggerCallback
-
-    return WandbLoggerCallback(project=project)
+    return [Guarded(name, one, folder, name_of, on_problem) for name, one in inner.items()]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mpt.search.cost.time_left import TimeLeft
     from mpt.search.display.display import Display
-    from mpt.search.job import Execution, SearchJob, Suggestions
+    from mpt.search.job import Execution, SearchJob
     from mpt.search.leaderboard import Leaderboard
     from mpt.search.watch.note import NoteKeeper
     from mpt.store.database import Database
@@ -79,11 +79,13 @@ class Session:
 
         A search that learns from scores starts no more trials than run at once, `slots`.
         """
-        job, execution = self._job, self._execution
+        job, execution, suggestions = self._job, self._execution, self._job.suggestions
+        if suggestions is not None:  # a searcher may not be fit to be sent to workers
+            suggestions = dataclasses.replace(suggestions, searcher="optuna")
         writer = start_writer(job.url)
         context = TrialContext(
             groups=tuple(self._groups),
-            suggestions=_without_searcher(job.suggestions),
+            suggestions=suggestions,
             url=job.url,
             writer=writer,
             files=job.files,
@@ -272,11 +274,6 @@ def _end(writer: Any) -> None:
     with contextlib.suppress(Exception):
         ray.get(writer.close.remote(), timeout=30)
         ray.kill(writer)
-
-
-def _without_searcher(suggestions: Suggestions | None) -> Suggestions | None:
-    """Return what workers need to know of suggestions; a searcher may not be fit to be sent."""
-    return None if suggestions is None else dataclasses.replace(suggestions, searcher="optuna")
 
 
 def _below(uri: str, name: str) -> str:
