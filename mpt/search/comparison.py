@@ -10,14 +10,7 @@ import numpy as np
 
 from mpt.errors import UsageError
 from mpt.metrics.choice import Reported, reported
-from mpt.metrics.replicates import (
-    Comparison,
-    Replicates,
-    Summary,
-    args_of,
-    compare,
-    prior_of,
-)
+from mpt.metrics.replicates import Comparison, Replicates, Summary, args_of, compare, prior_of
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:

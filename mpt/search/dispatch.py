@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.store.records import BASELINE
 from mpt.study.record import study_record
-from mpt.study.specs import (
-    PromptTuningConfig,
-    TrialSpec,
-    baseline_trials,
-    settings_of,
-)
+from mpt.study.specs import PromptTuningConfig, TrialSpec, baseline_trials, settings_of
 from mpt.trial.runs import baseline_packs, keys_of, of_tasks
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import finish_point
@@ -86,10 +81,8 @@ def _shared(unfinished: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
         else:
             groups.setdefault(trial.learned_from, []).append((index, trial))
     return [
-        TrialGroup(
-            specs=tuple(spec for _, spec in group), indices=tuple(index for index, _ in group)
-        )
-        for group in groups.values()
+        TrialGroup(specs=tuple(spec for _, spec in own), indices=tuple(index for index, _ in own))
+        for own in groups.values()
     ]
 
 

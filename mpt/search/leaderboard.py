@@ -225,6 +225,5 @@ def ranked(entries: Sequence[PointStatus]) -> list[PointStatus]:
 
     Equal scores keep the job's order, and within a trial fewer steps come first.
     """
-    done = [entry for entry in entries if entry.score is not None]
-    done = [entry for entry in done if entry.trial.method != BASELINE]
+    done = [e for e in entries if e.score is not None and e.trial.method != BASELINE]
     return sorted(done, key=lambda entry: -entry.score.score if entry.score else 0.0)

@@ -28,7 +28,6 @@ class RunWork:
     kind: str
     """Key of `Rates.runs`."""
     runs: int
-    """Runs."""
     steps: int
     """Optimiser steps of all of them, and of races of starts."""
     rows: int
@@ -48,7 +47,6 @@ class TrialWork:
     runs: RunWork
     """Runs of its own points."""
     points: int
-    """Points."""
     begin: int = 0
     """Upstream steps that are on disk."""
 

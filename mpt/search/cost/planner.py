@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import share_line, smallest, trials_on_gpus
-from mpt.search.cost.plan import (
-    disk_bytes,
-    estimate,
-    run_seconds,
-    step_seconds,
-    work_seconds,
-)
+from mpt.search.cost.plan import disk_bytes, estimate, run_seconds, step_seconds, work_seconds
 from mpt.search.cost.time_left import clock_text
 from mpt.words import counted
 

@@ -291,8 +291,7 @@ class Display:
             for one in rankings:
                 self.configurations(one)
             self._reasons(order)
-            self._stops(entries)
-            self._labels(entries)
+            self._gaps(entries)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
@@ -304,8 +303,7 @@ class Display:
             for line in unstable_lines(one, columns.name):
                 self.fact(line)
         self._reasons(order)
-        self._stops(entries)
-        self._labels(entries)
+        self._gaps(entries)
         if self._smoke:
             self.warn(SMOKE)
             return
@@ -325,12 +323,6 @@ class Display:
         if any(score is not None and score.interval is not None for score in scores):
             self.say(ONE_SEED)
 
-    def _labels(self, entries: Sequence[PointStatus]) -> None:
-        """Say what the studies of these points left out, each once."""
-        for label in dict.fromkeys(entry.trial.plan.partial for entry in entries):
-            if label:
-                self.fact(label)
-
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
         notes = dict.fromkeys(entry.score.note for entry in order if entry.score is not None)
@@ -341,8 +333,8 @@ class Display:
         for line in lines:
             self.fact(f"note: no relative gain on {line}")
 
-    def _stops(self, entries: Sequence[PointStatus]) -> None:
-        """List the trials that were stopped, each once, and count the points that are missing."""
+    def _gaps(self, entries: Sequence[PointStatus]) -> None:
+        """List the trials that were stopped, count the missing points, say what studies lack."""
         stopped = [entry for entry in entries if entry.stopped is not None]
         stops = list(dict.fromkeys(entry.stopped for entry in stopped if entry.stopped))
         for stop in stops[:STOPS_SHOWN]:
@@ -355,6 +347,8 @@ class Display:
                 f"{'was' if len(stopped) == 1 else 'were'} not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
+        for label in filter(None, dict.fromkeys(entry.trial.plan.partial for entry in entries)):
+            self.fact(label)
 
     def _print(self, table: Table) -> None:
         """Print a table as wide as it is; rich would cut its words to the width of the console."""

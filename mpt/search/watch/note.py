@@ -36,7 +36,7 @@ EVERY_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class RunningTrial:
-    """A trial that a worker has."""
+    """A trial that a worker has; `since` is a UTC time, ISO 8601."""
 
     name: str
     steps: int
@@ -46,14 +46,13 @@ class RunningTrial:
     tuned: tuple[int, int] | None
     """Finished and all downstream runs at this rung; None before them."""
     since: str
-    """UTC time, ISO 8601."""
     choosing: str = ""
     """How far its targets are with choosing starts, in words; empty if they are not at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverNote:
-    """One driver, as it was when it last wrote."""
+    """One driver, as it was when it last wrote; times are UTC, ISO 8601."""
 
     host: str
     results: str
@@ -61,9 +60,7 @@ class DriverNote:
     title: str
     """The space's title, for people."""
     began: str
-    """UTC time, ISO 8601."""
     updated: str
-    """UTC time, ISO 8601."""
     studies: tuple[str, ...]
     """Keys of the studies."""
     seeds: tuple[int, ...]
