@@ -47,10 +47,6 @@ _own_tokens: set[str | None] = set()
 """Tokens that this process made for a local Ray."""
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
 _kept: list[contextlib.ExitStack] = []
 """What ends the Ray of the outermost `one_ray`; empty outside of one."""
 
@@ -77,8 +73,8 @@ def ray_session(
     execution: Execution,
     slots_wanted: int,
     *,
+    say: Callable[[str], None],
     files: str | None = None,
-    say: Callable[[str], None] = _silent,
 ) -> Iterator[int]:
     """Run a block with Ray; give the number of trials that can run at once.
 

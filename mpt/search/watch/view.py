@@ -67,8 +67,6 @@ def look(
     notes = [one for one in driver_notes(database) if keys & set(one.studies)]
     note = notes[0] if notes else None
     shown = _shown(database, studies, note)
-    if note is not None and not {one.key for one in shown} & set(note.studies):
-        note = None
     return Look(
         recorded=recorded(database, shown, results, note),
         note=note,
