@@ -9,7 +9,7 @@ import dataclasses
 
 from mpt.backbones.memory import PUBLISHED
 from mpt.config import StudyConfig
-from mpt.search.cost.gpus import smallest
+from mpt.search.cost.gpu_share import smallest
 from mpt.search.cost.plan import Rates, disk_bytes, work_seconds
 from mpt.search.cost.stated import Rows, Throughput, stated_rates, stated_work
 from mpt.search.cost.trial_memory import TrialMemory, trial_memory

@@ -45,22 +45,11 @@ def search_job(
 ) -> SearchJob:
     """Return the job of a search; a smoke study has it cut to the smoke size.
 
-    Args:
-        study: what all points share.
-        space: what is searched.
-        results: results directory.
-        searcher: "grid", "random", "optuna", or any `ray.tune.search.Searcher`.
-        num_samples: trials of other searchers than "grid"; None: `DEFAULT_SAMPLES`, or as many
-            as the space holds.
-        scheduler: "none", "asha", or any `ray.tune.schedulers.TrialScheduler`.
-        racing: stop trials that cannot reach the leader any more.
-        allocation: who gets further upstream seeds: "race" or "full", see `SearchJob`.
-        store: URL of the database; None: ``mpt.db`` in `results`.
-        storage: where checkpoints and prompts go, a directory or a URI; None: `results`.
-        keep_prompts: keep every tuned prompt.
-        seed: of what is drawn; None: the study's train seed.
-        simulated: the job's results are on record: few-shot files are looked for only where the
-            space counts epochs.
+    The arguments are those of `mpt.search`, and
+
+    - `seed`: of what is drawn; None: the study's train seed;
+    - `simulated`: the job's results are on record: few-shot files are looked for only where the
+      space counts epochs.
 
     Raises:
         UsageError: an argument is wrong, or partition or gym are unknown.
@@ -133,14 +122,8 @@ def settings_job(
 ) -> tuple[SearchJob, list[str]]:
     """Return the job that searches every space on every partition, at validation tasks of its own.
 
-    Args:
-        study: what all points share but the partition and what is scored.
-        spaces: one a method, of one name.
-        results: results directory.
-        partitions: some of the gym's; none: all, in a smoke run the first two.
-        num_samples: random trajectories of every space instead of its grid.
-        store: URL of the database; None: ``mpt.db`` in `results`.
-        storage: where checkpoints and prompts go; None: `results`.
+    Each space is of one method; no `partitions` are all the gym's, in a smoke run the first two.
+    `num_samples` random trajectories of every space take the place of its grid.
 
     Returns:
         The job, and one line a partition: its validation tasks.
@@ -177,9 +160,7 @@ def settings_job(
 def replay_job(best: BestPoint | Sequence[BestPoint] | Request, **options: Any) -> Replay:
     """Return the job of a replay, and where its settings are from, a line each.
 
-    Args:
-        best: points of searches, or a request, which says everything itself.
-        **options: for points, those of `points_job`.
+    A request says everything itself; `options` for points are those of `points_job`.
 
     Raises:
         UsageError: something named is unknown, points are of several studies, no settings are

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 
     from mpt.config import StudyConfig
     from mpt.metrics.replicates import Summary
-    from mpt.search.cells import Cell
+    from mpt.search.comparison import Cell
     from mpt.store.database import Database
     from mpt.store.records import Point, StudyRecord
     from mpt.study.study import StudyPlan
     from mpt.trial.score import PointScore
-
-COLUMNS = ("arg", "low", "high", "score", "mean_test", "runs", "status", "note", "point")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,9 @@ class BestPoint:
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {_text(value)}" for name, value in self.settings.items())
-        return f"{self.method}: {settings}, {self.steps} steps: {arg_text(self)}"
+        arg = "ARG undefined" if self.arg is None else f"ARG {self.arg:+.2f} %"
+        ends = "" if self.low is None else f" [{self.low:+.2f}, {self.high:+.2f}]"
+        return f"{self.method}: {settings}, {self.steps} steps: {arg}{ends}"
 
     def __repr__(self) -> str:
         return f"BestPoint({self}; {self.how}; study {self.study}, point {self.point[:8]})"
@@ -70,14 +70,6 @@ class BestPoint:
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
-
-
-def arg_text(point: BestPoint) -> str:
-    """Return ARG and interval in words."""
-    if point.arg is None:
-        return "ARG undefined"
-    ends = "" if point.low is None else f" [{point.low:+.2f}, {point.high:+.2f}]"
-    return f"ARG {point.arg:+.2f} %{ends}"
 
 
 class Results:
@@ -179,15 +171,16 @@ def _chosen(database: Database, study: str | None) -> list[StudyRecord]:
 
 def point_row(point: Point, score: PointScore | None, study: str) -> dict[str, Any]:
     """Return a point as a row of a table."""
-    gain = None if score is None else score.gain
+    interval = None if score is None else score.interval
+    low, high = interval or (None, None)
     return {
         "study": study,
         "method": point.method,
         **_settings(point),
         "steps": point.steps,
-        "arg": None if gain is None else gain.arg_of_defined,
-        "low": None if gain is None else gain.low,
-        "high": None if gain is None else gain.high,
+        "arg": None if score is None else score.arg,
+        "low": low,
+        "high": high,
         "score": None if score is None else score.score,
         "mean_test": None if score is None else score.mean_test,
         "runs": len(point.runs),
@@ -235,27 +228,25 @@ def _study_row(study: StudyRecord) -> dict[str, Any]:
 
 def cell_row(cell: Cell, studies: Mapping[StudyPlan, StudyRecord]) -> dict[str, Any]:
     """Return a cell of a replay as a row of a table; see `ReplayResult.table`."""
-    trial, score, summary = cell.first.trial, cell.first.score, cell.summary
+    trial, score = cell.first.trial, cell.first.score
     gain = None if score is None else score.gain
-    row = {
+    low, high = cell.interval or (None, None)
+    new_run = None if cell.summary is None else cell.summary.new_run
+    new_run_low, new_run_high = new_run or (None, None)
+    return {
         "method": trial.method,
         "partition": trial.plan.config.partition,
         "steps": cell.first.steps,
         "seeds": len(cell.seeds),
-        "arg": None if gain is None else gain.arg_of_defined,
-        "low": None if gain is None else gain.low,
-        "high": None if gain is None else gain.high,
-        "new_run_low": None,
-        "new_run_high": None,
+        "arg": cell.arg,
+        "low": low,
+        "high": high,
+        "new_run_low": new_run_low,
+        "new_run_high": new_run_high,
         "tasks": None if gain is None else f"{gain.defined} of {gain.of}",
         "mean_test": cell.mean_test,
         "study": studies[trial.plan].id,
     }
-    if summary is not None:
-        row["arg"] = summary.arg
-        row["low"], row["high"] = summary.expected or (None, None)
-        row["new_run_low"], row["new_run_high"] = summary.new_run or (None, None)
-    return row
 
 
 def summary_row(summary: Summary) -> dict[str, Any]:

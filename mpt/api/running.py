@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.api.jobs import replay_job, search_job
-from mpt.api.results import BestPoint, Results, cell_row, summary_row
+from mpt.api.results import BestPoint, Results, cell_row, point_row, summary_row
 from mpt.api.work import callers_process, carry_out, in_keywords
 from mpt.errors import UsageError
 
@@ -23,7 +23,24 @@ if TYPE_CHECKING:
     from mpt.study.specs import UpstreamSpec
 
 
-class SearchResult(Results):
+class _JobResult(Results):
+    """What a job has come to so far; see `SearchResult`."""
+
+    def __init__(
+        self, job: SearchJob, exit_code: int, plan: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(job.results, job.store, expected=plan is None)
+        self._job, self.exit_code, self.plan = job, exit_code, plan
+
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[Any]:
+        from mpt.search.look import peek
+
+        with callers_process(), peek(self._job) as look:
+            yield look
+
+
+class SearchResult(_JobResult):
     """What a search has found so far.
 
     Args:
@@ -36,15 +53,8 @@ class SearchResult(Results):
     def __init__(
         self, job: SearchJob, exit_code: int, study: Study, plan: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(job.results, job.store, expected=plan is None)
-        self._job, self.exit_code, self._study, self.plan = job, exit_code, study, plan
-
-    @contextlib.contextmanager
-    def _board(self) -> Iterator[Any]:
-        from mpt.search.look import peek
-
-        with callers_process(), peek(self._job) as look:
-            yield look
+        super().__init__(job, exit_code, plan)
+        self._study = study
 
     def points(self, study: str | None = None) -> pd.DataFrame:
         """Return one row a point of this search, best first.
@@ -56,10 +66,9 @@ class SearchResult(Results):
             return super().points(study)
         import pandas as pd
 
-        from mpt.api.results import point_row
         from mpt.search.leaderboard import ranked
 
-        with self._board() as look:
+        with self._look() as look:
             order = ranked(look.entries)
             study_id = next(iter(look.board.studies.values())).id
             rows = [point_row(e.record, e.score, study_id) for e in order if e.record is not None]
@@ -79,17 +88,16 @@ class SearchResult(Results):
 
         from mpt.search.comparison import rankings
 
-        rows = []
-        with self._board() as look:
-            for ranking in rankings(look.board, look.entries):
-                for one in ranking.configurations:
-                    rows.append(
-                        {
-                            **_searched(self._job, one.first.trial.upstream),
-                            "steps": one.first.steps,
-                            **summary_row(one.summary),
-                        }
-                    )
+        with self._look() as look:
+            rows = [
+                {
+                    **_searched(self._job, one.first.trial.upstream),
+                    "steps": one.first.steps,
+                    **summary_row(one.summary),
+                }
+                for ranking in rankings(look.board, look.entries)
+                for one in ranking.configurations
+            ]
         return pd.DataFrame(rows)
 
     @property
@@ -106,24 +114,18 @@ class SearchResult(Results):
         from mpt.search.leaderboard import ranked
         from mpt.trial.score import BAD_SCORE
 
-        with self._board() as look:
+        with self._look() as look:
             order = ranked(look.entries)
             if not order or order[0].score is None or order[0].score.score <= BAD_SCORE:
                 raise UsageError(f"no point in {self.results} has an ARG: there is no best one")
             first, record = order[0], next(iter(look.board.studies.values()))
+            arg, interval, how = order[0].score.arg, order[0].score.interval, "one upstream seed"
             several = [one for one in rankings(look.board, look.entries) if len(one.seeds) > 1]
             if several:
-                first = several[0].best.first
+                first, on = several[0].best.first, several[0].reported
+                arg, interval, how = on.arg, on.expected, on.how
             key = look.board.point_key(first)
-        gain = None if first.score is None else first.score.gain
-        arg, low, high, how = None, None, None, "one upstream seed"
-        if several:
-            on = several[0].reported
-            arg, how = on.arg, on.how
-            low, high = on.expected or (None, None)
-        elif gain is not None:
-            arg, low, high = gain.arg_of_defined, gain.low, gain.high
-        upstream = dataclasses.replace(first.trial.upstream, rungs=(first.steps,))
+        low, high = interval or (None, None)
         return BestPoint(
             method=first.trial.method,
             settings=_searched(self._job, first.trial.upstream),
@@ -135,7 +137,7 @@ class SearchResult(Results):
             study=record.id,
             point=key,
             config=self._study.config,
-            upstream=upstream,
+            upstream=dataclasses.replace(first.trial.upstream, rungs=(first.steps,)),
             results=self.results,
             store=self.store,
         )
@@ -156,7 +158,7 @@ class SearchResult(Results):
             return f"SearchResult(no point with an ARG in {self.results})"
 
 
-class ReplayResult(Results):
+class ReplayResult(_JobResult):
     """The cells of a replay.
 
     Args:
@@ -164,12 +166,6 @@ class ReplayResult(Results):
         exit_code: 0 done, 4 some trials failed, 75 interrupted.
         plan: of a dry run; None: it was none.
     """
-
-    def __init__(
-        self, job: SearchJob, exit_code: int, plan: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(job.results, job.store, expected=plan is None)
-        self._job, self.exit_code, self.plan = job, exit_code, plan
 
     def table(self) -> pd.DataFrame:
         """Return one row a cell: method, partition, ARG and interval.
@@ -180,11 +176,9 @@ class ReplayResult(Results):
         """
         import pandas as pd
 
-        from mpt.search.cells import cells_of
-        from mpt.search.comparison import rankings
-        from mpt.search.look import peek
+        from mpt.search.comparison import cells_of, rankings
 
-        with callers_process(), peek(self._job) as look:
+        with self._look() as look:
             cells = cells_of(look.entries, rankings(look.board, look.entries))
             rows = [cell_row(cell, look.board.studies) for cell in cells]
         return pd.DataFrame(rows)

@@ -67,7 +67,7 @@ def make_space(
     from mpt.study.spaces import Space, check_space
 
     own = [name for name, _ in method_named(method).settings]
-    common = [one.name for one in fields(UpstreamConfig) if one.name not in _HIDDEN]
+    common = [one.name for one in fields(UpstreamConfig) if one.name not in ("method", "extra")]
     for name in settings:
         if name not in (*common, *own):
             raise UsageError(
@@ -84,20 +84,16 @@ def make_space(
             fixed[name] = value
     if decay and "decay_horizon" in settings:
         raise UsageError("decay is True, and decay_horizon is given too; leave one of them out")
-    rungs = (steps,) if isinstance(steps, int) else tuple(steps)
     space = Space(
         name="own",
         method=method,
         title=title or f"{method}, a space of one's own",
         source="",
         domains=tuple(domains),
-        rungs=rungs,
+        rungs=(steps,) if isinstance(steps, int) else tuple(steps),
         fixed=fixed,
         first=dict(first or {}),
     )
     space = space.decaying() if decay else space
     check_space(space)
     return space
-
-
-_HIDDEN = ("method", "extra")

@@ -105,14 +105,8 @@ def carry_out(
 ) -> tuple[int, Mapping[str, Any] | None]:
     """Run or plan a job for a caller in Python, whose process stays as it was.
 
-    Args:
-        job: what is to be done.
-        where: fields of `Execution`; in a dry run `PLANNED`, too.
-        table: as of `display_of`.
-        notes: lines that are said first.
-        fresh: move the results so far aside first.
-        quiet: print nothing.
-        dry_run: plan it and write nothing.
+    `where` has fields of `Execution`, in a dry run `PLANNED` too; `table` is as of `display_of`,
+    and `notes` are said first.
 
     Returns:
         Exit code, and the plan of a dry run as `plan_document` has it.

@@ -21,8 +21,7 @@ from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
     from mpt.search.display.display import Display
-    from mpt.search.simulation.recorded import Recorded
-    from mpt.search.simulation.simulate import Outcome
+    from mpt.search.simulation import Outcome, Recorded
 
 WORKERS = 2
 """Simulated workers unless told otherwise."""
@@ -69,8 +68,7 @@ def simulate_search(
     """
     prepare_environment("local")  # Ray's scheduler is imported below
     from mpt.search.display.display import Display
-    from mpt.search.simulation.recorded import Recorded
-    from mpt.search.simulation.simulate import check_recorded, simulate
+    from mpt.search.simulation import Recorded, check_recorded, simulate
 
     results = Path(flags.simulate).expanduser()
     if not results.is_dir():

@@ -103,6 +103,11 @@ class Gain:
         return 100 * sum(gains) / len(gains) if gains else None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the 95 % interval of `arg_of_defined`, in %; None if there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def median_of_defined(self) -> float | None:
         """Median relative gain in % over the tasks that have one: no single task rules it."""
         gains = [task.gain for task in self.tasks if task.gain is not None]

@@ -10,14 +10,7 @@ import numpy as np
 
 from mpt.errors import UsageError
 from mpt.metrics.choice import Reported, reported
-from mpt.metrics.replicates import (
-    Comparison,
-    Replicates,
-    Summary,
-    args_of,
-    compare,
-    prior_of,
-)
+from mpt.metrics.replicates import Comparison, Replicates, Summary, args_of, compare, prior_of
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -81,6 +74,83 @@ class Ranking:
         return min(known, key=lambda c: (c.cost, -c.summary.arg))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method with its settings in one setting, at one rung."""
+
+    entries: tuple[PointStatus, ...]
+    """One point an upstream seed, at least one; those that are missing, too."""
+    summary: Summary | None
+    """What its upstream seeds say together; None where one is asked for, or none has a score."""
+
+    @property
+    def scored(self) -> list[PointStatus]:
+        """The points that are there."""
+        return [entry for entry in self.entries if entry.score is not None]
+
+    @property
+    def first(self) -> PointStatus:
+        """A point that has the cell's settings: the first that is there, if any."""
+        return (self.scored or self.entries)[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Upstream seeds whose points are there; none of a method that learns nothing upstream."""
+        if self.first.trial.learned is None:
+            return ()
+        return tuple(seed_of(entry.trial) for entry in self.scored)
+
+    @property
+    def arg(self) -> float | None:
+        """ARG in %, the mean over upstream seeds; None if it is undefined or none is there."""
+        if self.summary is not None:
+            return self.summary.arg
+        return None if self.first.score is None else self.first.score.arg
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the expected ARG; with one upstream seed, or none, over data seeds."""
+        if self.summary is not None:
+            return self.summary.expected
+        return None if self.first.score is None else self.first.score.interval
+
+    @property
+    def mean_test(self) -> float | None:
+        """Mean test score over upstream seeds, a fraction; None if one diverged or none is there.
+
+        A trajectory that diverged has no scores of its own, so there is no mean with it.
+        """
+        values = [entry.score.mean_test for entry in self.scored if entry.score is not None]
+        defined = [value for value in values if value is not None]
+        return float(np.mean(defined)) if defined and len(defined) == len(values) else None
+
+    @property
+    def runs(self) -> int:
+        """Downstream runs behind it."""
+        return sum(entry.score.runs for entry in self.scored if entry.score is not None)
+
+
+def cells_of(entries: Sequence[PointStatus], rankings: Sequence[Ranking]) -> list[Cell]:
+    """Return the cells of a replay, in the job's order."""
+    summaries = {
+        (one.first.trial.plan, one.summary.name): one.summary
+        for ranking in rankings
+        for one in ranking.configurations
+    }
+    groups: dict[tuple[TrialSpec, int], list[PointStatus]] = {}
+    for entry in entries:
+        groups.setdefault((entry.trial.without_seed(), entry.steps), []).append(entry)
+    return [
+        Cell(
+            entries=tuple(group),
+            summary=summaries.get((group[0].trial.plan, name_of(group[0])))
+            if len(group) > 1
+            else None,
+        )
+        for group in groups.values()
+    ]
+
+
 def seed_of(trial: TrialSpec) -> int:
     """Return the upstream seed of a replicate."""
     own = None if trial.learned is None else trial.learned.seed
@@ -88,12 +158,7 @@ def seed_of(trial: TrialSpec) -> int:
 
 
 def rankings(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> list[Ranking]:
-    """Return one ranking a study and method that has scored points with an upstream seed.
-
-    Args:
-        board: knows the studies and their baselines.
-        entries: points, as `Leaderboard.entries` gives them.
-    """
+    """Return one ranking a study and method that has scored points with an upstream seed."""
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in entries:
         if entry.score is not None and entry.trial.learned is not None:
@@ -141,18 +206,19 @@ class _Held:
     reference: np.ndarray
     """[T, D] test scores of plain prompt tuning."""
 
+    def table(self, entry: PointStatus) -> np.ndarray:
+        """Return a point's test scores [T, D]; a run or trajectory that diverged got none."""
+        selected = None if entry.score is None else entry.score.selected
+        return _table(selected or {}, self.tasks, self.record)
+
     def replicates(self, name: str, points: Mapping[int, PointStatus]) -> Replicates:
         """Return the scores of one configuration: upstream seed → point."""
-        tables = {seed: _scores(one, self.tasks, self.record) for seed, one in points.items()}
+        tables = {seed: self.table(one) for seed, one in points.items()}
         return Replicates(name=name, scores=tables, events=events_of(points))
 
 
 def events_of(points: Mapping[int, PointStatus]) -> tuple[str, ...]:
-    """Return what happened on the way to some replicates that makes them unstable.
-
-    Args:
-        points: upstream seed → point.
-    """
+    """Return what on the way to replicates, upstream seed → point, makes them unstable."""
     events = []
     for seed, entry in points.items():
         record = entry.record
@@ -202,12 +268,8 @@ def ranking_of(
 ) -> Ranking | None:
     """Return the ranking of one method in one study; None while there is nothing to compare.
 
-    Args:
-        board: knows the study's baseline.
-        plan: the study.
-        group: the method's points; those without a score are passed over.
-        seeds: upstream seeds to compare on.
-        prior: spread between upstream seeds; None: that of these points.
+    Points without a score are passed over; without `prior` the spread between upstream seeds is
+    that of these points.
     """
     held, compared = _held(board, plan), _compared(group, seeds)
     if held is None or not compared:
@@ -248,7 +310,7 @@ def tables_of(
     if held is None:
         own = board.studies[plan].id
         raise UsageError(f"study {own} has no baseline to compare with; run the search on")
-    return held.reference, [_scores(entry, held.tasks, held.record) for entry in entries]
+    return held.reference, [held.table(entry) for entry in entries]
 
 
 def name_of(entry: PointStatus) -> str:
@@ -265,13 +327,5 @@ def _tasks(record: StudyRecord, baseline: Scores) -> list[str]:
 
 
 def _table(scores: Scores, tasks: Sequence[str], record: StudyRecord) -> np.ndarray:
-    return np.array([[scores[t][d] for d in sorted(record.data_seeds)] for t in tasks])
-
-
-def _scores(entry: PointStatus, tasks: Sequence[str], record: StudyRecord) -> np.ndarray:
-    """Return a point's test scores [T, D]; a run or trajectory that diverged got nothing right."""
-    selected = None if entry.score is None else entry.score.selected
-    if selected is None:
-        return np.zeros((len(tasks), len(record.data_seeds)))
     seeds = sorted(record.data_seeds)
-    return np.array([[selected.get(t, {}).get(d, 0.0) for d in seeds] for t in tasks])
+    return np.array([[scores.get(t, {}).get(d, 0.0) for d in seeds] for t in tasks])

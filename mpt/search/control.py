@@ -8,9 +8,9 @@ the best configuration has too, the search says what learning has added.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,13 +59,7 @@ class Control:
 def control_of(
     board: RecordedLeaderboard, entries: Sequence[PointStatus], ranking: Ranking
 ) -> Control | None:
-    """Return what learning has added to the start; None if the control was not run.
-
-    Args:
-        board: where the points are.
-        entries: the points of the search.
-        ranking: of its configurations.
-    """
+    """Return what learning has added to the start; None if the control was not run."""
     best = ranking.best.first
     plan = best.trial.plan
     if best.trial.learned is None or best.trial.method == CONTROL:
@@ -110,7 +104,9 @@ def _starts(board: RecordedLeaderboard, best: PointStatus) -> Iterator[tuple[int
     plan, config = best.trial.plan, best.trial.learned
     assert config is not None
     for point, score in board.scored_of(plan, CONTROL):
-        own = UpstreamConfig(method=CONTROL, **_drawn(point.settings))
+        # nothing but what the start is drawn by matters without learning
+        names = {"start", "start_seed", "seed"} & set(point.settings)
+        own = UpstreamConfig(method=CONTROL, **{name: point.settings[name] for name in names})
         if (own.start, own.start_seed) == (config.start, config.start_seed):
             spec = UpstreamSpec(config=own, rungs=(point.steps,))
             trial = dataclasses.replace(best.trial, upstream=spec)
@@ -118,8 +114,3 @@ def _starts(board: RecordedLeaderboard, best: PointStatus) -> Iterator[tuple[int
                 seed_of(trial),
                 PointStatus(index=-1, trial=trial, steps=point.steps, record=point, score=score),
             )
-
-
-def _drawn(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the start is drawn by; nothing else matters without learning."""
-    return {key: settings[key] for key in ("start", "start_seed", "seed") if key in settings}

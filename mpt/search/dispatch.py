@@ -6,18 +6,14 @@ upstream, and those that score the same tasks share plain prompt tuning, fine-tu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpt.store.records import BASELINE
 from mpt.study.record import study_record
-from mpt.study.specs import (
-    PromptTuningConfig,
-    TrialSpec,
-    baseline_trials,
-    settings_of,
-)
+from mpt.study.specs import PromptTuningConfig, TrialSpec, baseline_trials, settings_of
 from mpt.trial.runs import baseline_packs, keys_of, of_tasks
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import finish_point
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.database import Database
     from mpt.study.study import OpenStudy, StudyPlan
+    from mpt.trial.score import PointScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +43,7 @@ class TrialGroup:
 def open_groups(
     board: Leaderboard, studies: Callable[[StudyPlan], OpenStudy], database: Database
 ) -> list[TrialGroup]:
-    """Return the trials that have to run, in the order they are started.
-
-    Args:
-        board: the job's points.
-        studies: opens a study.
-        database: where results are.
-    """
+    """Return the trials that have to run, in the order they are started."""
     unfinished = [(n, trial) for n, trial in enumerate(board.trials) if not board.over(n)]
     needed = [plan for plan in board.studies if not board.baseline_there(plan)]
     return [*_baselines(needed, studies, database), *_shared(unfinished)]
@@ -90,10 +81,8 @@ def _shared(unfinished: Sequence[tuple[int, TrialSpec]]) -> list[TrialGroup]:
         else:
             groups.setdefault(trial.learned_from, []).append((index, trial))
     return [
-        TrialGroup(
-            specs=tuple(spec for _, spec in group), indices=tuple(index for index, _ in group)
-        )
-        for group in groups.values()
+        TrialGroup(specs=tuple(spec for _, spec in own), indices=tuple(index for index, _ in own))
+        for own in groups.values()
     ]
 
 
@@ -117,9 +106,7 @@ def _tuned_like(trial: TrialSpec, task: str) -> object:
 def flat_config(group: TrialGroup, number: int) -> dict[str, Any]:
     """Return the configuration that Tune and its trackers see: flat, of numbers and names.
 
-    Args:
-        group: what the trial works on.
-        number: the group's place in the list that workers have.
+    `number` is the group's place in the list that workers have.
     """
     spec = group.specs[0]
     config = spec.plan.config
@@ -140,4 +127,33 @@ def flat_config(group: TrialGroup, number: int) -> dict[str, Any]:
         **({"task": spec.tasks[0]} if baseline and spec.tasks else {}),
         **numbers,
         **own,
+    }
+
+
+def rung_report(rungs: Sequence[int], scores: Mapping[int, PointScore]) -> dict[str, Any]:
+    """Return ARG and interval at the last scored rung; NaN before the first.
+
+    Args:
+        rungs: of the trial, ascending, of one ratio where somebody halves by them.
+        scores: rung → score, so far.
+
+    Returns:
+        ``arg``, ``arg_low`` and ``arg_high`` (in %, NaN where undefined); ``score``, which is
+        finite at every rung, and ``best``, the highest so far; ``rung``, which grows by the ratio
+        of the rungs from 1 on; ``rung_steps``, the rung itself (0 before the first).
+    """
+    if not scores:
+        nothing = dict.fromkeys(("arg", "arg_low", "arg_high", "score", "best"), math.nan)
+        return {**nothing, "rung": 0.0, "rung_steps": 0}
+    steps = max(scores)
+    arg, ratio = scores[steps].arg, rungs[1] / rungs[0] if len(rungs) > 1 else 1.0
+    low, high = scores[steps].interval or (math.nan, math.nan)
+    return {
+        "arg": math.nan if arg is None else arg,
+        "arg_low": low,
+        "arg_high": high,
+        "score": scores[steps].score,
+        "best": max(score.score for score in scores.values()),
+        "rung": ratio ** rungs.index(steps),
+        "rung_steps": steps,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,10 @@ class Suggestions:
     def by_optuna(self) -> bool:
         """Whether TPE chooses, rather than a searcher of which nothing is known."""
         return isinstance(self.searcher, str)
+
+    def trial(self, settings: Mapping[str, Any]) -> TrialSpec:
+        """Return the trial with these searched settings."""
+        return TrialSpec(plan=self.plan, upstream=self.space.trajectory(settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,8 @@ class SearchJob:
     @property
     def stoppers(self) -> frozenset[str]:
         """Who may stop a trial, by name."""
-        name = self.scheduler if isinstance(self.scheduler, str) else _name(self.scheduler)
+        name = self.scheduler
+        name = name if isinstance(name, str) else type(name).__name__
         return frozenset(({name} - {"none"}) | ({"racing"} if self.racing else set()))
 
     @property
@@ -147,10 +153,6 @@ class SearchJob:
     def partial(self) -> tuple[str, ...]:
         """What is left out of the studies, one label each; empty if nothing is."""
         return tuple(dict.fromkeys(plan.partial for plan in self.plans if plan.partial))
-
-
-def _name(scheduler: Any) -> str:
-    return type(scheduler).__name__
 
 
 def _check_rungs(trial: TrialSpec) -> None:

@@ -43,12 +43,7 @@ class RecordedLeaderboard:
 
     What is whole is read once.
 
-    Args:
-        job: the trials.
-        studies: the record of every study.
-        trials: each with the key of its upstream trajectory.
-        database: where results are.
-        stoppers: whose stops count, by name; None: everybody's.
+    Stops count of `stoppers` alone, by name; None: everybody's.
     """
 
     def __init__(
@@ -67,8 +62,6 @@ class RecordedLeaderboard:
         self.trials: list[TrialSpec] = []
         self.upstream: list[str] = []
         """Key of each trial's upstream trajectory."""
-        self.study_of: list[str] = []
-        """Key of each trial's study."""
         self.studies = dict(studies)
         """The record of every study."""
         self._keys: dict[tuple[int, int], str] = {}
@@ -88,7 +81,6 @@ class RecordedLeaderboard:
             self._places[key] = (index, rung)
         self.trials.append(trial)
         self.upstream.append(upstream)
-        self.study_of.append(study)
         self._index[trial] = index
 
     def index_of(self, trial: TrialSpec) -> int | None:
@@ -98,8 +90,7 @@ class RecordedLeaderboard:
     def refresh(self, keys: Collection[str] | None = None) -> None:
         """Read what the database has of points that are not known yet.
 
-        Args:
-            keys: of these points only; None: of all.
+        Of the points with some `keys` only; None: of all.
         """
         places = self._keys if keys is None else [self._places[key] for key in keys]
         open_ = {
@@ -147,35 +138,21 @@ class RecordedLeaderboard:
         scores = self._store.scores([point.key for point in points])
         return [(point, scores[point.key]) for point in points if point.key in scores]
 
-    def rung_scores(self, index: int) -> dict[int, float]:
-        """Return rung → score of a trial's points that are stored."""
-        entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
-        return {entry.steps: entry.score.score for entry in entries if entry.score is not None}
+    def of_trial(self, index: int) -> list[PointStatus]:
+        """Return the points of a trial, by rung."""
+        return [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
 
     def over(self, index: int) -> bool:
         """Return whether nothing is left to do on a trial: it is complete, or was stopped."""
-        entries = [self.entry(index, rung) for rung in self.trials[index].upstream.rungs]
-        return all(entry.record is not None or entry.stopped is not None for entry in entries)
-
-    def done(self, trial: TrialSpec) -> bool:
-        """Return whether a trial is one of these and nothing is left to do on it."""
-        index = self._index.get(trial)
-        return index is not None and self.over(index)
+        return all(e.record is not None or e.stopped is not None for e in self.of_trial(index))
 
     def baseline_there(self, plan: StudyPlan) -> bool:
         """Return whether plain prompt tuning of a study is whole."""
-        key = point_key(self.studies[plan].key, "", 0)
-        return key in self._database.points_of([key])
+        return bool(self._database.points_of([point_key(self.studies[plan].key, "", 0)]))
 
     def baseline_scores(self, plan: StudyPlan) -> Scores | None:
         """Return task → data seed → test score of plain prompt tuning; None: it is not whole."""
         return self._store.baseline(self.studies[plan].key)
-
-    @property
-    def stops(self) -> list[Stop]:
-        """What was stopped of these trials, in their order."""
-        own_stops = (self._stops.get(key) for key in self._keys.values())
-        return [stop for stop in own_stops if stop is not None]
 
     def stop(self, index: int, steps: int, by: str, reason: str) -> Stop:
         """Store that a trial is stopped at a rung, or on the way to it."""
@@ -205,13 +182,11 @@ class RecordedLeaderboard:
     ) -> dict[str, float]:
         """Return the summed cost of every different run behind some points.
 
-        Args:
-            entries: the points.
-            baselines: count the runs of plain prompt tuning too.
+        Those of plain prompt tuning count where `baselines` are asked for.
         """
         points = [self.point_key(entry) for entry in entries if entry.record is not None]
         if baselines:
-            studies = {self.study_of[entry.index] for entry in entries}
+            studies = {self.studies[entry.trial.plan].key for entry in entries}
             points += [point_key(study, "", 0) for study in sorted(studies)]
         rows = {row.run: row for row in self._database.score_rows(points)}
         total = {"runs": float(len(rows)), "steps": 0.0, "tokens": 0.0, "seconds": 0.0}
@@ -220,20 +195,9 @@ class RecordedLeaderboard:
                 total[name] += getattr(row, name)
         return total
 
-    def baselines(self) -> Mapping[str, Point]:
-        """Return the stored points of plain prompt tuning: study → point."""
-        keys = {point_key(record.key, "", 0): record.key for record in self.studies.values()}
-        return {keys[key]: point for key, point in self._database.points_of(list(keys)).items()}
-
 
 class Leaderboard(RecordedLeaderboard):
-    """The points of a job.
-
-    Args:
-        job: the trials.
-        studies: opens a study, which is needed for the keys of its points.
-        database: where results are.
-    """
+    """The points of a job."""
 
     def __init__(
         self, job: SearchJob, studies: Callable[[StudyPlan], OpenStudy], database: Database
@@ -261,6 +225,5 @@ def ranked(entries: Sequence[PointStatus]) -> list[PointStatus]:
 
     Equal scores keep the job's order, and within a trial fewer steps come first.
     """
-    done = [entry for entry in entries if entry.score is not None]
-    done = [entry for entry in done if entry.trial.method != BASELINE]
+    done = [e for e in entries if e.score is not None and e.trial.method != BASELINE]
     return sorted(done, key=lambda entry: -entry.score.score if entry.score else 0.0)

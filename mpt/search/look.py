@@ -21,11 +21,8 @@ from mpt.search.job import DONE, Execution, SearchJob
 from mpt.search.leaderboard import Leaderboard, PointStatus
 from mpt.search.ray.session import on_this_cpu, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
-from mpt.search.replication import further_replicates
-from mpt.search.rounds import (
-    with_first_seed,
-    with_replicates,
-)
+from mpt.search.replication import further_replicates, run_rounds, with_first_seed
+from mpt.search.suggested import on_record, suggested_before
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import FILE, Database, open_results
 from mpt.study.specs import TrialSpec
@@ -103,7 +100,12 @@ def peek(job: SearchJob) -> Iterator[Look]:
             database = open_results(Path(nothing))
         stack.enter_context(database)
         job = with_known_trials(with_first_seed(job), database)
-        board = with_replicates(Leaderboard(job, open_plan, database), open_plan, database)
+        board, _ = run_rounds(
+            Leaderboard(job, open_plan, database),
+            lambda job: Leaderboard(job, open_plan, database),
+            compute=lambda *_: {},
+            going=lambda: True,
+        )
         job = board.job
         entries, expected = board.entries(), expected_trials(job, board)
         store, files = TrialStore(database), Artifacts(job.files)
@@ -153,7 +155,7 @@ def expected_trials(job: SearchJob, board: Leaderboard) -> list[TrialSpec]:
 
 def _cut(board: Leaderboard, index: int) -> TrialSpec:
     trial = board.trials[index]
-    reached = tuple(board.rung_scores(index))
+    reached = tuple(entry.steps for entry in board.of_trial(index) if entry.score is not None)
     if not reached or not board.over(index):
         return trial
     upstream = dataclasses.replace(trial.upstream, rungs=reached)
@@ -165,13 +167,10 @@ def with_known_trials(job: SearchJob, database: Database) -> SearchJob:
     of = job.suggestions
     if of is None:
         return job
-    from mpt.search.suggested import on_record, suggested_before
-
     if not of.by_optuna:
         recorded = on_record(of, open_plan(of.plan), database)
         return dataclasses.replace(job, trials=(job.trials[0], *recorded))
-    points = suggested_before(of, database)
-    known = (TrialSpec(plan=of.plan, upstream=of.space.trajectory(point)) for point in points)
+    known = map(of.trial, suggested_before(of, database))
     trials = tuple(dict.fromkeys([*job.trials, *known]))[: of.count]
     return dataclasses.replace(job, trials=trials)
 

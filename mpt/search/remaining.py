@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpt.errors import MptError
-from mpt.search.cost.kinds import run_kind, step_kind
-from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork
+from mpt.search.cost.plan import RemainingWork, RunWork, TrialWork, run_cost, run_kind, step_kind
 from mpt.store.records import point_key
 from mpt.study.record import study_record
 from mpt.study.specs import FineTuningConfig, TrialSpec
@@ -31,7 +29,6 @@ from mpt.trial.starts.cost import NOTHING, ChoiceWork, choice_of_all, learned_st
 from mpt.upstream.soup import soup_key
 
 if TYPE_CHECKING:
-    from mpt.config import DownstreamConfig
     from mpt.store.artifacts import Artifacts
     from mpt.study.study import OpenStudy, StudyPlan
     from mpt.trial.files import Rung
@@ -47,12 +44,6 @@ def remaining_work(
     """Compare trials with what is stored; nothing is written.
 
     Runs that several trials share are counted once, with the first of them.
-
-    Args:
-        trials: those that are expected to run.
-        studies: opens a study.
-        store: the database.
-        artifacts: where prompts at rungs are.
     """
     count = _Count(store, artifacts)
     by_trial: dict[int, TrialWork] = {}
@@ -102,7 +93,7 @@ class _Count:
         if trial.upstream.tuned != "prompt":
             return self._take_unlearned(study, trial)
         packs, rungs = self._baseline, trial.upstream.rungs
-        members = _members(study, trial)
+        members = [""] if trial.learned is None else member_keys(study, trial.learned)
         key = soup_key(members)
         record, stored = study_record(study).key, self._stored(study, key, rungs)
         alike = tuple(keys_of(packs))
@@ -197,11 +188,6 @@ class _Count:
         return [] if choice is None else marked_packs(study, rung.prompt, choice)
 
 
-def _members(study: OpenStudy, trial: TrialSpec) -> list[str]:
-    """Return the keys of what a trial learns; "" for plain prompt tuning."""
-    return [""] if trial.learned is None else member_keys(study, trial.learned)
-
-
 def _run_work(
     runs: Sequence[PlannedRun],
     study: OpenStudy,
@@ -210,36 +196,19 @@ def _run_work(
 ) -> RunWork:
     """Return the work of some runs, and of a choice of starts."""
     down = study.config.downstream
+    steps, rows = choosing
+    scored: set[object] = set()
+    for task in (run.task for run in runs):
+        test = len(task.test)
+        if tuned == "nothing":  # equal rows have one score
+            test = 0 if (task.name, task.test) in scored else test
+            scored.add((task.name, task.test))
+        taken, read = run_cost(down, tuned, train=len(task.train), dev=len(task.dev), test=test)
+        steps, rows = steps + taken, rows + read
     return RunWork(
         kind=run_kind(study.config, tuned),
         runs=len(runs),
-        steps=choosing.steps + sum(run_steps(run, down) for run in runs),
-        rows=choosing.rows
-        + sum(evaluated_rows(run, down) for run in runs)
-        - _repeated(runs, down),
+        steps=steps,
+        rows=rows,
         choosing=choosing,
     )
-
-
-def _repeated(runs: Sequence[PlannedRun], down: DownstreamConfig) -> int:
-    """Return the test rows that are scored already: equal files, where nothing is tuned."""
-    files = [
-        (run.task.name, tuple(run.task.test)) for run in runs if run.identity.tuned == "nothing"
-    ]
-    repeats = Counter(files) - Counter(set(files))
-    return sum(
-        count * min(len(rows), down.max_test or len(rows)) for (_, rows), count in repeats.items()
-    )
-
-
-def run_steps(run: PlannedRun, down: DownstreamConfig) -> int:
-    """Return the optimiser steps of a run; none where nothing is tuned."""
-    return 0 if run.identity.tuned == "nothing" else down.steps_on(len(run.task.train))
-
-
-def evaluated_rows(run: PlannedRun, down: DownstreamConfig) -> int:
-    """Return how many dev and test rows a run evaluates, dev rows once an evaluation."""
-    evaluations = max(1, -(-run_steps(run, down) // down.eval_every))
-    dev = min(len(run.task.dev), down.max_dev or len(run.task.dev))
-    test = min(len(run.task.test), down.max_test or len(run.task.test))
-    return evaluations * dev + test

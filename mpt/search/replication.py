@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from mpt.study.contest.passes import planned_passes
 
 if TYPE_CHECKING:
     from mpt.metrics.replicates import Comparison
+    from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard, PointStatus
     from mpt.study.specs import TrialSpec
     from mpt.study.study import StudyPlan
@@ -31,6 +32,41 @@ CHANCE = 0.01
 
 Point = tuple["TrialSpec", int]
 """A trial and one of its rungs."""
+
+Failures = dict[str, str]
+"""Name of a trial → why it failed."""
+
+
+def run_rounds(
+    board: Leaderboard,
+    board_of: Callable[[SearchJob], Leaderboard],
+    compute: Callable[[Leaderboard, Sequence[TrialSpec]], Failures],
+    going: Callable[[], bool],
+) -> tuple[Leaderboard, Failures]:
+    """Compute round after round until nobody gets more seeds, or one is not whole.
+
+    Args:
+        board: with the trials so far.
+        board_of: makes the leaderboard of a job with further trials.
+        compute: runs the trials that are new on a leaderboard.
+        going: whether another round may start.
+
+    Returns:
+        The leaderboard with all trials, and what failed in the last round.
+    """
+    failures: Failures = {}
+    while not (failures or points_missing(board)) and going():
+        more = next_replicates(board, board.job.allocation)
+        if not more:
+            break
+        board = board_of(dataclasses.replace(board.job, trials=(*board.trials, *more)))
+        failures = compute(board, more)
+    return board, failures
+
+
+def points_missing(board: Leaderboard) -> int:
+    """Return how many points are missing, apart from those of stopped trials."""
+    return sum(entry.score is None and entry.stopped is None for entry in board.entries())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +117,7 @@ class Allowance:
 def survivors(comparison: Comparison, seeds: int) -> list[str]:
     """Return the configurations that should get one more upstream seed, best first.
 
-    Args:
-        comparison: on the seeds so far.
-        seeds: how many these are.
+    The comparison is on `seeds` of them so far.
     """
     order = sorted(comparison.summaries.values(), key=lambda one: -one.arg)
     if seeds == 1:
@@ -113,12 +147,7 @@ def raced(
 
 
 def next_replicates(board: Leaderboard, allocation: str) -> list[TrialSpec]:
-    """Return the trials whose points are to be computed next; none if all are there.
-
-    Args:
-        board: with the trials of the first seed, and of later ones as far as they are known.
-        allocation: "race", or "full" for all seeds of all configurations.
-    """
+    """Return the trials whose points are to be computed next; none if all are there."""
     groups: dict[tuple[StudyPlan, str], list[PointStatus]] = {}
     for entry in board.entries():
         searched = entry.trial.plan.role == "validation"  # a replay's job names all of its seeds
@@ -147,6 +176,17 @@ def further_replicates(trials: Sequence[TrialSpec], allocation: str) -> list[lis
     return [one for (plan, _), own in groups.items() for one in _further_of(plan, own, allocation)]
 
 
+def with_first_seed(job: SearchJob) -> SearchJob:
+    """Return a job whose trials have the first upstream seed of their study.
+
+    A replay (of target tasks) has named its seeds before.
+    """
+    trials = (
+        trial if trial.plan.role == "target" else of_first_seed(trial) for trial in job.trials
+    )
+    return dataclasses.replace(job, trials=tuple(trials))
+
+
 def of_first_seed(trial: TrialSpec) -> TrialSpec:
     """Return a trial with the study's first upstream seed, if it has no seed of its own."""
     learned = trial.learned
@@ -169,9 +209,8 @@ def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -
 def replicates_of(trial: TrialSpec, seeds: Iterable[int] = ()) -> tuple[TrialSpec, ...]:
     """Return the replicates of a cell of a replay.
 
-    Args:
-        trial: the cell; what learns nothing upstream has one run, which all seeds share.
-        seeds: upstream seeds; none: the trial's own, or else the study's first one.
+    What learns nothing upstream has one run, which all seeds share. Without `seeds` it is the
+    trial's own, or else the study's first one.
     """
     seeds = tuple(seeds)
     if trial.learned is None or not seeds:
@@ -255,7 +294,8 @@ def passes_of(points: Iterable[Point]) -> float:
 
 def _missing(board: Leaderboard, points: Sequence[Point], seed: int) -> list[TrialSpec]:
     """Return the replicates of some points with a seed that are not done, one a trajectory."""
-    return [trial for trial in _replicates(points, seed) if not board.done(trial)]
+    places = {trial: board.index_of(trial) for trial in _replicates(points, seed)}
+    return [trial for trial, index in places.items() if index is None or not board.over(index)]
 
 
 def _replicates(points: Sequence[Point], seed: int) -> list[TrialSpec]:

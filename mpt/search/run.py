@@ -7,13 +7,14 @@ started, the others go on from their newest checkpoint. Nothing else of Tune's i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpt.errors import UsageError
-from mpt.search.comparison import Ranking, rankings, seed_of
+from mpt.search.comparison import rankings, seed_of
 from mpt.search.control import control_of
 from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import Rates, RemainingWork
@@ -24,7 +25,7 @@ from mpt.search.display.display import Display
 from mpt.search.display.document import document_of
 from mpt.search.display.header import cost_text
 from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
-from mpt.search.leaderboard import Leaderboard, PointStatus, ranked
+from mpt.search.leaderboard import Leaderboard, ranked
 from mpt.search.look import (
     WAIT,
     expected_trials,
@@ -35,13 +36,7 @@ from mpt.search.look import (
 from mpt.search.ray.interrupts import Interrupts
 from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
 from mpt.search.remaining import remaining_work
-from mpt.search.rounds import (
-    groups_of_round,
-    plain_job,
-    points_missing,
-    run_rounds,
-    with_first_seed,
-)
+from mpt.search.replication import points_missing, run_rounds, with_first_seed
 from mpt.search.watch.note import NoteKeeper
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, old_format_note, open_results
@@ -52,6 +47,7 @@ from mpt.study.study import release_weights
 from mpt.trial.store import TrialStore
 from mpt.words import counted
 
+_KEPT = "interrupted; what was finished is kept. Resume with: "
 _OURS = ("mpt.db", "mpt.db-wal", "mpt.db-shm", "checkpoints", "rungs", "prompts", "tensorboard")
 
 
@@ -65,12 +61,7 @@ def run_search(
 ) -> int:
     """Run a search to its end, or as far as it gets; return the exit code.
 
-    Args:
-        job: what is searched.
-        execution: where and how.
-        fresh: move the results so far aside first.
-        display: where progress goes.
-        rates: of `measured`; None: they are measured now.
+    With `fresh` the results so far are moved aside first; without `rates` they are measured now.
 
     Returns:
         0 done, 4 some trials failed, 75 interrupted (the same call resumes).
@@ -95,7 +86,8 @@ def run_search(
                     return _Driver(job, execution, show, interrupts, database).run(rates)
         except KeyboardInterrupt:
             show.document(lambda: {"exit_code": INTERRUPTED, "next": execution.resume})
-            return _interrupted(execution, show)
+            show.say(_KEPT + execution.resume)
+            return INTERRUPTED
         except OSError as error:
             if job.results in Path(str(error.filename)).parents:
                 raise storage_error(Path(str(error.filename)), error) from error
@@ -133,36 +125,23 @@ class _Driver:
         work = self._work(expected)
         self._show.header(work, board)
         self._rates = rates
-        with one_ray():
-            board, failures = self._rounds(board, groups, expected, work)
-        missing = points_missing(board)
-        code = DONE
-        if missing or self._open:
-            code = INTERRUPTED if self._interrupts.name else FAILED
-        seconds = time.perf_counter() - began
-        self._note.end(code, failures)
-        self._finish(board, board.entries(), failures, code, missing, seconds)
-        return code
-
-    def _rounds(
-        self,
-        board: Leaderboard,
-        groups: Sequence[TrialGroup],
-        expected: Sequence[TrialSpec],
-        work: RemainingWork,
-    ) -> tuple[Leaderboard, dict[str, str]]:
-        """Run the trials, and replicates as long as some follow; return what failed, and why."""
         failures: dict[str, str] = {}
-        if groups or _suggestions_left(self._job, board):
-            failures = self._compute(board, groups, expected, work)
-        if failures:
-            return board, failures
-        return run_rounds(
-            board,
-            self._board,
-            self._replicate,
-            lambda: not (self._open or self._interrupts.name),
-        )
+        with one_ray():
+            if groups or _suggestions_left(self._job, board):
+                failures = self._compute(board, groups, expected, work)
+            if not failures:
+                board, failures = run_rounds(
+                    board,
+                    self._board,
+                    self._replicate,
+                    lambda: not (self._open or self._interrupts.name),
+                )
+        code = DONE
+        if points_missing(board) or self._open:
+            code = INTERRUPTED if self._interrupts.name else FAILED
+        self._note.end(code, failures)
+        self._finish(board, failures, code, time.perf_counter() - began)
+        return code
 
     def _board(self, job: SearchJob) -> Leaderboard:
         self._job = job
@@ -170,12 +149,15 @@ class _Driver:
 
     def _replicate(self, board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
         """Run further replicates."""
-        groups = groups_of_round(board, open_plan, self._database, more)
+        groups = open_groups(board, open_plan, self._database)
+        groups = [group for group in groups if not set(group.specs).isdisjoint(more)]
         if not groups:
             return {}
         seeds = dict.fromkeys(seed_of(one) for one in more)
         self._show.replicating(len(more), list(seeds), board.job)
-        return self._compute(board, groups, more, self._work(more), plain_job(board.job))
+        # whoever chose or stopped trials has done so before
+        plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
+        return self._compute(board, groups, more, self._work(more), plain)
 
     def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
@@ -234,16 +216,10 @@ class _Driver:
         return dict(tuning.watcher.failures)
 
     def _finish(
-        self,
-        board: Leaderboard,
-        entries: list[PointStatus],
-        failures: dict[str, str],
-        code: int,
-        missing: int,
-        seconds: float,
+        self, board: Leaderboard, failures: dict[str, str], code: int, seconds: float
     ) -> None:
         """Say what came of it."""
-        job, execution, show = self._job, self._execution, self._show
+        job, execution, show, entries = self._job, self._execution, self._show, board.entries()
         show.document(
             lambda: document_of(
                 job,
@@ -254,7 +230,7 @@ class _Driver:
             )
         )
         if code == INTERRUPTED:
-            _interrupted(execution, show)
+            show.say(_KEPT + execution.resume)
             return
         all_rankings = rankings(board, entries)
         if ranked(entries):
@@ -262,14 +238,17 @@ class _Driver:
         for name, reason in failures.items():
             show.say(f"failed: {name}: {reason}")
         if code == FAILED:
-            show.say(
-                f"{missing} of {len(entries)} points are missing. Try again: {execution.resume}"
-            )
-        else:
-            _closing(job, execution, show, board, seconds)
-            for line in _control_lines(execution, board, entries, all_rankings):
-                show.say(line)
-            show.say(f"next     {execution.next_step}")
+            missing = f"{points_missing(board)} of {len(entries)} points are missing"
+            show.say(f"{missing}. Try again: {execution.resume}")
+            return
+        show.say(f"cost     {cost_text(board, entries)}; this call took {clock_text(seconds)}")
+        where = job.store or job.results / "mpt.db"
+        show.say(f"results  {where} (prompts and checkpoints in {job.files})")
+        for ranking in all_rankings if execution.control_step else ():
+            control = control_of(board, entries, ranking)
+            not_run = f"control  not run: {execution.control_step}"
+            show.say(not_run if control is None else control.text())
+        show.say(f"next     {execution.next_step}")
 
 
 def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
@@ -281,30 +260,6 @@ def _suggestions_left(job: SearchJob, board: Leaderboard) -> bool:
     size = job.suggestions.space.size
     count = job.suggestions.count if size is None else min(job.suggestions.count, size)
     return sum(board.over(index) for index in range(len(board.trials))) < count
-
-
-def _closing(
-    job: SearchJob, execution: Execution, show: Display, board: Leaderboard, seconds: float
-) -> None:
-    """Say what the search has cost, where it is, and what to do next."""
-    cost = cost_text(board, board.entries())
-    show.say(f"cost     {cost}; this call took {clock_text(seconds)}")
-    where = job.store or job.results / "mpt.db"
-    show.say(f"results  {where} (prompts and checkpoints in {job.files})")
-
-
-def _control_lines(
-    execution: Execution,
-    board: Leaderboard,
-    entries: Sequence[PointStatus],
-    all_rankings: Sequence[Ranking],
-) -> Iterator[str]:
-    """Say what learning adds to its start, or which command would show it."""
-    if not execution.control_step:
-        return
-    for ranking in all_rankings:
-        control = control_of(board, entries, ranking)
-        yield f"control  not run: {execution.control_step}" if control is None else control.text()
 
 
 def set_results_aside(job: SearchJob, say: Callable[[str], None]) -> None:
@@ -333,11 +288,6 @@ def _set_aside(job: SearchJob, say: Callable[[str], None]) -> None:
     for path in ours:
         path.rename(target / path.name)
     say(f"--fresh: the results so far were moved to {target}")
-
-
-def _interrupted(execution: Execution, show: Display) -> int:
-    show.say(f"interrupted; what was finished is kept. Resume with: {execution.resume}")
-    return INTERRUPTED
 
 
 def _stamp() -> str:

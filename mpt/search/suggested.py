@@ -31,10 +31,7 @@ def study_name(suggestions: Suggestions) -> str:
 
 
 def suggested_before(suggestions: Suggestions, database: Database) -> list[dict[str, Any]]:
-    """Return the settings that earlier sessions suggested, in order, each once.
-
-    Trials that only served to draw a suggestion, or are not of the space, are left out.
-    """
+    """Return the settings that earlier sessions suggested; see `suggested_points`."""
     if not database.has_table("studies"):  # nothing of Optuna's is there, and none is made
         return []
     import optuna
@@ -42,29 +39,30 @@ def suggested_before(suggestions: Suggestions, database: Database) -> list[dict[
     name = study_name(suggestions)
     if name not in optuna.study.get_all_study_names(storage=database.url):
         return []
-    points: list[dict[str, Any]] = []
-    for trial in open_optuna_study(name, database.url).get_trials(deepcopy=False):
-        point = suggested_point(trial, suggestions.space)
-        if point is not None and point not in points:
-            points.append(point)
-    return points
+    return suggested_points(open_optuna_study(name, database.url), suggestions.space)
 
 
-def suggested_point(trial: optuna.trial.FrozenTrial, space: Space) -> dict[str, Any] | None:
-    """Return the settings that a trial of Optuna's stands for.
+def suggested_points(
+    study: optuna.Study, space: Space, *states: optuna.trial.TrialState
+) -> list[dict[str, Any]]:
+    """Return the settings that an Optuna study has suggested, in order, each once.
 
-    None if it only served to draw them, or if they are not of the space (somebody else's).
+    Trials that only served to draw a suggestion, or are not of the space, are left out.
+
+    Those of trials in some `states`; none: all.
     """
-    point, domains = dict(trial.params), {domain.name: domain for domain in space.domains}
-    if not trial.user_attrs.get("tried") or set(point) != set(domains):
-        return None
-    return point if all(domains[name].holds(value) for name, value in point.items()) else None
+    domains = {domain.name: domain for domain in space.domains}
+    points: list[dict[str, Any]] = []
+    for trial in study.get_trials(deepcopy=False, states=states or None):
+        point = dict(trial.params)
+        if trial.user_attrs.get("tried") and set(point) == set(domains) and point not in points:
+            points += [point] if all(domains[name].holds(point[name]) for name in point) else []
+    return points
 
 
 def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) -> list[TrialSpec]:
     """Return the trials of a search's space that have a point in its study, the oldest first."""
     from mpt.study.record import study_record
-    from mpt.study.specs import TrialSpec
     from mpt.trial.runs import upstream_key
 
     space = suggestions.space
@@ -75,7 +73,7 @@ def on_record(suggestions: Suggestions, study: OpenStudy, database: Database) ->
         values = {**point.settings, **dict(point.settings.get("extra") or ())}
         settings = {domain.name: values.get(domain.name) for domain in space.domains}
         with contextlib.suppress(MptError, TypeError, ValueError):  # not one of this space
-            spec = TrialSpec(plan=suggestions.plan, upstream=space.trajectory(settings))
+            spec = suggestions.trial(settings)
             if upstream_key(study, spec.upstream.config) == point.upstream:
                 by_upstream[point.upstream] = spec
     return list(by_upstream.values())

@@ -69,6 +69,16 @@ class PointScore:
     """Task → data seed → test score of the taken run, the mean over downstream starts; None if the
     trajectory diverged."""
 
+    @property
+    def arg(self) -> float | None:
+        """ARG in %, over the tasks that have a gain; None if it is undefined."""
+        return None if self.gain is None else self.gain.arg_of_defined
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of its 95 % interval over data seeds, in %; None if there is none."""
+        return None if self.gain is None else self.gain.interval
+
 
 def selected_scores(
     runs: Iterable[ScoredRun], lrs: Sequence[float], starts: Sequence[int]

@@ -17,7 +17,7 @@ from mpt.replay.request import Request
 from mpt.search.display.display import Display
 from mpt.search.job import Execution, SearchJob
 from mpt.search.run import run_search
-from mpt.search.simulation.recorded import Recorded
+from mpt.search.simulation import Recorded
 from mpt.store.database import open_results
 from mpt.store.records import StudyRecord
 from mpt.study.options import StudyOptions

@@ -22,7 +22,7 @@ from mpt.search.comparison import seed_of, tables_of
 from mpt.search.display.setting_display import CellDisplay
 from mpt.search.job import DONE, Execution, SearchJob
 from mpt.search.look import Look, peek
-from mpt.search.rounds import with_first_seed
+from mpt.search.replication import with_first_seed
 from mpt.search.run import run_search
 from mpt.store.database import FILE
 from mpt.study.options import StudyOptions

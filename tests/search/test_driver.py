@@ -212,7 +212,7 @@ def test_a_signal_that_an_import_has_swallowed_ends_the_search_all_the_same(
         return opened(plan)
 
     monkeypatch.setattr(run_module, "open_plan", swallows)
-    monkeypatch.setattr(run_module._Driver, "_rounds", lambda *_: pytest.fail("it goes on"))
+    monkeypatch.setattr(run_module._Driver, "_work", lambda *_: pytest.fail("it goes on"))
     assert run_search(job, Execution(resume="again")) == 75
     assert "Resume with: again" in capsys.readouterr().out
 

@@ -26,8 +26,7 @@ from mpt.errors import StorageError, UsageError
 from mpt.search.dispatch import TrialGroup, flat_config
 from mpt.search.job import SearchJob
 from mpt.search.ray import trainable
-from mpt.search.ray.context import TrialContext
-from mpt.search.ray.trainable import SearchTrial, device_of
+from mpt.search.ray.trainable import SearchTrial, TrialContext, device_of
 from mpt.store.records import Artifact
 from mpt.store.state import write_folder_state
 from mpt.study.record import study_record
@@ -339,6 +338,14 @@ def test_a_checkpoint_that_is_broken_is_passed_over_by_a_restarted_worker(
     while not (report := work.train())["done"]:
         continue
     assert report["failure"] is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "bundle"),
+    [(0.0, {"CPU": 1.0}), (0.5, {"CPU": 1.0, "GPU": 0.5}), (2, {"CPU": 1.0, "GPU": 2.0})],
+)
+def test_a_trial_asks_ray_for_its_share_of_a_gpu(gpus: float, bundle: dict[str, float]) -> None:
+    assert SearchTrial.default_resource_request({"gpus": gpus}).bundles == [bundle]
 
 
 def test_a_rung_of_another_version_of_the_code_belongs_to_another_trajectory(

@@ -14,9 +14,8 @@ from stored import Stored
 
 from mpt.config import UpstreamConfig
 from mpt.errors import DataError
-from mpt.search.ray.writer import METHODS, RemoteStore, ResultWriter, start_writer
+from mpt.search.ray.writer import RemoteStore, ResultWriter, start_writer
 from mpt.store.database import Database, database_url
-from mpt.trial.store import TrialStore
 
 
 class _Calls:
@@ -111,12 +110,6 @@ def test_what_is_not_for_workers_is_never_asked_of_the_writer(calls: _Calls, nam
     with pytest.raises(AttributeError, match=name):
         getattr(RemoteStore(calls), name)
     assert calls.names == []
-
-
-def test_workers_may_call_every_method_that_trials_have() -> None:
-    public = {name for name in vars(TrialStore) if not name.startswith("_")}
-    assert public - METHODS == {"baseline"}  # a step of `scores`
-    assert public >= METHODS
 
 
 def test_a_database_server_needs_no_writer() -> None:

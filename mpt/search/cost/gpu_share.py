@@ -1,13 +1,12 @@
 """How many trials can share a GPU, from what one of them was measured to need.
 
 Ray counts shares of a GPU but does not keep a trial within its share of the memory. So the share
-has to come from a measurement: `measured_need` around the probe of a search.
+has to come from a measurement: the probe of a search notes the most bytes that it held.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mpt.errors import UsageError
 
@@ -34,18 +33,9 @@ def suggest_gpu_share(memory_needed_bytes: int, gpu_bytes: int) -> float:
 
     n is the largest number with n·(need + context) ≤ (1 − margin)·GPU, at most `MOST_SHARING`.
 
-    Args:
-        memory_needed_bytes: most bytes of tensors a trial held (see `measured_need`).
-        gpu_bytes: bytes of one GPU.
-
     Raises:
         UsageError: not even one trial fits.
     """
-    if memory_needed_bytes < 0 or gpu_bytes <= 0:
-        raise UsageError(
-            f"a trial's {memory_needed_bytes} bytes on a GPU of {gpu_bytes} bytes: the need must "
-            "be ≥ 0 and the GPU's memory > 0"
-        )
     room = (1 - MARGIN) * gpu_bytes
     trials = int(room // (memory_needed_bytes + CONTEXT_BYTES))
     if trials < 1:
@@ -83,28 +73,38 @@ def share_line(need: int | None, gpu_bytes: int | None, asked: float) -> str | N
     return None
 
 
-class Need:
-    """The result of `measured_need`."""
+def trials_on_gpus(gpus: float, share: float) -> int:
+    """Return how many trials run at once on some GPUs.
 
-    gpu_bytes: int | None = None
-    """Most bytes of tensors that were on the GPU at once; None: unknown (no GPU)."""
-
-
-@contextlib.contextmanager
-def measured_need(device: str) -> Iterator[Need]:
-    """Measure the most memory that the block's tensors take on the current GPU.
-
-    Not run on a GPU so far: only the CPU's answer, None, is tested.
-
-    Args:
-        device: "cpu" or "cuda".
+    A fraction shares one GPU, and never two; a share above 1 takes several.
     """
-    import torch
+    return int(gpus // share) if share > 1 else int(gpus) * int(1 / share + 1e-9)
 
-    need = Need()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    yield need
-    if device == "cuda":
-        torch.cuda.synchronize()
-        need.gpu_bytes = torch.cuda.max_memory_allocated()
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One kind of GPU that a cluster may have."""
+
+    name: str
+    gib: float
+    """Memory that CUDA reports, in GiB."""
+    instance: str
+    """A machine with one (or, where it says so, eight) of them on AWS."""
+
+
+GPUS = (
+    Gpu(name="A10G", gib=22.0, instance="g5.2xlarge"),
+    Gpu(name="L40S", gib=44.5, instance="g6e.2xlarge"),
+    Gpu(name="H100", gib=79.1, instance="p5.4xlarge"),
+    Gpu(name="H200", gib=139.8, instance="p5en.48xlarge (8)"),
+)
+"""From the smallest to the largest memory."""
+
+
+def smallest(peak: int) -> Gpu | None:
+    """Return the smallest GPU that holds a trial of this many bytes; None if none does.
+
+    Its process stands beside the trial, and a tenth is left free.
+    """
+    need = peak + CONTEXT_BYTES
+    return next((gpu for gpu in GPUS if need <= (1 - MARGIN) * gpu.gib * GIB), None)

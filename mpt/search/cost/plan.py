@@ -12,8 +12,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from mpt.config import adapts
 from mpt.trial.starts.cost import NOTHING, ChoiceWork
+
+if TYPE_CHECKING:
+    from mpt.config import DownstreamConfig, StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,6 @@ class RunWork:
     kind: str
     """Key of `Rates.runs`."""
     runs: int
-    """Runs."""
     steps: int
     """Optimiser steps of all of them, and of races of starts."""
     rows: int
@@ -43,7 +47,6 @@ class TrialWork:
     runs: RunWork
     """Runs of its own points."""
     points: int
-    """Points."""
     begin: int = 0
     """Upstream steps that are on disk."""
 
@@ -140,8 +143,9 @@ class Rates:
 
     def with_more(self, other: Rates) -> Rates:
         """Return these rates and those of other kinds; the larger start, sizes and need count."""
-        names = ("run", "rung", "checkpoint", "queue")
-        larger = {n: max(getattr(self.sizes, n), getattr(other.sizes, n)) for n in names}
+        larger = {
+            name: max(own, getattr(other.sizes, name)) for name, own in vars(self.sizes).items()
+        }
         return Rates(
             steps={**other.steps, **self.steps},
             runs={**other.runs, **self.runs},
@@ -195,11 +199,7 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
 def disk_bytes(work: RemainingWork, sizes: Sizes, slots: int, prompt_bytes: int = 0) -> int:
     """Return how many bytes the rest of a search adds to the results directory.
 
-    Args:
-        work: what is left.
-        sizes: bytes of the parts.
-        slots: workers; each has a queue of runs in work.
-        prompt_bytes: of a tuned prompt where they are kept, else 0.
+    `prompt_bytes` are those of a tuned prompt where they are kept, else 0.
     """
     runs = sum(part.runs for part in work.run_works)
     points = sum(part.points for part in work.trials)
@@ -210,3 +210,54 @@ def disk_bytes(work: RemainingWork, sizes: Sizes, slots: int, prompt_bytes: int 
         + 2 * trajectories * sizes.checkpoint
         + 2 * min(slots, len(work.trials)) * sizes.queue
     )
+
+
+def run_cost(
+    down: DownstreamConfig, tuned: str, *, train: int, dev: int, test: int
+) -> tuple[int, int]:
+    """Return (optimiser steps, evaluated rows) of a run, dev rows once an evaluation.
+
+    Where its test rows are scored already, `test` is 0.
+    """
+    steps = 0 if tuned == "nothing" else down.steps_on(train)
+    evaluations = max(1, -(-steps // down.eval_every))
+    dev, test = min(dev, down.max_dev or dev), min(test, down.max_test or test)
+    return steps, evaluations * dev + test
+
+
+def step_kind(study: StudyConfig, trajectory: Any) -> str:
+    """Return the kind of a trajectory's upstream steps, for people too.
+
+    A step of a soup is one of each of its members; a method that is not learned has none.
+    """
+    if not hasattr(trajectory, "items_per_step"):
+        return "no upstream steps"
+    words = [
+        f"{trajectory.inner_steps} inner" if adapts(trajectory.method) else "",
+        f"batch {trajectory.batch_size} × {trajectory.items_per_step}",
+        "" if trajectory.second_order == "auto" else trajectory.second_order,
+        "activation checkpoints" if trajectory.activation_checkpointing else "",
+        "dropout" if trajectory.dropout else "",
+        "" if trajectory.soup == 1 else f"soup of {trajectory.soup}",
+        _model(study, study.upstream_format(trajectory.method)),
+    ]
+    return ", ".join([trajectory.method, *filter(None, words)])
+
+
+def run_kind(study: StudyConfig, tuned: str) -> str:
+    """Return the kind of a study's runs; `tuned` is "prompt", "weights" or "nothing"."""
+    down = study.downstream
+    search = f", {down.beams} beams" if down.beams > 1 else ""
+    if tuned == "nothing":
+        return f"zero-shot{search}, {_weights(study, study.precision)}"
+    dropout = ", dropout" if down.dropout else ""
+    model = _model(study, study.precision)
+    return f"{tuned} tuning, batch {down.batch_size}{search}{dropout}, {model}"
+
+
+def _model(study: StudyConfig, precision: str) -> str:
+    return f"{_weights(study, precision)}, {study.prompt.length} prompt tokens"
+
+
+def _weights(study: StudyConfig, precision: str) -> str:
+    return study.backbone if precision == "float32" else f"{study.backbone} {precision}"

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
-from mpt.search.cost.gpu_share import share_line
-from mpt.search.cost.gpus import smallest
-from mpt.search.cost.plan import (
-    disk_bytes,
-    estimate,
-    run_seconds,
-    step_seconds,
-    work_seconds,
-)
+from mpt.search.cost.gpu_share import share_line, smallest, trials_on_gpus
+from mpt.search.cost.plan import disk_bytes, estimate, run_seconds, step_seconds, work_seconds
 from mpt.search.cost.time_left import clock_text
 from mpt.words import counted
 
@@ -26,7 +19,7 @@ if TYPE_CHECKING:
     from mpt.search.cost.trial_memory import TrialMemory
     from mpt.search.job import SearchJob
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +52,9 @@ def plan_lines(
 ) -> list[str]:
     """Return the plan as lines of text.
 
-    Args:
-        job: what is planned.
-        work: what is left of it.
-        rates: measured rates of its kinds of work.
-        slots: trials that run at once here.
-        gpus_per_trial: share of a GPU that a trial has; 0: it runs on a CPU.
-        planning: price and simulated cluster.
-        memory: what a trial needs at its peak, one entry a backbone.
-        rates_are: where the rates are from.
-        further: the most that rounds with more upstream seeds may add, in their order.
+    A trial has `gpus_per_trial` of a GPU, or runs on a CPU where that is 0; `memory` has one entry
+    a backbone, `rates_are` says where the rates are from, and `further` is the most that rounds
+    with more upstream seeds may add, in their order.
     """
     device = "GPU" if gpus_per_trial else "CPU"
     each, shared = work_seconds(work, rates)
@@ -144,10 +130,7 @@ def cluster_slots(gpus: int, gpus_per_trial: float) -> int:
     Raises:
         UsageError: not even one does.
     """
-    if gpus_per_trial > 1:
-        slots = int(gpus // gpus_per_trial)
-    else:  # a fraction shares one GPU, and never two
-        slots = gpus * (int(1 / gpus_per_trial + 1e-9) if gpus_per_trial else 1)
+    slots = trials_on_gpus(gpus, gpus_per_trial) if gpus_per_trial else gpus
     if slots < 1:
         raise UsageError(f"--plan-gpus is {gpus}, but a trial needs {gpus_per_trial:g} GPUs")
     return slots

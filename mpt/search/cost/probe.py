@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpt.search.cost.kinds import run_kind, step_kind
-from mpt.search.cost.plan import Rates, RunRate, Sizes
+from mpt.search.cost.plan import Rates, RunRate, Sizes, run_kind, step_kind
 from mpt.study.specs import FineTuningConfig
 from mpt.trial.runs import (
     PlannedRun,
@@ -66,11 +65,7 @@ def probe_trials(
 ) -> Rates:
     """Measure the rates of some trials, each kind of runs once.
 
-    Args:
-        trials: see `trials_to_probe`.
-        studies: opens a study; what the first takes, and `WORKER_S`, is what a worker needs to be
-            ready.
-        clock: seconds.
+    What opening the first study takes, and `WORKER_S`, is what a worker needs to be ready.
     """
     rates: Rates | None = None
     for trial in trials:
@@ -93,20 +88,14 @@ def probe(
 ) -> Rates:
     """Measure the rates of one trial with a few steps of the real work; nothing is kept.
 
-    Args:
-        study: open study.
-        upstream: whose upstream steps are timed; fine-tuning and zero-shot have none.
-        start_s: seconds that opening the study took.
-        known: kinds that are not measured again.
-        clock: seconds.
+    Kinds that are `known` are not measured again.
     """
     runs: dict[str, RunRate] = {}
     steps: dict[str, float] = {}
-    sizes = [known.sizes] if known else []
+    sizes = Sizes()
     prompts = run_kind(study.config, "prompt")
     if known is None or prompts not in known.runs:
-        runs[prompts], size = _prompt_tuning(study, clock)
-        sizes.append(size)
+        runs[prompts], sizes = _prompt_tuning(study, clock)
     if isinstance(upstream.config, FineTuningConfig):
         own = tuned_study(study, upstream.config)
         runs[run_kind(own.config, "weights")] = _fine_tuning(own, clock)
@@ -114,16 +103,13 @@ def probe(
         runs[run_kind(study.config, "nothing")] = _zero_shot(study, clock)
     else:
         kind = step_kind(study.config, upstream.config)
-        steps[kind], size = _upstream(study, upstream, clock)
-        sizes.append(size)
-    rates = Rates(steps=steps, runs=runs, start_s=start_s)
-    for size in sizes:
-        rates = rates.with_more(Rates(steps={}, runs={}, start_s=0.0, sizes=size))
-    return rates
+        steps[kind], rung, checkpoint = _upstream(study, upstream, clock)
+        sizes = dataclasses.replace(sizes, rung=rung, checkpoint=checkpoint)
+    return Rates(steps=steps, runs=runs, start_s=start_s, sizes=sizes)
 
 
-def _upstream(study: OpenStudy, upstream: UpstreamSpec, clock: Clock) -> tuple[float, Sizes]:
-    """Return seconds per upstream step (of all members), and bytes of what it leaves on disk."""
+def _upstream(study: OpenStudy, upstream: UpstreamSpec, clock: Clock) -> tuple[float, int, int]:
+    """Return seconds per upstream step (of all members), and bytes of a rung and a checkpoint."""
     from mpt.store.state import pack_state
     from mpt.upstream.engine import Diverged, UpstreamRun
     from mpt.upstream.soup import members_of
@@ -154,8 +140,7 @@ def _upstream(study: OpenStudy, upstream: UpstreamSpec, clock: Clock) -> tuple[f
     count = 1 + len(others)
     rungs = 1 if count == 1 else 1 + count  # the mean, and its members
     state = len(pack_state(run.state_dict()))
-    sizes = Sizes(rung=rungs * prompt + _POINT_BYTES, checkpoint=count * state)
-    return count * seconds / max(1, taken), sizes
+    return count * seconds / max(1, taken), rungs * prompt + _POINT_BYTES, count * state
 
 
 _POINT_BYTES = 4096

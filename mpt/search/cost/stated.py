@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING
 from mpt.config import UpstreamConfig, adapts
 from mpt.errors import UsageError
 from mpt.keys import digest
-from mpt.search.cost.kinds import run_kind, step_kind
-from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
+from mpt.search.cost.plan import (
+    Rates,
+    RemainingWork,
+    RunRate,
+    RunWork,
+    Sizes,
+    TrialWork,
+    run_cost,
+    run_kind,
+    step_kind,
+)
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import gym_folder
 from mpt.trial.starts.cost import choice_work, learned_starts
@@ -125,15 +134,16 @@ def stated_work(trials: Sequence[TrialSpec], rows_of: RowsOf = rows_in_files) ->
     reached: dict[object, int] = {}
     works: list[TrialWork] = []
     for trial in trials:
-        upstream, points = trial.upstream, len(trial.upstream.rungs)
-        _take_baselines(trial.plan, rows_of, shared)
+        plan, upstream, points = trial.plan, trial.upstream, len(trial.upstream.rungs)
+        _take_baselines(plan, rows_of, shared)
         before = reached.get(trial.learned_from, 0)
         top = max(before, upstream.rungs[-1])
         steps, reached[trial.learned_from] = top - before, top
-        runs = _runs(trial.plan, trial.downstream, rows_of, upstream.tuned, points)
+        samples = [(task, seed) for task in plan.scored for seed in plan.config.data_seeds]
+        runs = _work(plan, trial.downstream, rows_of, upstream.tuned, samples * points)
         if trial.learned is not None:
-            runs = _with_choices(runs, trial.plan, rows_of, points, trial.learned.soup)
-        kind = step_kind(trial.plan.config, upstream.config)
+            runs = _with_choices(runs, plan, rows_of, points, trial.learned.soup)
+        kind = step_kind(plan.config, upstream.config)
         works.append(TrialWork(kind=kind, steps=steps, runs=runs, points=points))
     return RemainingWork(
         trials=tuple(works),
@@ -156,13 +166,6 @@ def _take_baselines(plan: StudyPlan, rows_of: RowsOf, shared: dict[object, RunWo
         if key not in shared:
             one = [(task, seed) for seed in config.data_seeds]
             shared[key] = _work(plan, config.downstream, rows_of, "prompt", one)
-
-
-def _runs(
-    plan: StudyPlan, down: DownstreamConfig, rows_of: RowsOf, tuned: str, points: int
-) -> RunWork:
-    samples = [(task, seed) for task in plan.scored for seed in plan.config.data_seeds]
-    return _work(plan, down, rows_of, tuned, samples * points)
 
 
 def _with_choices(
@@ -195,14 +198,12 @@ def _work(
     scored: set[tuple[str, str]] = set()
     for task, seed in samples:
         sample = rows_of(plan, task, seed)
-        run = 0 if tuned == "nothing" else down.steps_on(sample.train)
-        evaluations = max(1, -(-run // down.eval_every))
-        steps += run
-        rows += evaluations * min(sample.dev, down.max_dev or sample.dev)
         file = (task, sample.test_file)
-        if tuned != "nothing" or file not in scored:  # untuned, equal rows have one score
-            rows += min(sample.test, down.max_test or sample.test)
+        # untuned, equal rows have one score
+        test = 0 if tuned == "nothing" and file in scored else sample.test
         scored.add(file)
+        taken, read = run_cost(down, tuned, train=sample.train, dev=sample.dev, test=test)
+        steps, rows = steps + taken, rows + read
     count = 1 if tuned == "nothing" else len(down.lrs) * plan.config.starts
     return RunWork(
         kind=run_kind(plan.config, tuned),
@@ -220,6 +221,7 @@ def stated_rates(
     Padded lengths are the mean over a study's scored tasks at its first data seed, upstream too.
     """
     from mpt.backbones.flops import row_flops
+    from mpt.backbones.memory import width_of
 
     steps: dict[str, float] = {}
     runs: dict[str, RunRate] = {}
@@ -247,7 +249,7 @@ def stated_rates(
             passes = upstream_passes(learned, config)
             speed = throughput.of(config.upstream_format(learned.method))
             steps[step_kind(config, learned)] = passes * rows * row.tuning / speed
-        prompt = max(prompt, 4 * config.prompt.length * _width(config))
+        prompt = max(prompt, 4 * config.prompt.length * width_of(config.backbone))
         evaluations = max(evaluations, -(-config.downstream.steps // config.downstream.eval_every))
     sizes = Sizes(
         run=700 + 26 * evaluations, rung=4096 + prompt, checkpoint=3 * prompt, queue=48 * prompt
@@ -271,9 +273,3 @@ def _lengths(plan: StudyPlan, rows_of: RowsOf) -> tuple[int, int]:
     samples = [rows_of(plan, task, plan.config.data_seeds[0]) for task in plan.scored]
     inputs = sum(rows.inputs for rows in samples) / len(samples)
     return round(inputs), round(sum(rows.targets for rows in samples) / len(samples))
-
-
-def _width(config: StudyConfig) -> int:
-    from mpt.backbones.memory import width_of
-
-    return width_of(config.backbone)

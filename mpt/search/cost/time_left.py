@@ -19,14 +19,7 @@ _TRUSTED = 0.05
 
 
 class TimeLeft:
-    """Counts the work that reports tell of, in the probe's seconds, against the clock.
-
-    Args:
-        work: what was left when the search began.
-        rates: measured rates; their ratio weighs steps against runs.
-        slots: trials that run at once.
-        clock: seconds, monotonic.
-    """
+    """Counts the work that reports tell of, in the probe's seconds, against the clock."""
 
     def __init__(
         self,

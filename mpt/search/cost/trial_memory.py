@@ -1,8 +1,7 @@
 """What a trial holds in memory at its peak, counted on shapes before anything is loaded.
 
 Counted are the weights and the largest pass (`mpt.backbones.memory`), with rows of full length:
-the safe
-side. Not counted is what Python, torch and the driver take (about 1 GiB on a GPU).
+the safe side. Not counted is what Python, torch and the driver take (about 1 GiB on a GPU).
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.config import UpstreamConfig
+from mpt.search.cost.gpu_share import GIB
 from mpt.study.specs import FineTuningConfig
 
 if TYPE_CHECKING:
     from mpt.backbones.memory import Memory
     from mpt.config import StudyConfig
     from mpt.study.specs import TrialSpec
-
-GIB = 2**30
 
 GRAPH_OF = {"unrolled": 3.1, "higher": 3.7}
 """Memory of an engine that keeps its inner steps' graph, in passes of FoMAML
@@ -64,10 +62,7 @@ def largest_trials(trials: Iterable[TrialSpec], on_gpu: bool) -> list[TrialMemor
 def trial_memory(trial: TrialSpec, on_gpu: bool) -> TrialMemory:
     """Return the peak memory of a trial on a worker.
 
-    Args:
-        trial: backbone, lengths and method.
-        on_gpu: whether it runs on a GPU, where packs are cut to what fits: counted is the least, a
-            pass of one batch.
+    On a GPU packs are cut to what fits: counted is the least, a pass of one batch.
     """
     study = trial.plan.config
     passes = [_tuning(study, on_gpu)]

@@ -37,10 +37,7 @@ _NARROWEST = 11
 class Columns:
     """The columns that tell trials apart; the learning rates always, where they are read.
 
-    Args:
-        job: whose trials.
-        settings: have columns for settings of trials, too.
-        replicates: have a column for upstream seeds, if there are several.
+    Settings of trials, and upstream seeds if there are several, have columns only where asked for.
     """
 
     def __init__(self, job: SearchJob, *, settings: bool = True, replicates: bool = True) -> None:
@@ -63,13 +60,12 @@ class Columns:
             if different or (name.endswith("_lr") and set(values) != {None}):
                 self.names.append(name)
                 least = 0 if name == "seed" else _NARROWEST  # a seed is never drawn
-                self._widths.append(
-                    max(least, *(len(word) + 2 for word in (name, *_texts(values))))
-                )
+                words = (name, *map(_text, values))
+                self._widths.append(max(least, *(len(word) + 2 for word in words)))
 
     def of(self, trial: TrialSpec) -> list[str]:
         """Return a trial's values, in the order of `names`."""
-        return _texts([_value(trial, name) for name in self.names])
+        return [_text(_value(trial, name)) for name in self.names]
 
     def name(self, entry: PointStatus) -> str:
         """Return a point's settings and steps in words."""
@@ -89,10 +85,6 @@ def _value(trial: TrialSpec, name: str) -> Any:
     if name in _INNER and not adapts(config.method):
         return None
     return _STUDY[name](trial) if name in _STUDY else getattr(config, name, None)
-
-
-def _texts(values: Sequence[Any]) -> list[str]:
-    return [_text(value) for value in values]
 
 
 def _text(value: Any) -> str:

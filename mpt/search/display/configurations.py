@@ -48,12 +48,7 @@ def interval_text(interval: Interval | None) -> str:
 
 
 def findings(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iterator[str]:
-    """Say what the ranking shows, one line each.
-
-    Args:
-        ranking: of one method in one study.
-        name: settings of a point, for people.
-    """
+    """Say what the ranking shows, one line each."""
     best, comparison = ranking.best, ranking.comparison
     count = len(ranking.configurations)
     yield (
@@ -105,10 +100,6 @@ def unstable_lines(ranking: Ranking, name: Callable[[PointStatus], str]) -> Iter
 
 def document_of_ranking(ranking: Ranking, key: Callable[[PointStatus], str]) -> dict[str, Any]:
     """Return a ranking for other programs.
-
-    Args:
-        ranking: of one method in one study.
-        key: a point's key.
 
     Returns:
         ``best`` (its ``arg`` is the honest one, ``how`` says why, ``selected_arg`` that of the

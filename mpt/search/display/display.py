@@ -91,12 +91,8 @@ def print_document(body: Mapping[str, Any]) -> None:
 class Display:
     """Prints; holds nothing but the console and which settings differ between trials.
 
-    Args:
-        job: what is shown.
-        console: where; None: stdout, or stderr with `as_json`.
-        as_json: put the result on stdout as one JSON document.
-        sink: where this document goes instead.
-        clock: seconds, monotonic.
+    With `as_json` the result goes to `sink`, else to stdout, as one JSON document, and all else to
+    stderr where no console is given.
     """
 
     def __init__(
@@ -285,47 +281,29 @@ class Display:
         for line in findings(ranking, columns.name):
             self.fact(line)
 
-    def _unstable(self, rankings: Sequence[Ranking]) -> None:
-        """Say which points of one upstream seed are unstable."""
-        columns = Columns(self._job, replicates=False)
-        for one in rankings:
-            for line in unstable_lines(one, columns.name):
-                self.fact(line)
-
     def ranking(self, entries: Sequence[PointStatus], rankings: Sequence[Ranking] = ()) -> None:
         """Print all points, best first, then the best and the worst, and what was stopped.
 
-        Args:
-            entries: the points.
-            rankings: by configuration; where the study has several upstream seeds, these are
-                shown.
+        Where the study has several upstream seeds, the `rankings` by configuration are shown.
         """
         order = ranked(list(entries))
         if replicated(rankings):
             for one in rankings:
                 self.configurations(one)
             self._reasons(order)
-            self._stops(entries)
-            for label in self._labels(entries):
-                self.fact(label)
+            self._gaps(entries)
             return
         table = self._table("rank", *self._columns.names, "steps", *SCORE_COLUMNS)
         for rank, entry in enumerate(order, start=1):
-            score = entry.score
-            assert score is not None
-            table.add_row(
-                str(rank),
-                *self._columns.of(entry.trial),
-                str(entry.steps),
-                *score_words(score),
-            )
+            table.add_row(str(rank), *self._row(entry))
         self._print(table)
         self.one_seed(order)
-        self._unstable(rankings)
+        columns = Columns(self._job, replicates=False)
+        for one in rankings:
+            for line in unstable_lines(one, columns.name):
+                self.fact(line)
         self._reasons(order)
-        self._stops(entries)
-        for label in self._labels(entries):
-            self.fact(label)
+        self._gaps(entries)
         if self._smoke:
             self.warn(SMOKE)
             return
@@ -342,12 +320,8 @@ class Display:
     def one_seed(self, entries: Sequence[PointStatus]) -> None:
         """Say what intervals leave out where every configuration has one upstream seed."""
         scores = [entry.score for entry in entries if entry.trial.learned is not None]
-        if any(s is not None and s.gain is not None and s.gain.low is not None for s in scores):
+        if any(score is not None and score.interval is not None for score in scores):
             self.say(ONE_SEED)
-
-    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
-        """Return what is said under a ranking of points of what their studies left out."""
-        return self._job.partial
 
     def _reasons(self, order: Sequence[PointStatus]) -> None:
         """Say what the table's words and marks stand for, each once."""
@@ -359,8 +333,8 @@ class Display:
         for line in lines:
             self.fact(f"note: no relative gain on {line}")
 
-    def _stops(self, entries: Sequence[PointStatus]) -> None:
-        """List the trials that were stopped, each once, and count the points that are missing."""
+    def _gaps(self, entries: Sequence[PointStatus]) -> None:
+        """List the trials that were stopped, count the missing points, say what studies lack."""
         stopped = [entry for entry in entries if entry.stopped is not None]
         stops = list(dict.fromkeys(entry.stopped for entry in stopped if entry.stopped))
         for stop in stops[:STOPS_SHOWN]:
@@ -373,6 +347,8 @@ class Display:
                 f"{'was' if len(stopped) == 1 else 'were'} not computed; "
                 "without --scheduler and --racing the same command computes them"
             )
+        for label in filter(None, dict.fromkeys(entry.trial.plan.partial for entry in entries)):
+            self.fact(label)
 
     def _print(self, table: Table) -> None:
         """Print a table as wide as it is; rich would cut its words to the width of the console."""
@@ -387,31 +363,34 @@ class Display:
             table.add_column(column, justify="right")
         return table
 
-
-def score_words(score: PointScore) -> list[str]:
-    """Return a score as a table has it, see `SCORE_COLUMNS`."""
-    return [
-        _arg(score),
-        _interval(score),
-        "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
-        str(score.runs),
-    ]
+    def _row(self, entry: PointStatus) -> list[str]:
+        """Return a scored point's settings, its steps, and its words below `SCORE_COLUMNS`."""
+        score = entry.score
+        assert score is not None
+        return [
+            *self._columns.of(entry.trial),
+            str(entry.steps),
+            _arg(score),
+            _interval(score),
+            "–" if score.mean_test is None else f"{100 * score.mean_test:.1f}",
+            str(score.runs),
+        ]
 
 
 def _arg(score: PointScore) -> str:
     """Return the ARG, with n of N where tasks are left out."""
     if score.gain is None:
         return "diverged"
-    arg = score.gain.arg_of_defined
-    if arg is None:
+    if score.arg is None:
         return "undefined"
-    return _signed(arg) + ("" if score.gain.arg is not None else "*")
+    return _signed(score.arg) + ("" if score.gain.arg is not None else "*")
 
 
 def _interval(score: PointScore) -> str:
-    if score.gain is None or score.gain.low is None or score.gain.high is None:
+    if score.interval is None:
         return "–"
-    return f"[{_signed(score.gain.low)}, {_signed(score.gain.high)}]"
+    low, high = score.interval
+    return f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _signed(value: float) -> str:

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.cells import cells_of
-from mpt.search.comparison import rankings
+from mpt.search.comparison import cells_of, rankings
 from mpt.search.control import control_of
-from mpt.search.display.cells import cell_document
-from mpt.search.display.configurations import document_of_ranking
+from mpt.search.display.configurations import document_of_ranking, summary_document
 from mpt.search.leaderboard import PointStatus, ranked
+from mpt.study.specs import settings_of
 from mpt.trial.score import BAD_SCORE
 
 if TYPE_CHECKING:
-    from mpt.search.comparison import Ranking
+    from mpt.search.comparison import Cell, Ranking
     from mpt.search.job import SearchJob
     from mpt.search.leaderboard import Leaderboard
+    from mpt.store.records import Point
 
 VERSION = 3
 """Of the document's form: a change that breaks readers counts up."""
@@ -33,13 +33,6 @@ def document_of(
 ) -> dict[str, Any]:
     """Return the result of a search.
 
-    Args:
-        job: what was searched.
-        board: its points.
-        exit_code: the code the program ends with.
-        failures: name of a trial → why it failed.
-        command: what to run next.
-
     Returns:
         ``version``, ``exit_code``, ``results``, ``title``, ``partial``, ``smoke``, ``stoppers``;
         ``rankings``, one a study and method (see `document_of_ranking`), with ``control``, what
@@ -47,7 +40,7 @@ def document_of(
         only ranking, or None if there are several, no point has an ARG, or it is a smoke run, as
         its numbers mean nothing; ``points``, best first, then those without a score in the order
         of the search (see `_point`); ``cells``, what a
-        replay is made of (see `cell_document`), none of a search; ``studies``, ``failures``,
+        replay is made of (see `_cell`), none of a search; ``studies``, ``failures``,
         ``cost`` (of all downstream runs, each counted once) and ``next``.
     """
     entries = board.entries()
@@ -75,18 +68,13 @@ def document_of(
         "stoppers": sorted(job.stoppers),
         "best": ranking_documents[0]["best"] if whole else None,
         "rankings": ranking_documents,
-        "cells": [cell_document(one, board.point_key) for one in cells_of(targets, ranks)],
+        "cells": [_cell(one, board) for one in cells_of(targets, ranks)],
         "points": [
             _point(entry, board, rank if rank <= scored else None)
             for rank, entry in enumerate(order, start=1)
         ],
         "studies": [
-            {
-                "id": study.id,
-                "key": study.key,
-                "partition": study.partition,
-                "starts": study.starts,
-            }
+            {name: getattr(study, name) for name in ("id", "key", "partition", "starts")}
             for study in board.studies.values()
         ],
         "failures": [{"trial": name, "reason": reason} for name, reason in failures.items()],
@@ -101,6 +89,34 @@ def _control(
     """Return ``arg`` of the start, ``added`` by the best (see `Difference`) and ``fresh``."""
     control = control_of(board, entries, ranking)
     return None if control is None else dataclasses.asdict(control)
+
+
+def _cell(cell: Cell, board: Leaderboard) -> dict[str, Any]:
+    """Return one cell of a replay.
+
+    ``arg`` is the mean over ``seeds``; with one, or none, its interval (``interval``) is over data
+    seeds alone, and ``summary`` is None. With several ``summary`` has the intervals of the
+    expected ARG and of one new run, and the ARG of each seed.
+    """
+    plan, upstream = cell.first.trial.plan, cell.first.trial.upstream
+    return {
+        "method": upstream.config.method,
+        "partition": plan.config.partition,
+        "backbone": plan.config.backbone,
+        "sources": plan.source_set,
+        "source_shots": plan.source_shots,
+        "target_shots": plan.target_shots,
+        "settings": settings_of(upstream.without_seed().config),
+        "steps": cell.first.steps,
+        "seeds": list(cell.seeds),
+        "of_seeds": len(cell.entries),
+        "arg": cell.arg,
+        "interval": cell.interval,
+        "summary": None if cell.summary is None else summary_document(cell.summary),
+        "mean_test": cell.mean_test,
+        "runs": cell.runs,
+        "points": [board.point_key(entry) for entry in cell.entries],
+    }
 
 
 def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str, Any]:
@@ -125,21 +141,17 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
         "steps": entry.steps,
         "status": _status(entry),
         "note": note if score is None else score.note or own,
-        "arg": None if gain is None else gain.arg_of_defined,
-        "interval": None if gain is None or gain.low is None else [gain.low, gain.high],
+        "arg": None if score is None else score.arg,
+        "interval": None if score is None else score.interval,
         "tasks": None if gain is None else {"defined": gain.defined, "of": gain.of},
         "score": None if score is None else score.score,
         "mean_test": None if score is None else score.mean_test,
         "runs": None if score is None else score.runs,
         "cost": None
         if record is None
-        else {
-            "upstream": dataclasses.asdict(record.cost),
-            "downstream": _own_runs(entry, board),
-            **_starts(record.provenance),
-        },
+        else _cost(record, board.run_costs([entry], baselines=False)),
         "keys": {
-            "study": board.study_of[entry.index],
+            "study": board.studies[plan].key,
             "point": board.point_key(entry),
             "upstream": board.upstream[entry.index],
             "prompt": None if record is None else record.prompt,
@@ -147,25 +159,18 @@ def _point(entry: PointStatus, board: Leaderboard, rank: int | None) -> dict[str
     }
 
 
-def _starts(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what it has cost the targets to take their starts, if they do."""
-    starts = provenance.get("starts")
-    return {"starts": {k: v for k, v in starts.items() if k != "taken"}} if starts else {}
-
-
-def _own_runs(entry: PointStatus, board: Leaderboard) -> dict[str, float]:
-    return board.run_costs([entry], baselines=False)
+def _cost(record: Point, runs: dict[str, float]) -> dict[str, Any]:
+    """Return what a point has cost, and its targets to take their starts, if they do."""
+    cost: dict[str, Any] = {"upstream": dataclasses.asdict(record.cost), "downstream": runs}
+    if starts := record.provenance.get("starts"):
+        cost["starts"] = {k: v for k, v in starts.items() if k != "taken"}
+    return cost
 
 
 def plan_document(
     job: SearchJob, entries: Sequence[PointStatus], lines: Sequence[str]
 ) -> dict[str, Any]:
     """Return the plan of a search (`--dry-run`).
-
-    Args:
-        job: with the trials that are expected.
-        entries: the points that are known already.
-        lines: what is said of time and cost.
 
     Returns:
         ``points`` with settings, steps and whether they are there; ``plan``, the lines.

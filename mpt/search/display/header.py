@@ -75,9 +75,7 @@ def listed_seeds(job: SearchJob) -> str:
 def cost_text(board: RecordedLeaderboard, entries: Sequence[PointStatus]) -> str:
     """Return what some points have cost, each trajectory and run counted once.
 
-    Args:
-        board: theirs.
-        entries: the points; those that are not stored are passed over.
+    Points that are not stored are passed over.
     """
     stored = [entry for entry in entries if entry.record is not None]
     upstream = {}

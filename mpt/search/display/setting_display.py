@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpt.search.cells import cells_of
-from mpt.search.display.cells import HEADS, cell_words
+from mpt.search.comparison import cells_of
 from mpt.search.display.columns import Columns
-from mpt.search.display.display import ONE_SEED, SCORE_COLUMNS, Display, score_words
+from mpt.search.display.configurations import HEADS, interval_text
+from mpt.search.display.display import ONE_SEED, SCORE_COLUMNS, Display
 from mpt.search.display.header import SMOKE
 from mpt.search.leaderboard import PointStatus, ranked
 
 if TYPE_CHECKING:
-    from mpt.search.cells import Cell
-    from mpt.search.comparison import Ranking
+    from mpt.search.comparison import Cell, Ranking
     from mpt.search.job import SearchJob
 
 
@@ -40,20 +39,13 @@ class SettingDisplay(Display):
         if not self._smoke:
             self._list("best point of every setting and method", best)
 
-    def _labels(self, entries: Sequence[PointStatus]) -> Sequence[str]:
-        """Return what the studies of these points left out, each once."""
-        labels = (entry.trial.plan.partial for entry in entries)
-        return [label for label in dict.fromkeys(labels) if label]
-
     def _list(self, title: str, entries: Sequence[PointStatus]) -> None:
         """Print one line an entry, in their order."""
         self.say()
         self.say(title)
         table = self._table(*self._columns.names, "steps", *SCORE_COLUMNS)
         for entry in entries:
-            assert entry.score is not None
-            row = [*self._columns.of(entry.trial), str(entry.steps), *score_words(entry.score)]
-            table.add_row(*row)
+            table.add_row(*self._row(entry))
         self._print(table)
 
 
@@ -86,10 +78,10 @@ class CellDisplay(SettingDisplay):
         columns = Columns(self._job, settings=False, replicates=False)
         self.say()
         self.say(title)
-        table = self._table(*columns.names, "steps", *HEADS)
+        table = self._table(*columns.names, "steps", *HEADS, "test %", "runs")
         table.padding = (0, 1, 0, 0)  # narrow enough for most terminals
         for cell in cells:
-            words = [*columns.of(cell.first.trial), str(cell.first.steps), *cell_words(cell)]
+            words = [*columns.of(cell.first.trial), str(cell.first.steps), *_cell_words(cell)]
             table.add_row(*words)
         self._print(table)
         levels = dict.fromkeys(level for one in rankings for level in one.comparison.levels)
@@ -99,6 +91,23 @@ class CellDisplay(SettingDisplay):
             )
         else:
             self.say(ONE_SEED)
+
+
+def _cell_words(cell: Cell) -> list[str]:
+    """Return a cell's words; a method that learns nothing upstream has no seeds."""
+    scored, of, score = len(cell.scored), len(cell.entries), cell.first.score
+    seeds = f"{scored}" if scored == of else f"{scored}/{of}"
+    arg = "undefined" if cell.arg is None else f"{cell.arg:+.2f}"
+    if cell.summary is None and (score is None or score.gain is None):
+        arg = "–"
+    return [
+        "–" if cell.first.trial.learned is None else seeds,
+        arg,
+        interval_text(cell.interval),
+        interval_text(None if cell.summary is None else cell.summary.new_run),
+        "–" if cell.mean_test is None else f"{100 * cell.mean_test:.1f}",
+        str(cell.runs),
+    ]
 
 
 def _group(entry: PointStatus) -> tuple[str, ...]:

@@ -27,11 +27,8 @@ class Status:
     ) -> None:
         """Take in one trial's state.
 
-        Args:
-            index: the trial's number.
-            tuning: its queue of runs (`QueueStatus` as a dictionary); None before it, or when it
-                has ended.
-            choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.
+        `tuning` and `choosing` are `QueueStatus` and `Choosing` as dictionaries; None of
+        what it is not at, or when that has ended.
         """
         for kept, own in ((self._tuning, tuning), (self._choosing, choosing)):
             if own is None:
@@ -40,11 +37,7 @@ class Status:
                 kept[index] = own
 
     def text(self, left_s: float) -> str:
-        """Return the line; empty while no runs are under way and no starts are chosen.
-
-        Args:
-            left_s: seconds the search will still take.
-        """
+        """Return the line; empty while no runs are under way and no starts are chosen."""
         if not self._tuning and not self._choosing:
             return ""
         time_left, starts = f"{clock_text(left_s)} left", self._starts()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mpt.errors import UsageError
+from mpt.search.cost.gpu_share import trials_on_gpus
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on the head, where a submitted job runs: the cluster file, as JSON."""
@@ -28,21 +29,11 @@ Resources = Mapping[str, float]
 def trials_on(node: Resources, gpus: float) -> int:
     """Return how many trials of one CPU and `gpus` GPUs fit on a node."""
     fit = int(node.get("CPU", 0))
-    if gpus <= 0:
-        return fit
-    have = node.get("GPU", 0)
-    # a fraction shares one GPU; whole numbers take several
-    by_gpu = int(1 / gpus + 1e-9) * int(have) if gpus <= 1 else int(have // gpus)
-    return min(fit, by_gpu)
+    return fit if gpus <= 0 else min(fit, trials_on_gpus(node.get("GPU", 0), gpus))
 
 
 def trials_after_growth(gpus: float, bootstrap: Path | None = None) -> int:
-    """Return how many trials fit on the workers that the autoscaler may start; 0 without one.
-
-    Args:
-        gpus: GPUs of a trial.
-        bootstrap: the cluster file on the head; None: `BOOTSTRAP`.
-    """
+    """Return how many trials fit on the workers that the autoscaler may start; 0 without one."""
     try:
         config = json.loads((bootstrap or BOOTSTRAP).expanduser().read_text())
         workers = {
@@ -69,12 +60,6 @@ def room_for_trials(
     patience_s: float = PATIENCE_S,
 ) -> int:
     """Return how many trials can run at once; where none can yet, wait for a first node.
-
-    Args:
-        gpus: GPUs of a trial.
-        growing: whether this is a cluster that an autoscaler may enlarge.
-        say: where a line about waiting goes.
-        patience_s: seconds to wait for a first node.
 
     Raises:
         UsageError: no node can ever hold a trial, or none came in time.

@@ -26,44 +26,27 @@ GAUGES: Mapping[str, str] = {
 
 
 class Gauges:
-    """The gauges of one trial; silent where there is no Ray, and never in a trial's way.
-
-    Args:
-        trial: the trial's readable name.
-    """
+    """The gauges of one trial; silent where there is no Ray, and never in a trial's way."""
 
     def __init__(self, trial: str) -> None:
         self._tags = {"trial": trial}
         self._gauges: dict[str, Any] = {}
 
-    def report(
-        self,
-        *,
-        arg: float | None = None,
-        runs_done: float | None = None,
-        runs_running: float | None = None,
-        runs_waiting: float | None = None,
-        steps_per_s: float | None = None,
-        tokens_per_s: float | None = None,
-    ) -> None:
-        """Set the gauges that have a value; None and NaN leave a gauge as it is."""
+    def report(self, **values: float | None) -> None:
+        """Set the gauges that have a value; None and NaN leave a gauge as it is.
+
+        Args:
+            **values: name of a gauge, without ``mpt_`` → its value.
+        """
         ray = sys.modules.get("ray")
         if ray is None:
             return
-        values = {
-            "mpt_arg": arg,
-            "mpt_runs_done": runs_done,
-            "mpt_runs_running": runs_running,
-            "mpt_runs_waiting": runs_waiting,
-            "mpt_steps_per_second": steps_per_s,
-            "mpt_tokens_per_second": tokens_per_s,
-        }
         # A chart is worth less than the search: whatever is wrong with the metrics, it goes on.
         with contextlib.suppress(Exception):
             if ray.is_initialized():
-                for name, value in {**values, "mpt_gpu_bytes": _gpu_bytes()}.items():
+                for name, value in {**values, "gpu_bytes": _gpu_bytes()}.items():
                     if value is not None and math.isfinite(value):
-                        self._gauge(name).set(float(value), tags=self._tags)
+                        self._gauge(f"mpt_{name}").set(float(value), tags=self._tags)
 
     def _gauge(self, name: str) -> Any:
         if name not in self._gauges:

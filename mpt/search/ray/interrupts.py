@@ -32,8 +32,7 @@ class Interrupts:
     def listen(self, wanted: bool = True) -> None:
         """Take the signals (again: `ray.init` puts a handler in place that aborts on SIGTERM).
 
-        Args:
-            wanted: a notebook keeps its own handlers.
+        A notebook keeps its own handlers: there they are not `wanted`.
         """
         for number in _SIGNALS if wanted else ():
             signal.signal(number, self._handle)

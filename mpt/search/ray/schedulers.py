@@ -34,6 +34,13 @@ class StopDecision(NamedTuple):
     """With the numbers that decided."""
 
 
+class Unsaved:
+    """What Tune is given and pickles; nobody reads that, so it holds nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 @dataclass(eq=False)
 class RecordedTrial:
     """A trial of an earlier session, as far as a scheduler looks at one."""
@@ -109,7 +116,7 @@ class Racing:
         )
 
 
-class RungScheduler(FIFOScheduler):
+class RungScheduler(Unsaved, FIFOScheduler):
     """The scheduler that Tune sees; see the text of this module.
 
     Args:
@@ -139,10 +146,6 @@ class RungScheduler(FIFOScheduler):
         self._added: set[str] = set()
         self._recorded: dict[object, list[dict[str, Any]]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its scheduler, and nobody reads that."""
-        return {}
-
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Hand on what is searched for."""
         super().set_search_properties(metric, mode, **spec)
@@ -160,10 +163,7 @@ class RungScheduler(FIFOScheduler):
     ) -> None:
         """Take in what is on record of a trial of an earlier session; nothing is decided.
 
-        Args:
-            config: the trial's.
-            results: one a rung that it reached.
-            over: it does not run again; otherwise it is taken in as the trial that goes on.
+        A trial that is `over` does not run again; another is taken in as the trial that goes on.
         """
         if not over:
             self._recorded[_settings(config)] = [dict(result) for result in results]
@@ -268,10 +268,6 @@ class RungScheduler(FIFOScheduler):
                 return chosen
         chosen = super().choose_trial_to_run(tune_controller)
         return chosen
-
-    def debug_string(self) -> str:
-        """Return nothing worth showing."""
-        return "stops at rungs"
 
     def _tell(self, name: str, tune_controller: Any, trial: TuneTrial, *more: Any) -> None:
         if self._inner is not None and trial.trial_id in self._added:

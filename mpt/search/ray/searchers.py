@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
 from mpt.errors import UsageError
-from mpt.search.suggested import open_optuna_study, study_name, suggested_point
+from mpt.search.ray.schedulers import Unsaved
+from mpt.search.suggested import open_optuna_study, study_name, suggested_points
 from mpt.seeds import derive, numpy_generator
 from mpt.study.domains import to_optuna, to_ray
 
@@ -34,7 +35,7 @@ _TRIES = 50
 Shield = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
-class TrialQueue(Searcher):
+class TrialQueue(Unsaved, Searcher):
     """The searcher that Tune sees; see the text of this module.
 
     Args:
@@ -62,10 +63,6 @@ class TrialQueue(Searcher):
         self._count = 0
         self.exhausted = False
         """Whether every trial has been handed out."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its searcher, and nobody reads that."""
-        return {}
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -124,9 +121,7 @@ class TrialQueue(Searcher):
 class Counted(Searcher):
     """Any searcher of Tune's, until it has suggested as many trials as there are to be.
 
-    Args:
-        suggestions: the searcher, how many trials, and the space: a searcher that can take a space
-            of Tune's, and has none of its own, is given it.
+    A searcher that can take a space of Tune's, and has none of its own, is given it.
     """
 
     def __init__(self, suggestions: Suggestions) -> None:
@@ -180,9 +175,7 @@ class OptunaSearcher(Searcher):
     of its own, named by the seed and n, from what has been told until then. No settings are
     suggested twice; trials that an earlier session did not end are suggested first.
 
-    Args:
-        suggestions: space, study, count and seed.
-        storage: URL of Optuna's storage; None: in memory (a simulation).
+    In a simulation `storage`, the URL of Optuna's, is None: the study is in memory.
     """
 
     def __init__(self, suggestions: Suggestions, storage: str | None) -> None:
@@ -191,33 +184,14 @@ class OptunaSearcher(Searcher):
         self._domains = {domain.name: to_optuna(domain) for domain in self._space.domains}
         self._study = open_optuna_study(study_name(suggestions), storage)
         self._trials: dict[str, optuna.trial.Trial] = {}
-        self._known: list[dict[str, Any]] = []
-        self._left_over: list[dict[str, Any]] = []
         self._take_in()
-
-    @property
-    def known(self) -> list[dict[str, Any]]:
-        """Settings that were suggested so far, in order."""
-        return list(self._known)
-
-    @property
-    def remaining(self) -> int:
-        """Suggestions that are still to come, left-over ones among them."""
-        return max(0, self._of.count - len(self._known)) + len(self._left_over)
 
     def _take_in(self) -> None:
         """Take in what earlier sessions suggested; what they left running is suggested again."""
         from optuna.trial import TrialState
 
-        ended: list[dict[str, Any]] = []
-        for trial in self._study.get_trials(deepcopy=False):
-            point = suggested_point(trial, self._space)
-            if point is None:
-                continue
-            if point not in self._known:
-                self._known.append(point)
-            if trial.state == TrialState.COMPLETE:
-                ended.append(point)
+        self._known = suggested_points(self._study, self._space)
+        ended = suggested_points(self._study, self._space, TrialState.COMPLETE)
         self._left_over = [p for p in self._known[: self._of.count] if p not in ended]
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
@@ -225,16 +199,13 @@ class OptunaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return settings of an earlier session that did not end, or new ones."""
         finished: Any = Searcher.FINISHED
+        trial: optuna.trial.Trial | None = None
         if self._left_over:
             trial = self._fixed(self._left_over.pop(0))
-        elif len(self._known) >= self._of.count:
+        elif len(self._known) < self._of.count and (trial := self._new_trial()) is not None:
+            self._known.append(dict(trial.params))
+        if trial is None:
             return finished
-        else:
-            new = self._new_trial()
-            if new is None:
-                return finished
-            self._known.append(dict(new.params))
-            trial = new
         trial.set_user_attr("tried", True)
         self._trials[trial_id] = trial
         return dict(trial.params)
@@ -282,12 +253,6 @@ class OptunaSearcher(Searcher):
         rest = [point for point in self._space.every_point() if point not in self._known]
         return self._fixed(rest[int(rng.integers(len(rest)))]) if rest else None
 
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: Optuna's storage holds the study."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing."""
-
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     """Return a sampler that takes searched settings together, and running trials as bad ones."""
@@ -298,9 +263,3 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(
             seed=seed % 2**32, multivariate=True, constant_liar=True, n_startup_trials=STARTUP
         )
-
-
-@contextlib.contextmanager
-def unshielded(what: str) -> Iterator[None]:
-    """Let an error through (a simulation has no experiment to protect)."""
-    yield

@@ -47,10 +47,6 @@ _own_tokens: set[str | None] = set()
 """Tokens that this process made for a local Ray."""
 
 
-def _silent(line: str) -> None:
-    """Say nothing."""
-
-
 _kept: list[contextlib.ExitStack] = []
 """What ends the Ray of the outermost `one_ray`; empty outside of one."""
 
@@ -77,17 +73,13 @@ def ray_session(
     execution: Execution,
     slots_wanted: int,
     *,
+    say: Callable[[str], None],
     files: str | None = None,
-    say: Callable[[str], None] = _silent,
 ) -> Iterator[int]:
     """Run a block with Ray; give the number of trials that can run at once.
 
-    Args:
-        execution: where trials run.
-        slots_wanted: trials there are.
-        files: where checkpoints and prompts go, which every node of a cluster has to reach; None:
-            nothing will be written.
-        say: where a line about waiting for a node goes.
+    Checkpoints and prompts go to `files`, which every node of a cluster has to reach; None:
+    nothing is written.
 
     Raises:
         UsageError: the cluster cannot be reached, a node of it is not fit (`check_cluster`), or no

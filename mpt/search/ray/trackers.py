@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
+from mpt.search.ray.schedulers import Unsaved
+
 if TYPE_CHECKING:
     from mpt.search.job import Execution
 
@@ -60,15 +62,10 @@ class _View:
         return self._name
 
 
-class Guarded(tune.Callback):
+class Guarded(Unsaved, tune.Callback):
     """One of Ray's logger callbacks; its first error is told, and it is asked no more.
 
-    Args:
-        name: what it is called in messages.
-        inner: the callback.
-        folder: for its files.
-        name_of: configuration → readable name of its trial.
-        on_problem: called with one line at its first error.
+    Its files go below `folder`, under the readable name that `name_of` gives a configuration.
     """
 
     def __init__(
@@ -82,10 +79,6 @@ class Guarded(tune.Callback):
         self._name, self._inner, self._folder = name, inner, folder
         self._name_of, self._on_problem, self._failed = name_of, on_problem, False
         self._views: dict[str, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its callbacks, and nobody reads that."""
-        return {}
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         """Let the tracker connect."""
@@ -151,32 +144,17 @@ def _let_go(inner: LoggerCallback) -> None:
 def trackers(
     execution: Execution, results: Path, name_of: NameOf, on_problem: Callable[[str], None]
 ) -> list[tune.Callback]:
-    """Return the trackers that are asked for, and TensorBoard where it is installed.
-
-    Args:
-        execution: what is asked for.
-        results: the results directory.
-        name_of: configuration → readable name of its trial.
-        on_problem: called with one line when a tracker fails.
-    """
-    makers: dict[str, Callable[[], LoggerCallback]] = {}
+    """Return the trackers that are asked for, and TensorBoard where it is installed."""
+    inner: dict[str, LoggerCallback] = {}
     if importlib.util.find_spec("tensorboardX") is not None:
-        makers["TensorBoard"] = TBXLoggerCallback
-    if execution.mlflow is not None:
-        makers["MLflow"] = lambda: _mlflow(execution.mlflow)
-    if execution.wandb is not None:
-        makers["Weights & Biases"] = lambda: _wandb(execution.wandb)
+        inner["TensorBoard"] = TBXLoggerCallback()
+    if (uri := execution.mlflow) is not None:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        inner["MLflow"] = MLflowLoggerCallback(tracking_uri=uri, experiment_name="mpt")
+    if (project := execution.wandb) is not None:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        inner["Weights & Biases"] = WandbLoggerCallback(project=project)
     folder = results / "tensorboard"
-    return [Guarded(name, make(), folder, name_of, on_problem) for name, make in makers.items()]
-
-
-def _mlflow(uri: str | None) -> LoggerCallback:
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-    return MLflowLoggerCallback(tracking_uri=uri, experiment_name="mpt")
-
-
-def _wandb(project: str | None) -> LoggerCallback:
-    from ray.air.integrations.wandb import WandbLoggerCallback
-
-    return WandbLoggerCallback(project=project)
+    return [Guarded(name, one, folder, name_of, on_problem) for name, one in inner.items()]

@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,14 @@ from ray import tune
 from ray.train._internal.session import _TrainingResult
 
 from mpt.errors import DataError, MptError, UsageError
-from mpt.search.cost.gpu_share import measured_need
 from mpt.search.cost.plan import Rates
 from mpt.search.cost.probe import probe_trials
-from mpt.search.ray.context import TrialContext
+from mpt.search.dispatch import TrialGroup, rung_report
 from mpt.search.ray.gauges import Gauges
-from mpt.search.ray.orphans import end_with_raylet
-from mpt.search.reports import rung_report
+from mpt.search.ray.watchdog import end_with_raylet
+from mpt.search.ray.writer import RemoteStore
 from mpt.store.artifacts import Artifacts
+from mpt.store.database import Database
 from mpt.store.errors import storage_errors
 from mpt.store.remote import reaching, shown_uri
 from mpt.store.state import read_folder_state, write_folder_state
@@ -31,11 +32,52 @@ from mpt.study.specs import TrialSpec
 from mpt.study.study import OpenStudy, StudyPlan, open_study
 from mpt.trial.files import newest_state
 from mpt.trial.opening import open_trial
-from mpt.trial.trial import Progress, Trial
+from mpt.trial.store import TrialStore
+from mpt.trial.trial import Progress, Trial, TrialOptions
 from mpt.upstream.registry import register
 
 if TYPE_CHECKING:
-    from mpt.search.dispatch import TrialGroup
+    from mpt.search.job import Suggestions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialContext:
+    """What every worker of a search is told once."""
+
+    groups: tuple[TrialGroup, ...]
+    """What the listed trials work on; a configuration's `trial` is a place here."""
+    suggestions: Suggestions | None
+    """Space and study of the trials that are suggested while the search runs."""
+    url: str
+    """Of the database."""
+    writer: Any
+    """Handle of the one writer (`mpt.search.ray.writer`); None: workers reach the database."""
+    files: str
+    """Where checkpoints and prompts go."""
+    options: TrialOptions
+    """How trials work."""
+    device: str | None = None
+    """See `Execution`."""
+    keys: Mapping[int, str] = field(default_factory=dict)
+    """Number of a listed trial → key of its upstream trajectory, as the driver found it."""
+    methods: Mapping[str, Any] = field(default_factory=dict)
+    """Registered upstream methods: name → `Method`."""
+
+    def store(self) -> TrialStore:
+        """Return the database as a trial sees it, here."""
+        if self.writer is None:
+            return TrialStore(Database(self.url))
+        proxy: Any = RemoteStore(self.writer)
+        return proxy
+
+    def group(self, config: Mapping[str, Any]) -> TrialGroup:
+        """Return what a trial works on, by its configuration."""
+        number = int(config["trial"])
+        if number < len(self.groups):
+            return self.groups[number]
+        assert self.suggestions is not None
+        point = {domain.name: config[domain.name] for domain in self.suggestions.space.domains}
+        return TrialGroup(specs=(self.suggestions.trial(point),), indices=())
 
 
 class SearchTrial(tune.Trainable):
@@ -62,7 +104,7 @@ class SearchTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         context = self._context
-        self._group: TrialGroup = context.group(config)
+        self._group = context.group(config)
         self._number = int(config["trial"])
         self._failure: str | None = None
         self._progress = Progress()
@@ -112,15 +154,12 @@ class SearchTrial(tune.Trainable):
                 self._failure = str(error)
         done, queue = self._progress, self._progress.queue
         report = rung_report(self._group.specs[0].upstream.rungs, done.scores)
-        self._gauges.report(arg=report["arg"])
+        gauges: dict[str, float] = {"arg": report["arg"]}
         if queue is not None:
-            self._gauges.report(
-                runs_done=queue.finished,
-                runs_running=queue.running,
-                runs_waiting=queue.waiting,
-                steps_per_s=queue.steps_s,
-                tokens_per_s=queue.tokens_s,
-            )
+            gauges |= {"runs_done": queue.finished, "runs_running": queue.running}
+            gauges |= {"runs_waiting": queue.waiting, "steps_per_second": queue.steps_s}
+            gauges |= {"tokens_per_second": queue.tokens_s}
+        self._gauges.report(**gauges)
         return {
             **report,
             "steps": done.steps,
@@ -172,10 +211,14 @@ def probe_here(trials: Sequence[TrialSpec], device: str | None) -> Rates:
     """Measure the rates of some trials on this worker's device, and its GPU memory."""
     torch.set_num_threads(1)
     where = device_of(device)
-    with measured_need(where) as need:
-        rates = probe_trials(trials, lambda plan: _open(plan, where))
-    total = None if need.gpu_bytes is None else torch.cuda.mem_get_info()[1]
-    return dataclasses.replace(rates, gpu_need=need.gpu_bytes, gpu_bytes=total)
+    if where == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    rates = probe_trials(trials, lambda plan: _open(plan, where))
+    if where != "cuda":
+        return rates
+    torch.cuda.synchronize()
+    held, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+    return dataclasses.replace(rates, gpu_need=held, gpu_bytes=total)
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,18 +15,15 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mpt.errors import MptError
-from mpt.search.dispatch import TrialGroup, flat_config
+from mpt.search.dispatch import TrialGroup, flat_config, rung_report
 from mpt.search.display.status import Status
-from mpt.search.ray.context import TrialContext
-from mpt.search.ray.schedulers import RungScheduler, StopDecision, asha, rivals_of
+from mpt.search.ray.schedulers import RungScheduler, StopDecision, Unsaved, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
-from mpt.search.ray.trainable import SearchTrial
+from mpt.search.ray.trainable import SearchTrial, TrialContext
 from mpt.search.ray.writer import start_writer
-from mpt.search.reports import rung_report
 from mpt.store.records import Artifact
-from mpt.study.specs import TrialSpec
 from mpt.trial.origin import now
 from mpt.trial.trial import TrialOptions
 
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
 
     from mpt.search.cost.time_left import TimeLeft
     from mpt.search.display.display import Display
-    from mpt.search.job import Execution, SearchJob, Suggestions
+    from mpt.search.job import Execution, SearchJob
     from mpt.search.leaderboard import Leaderboard
     from mpt.search.watch.note import NoteKeeper
     from mpt.store.database import Database
@@ -53,20 +50,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """One call of Tune: what runs, who chooses, who stops, who watches.
-
-    Args:
-        job: what is searched.
-        execution: where and how.
-        board: its points.
-        groups: the listed trials that have to run.
-        database: where results are.
-        studies: opens a study.
-        show: where progress goes.
-        time_left: time left.
-        note: what is said of it in the database.
-        name: of this session, for Tune's folder.
-    """
+    """One call of Tune: what runs, who chooses, who stops, who watches."""
 
     def __init__(
         self,
@@ -93,14 +77,15 @@ class Session:
 
         Which trials failed is in `watcher.failures`: `Tuner.fit` does not raise for them.
 
-        Args:
-            slots: trials that can run at once; a search that learns from scores starts no more.
+        A search that learns from scores starts no more trials than run at once, `slots`.
         """
-        job, execution = self._job, self._execution
+        job, execution, suggestions = self._job, self._execution, self._job.suggestions
+        if suggestions is not None:  # a searcher may not be fit to be sent to workers
+            suggestions = dataclasses.replace(suggestions, searcher="optuna")
         writer = start_writer(job.url)
         context = TrialContext(
             groups=tuple(self._groups),
-            suggestions=_without_searcher(job.suggestions),
+            suggestions=suggestions,
             url=job.url,
             writer=writer,
             files=job.files,
@@ -110,7 +95,6 @@ class Session:
                 racing=job.racing,
                 wait=job.decides,
             ),
-            gpus=execution.gpus_per_trial,
             device=execution.device,
             keys=self._keys(),
             methods=self._methods(),
@@ -207,7 +191,7 @@ class Session:
         """Take in suggested settings; return a configuration, or None if its trial is over."""
         suggestions = self._job.suggestions
         assert suggestions is not None
-        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
+        spec = suggestions.trial(settings)
         index = self._board.add(spec, self._studies(spec.plan))
         if self._board.over(index):
             return None
@@ -217,10 +201,8 @@ class Session:
 
     def _recorded(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Return the last report of a trial that is over."""
-        suggestions = self._job.suggestions
-        assert suggestions is not None
-        spec = TrialSpec(plan=suggestions.plan, upstream=suggestions.space.trajectory(settings))
-        index = self._board.index_of(spec)
+        assert self._job.suggestions is not None
+        index = self._board.index_of(self._job.suggestions.trial(settings))
         reports = [] if index is None else recorded_reports(self._board, index)
         return reports[-1] if reports else None
 
@@ -294,11 +276,6 @@ def _end(writer: Any) -> None:
         ray.kill(writer)
 
 
-def _without_searcher(suggestions: Suggestions | None) -> Suggestions | None:
-    """Return what workers need to know of suggestions; a searcher may not be fit to be sent."""
-    return None if suggestions is None else dataclasses.replace(suggestions, searcher="optuna")
-
-
 def _below(uri: str, name: str) -> str:
     """Return the URI of a folder below a root; options in the root's query stay at the end."""
     root, mark, query = uri.partition("?")
@@ -312,8 +289,7 @@ def _short_name(trial: Any) -> str:
 @contextlib.contextmanager
 def _quiet_output() -> Iterator[None]:
     """Keep Tune's rich output off even where the user's environment asks for it."""
-    old = os.environ.get("AIR_VERBOSITY")
-    os.environ.pop("AIR_VERBOSITY", None)
+    old = os.environ.pop("AIR_VERBOSITY", None)
     try:
         yield
     finally:
@@ -321,7 +297,7 @@ def _quiet_output() -> Iterator[None]:
             os.environ["AIR_VERBOSITY"] = old
 
 
-class Watcher(tune.Callback):
+class Watcher(Unsaved, tune.Callback):
     """Prints points as they land, and stores where checkpoints are.
 
     Tune ends the experiment if a callback raises: none may.
@@ -348,10 +324,6 @@ class Watcher(tune.Callback):
         self.failures: dict[str, str] = {}
         """Name of a trial → why it failed for good."""
         self._stops: list[Stop] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its callbacks, and nobody reads that."""
-        return {}
 
     def problem(self, text: str) -> None:
         """Say what went wrong, once."""
@@ -394,20 +366,16 @@ class Watcher(tune.Callback):
         number = int(trial.config["trial"])
         with self.shielded("the display"):
             self._status.report(number, None)
-            points = [
-                self.board.entry(index, rung)
+            keys = [
+                self.board.point_key(point)
                 for index in self.groups[number].indices
-                for rung in self.board.trials[index].upstream.rungs
+                for point in self.board.of_trial(index)
             ]
-            keys = [self.board.point_key(point) for point in points]
             self.board.refresh([key for key in keys if key not in self._said])
-            self._land([key for key in keys if self._is_stored(key)])
+            points = {key: self.board.by_key(key) for key in keys}
+            self._land([key for key, point in points.items() if point and point.record])
         with self.shielded(_NOTE):
             self._note.over(self.groups[number])
-
-    def _is_stored(self, key: str) -> bool:
-        entry = self.board.by_key(key)
-        return entry is not None and entry.record is not None
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any

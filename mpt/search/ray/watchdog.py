@@ -1,11 +1,12 @@
-"""A driver whose local Ray has died ends, instead of waiting for it for ever.
+"""Processes end when their Ray has died, instead of waiting for it or working on beside others.
 
 A driver in `Tuner.fit` hangs when its raylet is killed. So a thread looks at Ray's processes; when
 one is gone, it says so in one line and ends the process: a process whose main thread waits inside
-of Ray cannot be ended otherwise.
+of Ray cannot be ended otherwise. Ray 2.60's raylet ends when one of its agents does, and then it
+takes the driver with it, without a word, on a quiet machine less than 50 ms later: so the thread
+waits on the agents themselves.
 
-Ray 2.60's raylet ends when one of its agents does, and then it takes the driver with it, without a
-word, on a quiet machine less than 50 ms later: so the thread waits on the agents themselves.
+A worker whose node has lost Ray's daemon ends, so that others can go on with its work.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from mpt.search.ray.orphans import lives
-
 INTERRUPTED = 75
+PROCESSES = Path("/proc")
+"""What the system tells of processes; macOS has nothing there."""
 _LOOK_S = 0.05
 _GRACE_S = 2.0
 """Seconds in which an orderly end of Ray may still come to its own end."""
@@ -34,12 +35,7 @@ _VITAL = ("raylet", "gcs_server")
 
 @contextlib.contextmanager
 def watched(say: Callable[[str], None], resume: str) -> Iterator[None]:
-    """Watch the local Ray of this process inside the block.
-
-    Args:
-        say: where the one line goes.
-        resume: the command that goes on.
-    """
+    """Watch the local Ray of this process inside the block."""
     processes = _processes()
     over = threading.Event()
     if "raylet" in processes:
@@ -66,7 +62,7 @@ def _processes() -> dict[str, list[int]]:
 def _agents(raylets: Collection[int]) -> list[int]:
     """Return the agents of some raylets, which are their children."""
     agents = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for folder in PROCESSES.glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent in raylets and b"agent" in (folder / "cmdline").read_bytes().lower():
@@ -120,3 +116,46 @@ def _watch(
             with contextlib.suppress(OSError):
                 os.kill(process, 9)
     os._exit(INTERRUPTED)
+
+
+def end_with_raylet(check_s: float = 1.0) -> None:
+    """Watch the raylet of this worker from a thread; end the process when the raylet is gone.
+
+    Ray 2.60 leaves a worker alive that is idle at that moment: it notices only when it next has
+    something to say. Until then it would work on beside its successor. Outside of Ray's workers
+    nothing is watched.
+    """
+    raylet = os.environ.get("RAY_RAYLET_PID", "")
+    if raylet.isdigit():
+        threading.Thread(target=_end_after, args=(int(raylet), check_s), daemon=True).start()
+
+
+def _end_after(raylet: int, check_s: float) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent and lives(raylet):
+        time.sleep(check_s)
+    os._exit(1)
+
+
+def lives(process: int) -> bool:
+    """Return whether a process of this machine lives; a dead one may still have an entry.
+
+    Without ``/proc`` (macOS) a dead one lives until its parent has taken note.
+    """
+    if not PROCESSES.exists():
+        return _has_entry(process)
+    try:
+        state = (PROCESSES / f"{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+def _has_entry(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's, and there
+    return True

@@ -8,42 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from mpt.errors import MptError
+from mpt.search.ray.watchdog import end_with_raylet
+from mpt.store.database import Database
+from mpt.trial.store import TrialStore
 
-METHODS = frozenset(
-    {
-        "present",
-        "add_runs",
-        "add_study",
-        "add_point",
-        "points",
-        "scores",
-        "score",
-        "racing_reason",
-        "add_stop",
-        "checkpoint",
-        "rung",
-        "add_artifact",
-        "pack_limits",
-        "keep_pack_limits",
-        "start_choice",
-        "keep_start_choice",
-    }
-)
-"""Methods of `TrialStore` that may be called from another process."""
+METHODS = {name for name in vars(TrialStore) if not name.startswith("_")} - {"baseline"}
+"""Methods of `TrialStore` that another process may call; `baseline` is a step of others."""
 
 
 class ResultWriter:
-    """The actor: calls methods of a `TrialStore` one after the other.
-
-    Args:
-        url: of the database.
-    """
+    """The actor: calls methods of a `TrialStore` one after the other."""
 
     def __init__(self, url: str) -> None:
-        from mpt.search.ray.orphans import end_with_raylet
-        from mpt.store.database import Database
-        from mpt.trial.store import TrialStore
-
         end_with_raylet()
         self._database = Database(url)
         self._store = TrialStore(self._database)
@@ -61,11 +37,7 @@ class ResultWriter:
 
 
 class RemoteStore:
-    """A `TrialStore` whose methods run in the writer.
-
-    Args:
-        writer: the actor's handle.
-    """
+    """A `TrialStore` whose methods run in the writer."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer

@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from mpt.store.database import Database
     from mpt.store.records import StudyRecord
 
-KIND = DRIVER
-"""Kind of the documents."""
-
 EVERY_S = 5.0
 """Seconds between two notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningTrial:
-    """A trial that a worker has."""
+    """A trial that a worker has; `since` is a UTC time, ISO 8601."""
 
     name: str
     steps: int
@@ -49,14 +46,13 @@ class RunningTrial:
     tuned: tuple[int, int] | None
     """Finished and all downstream runs at this rung; None before them."""
     since: str
-    """UTC time, ISO 8601."""
     choosing: str = ""
     """How far its targets are with choosing starts, in words; empty if they are not at it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverNote:
-    """One driver, as it was when it last wrote."""
+    """One driver, as it was when it last wrote; times are UTC, ISO 8601."""
 
     host: str
     results: str
@@ -64,9 +60,7 @@ class DriverNote:
     title: str
     """The space's title, for people."""
     began: str
-    """UTC time, ISO 8601."""
     updated: str
-    """UTC time, ISO 8601."""
     studies: tuple[str, ...]
     """Keys of the studies."""
     seeds: tuple[int, ...]
@@ -94,7 +88,7 @@ def driver_notes(database: Database) -> list[DriverNote]:
     Raises:
         DataError: one was changed after it was written.
     """
-    notes = map(_note_of, database.documents(KIND).values())
+    notes = map(_note_of, database.documents(DRIVER).values())
     return sorted((one for one in notes if one is not None), key=lambda one: one.updated)[::-1]
 
 
@@ -117,12 +111,7 @@ def _note_of(body: Any) -> DriverNote | None:
 
 
 class NoteKeeper:
-    """Keeps the note of this driver.
-
-    Args:
-        database: where it goes.
-        clock: seconds, monotonic.
-    """
+    """Keeps the note of this driver."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database, self._clock = database, clock
@@ -139,14 +128,7 @@ class NoteKeeper:
         work: RemainingWork,
         time_left: TimeLeft,
     ) -> None:
-        """Write what a round is about to do.
-
-        Args:
-            job: with all trials so far.
-            studies: their studies.
-            work: what is left.
-            time_left: counts what is done of it.
-        """
+        """Write what a round is about to do."""
         trials, points = job.total
         config = job.plans[0].config
         replay = job.plans[0].role == "target"
@@ -181,11 +163,8 @@ class NoteKeeper:
     ) -> None:
         """Take in where a trial stands.
 
-        Args:
-            group: what it works on.
-            steps: upstream steps it has taken.
-            queue: its downstream runs (`QueueStatus` as a dictionary); None before them.
-            choosing: its choice of starts (`Choosing` as a dictionary); None if it is not at one.
+        `queue` and `choosing` are `QueueStatus` and `Choosing` as dictionaries, None of what it is
+        not at.
         """
         learning = queue is None and choosing is None
         rungs = [rung for rung in group.specs[0].upstream.rungs if rung > 0]
@@ -227,4 +206,4 @@ class NoteKeeper:
             running=tuple(self._running.values()),
         )
         name = digest([self._note.host, self._note.results])[:16]
-        self._database.put_document(KIND, name, dataclasses.asdict(self._note))
+        self._database.put_document(DRIVER, name, dataclasses.asdict(self._note))

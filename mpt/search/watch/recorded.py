@@ -50,12 +50,8 @@ def recorded(
 ) -> Recorded:
     """Return the trials of some studies that have points.
 
-    Args:
-        database: where they are.
-        studies: of one protocol and role.
-        results: results directory.
-        note: of their driver; it knows which upstream seeds configurations are compared on.
-            Without one these are the seeds that more than one point of a method has.
+    Their driver's note knows which upstream seeds configurations are compared on; without one
+    these are the seeds that more than one point of a method has.
     """
     by_plan: dict[StudyPlan, list[tuple[UpstreamSpec, str]]] = {}
     records: dict[StudyPlan, StudyRecord] = {}

@@ -52,22 +52,11 @@ class Look:
     now: datetime.datetime
     """UTC."""
 
-    @property
-    def smoke(self) -> bool:
-        """Whether the numbers mean nothing."""
-        return any(study.smoke for study in self.recorded.studies)
-
 
 def look(
     database: Database, results: Path, study: str | None, now: datetime.datetime | None = None
 ) -> Look:
     """Look at what a database has of one search or replay.
-
-    Args:
-        database: open for reading.
-        results: results directory of its driver, for the lock.
-        study: first digits of a study or protocol; None: what is being worked on, or was last.
-        now: UTC; None: the clock's.
 
     Raises:
         UsageError: there is no such study.
@@ -78,8 +67,6 @@ def look(
     notes = [one for one in driver_notes(database) if keys & set(one.studies)]
     note = notes[0] if notes else None
     shown = _shown(database, studies, note)
-    if note is not None and not {one.key for one in shown} & set(note.studies):
-        note = None
     return Look(
         recorded=recorded(database, shown, results, note),
         note=note,
@@ -120,13 +107,7 @@ def _seconds(then: str, now: datetime.datetime) -> float:
 
 
 def show(look: Look, console: Console, where: str) -> None:
-    """Print a look, its ranking last.
-
-    Args:
-        look: what is there.
-        console: where.
-        where: what the results are called.
-    """
+    """Print a look, its ranking last."""
     studies, board, note = look.recorded.studies, look.recorded.board, look.note
     if board is None and studies:
         what = "search" if studies[0].role == "validation" else "replay"
@@ -139,13 +120,15 @@ def show(look: Look, console: Console, where: str) -> None:
         console.print(f"  score    {score_text(board.job)}")
     if studies:
         console.print(f"  study    {studies_text(studies)}")
-        for line in _protocol(studies[0], console.width):
+        facts = facts_of(studies[0])  # what all points share; the line above has two of these
+        shown = [f"{k} {v}" for k, v in facts.items() if k not in ("train seed", "precision")]
+        for line in _folded("; ".join(shown), "  protocol ", console.width):
             console.print(line)
     console.print(f"  results  {where}")
     if look.others:
         count = counted(len(look.others), "other study", "other studies")
         console.print(f"  besides  {count}; --study ID shows one: mpt studies lists them")
-    if look.smoke:
+    if any(study.smoke for study in studies):
         console.print(SMOKE, style="bold red")
     _progress(look, console)
     if note is not None and look.running is not False:
@@ -157,13 +140,6 @@ def show(look: Look, console: Console, where: str) -> None:
             display.ranking(entries, rankings(board, entries))
     for problem in look.recorded.problems:
         console.print(f"note: {problem}")
-
-
-def _protocol(study: StudyRecord, width: int) -> list[str]:
-    """Return what all points share, in words, as lines of a width."""
-    said = {"train seed", "precision"}
-    facts = [f"{name} {value}" for name, value in facts_of(study).items() if name not in said]
-    return _folded("; ".join(facts), "  protocol ", width)
 
 
 def _folded(text: str, label: str, width: int) -> list[str]:
@@ -200,8 +176,10 @@ def _progress(look: Look, console: Console) -> None:
         if look.running:
             console.print("  time     its driver runs, and has not said yet what it plans")
         return
-    passed = look.now if look.running is not False else _time(note.updated)
-    line = f"  time     {clock_text(_seconds(note.began, passed))} so far"
+    until = look.now
+    if look.running is False:
+        until = datetime.datetime.fromisoformat(note.updated)
+    line = f"  time     {clock_text(_seconds(note.began, until))} so far"
     if look.running is not False:
         left_s = max(0.0, note.left_s - _seconds(note.updated, look.now))
         line += f", about {clock_text(left_s)} left, noted {_age(note.updated, look.now)} ago"
@@ -230,10 +208,6 @@ def _trials(note: DriverNote, console: Console, now: datetime.datetime) -> None:
 
 def _age(then: str, now: datetime.datetime) -> str:
     return clock_text(_seconds(then, now))
-
-
-def _time(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text)
 
 
 def closing(look: Look) -> str | None:

@@ -23,9 +23,10 @@ from mpt.config import UpstreamConfig
 from mpt.search.comparison import Ranking, rankings
 from mpt.search.display.configurations import interval_text, rank_of
 from mpt.search.display.display import ONE_SEED
-from mpt.search.watch.note import KIND, DriverNote
+from mpt.search.watch.note import DriverNote
 from mpt.search.watch.recorded import recorded
 from mpt.store.database import open_results
+from mpt.store.records import DRIVER
 
 DATA_SEEDS = (13, 21, 42)
 BASELINE = {"a": {13: 0.5, 21: 0.6, 42: 0.4}, "b": {13: 0.3, 21: 0.2, 42: 0.25}}
@@ -206,7 +207,7 @@ def test_seeds_that_a_driver_has_noted_are_compared(tmp_path: Path) -> None:
             studies=(study.key,), seeds=(42, 1042, 2042, 3042), fresh=2, trials=1, points=1,
             runs=(1, 1), left_s=0.0,
         )  # fmt: skip
-        database.put_document(KIND, "one", dataclasses.asdict(note))
+        database.put_document(DRIVER, "one", dataclasses.asdict(note))
     rows, ranking = _named(_table(tmp_path)), _terminal(tmp_path, note)
     assert [row["ARG %"].value for row in rows] == pytest.approx(
         [one.summary.arg for one in ranking.configurations]

@@ -9,7 +9,6 @@ from mpt.search.cost.gpu_share import (
     MARGIN,
     MOST_SHARING,
     RAY_UNIT,
-    measured_need,
     share_line,
     suggest_gpu_share,
 )
@@ -42,18 +41,6 @@ def test_a_trial_that_does_not_fit_is_an_error_that_says_by_how_much() -> None:
     text = "needs 22.0 GiB and its process 1.0 GiB, but a GPU of 24.0 GiB has 21.6 GiB"
     with pytest.raises(UsageError, match=text):
         suggest_gpu_share(22 * GIB, 24 * GIB)
-
-
-@pytest.mark.parametrize(("need", "gpu"), [(-1, GIB), (GIB, 0)])
-def test_impossible_sizes_are_refused(need: int, gpu: int) -> None:
-    with pytest.raises(UsageError, match="must be ≥ 0 and the GPU's memory > 0"):
-        suggest_gpu_share(need, gpu)
-
-
-def test_without_a_gpu_the_need_is_unknown() -> None:
-    with measured_need("cpu") as need:
-        pass
-    assert need.gpu_bytes is None
 
 
 @pytest.mark.parametrize(

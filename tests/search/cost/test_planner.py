@@ -10,9 +10,10 @@ import pytest
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
+from mpt.search.cost.gpu_share import GIB
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
 from mpt.search.cost.planner import Planning, cluster_slots, plan_lines
-from mpt.search.cost.trial_memory import GIB, TrialMemory
+from mpt.search.cost.trial_memory import TrialMemory
 from mpt.search.job import SearchJob
 from mpt.study.specs import TrialSpec, UpstreamSpec
 from mpt.study.study import StudyPlan

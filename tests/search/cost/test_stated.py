@@ -15,7 +15,7 @@ from mpt.backbones.flops import row_flops
 from mpt.backbones.memory import GIB
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
-from mpt.search.cost.gpus import smallest
+from mpt.search.cost.gpu_share import smallest
 from mpt.search.cost.plan import TrialWork
 from mpt.search.cost.planner import Planning, stated_lines
 from mpt.search.cost.stated import (

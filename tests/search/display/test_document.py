@@ -53,7 +53,7 @@ def _board(found: Bench, **changes: Any) -> Leaderboard:
 
 def _diverged(found: Bench, board: Leaderboard, steps: int) -> Point:
     return Point(
-        study=board.study_of[2],
+        study=board.studies[found.job.plans[0]].key,
         method="maml",
         settings=settings_of(found.job.trials[2].upstream.config),
         steps=steps,

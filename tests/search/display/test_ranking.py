@@ -124,8 +124,9 @@ def test_an_arg_over_a_part_of_the_tasks_is_marked_and_the_mark_explained(show: 
 
 
 def test_a_partial_search_says_so_beside_its_ranking() -> None:
-    show = Shown(maml_job(partial="partial: 3 of 45 source tasks missing"))
-    show.display.ranking([_point(0, 2500, 1.0)])
+    job = maml_job(partial="partial: 3 of 45 source tasks missing")
+    show = Shown(job)
+    show.display.ranking([point_of(job.trials[0], 2500, 1.0)])
     assert "partial: 3 of 45 source tasks missing" in show.lines
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from mpt.search.display.document import _starts
+from mpt.search.display.document import _cost
 from mpt.search.display.header import cost_text
+from mpt.store.records import Cost
 
 COST = {"trained rows": 480, "evaluated rows": 96, "seconds": 61.0}
 
@@ -20,7 +21,7 @@ class Board:
 
 def _entry(key: str, starts: dict[str, Any] | None) -> Any:
     provenance = {} if starts is None else {"starts": {"taken": {"a": {}}, **starts}}
-    cost = SimpleNamespace(steps=10, seconds=5.0)
+    cost = Cost(steps=10, seconds=5.0)
     return SimpleNamespace(
         record=SimpleNamespace(key=key, upstream=f"of {key}", cost=cost, provenance=provenance)
     )
@@ -35,5 +36,5 @@ def test_the_line_of_costs_has_the_time_of_starts_once_a_point() -> None:
 
 
 def test_the_document_has_the_cost_of_starts_and_not_which_were_taken() -> None:
-    assert _starts({"starts": {"taken": {"a": {}}, **COST}}) == {"starts": COST}
-    assert _starts({}) == {}
+    assert _cost(_entry("a", COST).record, {})["starts"] == COST
+    assert "starts" not in _cost(_entry("a", None).record, {})

@@ -36,8 +36,8 @@ def main(port: int) -> None:
                 runs_done=2,
                 runs_running=3,
                 runs_waiting=5,
-                steps_per_s=7.5,
-                tokens_per_s=math.nan,
+                steps_per_second=7.5,
+                tokens_per_second=math.nan,
             )
             self._gauges.report(runs_done=4)
 

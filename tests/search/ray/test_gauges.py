@@ -117,8 +117,8 @@ def test_every_value_reaches_its_gauge(monkeypatch: pytest.MonkeyPatch) -> None:
         runs_done=2,
         runs_running=3,
         runs_waiting=4,
-        steps_per_s=5,
-        tokens_per_s=6,
+        steps_per_second=5,
+        tokens_per_second=6,
     )
     assert {name: gauge.values for name, gauge in one._gauges.items()} == {
         name: [(value, {"trial": "t"})] for value, name in enumerate(GAUGES, start=1)

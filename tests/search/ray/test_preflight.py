@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ import pytest
 from ray_processes import run_ray_script
 
 from mpt.errors import UsageError
-from mpt.search.cost.gpu_share import GIB
-from mpt.search.ray import node_sight, preflight
-from mpt.search.ray.node_sight import Errand, Sight, Sign, look, signed, versions
-from mpt.search.ray.preflight import check_cluster
+from mpt.search.ray import preflight
+from mpt.search.ray.preflight import Sight, Sign, check_cluster, look, signed, versions
 from mpt.store.artifacts import Artifacts
 
-FINE = Sight(versions=versions(), storage=None, gpus=())
+FINE = Sight(versions=versions(), storage=None, gpus=0)
 NODES = [
     {
         "NodeID": f"{number}" * 40,
@@ -40,8 +38,8 @@ def verdict(
     """Run the check over three nodes that answer so, the others being fine."""
     import ray
 
-    def ask(errands: Sequence[Errand], answer_s: float) -> dict[str, Sight | str]:
-        return {errand.node: answers.get(int(errand.node[0]), FINE) for errand in errands}
+    def ask(nodes: Iterable[str], *_: Any) -> dict[str, Sight | str]:
+        return {node: answers.get(int(node[0]), FINE) for node in nodes}
 
     monkeypatch.setattr(ray, "nodes", lambda: NODES)
     monkeypatch.setattr(preflight, "_ask", ask)
@@ -73,32 +71,10 @@ def test_a_node_that_lacks_a_package_is_not_fit(monkeypatch: pytest.MonkeyPatch)
 def test_a_gpu_that_ray_counts_and_torch_does_not_see_is_a_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one = dataclasses.replace(FINE, gpus=(GIB,))
+    one = dataclasses.replace(FINE, gpus=1)
     text = verdict(monkeypatch, {3: one}, gpus=1.0)
     assert "1 of 3" in text
     assert "three (10.0.0.3): Ray counts 2 GPUs there, but torch sees 1" in text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.5, "GPU 1 has 15.0 GiB free, but 2 trials of 8.0 GiB are to share it"),
-        (0.3333, "GPU 1 has 15.0 GiB free, but 3 trials of 8.0 GiB are to share it"),
-    ],
-)
-def test_a_gpu_without_room_for_all_its_trials_is_a_fault(
-    monkeypatch: pytest.MonkeyPatch, share: float, text: str
-) -> None:
-    two = dataclasses.replace(FINE, gpus=(24 * GIB, 15 * GIB))
-    assert text in verdict(monkeypatch, {3: two}, gpus=share, gpu_bytes=8 * GIB)
-
-
-def test_memory_that_is_not_known_or_suffices_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third node has a fault of another kind, so that there is a text to look into."""
-    roomy = dataclasses.replace(FINE, gpus=(16 * GIB, 16 * GIB), storage="is flooded")
-    known = verdict(monkeypatch, {3: roomy}, gpus=0.5, gpu_bytes=8 * GIB)
-    assert known == verdict(monkeypatch, {3: roomy}, gpus=0.5)
-    assert known.endswith("three (10.0.0.3): is flooded")
 
 
 def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
@@ -112,7 +88,7 @@ def test_names_that_two_nodes_share_are_told_apart_by_the_nodes_ids() -> None:
 def on_node(sign: Sign, files: str | None = None) -> str | None:
     """What is wrong with the storage where a node sees `files` in its place."""
     seen = sign if files is None else dataclasses.replace(sign, files=files)
-    return look(Errand(node="n", sign=seen, gpus=False)).storage
+    return look("n", seen, gpus=False).storage
 
 
 @pytest.fixture(params=["directory", "uri"])
@@ -124,7 +100,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_node_with_the_same_storage_has_no_fault_and_its_reply_is_seen(files: str) -> None:
     with signed(files) as sign:
         assert on_node(sign) is None
-        assert node_sight.reply_seen(sign, "n")
+        assert preflight.reply_seen(sign, "n")
         assert Artifacts(files).exists(sign.name)
     for name in (sign.folder, sign.name, sign.reply("n")):  # nothing is left behind
         assert not Artifacts(files).exists(name)
@@ -134,7 +110,7 @@ def test_a_node_with_the_same_storage_has_no_fault_and_its_reply_is_seen(files: 
 def test_a_node_with_another_storage_is_told_to_reach_this_one(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
 ) -> None:
-    monkeypatch.setattr(node_sight, "SETTLE_S", 0.2)
+    monkeypatch.setattr(preflight, "SETTLE_S", 0.2)
     other = str(tmp_path / "node")
     with signed(files) as sign:
         if there == "another file":
@@ -143,7 +119,7 @@ def test_a_node_with_another_storage_is_told_to_reach_this_one(
         assert fault is not None
         assert fault.startswith(f"does not see what the driver writes to {other}; let the node")
         assert "--storage, such as s3://bucket/folder" in fault
-        assert not node_sight.reply_seen(sign, "n")
+        assert not preflight.reply_seen(sign, "n")
 
 
 def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
@@ -154,7 +130,7 @@ def test_a_file_that_comes_a_little_later_is_waited_for(tmp_path: Path) -> None:
             Artifacts(str(late)).write(sign.name, sign.secret.encode())
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(node_sight.time, "sleep", comes)
+            patch.setattr(preflight.time, "sleep", comes)
             assert on_node(sign, str(late)) is None
 
 
@@ -178,9 +154,9 @@ def test_the_digest_follows_every_source_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def digest_in(folder: Path) -> str:
-        there = folder / "mpt" / "search" / "ray" / "node_sight.py"
-        monkeypatch.setattr(node_sight, "__file__", str(there))
-        return node_sight._source_digest()
+        there = folder / "mpt" / "search" / "ray" / "preflight.py"
+        monkeypatch.setattr(preflight, "__file__", str(there))
+        return preflight._source_digest()
 
     same = preflight_cluster.copy_source(tmp_path / "same")
     again = preflight_cluster.copy_source(tmp_path / "again")

@@ -61,13 +61,13 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_the_nodes_of_a_cluster_are_checked_and_a_ray_of_its_own_is_not(
     checks: list[tuple[Any, ...]], execution: Execution, expected: list[tuple[Any, ...]]
 ) -> None:
-    with ray_session.ray_session(execution, 9, files=FILES) as slots:
+    with ray_session.ray_session(execution, 9, say=print, files=FILES) as slots:
         assert slots == 5
     assert checks == expected
 
 
 def test_there_are_no_more_slots_than_trials(checks: list[tuple[Any, ...]]) -> None:
-    with ray_session.ray_session(Execution(), 3) as slots:
+    with ray_session.ray_session(Execution(), 3, say=print) as slots:
         assert slots == 3
 
 
@@ -81,14 +81,14 @@ def test_sessions_in_one_block_share_the_ray_that_the_first_has_started(
     monkeypatch.setattr(ray, "shutdown", lambda: seen.append("end"))
     with ray_session.one_ray():
         assert seen == []  # nothing is started before it is needed
-        with ray_session.ray_session(Execution(), 3):
+        with ray_session.ray_session(Execution(), 3, say=print):
             pass
-        with ray_session.one_ray(), ray_session.ray_session(Execution(), 3):
+        with ray_session.one_ray(), ray_session.ray_session(Execution(), 3, say=print):
             pass
         assert seen == ["start"]
     assert seen == ["start", "end"]
     for _ in range(2):  # without a block, each has its own
-        with ray_session.ray_session(Execution(), 3):
+        with ray_session.ray_session(Execution(), 3, say=print):
             assert seen[-1] == "start"
     assert seen == ["start", "end"] * 3
 
@@ -97,7 +97,7 @@ def test_a_ray_that_was_there_before_is_left_running(
     checks: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("ended"))
-    with ray_session.ray_session(Execution(), 3):
+    with ray_session.ray_session(Execution(), 3, say=print):
         pass
 
 

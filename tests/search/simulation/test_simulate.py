@@ -18,8 +18,7 @@ from mpt.errors import UsageError
 from mpt.search.job import SearchJob, Suggestions
 from mpt.search.ray.schedulers import RungScheduler
 from mpt.search.ray.searchers import OptunaSearcher
-from mpt.search.simulation.recorded import Recorded
-from mpt.search.simulation.simulate import Outcome, Simulation, check_recorded, simulate
+from mpt.search.simulation import Outcome, Recorded, Simulation, check_recorded, simulate
 from mpt.store.records import StudyRecord
 from mpt.study.spaces import load_space
 from mpt.study.specs import TrialSpec, UpstreamSpec

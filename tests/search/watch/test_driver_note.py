@@ -16,7 +16,8 @@ from mpt.search.cost.plan import RemainingWork
 from mpt.search.dispatch import TrialGroup, open_groups
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
-from mpt.search.watch.note import EVERY_S, KIND, DriverNote, NoteKeeper, driver_notes
+from mpt.search.watch.note import EVERY_S, DriverNote, NoteKeeper, driver_notes
+from mpt.store.records import DRIVER
 from mpt.study.study import OpenStudy
 from mpt.trial.run_queue import QueueStatus
 
@@ -136,9 +137,9 @@ def test_a_note_of_another_version_is_passed_over(driven: Driven) -> None:
     driven.begin()
     driven.report(driven.groups[2], 1)
     body = dataclasses.asdict(driven.note)
-    driven.bench.database.put_document(KIND, "other", {**body, "colour": "red"})
+    driven.bench.database.put_document(DRIVER, "other", {**body, "colour": "red"})
     more = [{**one, "colour": "red"} for one in body["running"]]
-    driven.bench.database.put_document(KIND, "another", {**body, "running": more})
+    driven.bench.database.put_document(DRIVER, "another", {**body, "running": more})
     assert driven.note.trials == 2
 
 
@@ -150,8 +151,8 @@ def test_a_note_from_before_trials_said_that_they_choose_starts_is_read(driven: 
     running = [
         {name: v for name, v in one.items() if name != "choosing"} for one in body["running"]
     ]
-    (name,) = driven.bench.database.documents(KIND)
-    driven.bench.database.put_document(KIND, name, {**body, "running": running})
+    (name,) = driven.bench.database.documents(DRIVER)
+    driven.bench.database.put_document(DRIVER, name, {**body, "running": running})
     assert driven.note == note
 
 

@@ -20,11 +20,11 @@ from mpt.search.comparison import rankings
 from mpt.search.display.display import ONE_SEED, Display
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import Leaderboard
-from mpt.search.watch.note import KIND, DriverNote, RunningTrial
+from mpt.search.watch.note import DriverNote, RunningTrial
 from mpt.search.watch.view import closing, look, show
 from mpt.store.database import open_results
 from mpt.store.lock import driver_lock
-from mpt.store.records import StudyRecord
+from mpt.store.records import DRIVER, StudyRecord
 from mpt.study.study import open_study
 
 NOW = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.UTC)
@@ -70,7 +70,7 @@ def _note(results: Path, *studies: StudyRecord, **changes: Any) -> None:
     }
     note = DriverNote(**{**body, **changes})
     with open_results(results) as database:
-        database.put_document(KIND, note.began, dataclasses.asdict(note))
+        database.put_document(DRIVER, note.began, dataclasses.asdict(note))
 
 
 def _points(stored: Stored, study: StudyRecord, **args: float) -> None:

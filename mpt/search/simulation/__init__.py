@@ -1,1 +1,0 @@
-"""A search on recorded results, in simulated time."""
