@@ -185,7 +185,7 @@ def _race(grid: Grid, deal: Sequence[int], count: int) -> dict[str, Any]:
     held = {point: [seeds[0]] for point in grid.points}
     names = {point: name for name, point in grid.points.items()}
     once = list(grid.points.values())
-    left = Allowance.of(once, count)
+    allowance = Allowance.of(once, count)
     passes = passes_of(once)
 
     def state() -> Any:
@@ -195,10 +195,10 @@ def _race(grid: Grid, deal: Sequence[int], count: int) -> dict[str, Any]:
         return compare(rows, grid.baseline, rng=np.random.default_rng(1), resamples=1000)
 
     for number in range(1, SIZE):
-        going = raced(state(), number, grid.points, left)
+        going = raced(state(), number, grid.points, allowance)
         if not going:
             break
-        left = left.after(going)
+        allowance = allowance.after(going)
         passes += passes_of(going)
         for point in going:
             held[names[point]].append(seeds[number])

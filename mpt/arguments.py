@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mpt.errors import UsageError
@@ -70,3 +71,8 @@ def rates(text: str) -> tuple[float, ...]:
 def seeds(text: str) -> tuple[int, ...]:
     """Parse comma-separated whole numbers ≥ 0."""
     return tuple(whole(0)(word) for word in text.split(","))
+
+
+def absolute_path(text: str | Path) -> Path:
+    """Parse a local path; ``~`` is the home directory."""
+    return Path(text).expanduser().absolute()

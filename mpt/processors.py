@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""How many processors this process may use, and which other processes live."""
 
 from __future__ import annotations
 
@@ -12,3 +12,14 @@ def usable_processors() -> int:
     """
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this host lives, of whatever user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True

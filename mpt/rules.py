@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from mpt.errors import UsageError
 
@@ -30,7 +30,7 @@ def check(owner: object, **rules: Rule) -> None:
         raise UsageError(f"{type(owner).__name__}: " + "; ".join(broken))
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Return whether a value is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

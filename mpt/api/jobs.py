@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.arguments import absolute_path
 from mpt.errors import UsageError
 from mpt.search.job import SEARCHERS, SearchJob, Suggestions
 
@@ -55,8 +56,7 @@ def search_job(
         UsageError: an argument is wrong, or partition or gym are unknown.
         DataError: few-shot files are missing; all of them are listed.
     """
-    from mpt.study.epochs import on_study
-    from mpt.study.grids import grid_trials
+    from mpt.study.grids import grid_trials, on_study
     from mpt.study.presets import load_smoke_size
 
     plan = study.plan(files=bool(space.epochs) or not simulated)
@@ -71,7 +71,7 @@ def search_job(
     else:
         count = DEFAULT_SAMPLES if count is None else count
         if size is not None:
-            space, count = size.cut_space(space), min(count, size.trajectories)
+            space, count = space.at_steps(size.steps), min(count, size.trajectories)
         suggestions = Suggestions(
             space=space, plan=plan, count=count, seed=seed, searcher=searcher
         )
@@ -239,9 +239,5 @@ def points_job(
 def places(results: str | Path, store: str | None, storage: str | None) -> dict[str, Any]:
     """Return where a job's results go, with local paths absolute, as `SearchJob` takes it."""
     if storage is not None and "://" not in storage:
-        storage = str(_absolute(storage))
-    return {"results": _absolute(results), "store": store, "storage": storage}
-
-
-def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().absolute()
+        storage = str(absolute_path(storage))
+    return {"results": absolute_path(results), "store": store, "storage": storage}

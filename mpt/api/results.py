@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.arguments import absolute_path
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -87,7 +89,7 @@ class Results:
     def __init__(
         self, results: str | Path, store: str | None = None, *, expected: bool = True
     ) -> None:
-        self.results, self.store = Path(results).expanduser().absolute(), store
+        self.results, self.store = absolute_path(results), store
         if expected:
             self._open().close()
 

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.arguments import names, seeds
+from mpt.arguments import absolute_path, seeds
 from mpt.cli.flags import (
     Parser,
     add_common,
     check_backbones,
     check_gym,
     execution_of,
-    places,
     work_with,
 )
+from mpt.cli.requests import add_names, add_report, manner_fields, request_fields
 from mpt.errors import UsageError
 from mpt.study.spaces import SPACES
 
@@ -31,42 +31,27 @@ STAGES_TEXT = "search, freeze, confirm, report"
 
 
 def main(argv: Sequence[str] | None = None, *, report: ContestReport) -> int:
-    """Run a contest from command-line flags; return the exit code.
-
-    Args:
-        argv: arguments without the program's name; None for those of the process.
-        report: writes the report at the end.
-    """
+    """Run a contest from command-line flags; return the exit code."""
     return work_with(parser_of, partial(_work, report), argv)
 
 
 def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> int:
     check_backbones(flags.backbones, flags.gym)
-    from mpt.replay.contest.run import ContestRun, Manner, stages_from
+    from mpt.replay.contest.run import ContestManner, ContestRun, stages_from
     from mpt.replay.contest.stages import ContestRequest, search_job
-    from mpt.search.cost.planner import Planning
 
     contest = contest_of(flags)
-    locations = places(flags, RESULTS)
     request = ContestRequest(
         contest=contest,
-        **locations,
-        gym=flags.gym,
         data_seeds=flags.data_seeds,
-        train_seed=flags.train_seed,
-        smoke=flags.smoke,
-        allow_missing=flags.allow_missing,
         keep_prompts=flags.keep_prompts,
+        **request_fields(flags, RESULTS),
     )
     check_gym(search_job(request).plans)
-    manner = Manner(
+    manner = ContestManner(
         stages=stages_from(flags.stages),
-        frozen=frozen_of(flags, locations["results"], contest.name),
-        report=_path(flags.report) if flags.report else locations["results"] / "report",
-        planning=Planning(price=flags.price, gpus=flags.plan_gpus),
-        dry_run=flags.dry_run,
-        fresh=flags.fresh,
-        as_json=flags.json,
+        frozen=frozen_of(flags, request.results, contest.name),
+        **manner_fields(flags, request.results),
     )
     execution = execution_of(parser, flags, str(manner.report))
     return ContestRun(request, execution, manner, report).run()
@@ -98,14 +83,10 @@ def contest_of(flags: argparse.Namespace) -> Contest:
 def frozen_of(flags: argparse.Namespace, results: Path, contest: str) -> Path:
     """Return the file of frozen settings: in a checkout a file of the repository."""
     if flags.frozen:
-        return _path(flags.frozen)
+        return absolute_path(flags.frozen)
     docs = SPACES.parent / "docs"
     folder = docs / "beat_mtl" if docs.is_dir() and not flags.smoke else results
     return folder / f"frozen-{contest}.toml"
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
 
 
 def parser_of() -> Parser:
@@ -118,28 +99,10 @@ def parser_of() -> Parser:
     )
     add = parser.add_argument_group("contest").add_argument
     add("--contest", metavar="NAME", help="table of beat_mtl.toml (default: full)")
-    add(
-        "--stages",
-        type=names,
-        metavar="NAME,…",
-        default=(),
-        help=f"some of {STAGES_TEXT} (default: all)",
-    )
-    add("--contestants", type=names, metavar="NAME,…", default=(), help="default: all")
-    add(
-        "--backbones",
-        type=names,
-        metavar="MODEL,…",
-        default=(),
-        help="the first is searched (default: contest's)",
-    )
-    add(
-        "--partitions",
-        type=names,
-        metavar="NAME,…",
-        default=(),
-        help="of the confirmation (default: contest's)",
-    )
+    add_names(add, "--stages", f"some of {STAGES_TEXT} (default: all)")
+    add_names(add, "--contestants", "default: all")
+    add_names(add, "--backbones", "the first is searched (default: contest's)", "MODEL,…")
+    add_names(add, "--partitions", "of the confirmation (default: contest's)")
     add("--budgets", type=seeds, metavar="N,…", help="steps of downstream tuning")
     add("--search-seeds", type=seeds, metavar="N,…", help="upstream seeds settings are chosen on")
     add("--upstream-seeds", type=seeds, metavar="N,…", help="fresh ones, of the confirmation")
@@ -149,10 +112,6 @@ def parser_of() -> Parser:
         metavar="FILE",
         help="frozen settings (default: docs/beat_mtl/frozen-NAME.toml)",
     )
-    add(
-        "--report",
-        metavar="DIR",
-        help="where the report goes (default: report/ in the results directory)",
-    )
+    add_report(add)
     add_common(parser, RESULTS)
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mpt.cli.flags import Parser, work_with
 
@@ -41,41 +41,23 @@ def _parts_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPar
 
 def whole_parser() -> argparse.ArgumentParser:
     """Return one parser of all commands."""
-    from mpt.cli import (
-        backbone,
-        doctor,
-        paper,
-        per_setting,
-        replay,
-        search,
-        similarity,
-        studies,
-        watch,
-    )
-    from mpt.cli.main import COMMANDS, analysis
+    from mpt.cli.main import COMMANDS, analysis, own_module
+    from mpt.cli.search import parser_of as search_parser
     from mpt.config import known_methods
     from mpt.gym.__main__ import parser_of as gym_parser
 
-    own: dict[str, Callable[[], argparse.ArgumentParser]] = {
-        "replay": replay.parser_of,
-        "per-setting": per_setting.parser_of,
-        "paper": paper.parser_of,
-        "similarity": similarity.parser_of,
-        "studies": studies.parser_of,
-        "watch": watch.parser_of,
-        "doctor": doctor.parser_of,
-        "backbone": backbone.parser_of,
-        "completion": parser_of,
-        "gym": lambda: gym_parser("mpt gym"),
-    }
     parsers = _parts_of(analysis("__main__").parser_of())
-    parsers |= {name: make() for name, make in own.items()}
+    parsers |= {"gym": gym_parser("mpt gym"), "search": argparse.ArgumentParser(add_help=False)}
+    parsers |= {name: own_module(name).parser_of() for name in COMMANDS if name not in parsers}
     whole = argparse.ArgumentParser(prog="mpt")
     commands = whole.add_subparsers()
     for name, command in COMMANDS.items():
-        parents = [parsers[name]] if name in parsers else []
         part = commands.add_parser(
-            name, help=command.text, parents=parents, add_help=False, conflict_handler="resolve"
+            name,
+            help=command.text,
+            parents=[parsers[name]],
+            add_help=False,
+            conflict_handler="resolve",
         )
         if name == "search":
             methods = part.add_subparsers()
@@ -83,7 +65,7 @@ def whole_parser() -> argparse.ArgumentParser:
                 methods.add_parser(
                     method,
                     help=f"search the settings of {method}",
-                    parents=[search.parser_of(method)],
+                    parents=[search_parser(method)],
                     add_help=False,
                     conflict_handler="resolve",
                 )

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.api.jobs import places as job_places
-from mpt.arguments import OneLineParser, number, rates, seeds, unfinished, whole
+from mpt.arguments import OneLineParser, absolute_path, number, rates, seeds, unfinished, whole
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
 from mpt.search.cost.stated import parse_throughput
@@ -57,9 +57,6 @@ class Parser(OneLineParser):
     """The parser of a command or job.
 
     Flags that would have no effect are refused.
-
-    Args:
-        description: first paragraph of the help text.
     """
 
     command: ClassVar[tuple[str, ...]] = ()
@@ -134,18 +131,18 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
 
 def add_options(parser: Parser) -> None:
     """Add the flags that replace values of the study's preset (search_spaces/studies.toml)."""
-    kinds: dict[str, tuple[Callable[[str], Any], str]]
-    kinds = {"whole": (whole(1), "N"), "count": (whole(0), "N"), "name": (str, "NAME")}
-    kinds |= {"rates": (rates, "X,…"), "seeds": (seeds, "N,…")}
-    kinds |= {"tasks": (parse_replacements, "OLD=NEW,…")}
+    kinds: dict[str, dict[str, Any]] = {
+        "whole": {"type": whole(1), "metavar": "N"},
+        "count": {"type": whole(0), "metavar": "N"},
+        "name": {"metavar": "NAME"},
+        "rates": {"type": rates, "metavar": "X,…"},
+        "seeds": {"type": seeds, "metavar": "N,…"},
+        "tasks": {"type": parse_replacements, "metavar": "OLD=NEW,…"},
+        "format": {"choices": OFFERED},
+    }
     group = parser.add_argument_group("study, in place of its preset")
     for name, (kind, text) in OPTIONS.items():
-        flag = "--" + name.replace("_", "-")
-        if kind == "format":
-            group.add_argument(flag, choices=OFFERED, help=text)
-        else:
-            parse, value = kinds[kind]
-            group.add_argument(flag, type=parse, metavar=value, help=text)
+        group.add_argument("--" + name.replace("_", "-"), help=text, **kinds[kind])
 
 
 def options_of(flags: argparse.Namespace) -> StudyOptions:
@@ -160,17 +157,12 @@ def study_of(flags: argparse.Namespace, **own: Any) -> Study:
     """
     from mpt.api.study import Study
 
-    names = ("backbone", "gym", "preset", "smoke", "allow_missing", "precision", "train_seed")
-    return Study(**{name: getattr(flags, name) for name in (*names, *OPTIONS)}, **own)
+    fields = ("backbone", "gym", "preset", "smoke", "allow_missing", "precision", "train_seed")
+    return Study(**{name: getattr(flags, name) for name in (*fields, *OPTIONS)}, **own)
 
 
 def add_common(parser: Parser, results: str) -> None:
-    """Add the flags that every job has.
-
-    Args:
-        parser: where they go.
-        results: the default of ``--results``, for the help text.
-    """
+    """Add the flags that every job has."""
     parser.usage = "%(prog)s [flags]"  # their names alone would fill a screen
     add = parser.add_argument_group("data and methods").add_argument
     add(
@@ -237,12 +229,8 @@ def add_common(parser: Parser, results: str) -> None:
 
 def add_database(parser: Parser) -> None:
     """Add the database that a command reads: ``results``, and ``--store``."""
-    parser.add_argument("results", type=_absolute, help="results directory")
+    parser.add_argument("results", type=absolute_path, help="results directory")
     parser.add_argument("--store", metavar="URL", help="database, if it is not in there")
-
-
-def _absolute(text: str) -> Path:
-    return Path(text).expanduser().absolute()
 
 
 def results_of(flags: argparse.Namespace, default: str) -> Path:
@@ -258,16 +246,11 @@ def results_of(flags: argparse.Namespace, default: str) -> Path:
             "server with --store"
         )
     name = flags.results or ("results/smoke" if flags.smoke else default)
-    return _absolute(name)
+    return absolute_path(name)
 
 
 def places(flags: argparse.Namespace, default: str) -> dict[str, Any]:
-    """Return where a job's results go, as `SearchJob` takes it.
-
-    Args:
-        flags: of `add_common`.
-        default: the results directory without ``--results``.
-    """
+    """Return where a job's results go, as `SearchJob` takes it."""
     return job_places(results_of(flags, default), flags.store, flags.storage)
 
 
@@ -285,7 +268,11 @@ def execution_of(
     Raises:
         UsageError: ``--gpus-per-trial`` is no share that Ray can give.
     """
-    _check_gpus(flags.gpus_per_trial)
+    if not 0 <= flags.gpus_per_trial <= 1:
+        raise UsageError(
+            f"--gpus-per-trial is {flags.gpus_per_trial:g}, but must be in [0, 1]: a trial "
+            "computes on one GPU or on a share of one"
+        )
     for package in ("mlflow", "wandb"):
         if getattr(flags, package) is not None and find_spec(package) is None:
             raise UsageError(
@@ -312,15 +299,6 @@ def _registered() -> dict[str, Method]:
     from mpt.upstream.registry import registered
 
     return registered()
-
-
-def _check_gpus(gpus: float) -> None:
-    """Refuse a share of GPUs that Ray cannot give."""
-    if not 0 <= gpus <= 1:
-        raise UsageError(
-            f"--gpus-per-trial is {gpus:g}, but must be in [0, 1]: a trial computes on one GPU or "
-            "on a share of one"
-        )
 
 
 def command_of(
@@ -461,13 +439,7 @@ def work_with(
     work: Callable[[Parser, argparse.Namespace], int],
     argv: Sequence[str] | None,
 ) -> int:
-    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does.
-
-    Args:
-        parser_of: makes the parser.
-        work: the work, from parser and flags to an exit code.
-        argv: arguments without the program's name; None for those of the process.
-    """
+    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does."""
 
     def parse_and_work() -> int:
         parser = parser_of()

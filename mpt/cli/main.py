@@ -27,25 +27,21 @@ class Command:
     run: Callable[[list[str]], int]
 
 
-def _call(module: str, *head: str) -> Callable[[list[str]], int]:
-    """Return a function that runs a module's `main` with some words in front."""
+def own_module(name: str) -> Any:
+    """Return the module of a command of this package."""
+    return importlib.import_module(f"mpt.cli.{name.replace('-', '_')}")
 
-    def run(argv: list[str]) -> int:
-        return int(importlib.import_module(module).main([*head, *argv]))
 
-    return run
+def _own(name: str) -> Callable[[list[str]], int]:
+    return lambda argv: int(own_module(name).main(argv))
 
 
 def _search(argv: list[str]) -> int:
-    from mpt.cli.search import command
-
-    return command(argv)
+    return int(own_module("search").command(argv))
 
 
 def _paper(argv: list[str]) -> int:
-    from mpt.cli.paper import main
-
-    return main(argv, report=report_lines)
+    return int(own_module("paper").main(argv, report=report_lines))
 
 
 def _analysis(name: str) -> Callable[[list[str]], int]:
@@ -53,9 +49,7 @@ def _analysis(name: str) -> Callable[[list[str]], int]:
 
 
 def _gym(argv: list[str]) -> int:
-    from mpt.gym.__main__ import main
-
-    return main(argv, program="mpt gym")
+    return int(importlib.import_module("mpt.gym.__main__").main(argv, program="mpt gym"))
 
 
 def report_lines(*where: Any) -> Sequence[str]:
@@ -72,13 +66,13 @@ def analysis(module: str) -> Any:
 COMMANDS: dict[str, Command] = {
     "search": Command("search", "search the settings of a method (mpt search METHOD)", _search),
     "per-setting": Command(
-        "search", "search every method in every partition", _call("mpt.cli.per_setting")
+        "search", "search every method in every partition", _own("per-setting")
     ),
     "replay": Command(
-        "search", "best settings over partitions, backbones, methods", _call("mpt.cli.replay")
+        "search", "best settings over partitions, backbones, methods", _own("replay")
     ),
-    "similarity": Command("search", "compare tasks, choose sources", _call("mpt.cli.similarity")),
-    "watch": Command("search", "a search while it runs, from its results", _call("mpt.cli.watch")),
+    "similarity": Command("search", "compare tasks, choose sources", _own("similarity")),
+    "watch": Command("search", "a search while it runs, from its results", _own("watch")),
     "paper": Command("search", "the whole study: searches, replay, sweeps, report", _paper),
     "report": Command("results", "tables and figures as one site", _analysis("report")),
     "arg": Command("results", "ARG of results, or of scores from elsewhere", _analysis("arg")),
@@ -86,15 +80,11 @@ COMMANDS: dict[str, Command] = {
         "results", "which cells of a table of scores are different", _analysis("significance")
     ),
     "export": Command("results", "Optuna, Parquet, PEFT, Hugging Face Hub", _analysis("export")),
-    "studies": Command("results", "which studies a database holds", _call("mpt.cli.studies")),
-    "doctor": Command("results", "check a database and its files", _call("mpt.cli.doctor")),
+    "studies": Command("results", "which studies a database holds", _own("studies")),
+    "doctor": Command("results", "check a database and its files", _own("doctor")),
     "gym": Command("data", "build, verify and examine few-shot files", _gym),
-    "backbone": Command(
-        "data", "what a language model is, and whether it fits", _call("mpt.cli.backbone")
-    ),
-    "completion": Command(
-        "shell", "completion for bash, zsh or tcsh", _call("mpt.cli.completion")
-    ),
+    "backbone": Command("data", "what a language model is, and whether it fits", _own("backbone")),
+    "completion": Command("shell", "completion for bash, zsh or tcsh", _own("completion")),
 }
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpt.arguments import names, whole
+from mpt.arguments import whole
 from mpt.cli.flags import (
     Parser,
     add_backbone,
@@ -18,6 +18,7 @@ from mpt.cli.flags import (
     study_of,
     work_with,
 )
+from mpt.cli.requests import add_names
 from mpt.config import known_methods
 from mpt.errors import UsageError
 
@@ -49,8 +50,8 @@ def parser_of() -> Parser:
         "command again resumes."
     )
     add = parser.add_argument_group("search").add_argument
-    add("--partitions", type=names, metavar="NAME,…", default=(), help="default: all ten")
-    add("--methods", type=names, metavar="NAME,…", default=(), help="default: all")
+    add_names(add, "--partitions", "default: all ten")
+    add_names(add, "--methods", "default: all")
     add(
         "--space",
         metavar="NAME",

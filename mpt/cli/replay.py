@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.arguments import names
 from mpt.cli.flags import (
     OFFERED,
     Parser,
@@ -15,19 +14,18 @@ from mpt.cli.flags import (
     add_options,
     carry_out,
     check_backbones,
-    command_of,
     execution_of,
     options_of,
-    places,
-    results_of,
     work_with,
 )
+from mpt.cli.requests import add_names, next_step, request_fields
 from mpt.errors import UsageError
 from mpt.study.recipes import RECIPES
 
 if TYPE_CHECKING:
     from mpt.replay.request import Request
 
+RESULTS = "results/search"
 SWEEPS = ("none", "target_shots", "source_shots", "sources")
 
 
@@ -49,7 +47,7 @@ def _work(parser: Parser, flags: argparse.Namespace) -> int:
         adopt=flags.adopt,
     )
     replay = replay_job(request)
-    execution = execution_of(parser, flags, next_step(parser, flags))
+    execution = execution_of(parser, flags, next_step(parser, flags, request.results))
     return carry_out(replay.job, execution, flags, notes=replay.notes, table="cells")
 
 
@@ -61,9 +59,9 @@ def parser_of() -> Parser:
         "at once."
     )
     add = parser.add_argument_group("replay").add_argument
-    add("--backbones", type=names, metavar="MODEL,…", default=(), help="default: the recipe's")
-    add("--partitions", type=names, metavar="NAME,…", default=(), help="default: all ten")
-    add("--methods", type=names, metavar="NAME,…", default=(), help="default: all")
+    add_names(add, "--backbones", "default: the recipe's", "MODEL,…")
+    add_names(add, "--partitions", "default: all ten")
+    add_names(add, "--methods", "default: all")
     add("--sweep", choices=SWEEPS, default="none", help="also vary shots or number of sources")
     add(
         "--adopt",
@@ -71,7 +69,7 @@ def parser_of() -> Parser:
         help="with --from: FoMAML and Reptile take MAML's rates and steps, as in the paper (§5.3)",
     )
     add_settings(parser)
-    add_common(parser, "results/search")
+    add_common(parser, RESULTS)
     return parser
 
 
@@ -126,8 +124,7 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
     from mpt.replay.request import Request
 
     return Request(
-        **places(flags, "results/search"),
-        gym=flags.gym,
+        **request_fields(flags, RESULTS),
         recipe=flags.recipe,
         precision=flags.precision,
         searched=_address(searched),
@@ -135,9 +132,6 @@ def request_of(flags: argparse.Namespace, **what: Any) -> Request:
         searched_on=flags.searched_on,
         published=flags.best == "published",
         options=options,
-        train_seed=flags.train_seed,
-        smoke=flags.smoke,
-        allow_missing=flags.allow_missing,
         **what,
     )
 
@@ -146,13 +140,3 @@ def _address(searched: str | None) -> str | Path | None:
     """Return a directory as a path; a database's URL as it is."""
     directory = searched is not None and "://" not in searched
     return Path(searched).expanduser() if searched is not None and directory else searched
-
-
-def next_step(parser: Parser, flags: argparse.Namespace) -> str:
-    """Return the command after a finished replay: real size, or the report."""
-    if flags.smoke:
-        return command_of(parser, flags, smoke=False, results=None)
-    store = "" if flags.store is None else f"--store {flags.store} "
-    results = results_of(flags, "results/search")
-    tool = "mpt" if Parser.command else "python -m mpt"
-    return f"{tool} report --results {results} {store}--out report"

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mpt.arguments import names
 from mpt.cli.flags import (
     Parser,
     add_common,
@@ -17,14 +16,14 @@ from mpt.cli.flags import (
     execution_of,
     work_with,
 )
-from mpt.cli.replay import add_settings, next_step, request_of
+from mpt.cli.replay import RESULTS, add_settings, request_of
+from mpt.cli.requests import add_names, next_step
 from mpt.errors import UsageError
 from mpt.replay.similarity.pairs import pair_lines
 from mpt.replay.similarity.ranking import RANK_BY
 from mpt.search.ray.session import one_ray
 
 if TYPE_CHECKING:
-    from mpt.replay.request import Request
     from mpt.replay.similarity.pairs import Pairs
 
 
@@ -45,11 +44,16 @@ def _compare(parser: Parser, flags: argparse.Namespace) -> int:
         backbones=() if flags.backbone is None else (flags.backbone,),
         partitions=() if flags.partition is None else (flags.partition,),
     )
-    execution = execution_of(parser, flags, next_step(parser, flags))
-    pairs, about = ({}, "") if flags.only == "pilot" else _measured(request, flags)
+    execution = execution_of(parser, flags, next_step(parser, flags, request.results))
+    from mpt.replay.similarity.compare import keep_pairs, measure_pairs  # torch takes seconds
+
+    pairs: Pairs = {}
+    about = ""
+    if flags.only != "pilot":
+        pairs, about = measure_pairs(request, prompts=flags.prompts, device=flags.device)
     if flags.only == "pairs":
         if not flags.dry_run:
-            _keep(request, pairs, about)
+            keep_pairs(request, pairs, about)
         lines = [about, *pair_lines(pairs)]
         print(json.dumps(pairs, indent=2) if flags.json else "\n".join(lines))
         return 0
@@ -77,7 +81,7 @@ def _compare(parser: Parser, flags: argparse.Namespace) -> int:
     notes = (*notes, *pilot.notes)
     if not flags.dry_run:
         if pairs:
-            _keep(request, pairs, about)
+            keep_pairs(request, pairs, about)
         save_rankings(request.results, request.store, pilot.rankings)
     return carry_out(pilot.job, execution, flags, notes=notes, table="cells")
 
@@ -101,13 +105,7 @@ def parser_of() -> Parser:
         metavar="NAME",
         help="whose source tasks are chosen from (default: similarity.toml's)",
     )
-    add(
-        "--targets",
-        type=names,
-        metavar="NAME,…",
-        default=(),
-        help="tasks whose sources are chosen (default: similarity.toml's)",
-    )
+    add_names(add, "--targets", "tasks whose sources are chosen (default: similarity.toml's)")
     add("--rank-by", choices=RANK_BY, default=RANK_BY[0], help="tuned prompts, or their inputs")
     add("--only", choices=("pairs", "pilot"), help="Table 7 or Table 8 alone")
     add("--prompts", action="store_true", help="Table 7 of prompts that --keep-prompts kept, too")
@@ -118,7 +116,7 @@ def parser_of() -> Parser:
         help="where the backbone reads the tasks that are compared, like cuda:0",
     )
     add_settings(parser)
-    add_common(parser, "results/search")
+    add_common(parser, RESULTS)
     return parser
 
 
@@ -130,15 +128,3 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError(
             "--targets, --partition and --rank-by are of Table 8; leave out --only pairs"
         )
-
-
-def _measured(request: Request, flags: argparse.Namespace) -> tuple[Pairs, str]:
-    from mpt.replay.similarity.compare import measure_pairs  # torch takes seconds to import
-
-    return measure_pairs(request, prompts=flags.prompts, device=flags.device)
-
-
-def _keep(request: Request, pairs: Pairs, about: str) -> None:
-    from mpt.replay.similarity.compare import keep_pairs
-
-    keep_pairs(request, pairs, about)

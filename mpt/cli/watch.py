@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import os
 import sys
 import time
@@ -95,28 +94,21 @@ def _begins(results: Path, store: str | None) -> bool:
 
 def _view(results: Path, store: str | None, study: str | None) -> tuple[Look, Text]:
     """Return what is there now, in data and in words."""
-    from rich.console import Console
     from rich.text import Text
 
-    from mpt.search.display.display import PIPE_WIDTH, make_console
+    from mpt.search.display.display import make_console
     from mpt.search.display.header import folder_text
     from mpt.search.watch.view import look, show
     from mpt.store.database import open_results
 
-    width = make_console().width if sys.stdout.isatty() else PIPE_WIDTH
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=width,
-        force_terminal=sys.stdout.isatty(),
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    with open_results(results, store, read_only=True) as database:
+    console = make_console()
+    with (
+        open_results(results, store, read_only=True) as database,
+        console.capture() as capture,
+    ):
         view = look(database, results, study)
         show(view, console, folder_text(results) if store is None else database.name)
-    return view, Text.from_ansi(buffer.getvalue())
+    return view, Text.from_ansi(capture.get())
 
 
 @contextlib.contextmanager

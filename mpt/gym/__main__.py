@@ -29,12 +29,7 @@ SHOWN_PAIRS = 20
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "python -m mpt.gym") -> int:
-    """Run one command and return its exit code (0 done, 1 differences, 2 usage, 3 data, 75 stop).
-
-    Args:
-        argv: arguments without the program's name; None for those of the process.
-        program: how it was called, for help texts.
-    """
+    """Run one command; return its exit code (0 done, 1 differences, 2 usage, 3 data, 75 stop)."""
     try:
         arguments = parser_of(program).parse_args(argv)
         return int(arguments.run(arguments))

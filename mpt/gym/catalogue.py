@@ -20,6 +20,7 @@ from typing import Any
 
 from mpt.errors import DataError, UsageError
 from mpt.metrics.task_metrics import METRICS
+from mpt.rules import is_int
 
 FAMILIES = ("classification", "question_answering", "conditional_generation", "other")
 ALL_SHOTS = 0
@@ -254,7 +255,7 @@ def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
     shots = row.get("shots")
     if shots == "all":
         shots = ALL_SHOTS
-    elif not isinstance(shots, int) or isinstance(shots, bool) or shots < 1:
+    elif not is_int(shots) or shots < 1:
         raise DataError(f'{where}: shots is {shots!r}, but must be a whole number ≥ 1 or "all"')
     group = row.get("group", "")
     if not isinstance(group, str):

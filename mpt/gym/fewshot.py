@@ -89,11 +89,7 @@ def with_answers_apart(task: FewShotTask) -> FewShotTask:
 
 
 class AnswerDraw:
-    """A random one of each row's answers, as the released code draws it whenever a row is read.
-
-    Args:
-        examples: the rows.
-    """
+    """A random one of each row's answers, as the released code draws it whenever a row is read."""
 
     def __init__(self, examples: Sequence[Example]):
         self._counts = [len(example.outputs) for example in examples]

@@ -118,9 +118,6 @@ class BestPoints:
     tasks at their own sample size, and has an ARG. Points of smoke runs and of searches that left
     tasks out count only where `Searched` says so.
 
-    Args:
-        searched: where they are looked for.
-
     Raises:
         UsageError: there are no results, or `Searched.study` is none of their studies.
         DataError: the database is broken.

@@ -14,7 +14,7 @@ from mpt.errors import MptError
 from mpt.gym.catalogue import load_catalogue
 from mpt.gym.fewshot import load_task
 from mpt.study.choice import point_config
-from mpt.study.epochs import source_rows
+from mpt.study.grids import source_rows
 from mpt.study.study import gym_folder
 
 if TYPE_CHECKING:
@@ -31,10 +31,6 @@ def searched_epochs(study: StudyRecord, points: Sequence[Point]) -> Mapping[str,
     The search counted epochs if the steps of every one of its points are whole epochs: one that
     counts steps has the same ones at all batch sizes, and few of them are. Where the files of the
     source tasks are gone or changed since, that cannot be told, and the steps stay what they are.
-
-    Args:
-        study: the searched study.
-        points: all of its points; those of other methods are passed over.
     """
     own = [point for point in points if point.method == COUNTED]
     rows = _rows(study) if own else None

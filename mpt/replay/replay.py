@@ -63,9 +63,7 @@ def plan_replay(request: Request, settings: Sequence[Setting] | None = None) -> 
         cells.trials,
         lambda cell: seeds_asked(request, cell),
         _title(request, points),
-        results=request.results,
-        store=request.store,
-        storage=request.storage,
+        **request.places,
     )
     return Replay(job=job, notes=tuple(cells.notes))
 
@@ -76,14 +74,7 @@ def job_of(
     title: str,
     **places: Any,
 ) -> SearchJob:
-    """Return the job of the cells of a replay.
-
-    Args:
-        cells: one trial each.
-        seeds_of: cell → its upstream seeds, as of `replicates_of`.
-        title: what is replayed, for people.
-        **places: where results go, as `SearchJob` takes it.
-    """
+    """Return the job of the cells of a replay."""
     replicates = [replicates_of(cell, seeds_of(cell)) for cell in cells]
     seeds = max(map(len, replicates), default=1)
     several = f", {counted(seeds, 'upstream seed')} a cell" if seeds > 1 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mpt.errors import UsageError
 from mpt.gym.catalogue import load_catalogue
@@ -17,8 +18,8 @@ from mpt.study.study import absolute_backbone, gym_folder, source_sets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be replayed."""
+class JobRequest:
+    """Where results go, on which data and at which size: what is asked of every job."""
 
     results: Path
     """Results directory."""
@@ -27,6 +28,20 @@ class Request:
     storage: str | None = None
     """Where checkpoints and prompts go; None: the results directory."""
     gym: str = "embedded"
+    train_seed: int = 42
+    smoke: bool = False
+    allow_missing: bool = False
+
+    @property
+    def places(self) -> dict[str, Any]:
+        """Where results go, as `SearchJob` takes it."""
+        return {"results": self.results, "store": self.store, "storage": self.storage}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(JobRequest):
+    """What is to be replayed."""
+
     backbones: tuple[str, ...] = ()
     """None: the recipe's, or the embedded one."""
     partitions: tuple[str, ...] = ()
@@ -53,9 +68,6 @@ class Request:
     """Published settings, for the embedded backbone too."""
     options: StudyOptions = field(default_factory=StudyOptions)
     """What replaces values of the study; fine-tuning keeps its own rates and steps."""
-    train_seed: int = 42
-    smoke: bool = False
-    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         if self.sweep is not None and self.sweep not in SWEEPS:

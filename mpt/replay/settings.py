@@ -17,10 +17,11 @@ from mpt.config import (
 )
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS
+from mpt.rules import is_int
 from mpt.store.records import ZERO_SHOT
 from mpt.study.spaces import SPACES
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
 
 SWEEPS = ("target_shots", "source_shots", "sources")
 PRESETS = ("embedded", SMOLLM2)
@@ -91,10 +92,8 @@ def load_replay_settings(
     only_keys(tables, ("sweep", *PRESETS, "smoke"), path, "")
     sweeps = _table(tables, path, "sweep", SWEEPS)
     own = _table(tables, path, preset, (*known_methods(), FINE_TUNING))
-    smoke = _table(tables, path, "smoke", ("partitions", "target_tasks", "steps", "source"))
-    for key in ("partitions", "target_tasks", "steps"):
-        if not _is_count(smoke.get(key)):
-            raise DataError(f"{path}: [smoke] {key} is {smoke.get(key)!r}, but must be ≥ 1")
+    cut = ("partitions", "target_tasks", "steps")
+    smoke = _table(tables, path, "smoke", (*cut, "source"))
     try:
         return ReplaySettings(
             sweeps={name: _sweep(sweeps.get(name), path, name) for name in SWEEPS},
@@ -103,7 +102,7 @@ def load_replay_settings(
                 for name, row in own.items()
             },
             origins={name: str(row.get("source", path.name)) for name, row in own.items()},
-            smoke=SmokeCut(**{key: smoke[key] for key in smoke if key != "source"}),
+            smoke=SmokeCut(**{key: whole_of(smoke, key, path, "smoke") for key in cut}),
         )
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
@@ -127,7 +126,7 @@ def _sweep(row: Any, path: Path, name: str) -> Sweep:
         raise DataError(
             f"{path}: [{where}] methods is {methods!r}, but must be some of {', '.join(known)}"
         )
-    if not all(value == "all" or _is_count(value) for value in values):
+    if not all(value == "all" or (is_int(value) and value >= 1) for value in values):
         raise DataError(f'{path}: [{where}] values is {values!r}, but must be numbers or "all"')
     return Sweep(
         partitions=tuple(row.get("partitions", ())),
@@ -140,9 +139,7 @@ def _method(row: Any, path: Path, where: str, downstream: DownstreamConfig) -> U
     name = where.partition(".")[2]
     row = dict(table_of(row, path, where))
     row.pop("source", None)
-    steps = row.get("steps")
-    if not _is_count(steps):
-        raise DataError(f"{path}: [{where}] steps is {steps!r}, but must be a whole number ≥ 1")
+    steps = whole_of(row, "steps", path, where)
     if name == FINE_TUNING:
         only_keys(row, [field.name for field in dataclasses.fields(downstream)], path, where)
         tuned = {**row, "lrs": tuple(row.get("lrs", downstream.lrs)), "catch_up": None}
@@ -157,7 +154,3 @@ def _method(row: Any, path: Path, where: str, downstream: DownstreamConfig) -> U
     only_keys(row, (*fields, *own, "steps"), path, where)
     del row["steps"]
     return UpstreamSpec(config=config_of(name, row), rungs=(steps,))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -16,7 +16,7 @@ from mpt.replay.settings import (
     studied,
 )
 from mpt.store.records import ZERO_SHOT
-from mpt.study.epochs import source_rows
+from mpt.study.grids import source_rows
 from mpt.study.presets import default_space, load_smoke_size, load_study
 from mpt.study.recipes import Recipe, recipe, upstream_steps
 from mpt.study.specs import BASELINES, FINE_TUNING, FineTuningConfig, UpstreamSpec, ZeroShotConfig
@@ -28,11 +28,6 @@ ADOPTED, ADOPTERS = "maml", ("fomaml", "reptile")
 
 class SettingsSource:
     """The settings of one backbone.
-
-    Args:
-        request: what is replayed.
-        backbone: as the user named it.
-        points: best points of a search; None: there is none to look at.
 
     Raises:
         UsageError: a number format cannot be honoured.

@@ -11,13 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mpt.config import EMBEDDED_BACKBONES
 from mpt.errors import UsageError
 from mpt.replay.best import COMMON
 from mpt.replay.replay import Replay, plan_replay
-from mpt.replay.request import Request
+from mpt.replay.request import JobRequest, Request
 from mpt.replay.settings import studied
 from mpt.replay.similarity.pilot import METHOD, Pilot, plan_pilot
 from mpt.replay.similarity.prompts import Tuner
@@ -37,16 +36,9 @@ COMPARED = "nonpara_to_para"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeRequest:
+class WholeRequest(JobRequest):
     """What the study runs over."""
 
-    results: Path
-    """Results directory."""
-    store: str | None = None
-    """URL of the database; None: the one in the results directory."""
-    storage: str | None = None
-    """Where checkpoints and prompts go; None: the results directory."""
-    gym: str = "embedded"
     backbones: tuple[str, ...] = EMBEDDED_BACKBONES
     """The first is searched and stands in all tables, the others in the comparison."""
     stages: tuple[str, ...] = ()
@@ -59,9 +51,6 @@ class WholeRequest:
     """Number format in place of the recipe's."""
     options: StudyOptions = field(default_factory=StudyOptions)
     """What replaces values of the studies, of the search and of the replays."""
-    train_seed: int = 42
-    smoke: bool = False
-    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.stages if name not in STAGES]
@@ -188,9 +177,7 @@ def replay_request(request: WholeRequest, searched: str | None) -> Request:
             published ones.
     """
     return Request(
-        results=request.results,
-        store=request.store,
-        storage=request.storage,
+        **request.places,
         gym=request.gym,
         backbones=request.backbones[:1],
         methods=request.methods,
@@ -209,11 +196,6 @@ def replay_stages(
     request: WholeRequest, searched: str | None, tuner: Tuner | None = None
 ) -> Replays:
     """Return the stages after the search.
-
-    Args:
-        request: the study.
-        searched: as of `replay_request`.
-        tuner: as of `plan_pilot`.
 
     Raises:
         UsageError: something named is unknown, or the search knows no best point of some method.
@@ -244,17 +226,9 @@ def has_similarity(request: WholeRequest) -> bool:
 
 
 def job_of(stages: Sequence[Stage], request: WholeRequest, title: str) -> SearchJob:
-    """Return the job that computes some stages.
-
-    Args:
-        stages: at least one trial among them, unless only the place of the job is asked for.
-        request: says where results go.
-        title: for people.
-    """
+    """Return the job that computes some stages."""
     return SearchJob(
         trials=tuple(trial for stage in stages for trial in stage.trials),
-        results=request.results,
-        store=request.store,
-        storage=request.storage,
+        **request.places,
         title=title,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.replay.whole_study import Stage
@@ -28,18 +27,6 @@ if TYPE_CHECKING:
 HEAD = ("stage", "for", "points", "left", "runs left", "work left")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudyCost:
-    """What is left of the whole study."""
-
-    work: RemainingWork
-    """Of all stages together."""
-    rates: Rates | None
-    """Measured; None if nothing is left to compute."""
-    seconds: float
-    """Wall-clock seconds that it will take."""
-
-
 def is_done(job: SearchJob) -> bool:
     """Return whether every point of a job is stored."""
     with peek(job) as look:
@@ -52,46 +39,49 @@ def plan_study_cost(
     execution: Execution,
     planning: Planning,
     say: Callable[[str], None],
-) -> StudyCost:
+) -> tuple[Rates | None, float]:
     """Measure what is left of the study and say it: a line a stage, then the whole.
 
-    Args:
-        stages: of the study.
-        job: holds the trials of all of them.
-        execution: where they would run.
-        planning: price, and a cluster to be simulated.
-        say: where lines go.
+    Returns:
+        The rates that were measured (None: nothing is left), and wall-clock seconds that it takes.
+    """
+    work, rates, lines, seconds = measured_plan(job, execution, planning, say, memory=True)
+    for line in [*table_lines([HEAD, *stage_rows(stages, job, work, rates)]), *lines]:
+        say(line)
+    return rates, seconds
+
+
+def measured_plan(
+    job: SearchJob,
+    execution: Execution,
+    planning: Planning,
+    say: Callable[[str], None],
+    *,
+    memory: bool = False,
+) -> tuple[RemainingWork, Rates | None, list[str], float]:
+    """Measure what is left of a job.
+
+    Returns:
+        What is left, the rates that were measured (None: nothing is left), the plan as lines
+        (with what trials need at their peak, if `memory`), and wall-clock seconds that it takes.
     """
     with peek(job) as look:
         work = look.work
     if work.points_there == work.points:
-        for line in table_lines([HEAD, *stage_rows(stages, job, work, None)]):
-            say(line)
-        say("nothing is left to compute")
-        return StudyCost(work=work, rates=None, seconds=0.0)
+        return work, None, ["nothing is left to compute"], 0.0
     rates, slots = measured(job.trials, work, execution, say)
-    for line in table_lines([HEAD, *stage_rows(stages, job, work, rates)]):
-        say(line)
     gpus = execution.gpus_per_trial
-    memory = largest_trials(trials_to_probe(job.trials, work), on_gpu=gpus > 0)
-    for line in plan_lines(
-        job, work, rates, slots, gpus_per_trial=gpus, planning=planning, memory=memory
-    ):
-        say(line)
-    return StudyCost(work=work, rates=rates, seconds=estimate(work, rates, slots))
+    needs = largest_trials(trials_to_probe(job.trials, work), on_gpu=gpus > 0) if memory else ()
+    lines = plan_lines(
+        job, work, rates, slots, gpus_per_trial=gpus, planning=planning, memory=needs
+    )
+    return work, rates, lines, estimate(work, rates, slots)
 
 
 def stage_rows(
     stages: Sequence[Stage], job: SearchJob, work: RemainingWork, rates: Rates | None
 ) -> list[tuple[str, ...]]:
-    """Return one row a stage (`HEAD`), and one for the baselines that all stages share.
-
-    Args:
-        stages: of the study.
-        job: holds the trials of all of them.
-        work: what is left of the job.
-        rates: measured rates; None: nothing is left.
-    """
+    """Return one row a stage (`HEAD`), and one for the baselines that all stages share."""
     work_of = dict(zip(job.trials, work.trials, strict=True))
     rows = [_row(stage, work_of, rates) for stage in stages]
     runs = sum(part.runs for part in work.shared_left)

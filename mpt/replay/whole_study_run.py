@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mpt.replay.similarity.compare import compute_pairs
 from mpt.replay.similarity.pairs import pair_lines
 from mpt.replay.similarity.prompts import prompt_tuner
 from mpt.replay.similarity.ranking import save_rankings
+from mpt.replay.staged import Manner, StagedRun
 from mpt.replay.whole_study import (
     Stage,
     WholeRequest,
@@ -23,15 +24,12 @@ from mpt.replay.whole_study import (
     search_stage,
     searched_study,
 )
-from mpt.replay.whole_study_plan import StudyCost, is_done, plan_study_cost
+from mpt.replay.whole_study_plan import is_done, plan_study_cost
 from mpt.search.cost.plan import Rates
-from mpt.search.cost.planner import Planning
 from mpt.search.cost.time_left import clock_text
-from mpt.search.display.display import make_console, print_document
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
 from mpt.search.job import DONE, INTERRUPTED, Execution
-from mpt.search.ray.session import one_ray
-from mpt.search.run import run_search, set_results_aside
+from mpt.search.run import set_results_aside
 
 ReportWriter = Callable[[Path, Path, str, str | None], Sequence[str]]
 """(results directory, where the report goes, backbone of its tables, URL of the database if it is
@@ -39,70 +37,41 @@ not in the directory) → lines for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner:
-    """How the study is run; nothing here changes a result."""
+class StudyManner(Manner):
+    """How the study is run."""
 
-    report: Path
-    """Where the report goes."""
-    planning: Planning
-    """What the plan tells besides the work."""
-    dry_run: bool = False
-    """Only plan."""
-    fresh: bool = False
-    """Move the results so far aside first."""
     keep_prompts: bool = False
     """Keep every tuned prompt."""
-    as_json: bool = False
-    """The results as one JSON document on stdout; all else on stderr."""
 
 
-class WholeStudy:
-    """The study of a request.
-
-    Args:
-        request: what it runs over.
-        execution: where.
-        manner: how.
-        report: writes the report at the end.
-    """
+class WholeStudy(StagedRun):
+    """The study of a request."""
 
     def __init__(
         self,
         request: WholeRequest,
         execution: Execution,
-        manner: Manner,
+        manner: StudyManner,
         report: ReportWriter,
     ) -> None:
-        self._request, self._execution, self._manner = request, execution, manner
-        self._report = report
-        self._console = make_console(stderr=manner.as_json)
-        self._documents: list[Mapping[str, Any]] = []
+        super().__init__(execution, manner)
+        self._request, self._manner, self._report = request, manner, report
 
-    def run(self) -> int:
-        """Run it, or as far as it gets; return the exit code (`run_search`)."""
-        try:
-            with one_ray():
-                code = self._run()
-        except KeyboardInterrupt:
-            self._say(f"interrupted between two jobs; resume with: {self._execution.resume}")
-            code = INTERRUPTED
-        if self._manner.as_json:
-            report = str(self._manner.report)
-            print_document({"exit_code": code, "report": report, "jobs": self._documents})
-        return code
+    def _document(self) -> dict[str, Any]:
+        return {"report": str(self._manner.report)}
 
     def _run(self) -> int:
         began = time.perf_counter()
         if self._manner.fresh and not self._manner.dry_run:
             set_results_aside(job_of([], self._request, ""), self._say)
         search = search_stage(self._request)
-        cost = self._plan(search)
+        rates, planned = self._plan(search)
         if self._manner.dry_run:
             return DONE
         code = DONE
         if search is not None:
             after = "the replay of the best points follows"
-            code = self._compute([search], "settings of every method", after, cost.rates)
+            code = self._run_stages([search], "settings of every method", after, rates)
         if code != DONE:  # the best points are not known
             return code
         searched = None if search is None else searched_study(search)
@@ -115,18 +84,18 @@ class WholeStudy:
             save_rankings(request.results, request.store, rest.rankings)
         if any(stage.trials for stage in rest.stages):
             title = ", ".join(stage.name.replace("_", " ") for stage in rest.stages)
-            code = self._compute(rest.stages, title, "the report follows", cost.rates)
+            code = self._run_stages(rest.stages, title, "the report follows", rates)
         if code != INTERRUPTED:  # what failed is shown as missing
             self._compare_tasks()
             request, out = self._request, self._manner.report
             for line in self._report(request.results, out, request.backbones[0], request.store):
                 self._say(line)
             took = clock_text(time.perf_counter() - began)
-            self._say(f"this call took {took} (planned: {clock_text(cost.seconds)})")
+            self._say(f"this call took {took} (planned: {clock_text(planned)})")
             self._say(f"next     {self._execution.next_step}")
         return code
 
-    def _plan(self, search: Stage | None) -> StudyCost:
+    def _plan(self, search: Stage | None) -> tuple[Rates | None, float]:
         """Say what is left of all stages, and what it will cost."""
         request = self._request
         known = search is not None and is_done(job_of([search], request, "search"))
@@ -143,28 +112,14 @@ class WholeStudy:
             self._say(line)
         return plan_study_cost(everything, job, self._execution, self._manner.planning, self._say)
 
-    def _compute(
-        self,
-        stages: Sequence[Stage],
-        title: str,
-        after: str,
-        rates: Rates | None,
+    def _run_stages(
+        self, stages: Sequence[Stage], title: str, after: str, rates: Rates | None
     ) -> int:
-        """Run the job of some stages; return its exit code.
-
-        Args:
-            stages: all searches, or none.
-            title: of the job.
-            after: what follows it.
-            rates: of the plan.
-        """
-        self._say()
+        """Run the job of some stages, all searches or none; return its exit code."""
         job = job_of(stages, self._request, title)
         job = dataclasses.replace(job, keep_prompts=self._manner.keep_prompts)
         display = SettingDisplay if stages[0].name == "search" else CellDisplay
-        show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
-        execution = dataclasses.replace(self._execution, next_step=after)
-        return run_search(job, execution, display=show, rates=rates)
+        return self._compute(job, display, after, rates)
 
     def _compare_tasks(self) -> None:
         """Measure the pairs of Table 7, of kept prompts too if there are some."""
@@ -172,6 +127,3 @@ class WholeStudy:
             request = replay_request(self._request, None)
             for line in pair_lines(compute_pairs(request, prompts=self._manner.keep_prompts)):
                 self._say(line)
-
-    def _say(self, text: str = "") -> None:
-        self._console.print(text)

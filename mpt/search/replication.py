@@ -129,7 +129,7 @@ def survivors(comparison: Comparison, seeds: int) -> list[str]:
 
 
 def raced(
-    comparison: Comparison, seeds: int, points: Mapping[str, Point], left: Allowance
+    comparison: Comparison, seeds: int, points: Mapping[str, Point], allowance: Allowance
 ) -> list[Point]:
     """Return the points that get one more upstream seed, best first; none: the race is over.
 
@@ -139,10 +139,10 @@ def raced(
         comparison: on the seeds so far.
         seeds: how many these are.
         points: of the first seed, by name.
-        left: what may be spent.
+        allowance: what may be spent.
     """
     going = [points[name] for name in survivors(comparison, seeds)]
-    bought = left.affordable(going)
+    bought = allowance.affordable(going)
     return bought if bought[:1] == going[:1] else []
 
 
@@ -224,19 +224,19 @@ def _next_of(
     config = plan.config
     first = [e for e in entries if e.trial == of_first_seed(e.trial.without_seed())]
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
-    left = Allowance.of(list(points.values()), len(config.fresh_seeds))
+    allowance = Allowance.of(list(points.values()), len(config.fresh_seeds))
     going = list(points.values())
     for number, seed in enumerate(config.seeds[1:], start=1):
         ranking = ranking_of(board, plan, entries, config.seeds[:number])
         if ranking is None:
             return []
         if allocation == "race":
-            going = raced(ranking.comparison, number, points, left)
+            going = raced(ranking.comparison, number, points, allowance)
         elif any(entry.score is None and entry.stopped is None for entry in first):
             return []
         if not going:
             break
-        left = left.after(going)
+        allowance = allowance.after(going)
         missing = _missing(board, going, seed)
         if missing:
             return missing
@@ -254,19 +254,20 @@ def _further_of(
 ) -> list[list[TrialSpec]]:
     config, race = plan.config, allocation == "race"
     points = _longest_first([one for one in trials if seed_of(one) == config.seeds[0]])
-    left = Allowance.of(points, len(config.fresh_seeds))
+    allowance = Allowance.of(points, len(config.fresh_seeds))
     most = math.ceil(len(points) / 2)
     rounds = []
     for seed in config.seeds[1:]:
         begun = _longest_first([one for one in trials if seed_of(one) == seed])
         going = begun or points
         if race and not begun:
-            going = dataclasses.replace(left, points=min(most, left.points)).affordable(points)
+            own = dataclasses.replace(allowance, points=min(most, allowance.points))
+            going = own.affordable(points)
         if not going:
             break
         if not begun:
             rounds.append(_replicates(going, seed))
-        left, most = left.after(going), len(going)
+        allowance, most = allowance.after(going), len(going)
     fresh = config.fresh_seeds if len(config.seeds) > 1 and points else ()
     if fresh and not any(seed_of(trial) == fresh[0] for trial in trials):
         rounds.append([one for seed in fresh for one in _replicates(points[:1], seed)])

@@ -27,8 +27,8 @@ from mpt.store.records import ScoreRow, StudyRecord, lr_order
 from mpt.study.choice import chosen, only_protocol, point_config
 from mpt.study.specs import TrialSpec
 from mpt.study.study import absolute_backbone
-from mpt.trial.racing import PlannedScore, hopeless, leader_low
-from mpt.trial.score import PointScore
+from mpt.trial.racing import hopeless, leader_low
+from mpt.trial.score import PlannedScore, PointScore
 from mpt.trial.store import TrialStore
 
 if TYPE_CHECKING:

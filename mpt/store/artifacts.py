@@ -23,7 +23,6 @@ from mpt.errors import DataError, MptError, UsageError
 from mpt.store.errors import one_line, storage_error, storage_errors
 from mpt.store.filesystems import is_passing, read_regular, write_whole
 from mpt.store.remote import Remote, is_absolute, local_path, name_parts, reaching, shown_uri
-from mpt.store.state import read_folder_state, write_folder_state
 
 
 class Artifacts:
@@ -33,9 +32,6 @@ class Artifacts:
     holds no user name and no password: a file below the root is opened as the root is. A local
     file that is no longer where its path says is looked for below the root, so that a directory
     of results can be moved.
-
-    Args:
-        uri: a directory or a URI.
     """
 
     def __init__(self, uri: str) -> None:
@@ -209,6 +205,3 @@ def _moved(path: Path, root: Path) -> Path:
         if candidate.exists():
             return candidate
     return path
-
-
-__all__ = ["Artifacts", "read_folder_state", "write_folder_state"]

@@ -43,29 +43,19 @@ WRITE = "mpt_write"
 
 
 class Connections:
-    """The engine of one database, and what it is called in messages.
+    """The engine of one database, and what it is called in messages (see `Database`)."""
 
-    Args:
-        url: any URL of SQLAlchemy; SQLite must be a file.
-        read_only: create and change nothing.
-
-    Raises:
-        UsageError: the URL is wrong, the driver is not installed, the database is absent (reading
-            only), cannot be written, or the server does not let us in.
-        DataError: what is there is no database, of another program, or of a newer version.
-        StorageError: the storage is full or does not answer.
-    """
-
-    def __init__(self, url: str, read_only: bool) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.read_only = read_only
         parsed = parse_url(url)
         self.url = parsed.render_as_string(hide_password=False)
+        """The URL, the password included: not for messages."""
         self.path: Path | None = None
+        """The file of an SQLite database."""
         if parsed.get_backend_name() == "sqlite":
             self.path = _sqlite_path(parsed)
-            self.name = str(self.path)
-        else:
-            self.name = parsed.set(query={}).render_as_string(hide_password=True)
+        self.name = str(self.path or parsed.set(query={}).render_as_string(hide_password=True))
+        """The database in messages: its path, or its URL without the password."""
         with database_errors(self.name, opening=True):
             self.engine = self._file_engine() if self.path else _server_engine(parsed, self.name)
             try:

@@ -32,9 +32,6 @@ from mpt.store.location import FILE, database_url, old_format_note
 from mpt.store.records import Artifact, Point, Run, ScoreRow, Stop, StudyRecord
 from mpt.store.sql import inserting, queries, rows, schema
 
-if TYPE_CHECKING:
-    pass
-
 ATTEMPTS = 20
 """How often a transaction is begun anew when another process brought the same rows meanwhile."""
 
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Database:
+class Database(Connections):
     """One database of results.
 
     Args:
@@ -59,29 +56,10 @@ class Database:
         StorageError: the storage is full or does not answer. Every method may raise it.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
-        self._connections = Connections(url, read_only)
-        self.read_only = read_only
-
-    @property
-    def name(self) -> str:
-        """The database in messages: its path, or its URL without the password."""
-        return self._connections.name
-
-    @property
-    def url(self) -> str:
-        """The URL it was opened with, the password included: not for messages."""
-        return self._connections.url
-
     def has_table(self, name: str) -> bool:
         """Return whether a table is there, also one of another program."""
         with self.reading() as connection:
             return sa.inspect(connection).has_table(name)
-
-    @property
-    def path(self) -> Path | None:
-        """The file of an SQLite database."""
-        return self._connections.path
 
     def table(self, name: str) -> pandas.DataFrame:
         """Return "studies", "runs" or "points" as a frame, one row each, all joined in.
@@ -98,7 +76,7 @@ class Database:
     def close(self) -> None:
         """Close every connection; of SQLite, only the database's file stays."""
         with database_errors(self.name):
-            self._connections.engine.dispose()
+            self.engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -168,10 +146,6 @@ class Database:
         if len(set(point.runs)) != len(point.runs):
             raise ValueError(f"point {point.key}: names a run twice")
         return self._write(lambda one: inserting.insert_point(one, point, self.name))
-
-    def point(self, key: str) -> Point | None:
-        """Return the point of a key, or None."""
-        return self.points_of([key]).get(key)
 
     def points(self, study: str | None = None, method: str | None = None) -> list[Point]:
         """Return the points (of the study with this key, and of one method), the oldest first."""
@@ -285,11 +259,7 @@ class Database:
         self._write(insert)
 
     def documents(self, kind: str, name: str | None = None) -> dict[str, Any]:
-        """Return all values of a kind by their names.
-
-        Args:
-            kind: see `put_document`.
-            name: only the one of this name, if it is there.
+        """Return all values of a kind by their names, or the one of a name alone if it is there.
 
         Raises:
             DataError: one was changed after it was written.
@@ -313,8 +283,8 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection for reading, whose errors are ours; every query sees one moment."""
-        self._connections.check_place()
-        with database_errors(self.name), self._connections.engine.connect() as connection:
+        self.check_place()
+        with database_errors(self.name), self.engine.connect() as connection:
             yield connection
 
     def _write(self, work: Callable[[Connection], T]) -> T:
@@ -325,8 +295,8 @@ class Database:
         """
         if self.read_only:
             raise UsageError(f"{self.name}: was opened for reading only; {ELSEWHERE}")
-        self._connections.check_place()
-        engine = self._connections.engine.execution_options(**{WRITE: True})
+        self.check_place()
+        engine = self.engine.execution_options(**{WRITE: True})
         with database_errors(self.name):
             for _ in range(ATTEMPTS - 1):
                 try:

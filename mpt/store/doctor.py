@@ -14,7 +14,7 @@ from mpt.keys import digest
 from mpt.store.database import Database
 from mpt.store.errors import one_line
 from mpt.store.records import Artifact, Point, Run
-from mpt.store.sql import rows, schema
+from mpt.store.sql import queries, rows, schema
 from mpt.store.sql.rows import Row
 
 if TYPE_CHECKING:
@@ -97,15 +97,8 @@ def _studies(connection: Connection) -> Iterator[str]:
 
 
 def _runs(connection: Connection) -> Iterator[str]:
-    run, recipe, provenance = schema.run, schema.recipe, schema.provenance
-    query = (
-        sa.select(run, recipe.c.body.label("recipe"), provenance.c.body.label("provenance"))
-        .select_from(run)
-        .outerjoin(recipe, run.c.recipe_id == recipe.c.id)
-        .outerjoin(provenance, run.c.provenance_id == provenance.c.id)
-        .order_by(run.c.id)
-    )
-    for row in _stream(connection, query):
+    query = queries.whole(schema.run, "recipe", schema.recipe.c.body, isouter=True)
+    for row in _stream(connection, query.order_by(schema.run.c.id)):
         what = f"{row['task']}, data seed {row['data_seed']}, learning rate {row['lr']}"
         name = f"run {row['key'][:8]} ({what}, train seed {row['train_seed']})"
         if row["recipe"] is None or row["provenance"] is None:
@@ -119,16 +112,9 @@ def _runs(connection: Connection) -> Iterator[str]:
 
 
 def _points(connection: Connection) -> Iterator[str]:
-    point, study, provenance = schema.point, schema.study, schema.provenance
-    query = (
-        sa.select(point, study.c.key.label("study"), provenance.c.body.label("provenance"))
-        .select_from(point)
-        .outerjoin(study, point.c.study_id == study.c.id)
-        .outerjoin(provenance, point.c.provenance_id == provenance.c.id)
-        .order_by(point.c.id)
-    )
+    query = queries.whole(schema.point, "study", schema.study.c.key, isouter=True)
     members = _members(connection)
-    for row in _stream(connection, query):
+    for row in _stream(connection, query.order_by(schema.point.c.id)):
         name = f"point {row['key'][:8]} ({row['method']}, {row['steps']} steps)"
         if row["study"] is None or row["provenance"] is None:
             yield f"{name}: its study or provenance is not there"

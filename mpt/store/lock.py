@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mpt.errors import UsageError
+from mpt.processors import is_alive
 from mpt.store.errors import storage_errors
 
 FILE = "driver.lock"
@@ -62,7 +63,7 @@ def is_held(results: Path) -> bool | None:
     path = Path(results) / FILE
     try:
         entry = json.loads(path.read_text())
-        if entry["host"] == platform.node() and not _alive(int(entry["pid"])):
+        if entry["host"] == platform.node() and not is_alive(int(entry["pid"])):
             return False
     except FileNotFoundError:
         return False
@@ -82,16 +83,6 @@ def is_held(results: Path) -> bool | None:
         return None
     finally:
         os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # somebody else's
-    return True
 
 
 def _sign(descriptor: int) -> None:

@@ -39,10 +39,6 @@ class Domain:
     """Upper end, included."""
     scale: str = "linear"
     """"linear" or "log"."""
-    source: str | None = None
-    """Where the values come from; None: the space's source."""
-    why: str | None = None
-    """Reason."""
 
     def __str__(self) -> str:
         if self.values:

@@ -21,7 +21,8 @@ from mpt.config import (
     TextConfig,
 )
 from mpt.errors import DataError, UsageError
-from mpt.study.spaces import PROMPT_TUNING, SPACES, Space, load_space
+from mpt.rules import is_int
+from mpt.study.spaces import PROMPT_TUNING, SPACES, load_space
 from mpt.study.specs import UpstreamSpec
 from mpt.study.toml_file import only_keys, read_toml, table_of
 
@@ -30,7 +31,6 @@ _PARTS: Mapping[str, type] = {
     "text": TextConfig,
     "downstream": DownstreamConfig,
 }
-_LISTS = ("lrs",)
 _OWN = (
     "data_seeds",
     "precision",
@@ -61,10 +61,6 @@ class SmokeSize:
         """Return the first few trajectories with the smoke rungs."""
         few = trajectories[: self.trajectories]
         return [dataclasses.replace(trajectory, rungs=self.steps) for trajectory in few]
-
-    def cut_space(self, space: Space) -> Space:
-        """Return a space with the smoke rungs."""
-        return space.at_steps(self.steps)
 
 
 def default_space(backbone: str) -> str:
@@ -134,7 +130,7 @@ def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
     for key in known:
         value = row.get(key)
         numbers = value if key == "steps" and isinstance(value, list) and value else [value]
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in numbers):
+        if not all(is_int(n) and n >= 1 for n in numbers):
             raise DataError(f"{path}: [smoke.search] {key} is {value!r}, but must be numbers ≥ 1")
     return SmokeSize(
         trajectories=row["trajectories"],
@@ -152,8 +148,7 @@ def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
         row = table_of(table.get(part, {}), path, f"{name}.{part}")
         only_keys(row, [field.name for field in dataclasses.fields(kind)], path, f"{name}.{part}")
         settings[part] = {
-            key: tuple(value) if key in _LISTS and isinstance(value, list) else value
-            for key, value in row.items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
         }
     for key in _OWN:
         if key in table:

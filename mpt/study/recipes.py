@@ -60,16 +60,6 @@ class Recipe:
         (own,) = {self.precision[method] for method in self.upstream if adapts(method)}
         return None if own == self.precision["downstream"] else own
 
-    @property
-    def tuning_lrs(self) -> tuple[float, ...]:
-        """Learning rates where all weights are tuned."""
-        return self.tuning.lrs
-
-    @property
-    def tuning_steps(self) -> int:
-        """Steps where all weights are tuned."""
-        return self.tuning.steps
-
 
 def recipe(name: str) -> Recipe:
     """Return a recipe by name.
@@ -77,13 +67,10 @@ def recipe(name: str) -> Recipe:
     Raises:
         UsageError: there is no such recipe.
     """
-    if name == "paper":
-        return paper()
-    if name == "released":
-        return released()
-    if name == "released-exact":
-        return released_exact()
-    raise UsageError(f"recipe is {name!r}, but must be one of {', '.join(RECIPES)}")
+    makers = dict(zip(RECIPES, (paper, released, released_exact), strict=True))
+    if name not in makers:
+        raise UsageError(f"recipe is {name!r}, but must be one of {', '.join(RECIPES)}")
+    return makers[name]()
 
 
 def paper() -> Recipe:
@@ -226,13 +213,7 @@ def _methods(
     reptile: Mapping[str, Any] | None = None,
     multitask: Mapping[str, Any] | None = None,
 ) -> dict[str, UpstreamConfig]:
-    """Return the settings of every method (§5.3: batches 2, 4, 4, 4; inner steps 1, 1, 10).
-
-    Args:
-        meta: what they share.
-        reptile: what is Reptile's own besides.
-        multitask: what is multitask learning's own besides.
-    """
+    """Return the settings of every method (§5.3: batches 2, 4, 4, 4; inner steps 1, 1, 10)."""
     ten = {"batch_size": 4, "inner_steps": 10, **(reptile or {})}
     union = {"batch_size": 4, "items_per_step": 1, **(multitask or {})}
     return {

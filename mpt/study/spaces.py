@@ -30,6 +30,7 @@ from mpt.config import (
 )
 from mpt.errors import DataError, UsageError
 from mpt.keys import changed
+from mpt.rules import is_number
 from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
 from mpt.study.recipes import RECIPES, paper, recipe, upstream_steps
@@ -264,10 +265,8 @@ def control_space(space: Space, default: str, folder: Path = SPACES) -> str:
 
 
 def _space(method: str, name: str, table: Mapping[str, Any], path: Path) -> Space:
-    only_keys(table, ("title", "source", "recipe", "search", "fixed", "first"), path, name)
-    for key in ("title", "source", "search"):
-        if key not in table:
-            raise DataError(f"{path}: [{name}] lacks {key!r}")
+    needed = ("title", "source", "search")
+    only_keys(table, (*needed, "recipe", "fixed", "first"), path, name, needed)
     lengths = ("steps", "epochs") if method == "multitask" else ("steps",)
     searchable = _searchable(method)
     search = dict(table_of(table["search"], path, f"{name}.search"))
@@ -341,17 +340,16 @@ def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
     only_keys(row, ("values", "low", "high", "scale", "source", "why"), path, where)
     if ("values" in row) == ("low" in row or "high" in row):
         raise DataError(f"{path}: [{where}] must hold either values or low and high")
-    notes = {key: row[key] for key in ("source", "why") if key in row}
     if "values" in row:
         values = row["values"]
-        numbers = isinstance(values, list) and values and all(map(_is_number, values))
+        numbers = isinstance(values, list) and values and all(map(is_number, values))
         if not numbers or len(set(values)) < len(values):
             raise DataError(
                 f"{path}: [{where}] values is {values!r}, but must be a list of different numbers"
             )
-        return Domain(name=name, values=tuple(values), **notes)
+        return Domain(name=name, values=tuple(values))
     low, high, scale = row.get("low"), row.get("high"), row.get("scale", "linear")
-    if not (_is_number(low) and _is_number(high) and low < high):
+    if not (is_number(low) and is_number(high) and low < high):
         raise DataError(
             f"{path}: [{where}] low is {low!r}, high is {high!r}; must be numbers, low < high"
         )
@@ -359,7 +357,7 @@ def _domain(name: str, row: Any, path: Path, space: str) -> Domain:
         raise DataError(f'{path}: [{where}] scale is {scale!r}, but must be "linear" or "log"')
     if scale == "log" and low <= 0:
         raise DataError(f"{path}: [{where}] low is {low!r}, but must be > 0 on a log scale")
-    return Domain(name=name, low=low, high=high, scale=scale, **notes)
+    return Domain(name=name, low=low, high=high, scale=scale)
 
 
 def _ascending(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
@@ -375,10 +373,6 @@ def _ascending(domain: Domain, path: Path, space: str) -> tuple[int, ...]:
 
 def check_space(space: Space, where: str = "space") -> None:
     """Refuse a space with a value that the settings do not allow, naming place and key.
-
-    Args:
-        space: the space.
-        where: the file it is from, for messages.
 
     Raises:
         UsageError: a value is not allowed.
@@ -406,7 +400,7 @@ def check_space(space: Space, where: str = "space") -> None:
         )
     for domain in space.domains:
         value = space.first[domain.name]
-        if not (_is_number(value) and domain.holds(value)):
+        if not (is_number(value) and domain.holds(value)):
             raise DataError(
                 f"{where}: [{space.name}.first] {domain.name} is {value!r}, which is not in "
                 f"[{space.name}.search.{domain.name}]"
@@ -431,7 +425,3 @@ def _try(method: str, settings: Mapping[str, Any], where: str) -> None:
             _config(method, settings)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -133,11 +133,7 @@ def plan_study(
 
 
 def _named(names: Sequence[str], catalogue: Catalogue) -> Sequence[str]:
-    """Return a preset's validation tasks; none if this is a gym that the preset is not made for.
-
-    Raises:
-        UsageError: the gym has some of them and others not.
-    """
+    """Return a preset's validation tasks; none in a gym that the preset is not made for."""
     unknown = [name for name in names if name not in catalogue.tasks]
     if unknown and len(unknown) < len(names):
         raise UsageError(f"validation task {unknown[0]!r} is unknown; name tasks of this gym only")
@@ -281,11 +277,6 @@ class OpenStudy:
 
 def open_study(plan: StudyPlan, device: str = "cpu", *, computes: bool = True) -> OpenStudy:
     """Load the backbone and read the few-shot files.
-
-    Args:
-        plan: the study.
-        device: where the weights go.
-        computes: see `OpenStudy`.
 
     Raises:
         UsageError: the backbone cannot be loaded.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt.errors import DataError, UsageError
+from mpt.rules import at_least
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -34,10 +35,27 @@ def table_of(value: Any, path: Path, where: str) -> Mapping[str, Any]:
     return value
 
 
-def only_keys(table: Mapping[str, Any], known: Sequence[str], path: Path, where: str) -> None:
-    """Refuse a table with an unknown key."""
+def only_keys(
+    table: Mapping[str, Any],
+    known: Sequence[str],
+    path: Path,
+    where: str,
+    needed: Sequence[str] = (),
+) -> None:
+    """Refuse a table with an unknown key, or without one that it needs."""
     for key in table:
         if key not in known:
             raise DataError(
                 f"{path}: [{where}] has the unknown key {key!r}; known are {', '.join(known)}"
             )
+    for key in needed:
+        if key not in table:
+            raise DataError(f"{path}: [{where}] lacks {key!r}; give it")
+
+
+def whole_of(table: Mapping[str, Any], key: str, path: Path, where: str, low: int = 1) -> int:
+    """Return the whole number ≥ `low` at a key of a table, else raise `DataError`."""
+    (holds, rule), value = at_least(low), table.get(key)
+    if not holds(value):
+        raise DataError(f"{path}: [{where}] {key} is {value!r}, but must be {rule}")
+    return int(table[key])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.errors import DataError
 from mpt.store.records import Artifact, Cost
 from mpt.trial.origin import now
-from mpt.upstream.jumps import Jump, as_record, from_record
+from mpt.upstream.jumps import Jump, from_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,18 +44,7 @@ def keep_file(
     data: bytes,
     meta: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a file and store where it is.
-
-    Args:
-        store: the database.
-        artifacts: where files go.
-        kind: see `Artifact`.
-        owner: key of what it belongs to.
-        steps: after which it stood.
-        name: its name below the root of the artifacts.
-        data: its bytes.
-        meta: what is stored beside it.
-    """
+    """Write a file below the root of the artifacts, and store where it is (see `Artifact`)."""
     uri, sha = artifacts.write(name, data)
     store.add_artifact(
         Artifact(
@@ -71,45 +59,8 @@ def keep_file(
     )
 
 
-def save_rung(
-    store: TrialStore,
-    artifacts: Artifacts,
-    upstream: str,
-    steps: int,
-    prompt: Tensor,
-    cost: Cost,
-    jump: Jump | None = None,
-) -> Rung:
-    """Keep a prompt as that of a trajectory, or of a soup, at a rung; return it.
-
-    Args:
-        store: the database.
-        artifacts: where files go.
-        upstream: key of the trajectory or soup.
-        steps: after which the prompt stood.
-        prompt: φ* [P, d]; it is copied.
-        cost: from step 0 on.
-        jump: the largest of the loss since step 0.
-    """
-    from mpt.prompts import prompt_bytes, prompt_digest
-
-    rung = Rung(steps, prompt.detach().clone(), prompt_digest(prompt), cost, jump)
-    name = f"rungs/{upstream}/{steps}.safetensors"
-    meta = {"digest": rung.digest, **dataclasses.asdict(cost)}
-    if jump is not None:
-        meta["jump"] = as_record(jump)
-    data = prompt_bytes(rung.prompt, {"upstream": upstream, "steps": str(steps)})
-    keep_file(store, artifacts, "rung", upstream, steps, name, data, meta)
-    return rung
-
-
 def newest_state(store: TrialStore, artifacts: Artifacts, owner: str) -> dict[str, Any] | None:
     """Return the state in the newest checkpoint of a trial; None if there is no checkpoint.
-
-    Args:
-        store: the database.
-        artifacts: where checkpoints are.
-        owner: see `Trial.owner`.
 
     Raises:
         DataError: the checkpoint is absent, torn or foreign.

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.errors import DataError
 from mpt.store.records import Cost
-from mpt.trial.files import Rung, load_rung, save_rung
+from mpt.trial.files import Rung, keep_file, load_rung
 from mpt.trial.runs import member_keys
 from mpt.trial.starts import LEARNED
-from mpt.upstream.jumps import Jump, largest_of
+from mpt.upstream.jumps import Jump, as_record, largest_of
 from mpt.upstream.soup import mean_prompt, members_of, soup_key
 
 if TYPE_CHECKING:
@@ -52,18 +52,24 @@ class RungStore:
             return None
 
     def keep(self, upstream: str, steps: int, prompt: Any, cost: Cost, jump: Jump | None) -> Rung:
-        """Keep a prompt [P, d] at a rung; return it."""
-        return save_rung(self.store, self.artifacts, upstream, steps, prompt, cost, jump)
+        """Keep a prompt [P, d], copied, at a rung of a trajectory or soup; return it.
+
+        `cost` and the largest `jump` of the loss are from step 0 on.
+        """
+        from mpt.prompts import prompt_bytes, prompt_digest
+
+        rung = Rung(steps, prompt.detach().clone(), prompt_digest(prompt), cost, jump)
+        name = f"rungs/{upstream}/{steps}.safetensors"
+        meta = {"digest": rung.digest, **dataclasses.asdict(cost)}
+        if jump is not None:
+            meta["jump"] = as_record(jump)
+        data = prompt_bytes(rung.prompt, {"upstream": upstream, "steps": str(steps)})
+        keep_file(self.store, self.artifacts, "rung", upstream, steps, name, data, meta)
+        return rung
 
 
 class Trajectory:
-    """One upstream trajectory: learned in chunks, kept at its rungs.
-
-    Args:
-        rung_store: where it is learned and kept.
-        config: its settings.
-        key: its key.
-    """
+    """One upstream trajectory: learned in chunks, kept at its rungs."""
 
     def __init__(self, rung_store: RungStore, config: UpstreamConfig, key: str) -> None:
         self.key = key
@@ -145,12 +151,7 @@ class Trajectory:
 
 
 class Learning:
-    """The trajectory of a trial, or the trajectories of its soup.
-
-    Args:
-        rung_store: where they are learned and kept.
-        config: the method and its settings.
-    """
+    """The trajectory of a trial, or the trajectories of its soup."""
 
     def __init__(self, rung_store: RungStore, config: UpstreamConfig) -> None:
         self._rung_store = rung_store

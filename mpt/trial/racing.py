@@ -12,33 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from mpt.metrics.relative_gain import Scores
 from mpt.store.records import Run, StudyRecord
-from mpt.trial.score import PointScore, gain_of, scores_by_start, upper_end
+from mpt.trial.score import PlannedScore, PointScore, gain_of, scores_by_start, upper_end
 
 BEST = 1.0
 """The highest score of every metric of the gym (a fraction, or a correlation)."""
-
-
-class PlannedScore(NamedTuple):
-    """A run that a point has or will have."""
-
-    key: str
-    task: str
-    data_seed: int
-    lr: float
-    train_seed: int
-
-
-class _Scored(NamedTuple):
-    task: str
-    data_seed: int
-    lr: float
-    train_seed: int
-    dev: float | None
-    test: float | None
 
 
 def leader_low(scores: Sequence[PointScore]) -> float | None:
@@ -90,7 +70,7 @@ def optimistic_bound(
     lrs = list(dict.fromkeys(run.lr for run in runs))
     starts = list(dict.fromkeys(run.train_seed for run in runs))
     scored = [
-        _Scored(*run[1:], stored[run.key].dev, stored[run.key].test)
+        run._replace(dev=stored[run.key].dev, test=stored[run.key].test)
         for run in runs
         if run.key in stored
     ]

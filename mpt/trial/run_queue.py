@@ -241,13 +241,7 @@ def _todo(study: OpenStudy, packs: Sequence[RunPack], store: TrialStore) -> list
 
 
 def run_record(run: PlannedRun, result: TuningResult, origin: dict[str, Any]) -> Run:
-    """Return a finished run as the database holds it.
-
-    Args:
-        run: what was asked.
-        result: what it gave.
-        origin: what its provenance says besides commit, versions and machine.
-    """
+    """Return a finished run as the database holds it; `origin` adds to its provenance."""
     return Run(
         identity=run.identity,
         dev=_finite(result.dev),

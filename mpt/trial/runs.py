@@ -98,13 +98,7 @@ def baseline_packs(study: OpenStudy) -> list[RunPack]:
 
 
 def vocabulary_start(study: OpenStudy, task: FewShotTask, train_seed: int) -> Tensor:
-    """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from.
-
-    Args:
-        study: backbone and length.
-        task: the few-shot sample.
-        train_seed: of the downstream start.
-    """
+    """Return the prompt [P, d] that plain prompt tuning of a few-shot sample starts from."""
     from mpt.prompts import init_downstream
 
     rng = numpy_generator(train_seed, "init", "downstream", task.name, task.seed)
@@ -140,14 +134,7 @@ def choice_name(study: OpenStudy, task: FewShotTask, train_seed: int) -> str:
 def taken_by(
     record: Mapping[str, Any], study: OpenStudy, task: FewShotTask, train_seed: int
 ) -> Mapping[str, Any]:
-    """Return what a target took at a downstream start.
-
-    Args:
-        record: see `mpt.trial.starts.choice.StartChoice.record`.
-        study: whose choice it is.
-        task: the target's few-shot sample.
-        train_seed: of the start.
-    """
+    """Return what a target took at a downstream start."""
     taken: Mapping[str, Any] = record["taken"][task.name][choice_name(study, task, train_seed)]
     return taken
 

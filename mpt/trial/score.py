@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 from mpt.metrics.relative_gain import (
     Candidate,
@@ -15,39 +15,28 @@ from mpt.metrics.relative_gain import (
     select_by_dev,
 )
 from mpt.seeds import numpy_generator
-from mpt.store.records import Point, StudyRecord, lr_order, start_order
+from mpt.store.records import Point, ScoreRow, StudyRecord, lr_order, start_order
 
 BAD_SCORE = -100.0
 """Score of a point without an ARG: the ARG of a prompt that gets nothing right (in %). Searchers
 and schedulers need a finite number; the record says that it stands for a failure."""
 
 
-class ScoredRun(Protocol):
-    """What of a run a score is made of."""
+class PlannedScore(NamedTuple):
+    """A run that a point has or will have."""
 
-    @property
-    def task(self) -> str:
-        """Scored task."""
+    key: str
+    task: str
+    data_seed: int
+    lr: float
+    train_seed: int
+    dev: float | None = None
+    """Dev score; None if the run diverged, or is not done."""
+    test: float | None = None
+    """Test score likewise."""
 
-    @property
-    def data_seed(self) -> int:
-        """Few-shot sample."""
 
-    @property
-    def train_seed(self) -> int:
-        """That of the downstream start."""
-
-    @property
-    def lr(self) -> float:
-        """Downstream learning rate."""
-
-    @property
-    def dev(self) -> float | None:
-        """Dev score; None if the run diverged."""
-
-    @property
-    def test(self) -> float | None:
-        """Test score; None if the run diverged."""
+ScoredRun = ScoreRow | PlannedScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +132,7 @@ def gain_of(method: Scores, baseline: Scores, study: StudyRecord) -> Gain:
 def score_point(
     point: Point, runs: Sequence[ScoredRun], baseline: Scores, study: StudyRecord
 ) -> PointScore:
-    """Compute a point's score.
-
-    Args:
-        point: the point.
-        runs: its runs.
-        baseline: selected scores of plain prompt tuning in the same study.
-        study: the study.
-    """
+    """Compute a point's score."""
     if point.status == "diverged":
         return PointScore(gain=None, score=BAD_SCORE, mean_test=None, runs=0, note=point.note)
     selected = selected_scores(runs, lr_order(point, study), start_order(point, study))

@@ -11,19 +11,15 @@ from typing import Any
 from mpt.metrics.relative_gain import Scores
 from mpt.store.database import Database
 from mpt.store.records import Artifact, Point, Run, Stop, StudyRecord, point_key
-from mpt.trial.racing import PlannedScore, hopeless, leader_low
-from mpt.trial.score import PointScore, score_point, selected_scores
+from mpt.trial.racing import hopeless, leader_low
+from mpt.trial.score import PlannedScore, PointScore, score_point, selected_scores
 
 _LIMITS = "pack limits"
 _STARTS = "start choice"
 
 
 class TrialStore:
-    """The database as trials see it; scores are computed here, and kept in memory.
-
-    Args:
-        database: the open database.
-    """
+    """The database as trials see it; scores are computed here, and kept in memory."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -65,10 +61,6 @@ class TrialStore:
                 self._scores[key] = score_point(point, rows[key], baseline, study)
         return {key: self._scores[key] for key in keys if key in self._scores}
 
-    def score(self, key: str) -> PointScore | None:
-        """Return the score of a point; None while it or its baseline is not stored."""
-        return self.scores([key]).get(key)
-
     def baseline(self, study: str) -> Scores | None:
         """Return the selected scores of plain prompt tuning; None while they are not whole."""
         if study not in self._baselines:
@@ -81,13 +73,7 @@ class TrialStore:
         return self._baselines[study]
 
     def racing_reason(self, study: str, method: str, runs: Sequence[PlannedScore]) -> str | None:
-        """Return why a point of a method cannot reach the leader any more, or None if it may.
-
-        Args:
-            study: key of the study.
-            method: whose points compete.
-            runs: all runs the point will have, stored or not.
-        """
+        """Return why a point of a method cannot reach the leader any more, or None if it may."""
         rivals = [p for p in self._database.points(study) if p.method == method]
         low = leader_low(list(self.scores([p.key for p in rivals]).values()))
         baseline = self.baseline(study)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpt.study.study import OpenStudy
     from mpt.trial.run_queue import QueueStatus, RunQueue
     from mpt.trial.score import PointScore
-    from mpt.trial.starts.progress import Choosing
+    from mpt.trial.starts import Choosing
     from mpt.trial.store import TrialStore
 
 WAIT_S = 0.5
@@ -318,13 +318,6 @@ def finish_point(
     store: TrialStore,
 ) -> bool:
     """Store the point of a method that learns nothing upstream, once all its runs are stored.
-
-    Args:
-        study: key of the study.
-        config: the method and its settings.
-        upstream: see `upstream_key`.
-        packs: all runs of the point.
-        store: the database.
 
     Returns:
         Whether the point is stored.

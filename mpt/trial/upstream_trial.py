@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mpt.config import UpstreamConfig
 from mpt.store.records import JUMP
 from mpt.trial.learning import Learning, RungStore
-from mpt.trial.racing import PlannedScore
 from mpt.trial.run_queue import RunQueue
 from mpt.trial.runs import RunPack, chosen_packs, keys_of, learned_packs
+from mpt.trial.score import PlannedScore
 from mpt.trial.starts.choice import StartChoice, summary, words
-from mpt.trial.trial import Cell, Stopped, Trial, TrialOptions
+from mpt.trial.trial import Cell, Stopped, Trial
 from mpt.upstream.jumps import as_record
 
 if TYPE_CHECKING:
-    from mpt.store.artifacts import Artifacts
-    from mpt.study.specs import TrialSpec
-    from mpt.study.study import OpenStudy
     from mpt.trial.files import Rung
-    from mpt.trial.store import TrialStore
 
 
 class UpstreamTrial(Trial):
@@ -31,18 +27,12 @@ class UpstreamTrial(Trial):
     _choosing: tuple[str, StartChoice] | None = None
     _saved_choice: dict[str, Any] | None = None
 
-    def __init__(
-        self,
-        studies: Sequence[OpenStudy],
-        specs: Sequence[TrialSpec],
-        store: TrialStore,
-        artifacts: Artifacts,
-        options: TrialOptions | None = None,
-    ) -> None:
-        super().__init__(studies, specs, store, artifacts, options)
-        config = specs[0].upstream.config
-        assert isinstance(config, UpstreamConfig)
-        self._learning = Learning(RungStore(studies[0], store, artifacts, self._problem), config)
+    @cached_property
+    def _learning(self) -> Learning:
+        config = self._cells[0].spec.upstream.learned
+        assert config is not None
+        rung_store = RungStore(self._cells[0].study, self._store, self._artifacts, self._problem)
+        return Learning(rung_store, config)
 
     def state(self) -> dict[str, Any]:
         """Return the states of upstream learning, the queue of runs and a choice of starts."""

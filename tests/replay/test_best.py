@@ -18,7 +18,7 @@ from mpt.replay.replay import plan_replay
 from mpt.replay.request import Request
 from mpt.search.job import SearchJob
 from mpt.store.database import open_results
-from mpt.study.epochs import source_rows
+from mpt.study.grids import source_rows
 from mpt.study.study import StudyPlan, open_study, plan_study
 from mpt.trial.store import TrialStore
 

@@ -17,8 +17,7 @@ import mpt
 from analysis.contest.report import write_contest
 from analysis.contest.verdict import CONSISTENT
 from mpt.cli.beat_mtl import main
-from mpt.replay.contest import plan as plan_module
-from mpt.replay.contest import run as run_module
+from mpt.replay import staged, whole_study_plan
 from mpt.search.cost.plan import Rates, RunRate
 from mpt.search.job import SearchJob
 from mpt.store.database import open_results
@@ -44,8 +43,8 @@ def contest(results: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
         compute(job)
         return 0
 
-    monkeypatch.setattr(run_module, "run_search", computed)
-    monkeypatch.setattr(plan_module, "measured", lambda *_: (RATES, 2))
+    monkeypatch.setattr(staged, "run_search", computed)
+    monkeypatch.setattr(whole_study_plan, "measured", lambda *_: (RATES, 2))
 
     def run(*flags: str) -> int:
         words = ["--smoke", "--results", str(results), *flags]

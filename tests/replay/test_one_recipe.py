@@ -27,8 +27,7 @@ from mpt.replay.request import Request
 from mpt.replay.source import study_of
 from mpt.search.job import SearchJob
 from mpt.store.records import StudyRecord
-from mpt.study.epochs import on_study
-from mpt.study.grids import grid_trials
+from mpt.study.grids import grid_trials, on_study
 from mpt.study.presets import load_study
 from mpt.study.recipes import TUNING_LRS, recipe
 from mpt.study.record import study_record

@@ -193,4 +193,4 @@ def test_scores_are_those_of_a_store_that_reads_everything_anew(half: Bench) -> 
     fresh = TrialStore(half.database)
     for one in entries:
         assert one.record is not None
-        assert fresh.score(one.record.key) == one.score
+        assert fresh.scores([one.record.key]) == {one.record.key: one.score}

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mpt.search.job import SearchJob
-from mpt.store.artifacts import Artifacts, read_folder_state, write_folder_state
+from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, open_results
 from mpt.store.records import Run
+from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.record import study_record
 from mpt.study.specs import TrialSpec, baseline_trials
 from mpt.study.study import OpenStudy

@@ -115,8 +115,6 @@ def test_a_point_comes_back_with_the_keys_of_its_runs(database: Database, runs: 
     assert database.add_point(without)
     assert not database.add_point(_point(runs[:1]))  # the same point, made of less
     assert database.points() == [whole, without]
-    assert database.point(whole.key) == whole
-    assert database.point("0" * 64) is None
     assert database.points_of([without.key, "0" * 64]) == {without.key: without}
 
 

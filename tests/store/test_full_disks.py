@@ -164,7 +164,7 @@ def test_a_writer_that_waits_too_long_names_what_it_waits_for(
 
 def test_a_database_that_became_read_only_says_so(tmp_path: Path) -> None:
     with open_results(tmp_path) as database:
-        with database._connections.engine.connect() as connection:
+        with database.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA query_only=ON")
         with pytest.raises(StorageError, match="readonly database; let this user write there and"):
             database.add_runs([run()])
@@ -182,7 +182,7 @@ def test_a_server_that_goes_away_is_one_line_and_its_return_is_noticed(
             admin.exec_driver_sql(stop)
 
         # in the middle of a transaction …
-        target = database._connections.engine
+        target = database.engine
         sa.event.listen(target, "before_cursor_execute", cut)
         with pytest.raises(StorageError, match="bring the server back and run the same command"):
             database.add_runs([run(1)])

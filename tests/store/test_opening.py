@@ -233,7 +233,7 @@ def test_a_reader_cannot_change_the_file_by_any_statement(tmp_path: Path) -> Non
 def test_rows_cannot_name_what_is_not_there(database: Database) -> None:
     with (
         pytest.raises(sa.exc.IntegrityError, match=r"(?i)foreign key"),
-        database._connections.engine.begin() as connection,
+        database.engine.begin() as connection,
     ):
         connection.exec_driver_sql("INSERT INTO point_run (point_id, run_id) VALUES (1, 1)")
 

@@ -86,7 +86,7 @@ def test_threads_share_one_database(database: Database) -> None:
 def test_a_writer_waits_while_another_holds_the_database(tmp_path: Path) -> None:
     database = open_results(tmp_path)
     other = open_results(tmp_path)
-    engine, added = other._connections.engine, list[str]()
+    engine, added = other.engine, list[str]()
     writer = threading.Thread(target=lambda: added.extend(database.add_runs([run()])))
     with engine.connect().execution_options(mpt_write=True) as connection, connection.begin():
         writer.start()

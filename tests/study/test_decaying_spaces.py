@@ -64,7 +64,7 @@ def test_without_decay_the_same_steps_are_rungs_of_one_trajectory(tmp_path: Path
 
 def test_a_smoke_run_decays_within_its_own_steps(tmp_path: Path) -> None:
     size = load_smoke_size()
-    space = size.cut_space(_load(tmp_path, TEXT))
+    space = _load(tmp_path, TEXT).at_steps(size.steps)
     assert {_shape(spec)[1:] for spec in space.grid()} == {(n, (n,)) for n in size.steps}
     assert space.first == {"outer_lr": 0.2, "decay_horizon": size.steps[0]}
 

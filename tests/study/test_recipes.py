@@ -90,8 +90,7 @@ ROWS: list[tuple[int, str, Any, Any]] = [
     (28, "tuning.batch_size", 8, 16),
     (28, "tuning.dropout", 0.0, 0.1),
     (28, "tuning.beams", 1, 4),
-    (0, "tuning_lrs", (5e-4, 3e-4, 2e-4, 1e-4), (5e-4, 3e-4, 2e-4, 1e-4)),
-    (0, "tuning_steps", 3000, 1000),
+    (0, "tuning.lrs", (5e-4, 3e-4, 2e-4, 1e-4), (5e-4, 3e-4, 2e-4, 1e-4)),
     (0, "prompt.length", 100, 100),
 ]
 

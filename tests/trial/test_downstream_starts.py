@@ -338,8 +338,7 @@ def test_fine_tuning_has_as_many_starts_and_zero_shot_has_one(both: Bench, two: 
     assert [stored[start].curve for start in (42, 1042)] == [tuple(x.curve) for x in expected]
     assert expected[0].curve != expected[1].curve  # the order of rows is another
     for point in (weights, point_of(both, "zero_shot")):
-        score = both.store.score(point.key)
-        assert score is not None
+        score = both.store.scores([point.key])[point.key]
         assert score.gain is not None
         assert score.gain.defined == len(VALIDATION)
 
@@ -389,8 +388,7 @@ def test_the_score_of_a_cell_is_the_mean_over_starts_of_the_runs_that_dev_chose(
     """Against SQL and a few lines that share nothing with the program."""
     run_all(both)
     point, base = point_of(both), point_of(both, "prompt_tuning")
-    score = both.store.score(point.key)
-    assert score is not None
+    score = both.store.scores([point.key])[point.key]
     assert score.gain is not None
     tables = []
     with closing(sqlite3.connect(job.results / "mpt.db")) as connection:

@@ -16,7 +16,7 @@ from mpt.store.records import Run
 from mpt.study.record import study_record
 from mpt.study.study import OpenStudy
 from mpt.trial import store as store_module
-from mpt.trial.racing import PlannedScore
+from mpt.trial.score import PlannedScore
 from mpt.trial.store import TrialStore
 
 POINT = len(VALIDATION) * len(SEEDS) * 2

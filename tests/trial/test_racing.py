@@ -13,8 +13,8 @@ from score_toys import Scores, point_of, row_of, run_of, study_of
 from mpt.config import stepped_seeds
 from mpt.metrics import relative_gain
 from mpt.store.records import Run, ScoreRow, StudyRecord
-from mpt.trial.racing import PlannedScore, hopeless, leader_low, optimistic_bound
-from mpt.trial.score import PointScore, score_point, selected_scores
+from mpt.trial.racing import hopeless, leader_low, optimistic_bound
+from mpt.trial.score import PlannedScore, PointScore, score_point, selected_scores
 
 LRS = (0.5, 0.25)
 

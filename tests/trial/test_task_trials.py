@@ -144,10 +144,9 @@ def test_fine_tuning_has_runs_of_its_own_and_prompt_tuning_as_its_baseline(
     (point,) = one.database.points()
     assert (point.method, point.steps, point.status) == ("fine_tuning", 0, "ok")
     assert (point.cost.steps, point.prompt) == (0, None)
-    assert one.store.score(point.key) is None  # the baseline is not there
+    assert not one.store.scores([point.key])  # the baseline is not there
     one.run_baseline()
-    score = one.store.score(point.key)
-    assert score is not None
+    score = one.store.scores([point.key])[point.key]
     assert score.runs == POINT
     assert not set(point.runs) & set(keys_of(baseline_packs(study)))
 
@@ -246,8 +245,7 @@ def test_zero_shot_is_one_evaluation_a_data_seed_scored_against_prompt_tuning(
     (point,) = one.database.points()
     assert (point.method, point.steps, point.status, point.prompt) == ("zero_shot", 0, "ok", None)
     one.run_baseline()
-    score = one.store.score(point.key)
-    assert score is not None
+    score = one.store.scores([point.key])[point.key]
     assert score.runs == BARE
     assert score.gain is not None
     assert score.selected is not None

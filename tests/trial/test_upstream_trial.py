@@ -284,8 +284,7 @@ def test_a_truly_diverging_trial_is_recorded(one: Bench) -> None:
     list(one.trial_of(spec).units())
     point = one.database.points()[-1]
     assert point.status == "diverged"
-    score = one.store.score(point.key)
-    assert score is not None
+    score = one.store.scores([point.key])[point.key]
     assert score.score == BAD_SCORE
 
 

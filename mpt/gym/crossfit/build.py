@@ -30,6 +30,7 @@ from mpt.gym.crossfit.tasks import TaskRow, load_rows
 from mpt.gym.crossfit.template import Row
 from mpt.gym.records import PROVENANCE, changed_files, note_failures, read_record, sha256
 from mpt.gym.size import declare_size
+from mpt.processors import is_alive
 
 BUILDER_VERSION = 1
 """Raised with every change that can change a byte of a built file."""
@@ -241,22 +242,12 @@ def _sweep(out: Path) -> None:
     """Undo what killed runs of this host left; a task between its renames is restored."""
     for path in sorted(out.glob(".*~*~*~*")):
         why, name, host, pid = path.name.split("~")
-        if host != socket.gethostname() or _alive(int(pid)):
+        if host != socket.gethostname() or is_alive(int(pid)):
             continue
         if why == ".replaced" and not (out / name).exists():
             path.rename(out / name)
         else:
             shutil.rmtree(path)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _attempt(name: str, plan: Plan) -> Report:

@@ -17,13 +17,7 @@ NAMED = 8
 def completion_lines(
     catalogue: Catalogue, partition: Partition, missing: Collection[str]
 ) -> Iterator[str]:
-    """Yield what is missing of a partition, whether it can be had, and what to do without it.
-
-    Args:
-        catalogue: of the gym.
-        partition: one of its partitions.
-        missing: names of all tasks of the catalogue that are not readable in the gym.
-    """
+    """Yield what is missing of a partition, whether it can be had, and what to do without it."""
     source, target = (
         [name for name in names if name in missing]
         for names in (partition.source, partition.target)

@@ -79,12 +79,7 @@ class Diagnosis:
 
 
 def examine(gym: Path, on_task: Callable[[str], None] = lambda name: None) -> Diagnosis:
-    """Examine every task and partition of a gym's catalogue.
-
-    Args:
-        gym: directory of few-shot files.
-        on_task: called with the name of each task after it was read.
-    """
+    """Examine every task and partition of a gym's catalogue."""
     catalogue = load_catalogue(gym)
     notes = failures(gym)
     states, texts = [], {}

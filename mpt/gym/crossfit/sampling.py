@@ -37,10 +37,6 @@ class Sample:
 def pools(task: TaskRow, lines: dict[str, list[Line]]) -> Pools:
     """Cut the mapped lines of the task's splits into a train pool and a test.
 
-    Args:
-        task: the task's row.
-        lines: split name → lines in row order.
-
     Raises:
         DataError: the train pool or the test comes out empty.
     """

@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mpt.replay.whole_study_plan import table_lines
+from mpt.replay.whole_study_plan import measured_plan, table_lines
 from mpt.search.cost.plan import run_seconds, work_seconds
-from mpt.search.cost.planner import plan_lines
-from mpt.search.look import measured, peek
 from mpt.study.contest.definition import Contest
 from mpt.study.contest.passes import planned_passes, unequal
 from mpt.words import counted
@@ -47,26 +45,13 @@ def plan_contest(
 ) -> Rates | None:
     """Measure what is left of some stages and say it; write nothing.
 
-    Args:
-        jobs: stage → its job.
-        execution: where they would run.
-        planning: price, and a cluster to be simulated.
-        say: where lines go.
-
     Returns:
         The rates that were measured; None: nothing is left.
     """
     first = next(iter(jobs.values()))
     trials = tuple(trial for job in jobs.values() for trial in job.trials)
     job = dataclasses.replace(first, trials=trials)
-    with peek(job) as look:
-        work = look.work
-    rates, lines = None, ["nothing is left to compute"]
-    if work.points_there < work.points:
-        rates, slots = measured(job.trials, work, execution, say)
-        lines = plan_lines(
-            job, work, rates, slots, gpus_per_trial=execution.gpus_per_trial, planning=planning
-        )
+    work, rates, lines, _ = measured_plan(job, execution, planning, say)
     rows: list[tuple[str, ...]] = [HEAD]
     for name, one in jobs.items():
         rows += _rows(name, set(one.trials), job, work, rates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,15 @@ from mpt.replay.contest.stages import (
     expected_entries,
     search_job,
 )
-from mpt.search.display.display import make_console, print_document
+from mpt.replay.staged import Manner, StagedRun
 from mpt.search.display.setting_display import CellDisplay, SettingDisplay
-from mpt.search.job import DONE, INTERRUPTED, Execution, SearchJob
-from mpt.search.ray.session import one_ray
-from mpt.search.run import run_search, set_results_aside
+from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.run import set_results_aside
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Frozen, freeze, keep, read_frozen
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates
-    from mpt.search.cost.planner import Planning
 
 STAGES = ("search", "freeze", "confirm", "report")
 """In the order of a run."""
@@ -38,68 +35,32 @@ of the report) → ``lines`` for people, and what else stands in the JSON docume
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner:
-    """How a contest is run; nothing here changes a result."""
+class ContestManner(Manner):
+    """How a contest is run."""
 
     stages: tuple[str, ...]
     """Some of `STAGES`."""
     frozen: Path
     """The file of frozen settings."""
-    report: Path
-    """Folder of the report."""
-    planning: Planning
-    """What the plan tells besides the work."""
-    dry_run: bool = False
-    """Only plan."""
-    fresh: bool = False
-    """Move the results so far aside first."""
-    as_json: bool = False
-    """The results as one JSON document on stdout; all else on stderr."""
-
-    def __post_init__(self) -> None:
-        for name in self.stages:
-            if name not in STAGES:
-                raise UsageError(f"stage {name!r} is unknown; known are {', '.join(STAGES)}")
 
 
-class ContestRun:
-    """One call.
-
-    Args:
-        request: the contest.
-        execution: where it runs.
-        manner: how.
-        report: writes the report.
-    """
+class ContestRun(StagedRun):
+    """One call."""
 
     def __init__(
         self,
         request: ContestRequest,
         execution: Execution,
-        manner: Manner,
+        manner: ContestManner,
         report: ContestReport,
     ) -> None:
-        self._request, self._execution, self._manner = request, execution, manner
-        self._write = report
-        self._console = make_console(stderr=manner.as_json)
-        self._documents: list[Mapping[str, Any]] = []
+        super().__init__(execution, manner)
+        self._request, self._manner, self._write = request, manner, report
         self._reported: Mapping[str, Any] = {}
 
-    def run(self) -> int:
-        """Run it, or as far as it gets; return the exit code (`run_search`)."""
-        try:
-            with one_ray():
-                code = self._run()
-        except KeyboardInterrupt:
-            self._say(f"interrupted between two stages; resume with: {self._execution.resume}")
-            code = INTERRUPTED
-        if self._manner.as_json:
-            own = {name: value for name, value in self._reported.items() if name != "lines"}
-            frozen = str(self._manner.frozen)
-            print_document(
-                {"exit_code": code, "frozen": frozen, "report": own, "jobs": self._documents}
-            )
-        return code
+    def _document(self) -> dict[str, Any]:
+        own = {name: value for name, value in self._reported.items() if name != "lines"}
+        return {"frozen": str(self._manner.frozen), "report": own}
 
     def _run(self) -> int:
         manner = self._manner
@@ -145,11 +106,6 @@ class ContestRun:
         return jobs
 
     def _search(self) -> SearchJob:
-        """Return the job of the search.
-
-        Raises:
-            UsageError: a race is no shorter than the search's tuning.
-        """
         contest, job = self._request.contest, search_job(self._request)
         cure = (
             "choose settings with a smaller number"
@@ -178,12 +134,7 @@ class ContestRun:
         return self._compute(job, CellDisplay, "the report follows", rates)
 
     def _confirmation(self, frozen: Frozen) -> SearchJob:
-        """Return the job of frozen settings.
-
-        Raises:
-            UsageError: they are of another contest, or were chosen on upstream seeds of the
-                confirmation.
-        """
+        """Return the job of frozen settings, if they are of this contest and of other seeds."""
         contest, smoke = self._request.contest, self._request.smoke
         if (frozen.contest, frozen.smoke) != (contest.name, smoke):
             size = " at smoke size" if frozen.smoke else ""
@@ -200,23 +151,14 @@ class ContestRun:
         names = [one.name for one in contest.contestants if one.name in frozen.entries]
         return confirmation_job(self._request, {name: frozen.entries[name] for name in names})
 
-    def _compute(
-        self,
-        job: SearchJob,
-        display: type[SettingDisplay],
-        after: str,
-        rates: Rates | None,
-    ) -> int:
-        self._say()
-        show = display(job, as_json=self._manner.as_json, sink=self._documents.append)
-        execution = dataclasses.replace(self._execution, next_step=after)
-        return run_search(job, execution, display=show, rates=rates)
-
-    def _say(self, text: str = "") -> None:
-        self._console.print(text)
-
 
 def stages_from(names: Sequence[str]) -> tuple[str, ...]:
-    """Return stages in the order of a run; none named: all."""
-    unknown = [name for name in names if name not in STAGES]
-    return tuple(names) if unknown else tuple(s for s in STAGES if not names or s in names)
+    """Return stages in the order of a run; none named: all.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    for name in names:
+        if name not in STAGES:
+            raise UsageError(f"stage {name!r} is unknown; known are {', '.join(STAGES)}")
+    return tuple(stage for stage in STAGES if not names or stage in names)

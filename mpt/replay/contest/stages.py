@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpt.errors import UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.replay.replay import in_rounds
+from mpt.replay.request import JobRequest
 from mpt.search.comparison import rankings
 from mpt.search.job import SearchJob
 from mpt.search.look import peek
@@ -25,28 +25,19 @@ if TYPE_CHECKING:
     from mpt.config import StudyConfig
     from mpt.search.comparison import Ranking
     from mpt.study.contest.definition import Contestant
+    from mpt.study.study import StudyPlan
 
 EVAL_EVERY = 10
 """Most downstream steps between two dev evaluations of the confirmation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContestRequest:
+class ContestRequest(JobRequest):
     """A contest, and where and on what data it is held."""
 
     contest: Contest
-    results: Path
-    """Results directory."""
-    store: str | None = None
-    """URL of the database; None: the one in the results directory."""
-    storage: str | None = None
-    """Where checkpoints and prompts go; None: the results directory."""
-    gym: str = "embedded"
     data_seeds: tuple[int, ...] | None = None
     """Few-shot samples; None: those of the study's preset."""
-    train_seed: int = 42
-    smoke: bool = False
-    allow_missing: bool = False
     keep_prompts: bool = False
 
 
@@ -57,19 +48,14 @@ def search_job(request: ContestRequest) -> SearchJob:
         UsageError: backbone or gym is unknown.
         DataError: few-shot files are missing; all are listed.
     """
-    contest, size = request.contest, load_smoke_size()
+    contest = request.contest
     config = _study(request, contest.backbones[0])
     config = dataclasses.replace(
         config, upstream_seeds=contest.search_seeds, replicates=1, fresh_replicates=0
     )
     rounds = []
     for one in contest.contestants:
-        plan = plan_study(
-            one.options.apply(config),
-            allow_missing=request.allow_missing,
-            smoke_sources=size.source_tasks if request.smoke else None,
-            smoke_scored=2 if request.smoke else None,
-        )
+        plan = _planned(request, one.options.apply(config), "validation")
         trials = [TrialSpec(plan=plan, upstream=point) for point in one.points]
         rounds += [[with_seed(trial, seed) for seed in contest.search_seeds] for trial in trials]
     return _job(request, in_rounds(rounds), "search", allocation="full")
@@ -78,15 +64,11 @@ def search_job(request: ContestRequest) -> SearchJob:
 def confirmation_job(request: ContestRequest, entries: dict[str, Entry]) -> SearchJob:
     """Return the job that scores frozen settings on target tasks, on all upstream seeds.
 
-    Args:
-        request: the contest.
-        entries: contestant → settings.
-
     Raises:
         UsageError: a backbone, partition or the gym is unknown.
         DataError: few-shot files are missing; all are listed.
     """
-    contest, size = request.contest, load_smoke_size()
+    contest = request.contest
     names = contest.partitions or load_catalogue(gym_folder(request.gym)).partition_names
     cells = []
     for backbone in contest.backbones:
@@ -96,12 +78,8 @@ def confirmation_job(request: ContestRequest, entries: dict[str, Entry]) -> Sear
             tuned = StudyOptions(tuning_steps=steps, eval_every=every).apply(study)
             for name in names:
                 plans = {
-                    start: plan_study(
-                        dataclasses.replace(start.apply(tuned), partition=name),
-                        role="target",
-                        allow_missing=request.allow_missing,
-                        smoke_sources=size.source_tasks if request.smoke else None,
-                        smoke_scored=2 if request.smoke else None,
+                    start: _planned(
+                        request, dataclasses.replace(start.apply(tuned), partition=name), "target"
                     )
                     for start in dict.fromkeys(entry.options for entry in entries.values())
                 }
@@ -188,6 +166,17 @@ def _best(contestant: Contestant, ranks: list[Ranking]) -> Entry:
     )
 
 
+def _planned(request: ContestRequest, config: StudyConfig, role: str) -> StudyPlan:
+    sources = load_smoke_size().source_tasks if request.smoke else None
+    return plan_study(
+        config,
+        role=role,
+        allow_missing=request.allow_missing,
+        smoke_sources=sources,
+        smoke_scored=2 if request.smoke else None,
+    )
+
+
 def _study(request: ContestRequest, backbone: str) -> StudyConfig:
     study = dataclasses.replace(
         load_study(backbone, smoke=request.smoke),
@@ -203,9 +192,7 @@ def _job(
 ) -> SearchJob:
     return SearchJob(
         trials=tuple(dict.fromkeys(trials)),
-        results=request.results,
-        store=request.store,
-        storage=request.storage,
+        **request.places,
         title=f'contest "{request.contest.name}", {what}: {request.contest.title}',
         keep_prompts=request.keep_prompts,
         allocation=allocation,

@@ -9,47 +9,48 @@ from mpt.config import StudyConfig
 from mpt.errors import DataError
 from mpt.gym.catalogue import load_catalogue, missing_tasks
 from mpt.replay.request import Request
-from mpt.replay.similarity.families import DrawnPairs, Names, draw_pairs
-from mpt.replay.similarity.measure import Subspace, compare_pairs, task_subspaces
-from mpt.replay.similarity.pairs import KINDS, PROMPT_KINDS, Pairs, save_pairs
+from mpt.replay.similarity.families import DrawnPairs, draw_pairs
+from mpt.replay.similarity.measure import Subspace, similarity, task_subspaces
+from mpt.replay.similarity.pairs import KIND, KINDS, PROMPT_KINDS, Pairs, document_name
 from mpt.replay.similarity.prompts import kept_subspaces, prompt_packs
 from mpt.replay.similarity.settings import SimilaritySettings, load_similarity_settings
 from mpt.replay.similarity.tasks import read_samples, refuse_missing, study_of_one
+from mpt.store.database import open_results
 from mpt.study.study import backbone_of, gym_folder
 
 if TYPE_CHECKING:
     from mpt.gym.fewshot import FewShotTask
 
 
-def compute_pairs(request: Request, *, prompts: bool = False, device: str = "cpu") -> Pairs:
+def compute_pairs(request: Request, *, prompts: bool = False) -> Pairs:
     """Measure the pairs of ``similarity.toml`` and store them.
 
     Args:
         request: results, gym, at most one backbone; methods and settings are not used.
         prompts: compare tuned prompts too (A.7), see `measure_pairs`.
-        device: where the backbone reads the tasks.
 
     Raises:
         UsageError: the gym has no pair of a kind.
         DataError: few-shot files are missing (all are listed), or no prompt was kept.
     """
-    pairs, about = measure_pairs(request, prompts=prompts, device=device)
+    pairs, about = measure_pairs(request, prompts=prompts)
     keep_pairs(request, pairs, about)
     return pairs
 
 
 def keep_pairs(request: Request, pairs: Pairs, about: str) -> None:
-    """Store what `measure_pairs` returned."""
-    study = study_of_one(request)
-    save_pairs(
-        request.results,
-        request.store,
-        pairs,
-        backbone=study.backbone,
-        gym=study.gym,
-        smoke=request.smoke,
-        about=about,
-    )
+    """Store what `measure_pairs` returned, in place of older ones of backbone, gym and size."""
+    study, smoke = study_of_one(request), request.smoke
+    body = {
+        "backbone": study.backbone,
+        "gym": study.gym,
+        "smoke": smoke,
+        "pairs": {kind: [list(pair) for pair in triples] for kind, triples in pairs.items()},
+        "about": about,
+    }
+    with open_results(request.results, request.store) as database:
+        name = document_name(study.backbone, study.gym, smoke=smoke)
+        database.put_document(KIND, name, body)
 
 
 def measure_pairs(
@@ -100,17 +101,19 @@ def _drawn(
 
 def _compared(
     drawn: DrawnPairs, subspaces: dict[str, Subspace], what: str
-) -> tuple[tuple[tuple[str, str, float], ...], tuple[tuple[str, str, float], ...]]:
-    """Return the pairs both of whose tasks have a subspace, with their similarity."""
-
-    def whole(pairs: Names) -> Names:
-        return tuple(pair for pair in pairs if all(name in subspaces for name in pair))
-
-    similar, dissimilar = whole(drawn.similar), whole(drawn.dissimilar)
-    if not similar or not dissimilar:
+) -> list[tuple[tuple[str, str, float], ...]]:
+    """Return the similar and the dissimilar pairs whose tasks have subspaces, with similarity."""
+    compared = [
+        tuple(
+            (a, b, similarity(subspaces[a], subspaces[b]))
+            for a, b in pairs
+            if {a, b} <= subspaces.keys()
+        )
+        for pairs in (drawn.similar, drawn.dissimilar)
+    ]
+    if not all(compared):
         raise DataError(f"no pair of Table 7 of one of its two kinds has a {what}")
-    compared = compare_pairs(similar, dissimilar, subspaces)
-    return compared.similar, compared.dissimilar
+    return compared
 
 
 def _about(study: StudyConfig, settings: SimilaritySettings, *, smoke: bool) -> str:

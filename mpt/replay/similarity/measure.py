@@ -32,6 +32,7 @@ from torch import Tensor
 from mpt.backbones.rows import length_groups
 from mpt.errors import DataError, UsageError
 from mpt.gym.fewshot import Example, FewShotTask
+from mpt.rules import at_least, check
 from mpt.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -65,35 +66,16 @@ class SimilarityConfig:
     by what they ask and not by what they are called."""
 
     def __post_init__(self) -> None:
-        rules = (
-            ("threshold", 0 < self.threshold <= 1, "a number in (0, 1]"),
-            ("samples", self.samples >= 1, "a whole number ≥ 1"),
-            ("states", self.states in ("tokens", "mean"), '"tokens" or "mean"'),
+        check(
+            self,
+            threshold=((lambda share: 0 < share <= 1), "a number in (0, 1]"),
+            samples=at_least(1),
+            states=((lambda kind: kind in ("tokens", "mean")), '"tokens" or "mean"'),
         )
-        broken = [
-            f"{name} is {getattr(self, name)!r}, but must be {rule}"
-            for name, holds, rule in rules
-            if not holds
-        ]
-        if broken:
-            raise UsageError("SimilarityConfig: " + "; ".join(broken))
 
 
-@dataclass(frozen=True, eq=False)
-class Subspace:
-    """The subspace of one task or prompt."""
-
-    basis: Tensor
-    """U, orthonormal columns [d, k], float64."""
-    energy: float
-    """Share of Σσ² that it holds, ≥ the threshold."""
-    rows: int
-    """Rows of the matrix it was made of."""
-
-    @property
-    def k(self) -> int:
-        """Its dimension."""
-        return self.basis.shape[1]
+Subspace = Tensor
+"""U: orthonormal columns [d, k], float64, that span the subspace of a task or prompt."""
 
 
 def subspace(matrix: Tensor, threshold: float) -> Subspace:
@@ -104,10 +86,8 @@ def subspace(matrix: Tensor, threshold: float) -> Subspace:
         threshold: share of Σσ² in (0, 1].
 
     Raises:
-        DataError: the matrix is empty, all zero, or holds a number that is not finite.
+        DataError: the matrix is all zero, or holds a number that is not finite.
     """
-    if matrix.dim() != 2 or matrix.numel() == 0:
-        raise DataError(f"matrix is {tuple(matrix.shape)}, but must be [n, d] with n, d ≥ 1")
     wide = matrix.detach().cpu().double()
     if not bool(wide.isfinite().all()):
         raise DataError("matrix holds a number that is not finite; was the run a diverged one?")
@@ -119,23 +99,14 @@ def subspace(matrix: Tensor, threshold: float) -> Subspace:
     share = sigma.square().cumsum(0) / sigma.square().sum()
     # Rounding must not cost a vector more where the energy is exactly the threshold.
     enough = share >= threshold - 1e-12
-    k = int(enough.nonzero()[0])
-    return Subspace(right[: k + 1].T.contiguous(), float(share[k]), len(matrix))
+    k = int(enough.nonzero()[0]) + 1
+    return right[:k].T.contiguous()
 
 
 def similarity(a: Subspace, b: Subspace) -> float:
-    """Return ‖U_aᵀ U_b‖_F / √min(k_a, k_b) ∈ [0, 1] (see the module text).
-
-    Raises:
-        UsageError: the two lie in spaces of different width.
-    """
-    if a.basis.shape[0] != b.basis.shape[0]:
-        raise UsageError(
-            f"widths are {a.basis.shape[0]} and {b.basis.shape[0]}, but must be equal: compare "
-            "tasks on one backbone"
-        )
-    cosines = torch.linalg.matrix_norm(a.basis.T @ b.basis)
-    return min(1.0, float(cosines) / math.sqrt(min(a.k, b.k)))
+    """Return ‖U_aᵀ U_b‖_F / √min(k_a, k_b) ∈ [0, 1] of subspaces of one width (see above)."""
+    cosines = torch.linalg.matrix_norm(a.T @ b)
+    return min(1.0, float(cosines) / math.sqrt(min(a.shape[1], b.shape[1])))
 
 
 def task_matrix(
@@ -149,7 +120,7 @@ def task_matrix(
 
     The states are those of the inputs alone: no prompt and no target is read, and no test row. For
     T5 and BART they are the encoder's, for GPT-2 those of the whole model. A task with fewer than
-    `config.samples` rows in train and dev gives all it has (see `Subspace.rows`).
+    `config.samples` rows in train and dev gives all it has.
 
     Args:
         backbone: the frozen model.
@@ -197,33 +168,16 @@ def task_subspaces(
     root_seed: int,
 ) -> dict[str, Subspace]:
     """Return the subspace of each task by its name; each task is given at one data seed."""
-    subspaces: dict[str, Subspace] = {}
-    for task in tasks:
-        if task.name in subspaces:
-            raise UsageError(f"task {task.name} is given twice, but one data seed of it is needed")
-        matrix = task_matrix(backbone, task, config, text, root_seed)
-        subspaces[task.name] = subspace(matrix, config.threshold)
-    return subspaces
+    return {
+        task.name: subspace(task_matrix(backbone, task, config, text, root_seed), config.threshold)
+        for task in tasks
+    }
 
 
 def rank_sources(
     target: str, candidates: Sequence[str], subspaces: Mapping[str, Subspace]
 ) -> list[tuple[str, float]]:
-    """Return (candidate, similarity to the target), the most similar first; ties by name.
-
-    Args:
-        target: name of the target task.
-        candidates: names of the tasks to learn from.
-        subspaces: subspace of each of them (see `task_subspaces`).
-
-    Raises:
-        UsageError: the target is among the candidates, one is named twice or has no subspace.
-    """
-    if len(set(candidates)) < len(candidates) or target in candidates:
-        raise UsageError(f"candidates must be distinct and not the target {target}")
-    lacking = [name for name in (target, *candidates) if name not in subspaces]
-    if lacking:
-        raise UsageError(f"no subspace is given for {', '.join(lacking)}")
+    """Return (candidate, similarity to the target), the most similar first; ties by name."""
     ranked = [(name, similarity(subspaces[target], subspaces[name])) for name in candidates]
     return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
 
@@ -239,67 +193,9 @@ def select_sources(
         count: number of tasks.
         target: the ranking's target; the draw depends on it, the root seed and the names.
         root_seed: root of the random draw.
-
-    Raises:
-        UsageError: `how` is unknown or the ranking is shorter than `count`.
     """
-    if how not in CHOICES:
-        raise UsageError(f"how is {how!r}, but must be one of {', '.join(CHOICES)}")
-    if not 1 <= count <= len(ranking):
-        raise UsageError(f"count is {count}, but there are {len(ranking)} candidates")
     names = [name for name, _ in ranking]
     if how == "random":
         rng = numpy_generator(root_seed, "similarity", "random sources", target)
         return sorted(sorted(names)[row] for row in rng.permutation(len(names))[:count])
     return names[:count] if how == "highest" else names[::-1][:count]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairComparison:
-    """Table 7: similarity of pairs said to be alike and of pairs said not to be."""
-
-    similar: tuple[tuple[str, str, float], ...]
-    """(task, task, similarity) of pairs that a reader calls similar."""
-    dissimilar: tuple[tuple[str, str, float], ...]
-    """The same for pairs that a reader calls dissimilar."""
-
-    @property
-    def mean_similar(self) -> float:
-        """Mean over the similar pairs."""
-        return math.fsum(value for *_, value in self.similar) / len(self.similar)
-
-    @property
-    def mean_dissimilar(self) -> float:
-        """Mean over the dissimilar pairs."""
-        return math.fsum(value for *_, value in self.dissimilar) / len(self.dissimilar)
-
-    @property
-    def separation(self) -> float:
-        """Share of (similar, dissimilar) couples in the expected order, a tie counting one half.
-
-        1: every similar pair is above every dissimilar one; 0.5: the measure tells nothing.
-        """
-        couples = [(s, d) for *_, s in self.similar for *_, d in self.dissimilar]
-        return sum((s > d) + 0.5 * (s == d) for s, d in couples) / len(couples)
-
-
-def compare_pairs(
-    similar: Sequence[tuple[str, str]],
-    dissimilar: Sequence[tuple[str, str]],
-    subspaces: Mapping[str, Subspace],
-) -> PairComparison:
-    """Return the similarities of pairs of tasks or of tuned prompts (Table 7).
-
-    Raises:
-        UsageError: a list of pairs is empty, or a task has no subspace.
-    """
-    if not similar or not dissimilar:
-        raise UsageError("pairs: at least one similar and one dissimilar pair are needed")
-    lacking = {name for pair in (*similar, *dissimilar) for name in pair} - subspaces.keys()
-    if lacking:
-        raise UsageError(f"no subspace is given for {', '.join(sorted(lacking))}")
-
-    def valued(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str, float], ...]:
-        return tuple((a, b, similarity(subspaces[a], subspaces[b])) for a, b in pairs)
-
-    return PairComparison(similar=valued(similar), dissimilar=valued(dissimilar))

@@ -66,11 +66,6 @@ def kept_subspaces(
 ) -> dict[str, Subspace]:
     """Return the subspaces of the prompts that were kept.
 
-    Args:
-        request: says where results and prompts are.
-        packs: of `prompt_packs`.
-        threshold: share of the energy, see `subspace`.
-
     Returns:
         Task → subspace, of the tasks all of whose runs are stored, and whose best run's prompt was
         kept.
@@ -106,11 +101,6 @@ def _candidate(lr: float, run: Run) -> Candidate:
 
 def prompt_tuner(request: Request, execution: Execution, say: Callable[[str], None]) -> Tuner:
     """Return what tunes and keeps prompts of tasks; each task is stored when it is done.
-
-    Args:
-        request: says where results and prompts go.
-        execution: where, as trials of a search.
-        say: where a line a task goes.
 
     Returns:
         A function of the study whose prompt tuning it is, and of the tasks' packs. It raises what

@@ -11,7 +11,7 @@ from typing import Any
 from mpt.errors import DataError, UsageError
 from mpt.replay.similarity.measure import SimilarityConfig
 from mpt.study.spaces import SPACES
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
 
 FILE = "similarity.toml"
 GYMS = ("published", "embedded")
@@ -88,9 +88,10 @@ def load_similarity_settings(
     only_keys(tables, ("measure", *GYMS, "pairs", "smoke"), path, "")
     measure = dict(_table(tables, path, "measure", (*_MEASURE, "seed")))
     small = _table(tables, path, "smoke", ("targets", "candidates", "count", "samples"))
-    seed = _whole(measure.pop("seed", None), path, "measure", "seed", 0)
+    seed = whole_of(measure, "seed", path, "measure", 0)
+    del measure["seed"]
     for key in small:
-        _whole(small[key], path, "smoke", key, 1)
+        whole_of(small, key, path, "smoke")
     name = "embedded" if gym == "embedded" else "published"
     rows = table_of(tables.get(name), path, name)
     only_keys(rows, ("pilot",), path, name)
@@ -121,10 +122,7 @@ def _table(
 ) -> Mapping[str, Any]:
     """Return a table that has all of these keys and no others, without its source."""
     row = table_of(tables.get(where.rpartition(".")[2]), path, where)
-    only_keys(row, ("source", *keys), path, where)
-    for key in keys:
-        if key not in row:
-            raise DataError(f"{path}: [{where}] lacks {key}; give it")
+    only_keys(row, ("source", *keys), path, where, keys)
     return {key: row[key] for key in keys}
 
 
@@ -132,7 +130,7 @@ def _pilot(rows: Mapping[str, Any], path: Path, where: str) -> PilotSize:
     keys = tuple(field.name for field in dataclasses.fields(PilotSize))
     row = dict(_table(rows, path, where, keys))
     for key in ("candidates", "count"):
-        _whole(row[key], path, where, key, 1)
+        whole_of(row, key, path, where)
     if not isinstance(row["partition"], str):
         raise DataError(f"{path}: [{where}] partition is {row['partition']!r}, but must be a name")
     row["targets"] = _names(row["targets"], path, where, "targets")
@@ -147,7 +145,7 @@ def _families(tables: Mapping[str, Any], path: Path) -> PairFamilies:
     return PairFamilies(
         similar=_two(row["similar"], path, "similar"),
         dissimilar=_two(row["dissimilar"], path, "dissimilar"),
-        count=_whole(row["count"], path, "pairs", "count", 1),
+        count=whole_of(row, "count", path, "pairs"),
         nearest=dict(nearest),
     )
 
@@ -166,11 +164,3 @@ def _names(value: Any, path: Path, where: str, key: str) -> tuple[str, ...]:
             f"{path}: [{where}] {key} has {value!r}, but must have different task names there"
         )
     return tuple(words)
-
-
-def _whole(value: Any, path: Path, where: str, key: str, low: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise DataError(
-            f"{path}: [{where}] {key} is {value!r}, but must be a whole number ≥ {low}"
-        )
-    return value

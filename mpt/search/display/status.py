@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpt.search.cost.time_left import clock_text
-from mpt.trial.starts.progress import choosing_text
+from mpt.trial.starts import choosing_text
 
 COUNTS = ("finished", "running", "waiting")
 """What a queue of runs is counted by; together they are all runs of a point."""

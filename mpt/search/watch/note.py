@@ -20,7 +20,7 @@ from mpt.keys import digest
 from mpt.search.display.status import COUNTS
 from mpt.store.records import DRIVER
 from mpt.trial.origin import now
-from mpt.trial.starts.progress import choosing_text
+from mpt.trial.starts import choosing_text
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import RemainingWork

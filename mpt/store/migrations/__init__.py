@@ -1,13 +1,16 @@
-"""How a database of an older schema becomes one of this, run from Python by Alembic."""
+"""How a database becomes one of this schema, run from Python by Alembic."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+
+from mpt.store.sql.schema import VERSION_TABLE, metadata
 
 _LOCK = 0x6D7074
 """Number of the advisory lock that two processes which create tables at once compete for."""
@@ -27,10 +30,17 @@ def known() -> set[str]:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring a database up to date in one transaction; another process that does so is awaited."""
+    """Make the tables, or bring them up to date, in one transaction.
+
+    Another process that does so is awaited.
+    """
     with connection.begin():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         settings = config()
         settings.attributes["connection"] = connection
-        command.upgrade(settings, "head")
+        if sa.inspect(connection).has_table(VERSION_TABLE):
+            command.upgrade(settings, "head")
+        else:
+            metadata.create_all(connection)
+            command.stamp(settings, "head")

@@ -73,11 +73,6 @@ def insert_runs(connection: Connection, parts: Mapping[str, RunParts]) -> list[s
 def insert_point(connection: Connection, point: Point, name: str) -> bool:
     """Insert a point and its list of runs unless it is there; return whether it was new.
 
-    Args:
-        connection: within a transaction.
-        point: the point.
-        name: of the database, for the message.
-
     Raises:
         DataError: its study or one of its runs is not in the database.
     """

@@ -15,19 +15,28 @@ CHUNK = 1000
 """Keys that one statement names; databases limit the number."""
 
 
-def _whole(table: sa.Table, name: str, column: sa.Column[str]) -> sa.Select[Any]:
-    """Select a table's rows with a column of the row that they belong to, and their provenance."""
+def whole(
+    table: sa.Table, name: str, column: sa.Column[str], *, isouter: bool = False
+) -> sa.Select[Any]:
+    """Select a table's rows with a column of the row that they belong to, and their provenance.
+
+    With `isouter` also rows of which one of the two is not there.
+    """
     return (
         sa.select(table, column.label(name), schema.provenance.c.body.label("provenance"))
-        .join_from(table, column.table)
-        .join(schema.provenance, table.c.provenance_id == schema.provenance.c.id)
+        .join_from(table, column.table, isouter=isouter)
+        .join(
+            schema.provenance,
+            table.c.provenance_id == schema.provenance.c.id,
+            isouter=isouter,
+        )
     )
 
 
-RUNS = _whole(schema.run, "recipe", schema.recipe.c.body)
+RUNS = whole(schema.run, "recipe", schema.recipe.c.body)
 """Runs with the JSON texts of their recipes and provenances."""
 
-POINTS = _whole(schema.point, "study", schema.study.c.key)
+POINTS = whole(schema.point, "study", schema.study.c.key)
 """Points with the key of their study and the JSON text of their provenance."""
 
 SCORES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,22 +16,36 @@ Row = Mapping[str, Any] | RowMapping
 """Column → value."""
 
 
+def _fields(record: type, *others: str) -> tuple[str, ...]:
+    """Return the fields of a record that are columns as they are: all but some others."""
+    return tuple(one.name for one in dataclasses.fields(record) if one.name not in others)
+
+
+_STUDY_JSON = ("source_shots", "target_shots", "source", "scored", "data_seeds", "settings", "lrs")
+_STUDY = _fields(StudyRecord, *_STUDY_JSON)
+_IDENTITY = _fields(RunIdentity, "recipe")
+_RUN = _fields(Run, "identity", "curve", "cost", "provenance")
+_POINT = _fields(Point, "study", "settings", "runs", "cost", "provenance")
+_ARTIFACT = _fields(Artifact, "meta")
+_STOP = _fields(Stop)
+_COST = {"train_steps": "steps", "examples": "examples", "tokens": "tokens", "seconds": "seconds"}
+"""Column → field of `Cost`."""
+
+
+def _columns(record: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}
+
+
+def _values(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
 def _cost_row(cost: Cost) -> dict[str, float]:
-    return {
-        "train_steps": cost.steps,
-        "examples": cost.examples,
-        "tokens": cost.tokens,
-        "seconds": cost.seconds,
-    }
+    return {column: getattr(cost, name) for column, name in _COST.items()}
 
 
 def _cost(row: Row) -> Cost:
-    return Cost(
-        steps=row["train_steps"],
-        examples=row["examples"],
-        tokens=row["tokens"],
-        seconds=row["seconds"],
-    )
+    return Cost(**{name: row[column] for column, name in _COST.items()})
 
 
 def shared_row(body: Any) -> dict[str, str]:
@@ -40,74 +55,32 @@ def shared_row(body: Any) -> dict[str, str]:
 
 def run_row(run: Run) -> dict[str, Any]:
     """Return the row of a run, without the ids of its recipe and provenance."""
-    of = run.identity
     return {
         "key": run.key,
-        "task": of.task,
-        "data_seed": of.data_seed,
-        "lr": float(of.lr),
-        "dev": run.dev,
-        "test": run.test,
-        "status": run.status,
-        "best_step": run.best_step,
-        "stopped": run.stopped,
-        "metric": of.metric,
-        "shots": of.shots,
-        "backbone": of.backbone,
-        "data": of.data,
-        "init": of.init,
-        "train_seed": of.train_seed,
-        "tuned": of.tuned,
-        "precision": of.precision,
-        "code": of.code,
+        **_columns(run.identity, _IDENTITY),
+        "lr": float(run.identity.lr),
+        **_columns(run, _RUN),
         **_cost_row(run.cost),
         "curve": canonical([list(entry) for entry in run.curve]),
-        "created": run.created,
         "checksum": run.checksum,
     }
 
 
 def run_of(row: Row) -> Run:
     """Return the run of a row; `recipe` and `provenance` in it are JSON texts."""
-    identity = RunIdentity(
-        backbone=row["backbone"],
-        task=row["task"],
-        data=row["data"],
-        data_seed=row["data_seed"],
-        shots=row["shots"],
-        metric=row["metric"],
-        init=row["init"],
-        lr=row["lr"],
-        recipe=json.loads(row["recipe"]),
-        train_seed=row["train_seed"],
-        tuned=row["tuned"],
-        precision=row["precision"],
-        code=row["code"],
-    )
     return Run(
-        identity=identity,
-        dev=row["dev"],
-        test=row["test"],
-        best_step=row["best_step"],
+        identity=RunIdentity(**_values(row, _IDENTITY), recipe=json.loads(row["recipe"])),
+        **_values(row, _RUN),
         curve=tuple((step, dev, loss) for step, dev, loss in json.loads(row["curve"])),
-        status=row["status"],
-        stopped=row["stopped"],
         cost=_cost(row),
         provenance=json.loads(row["provenance"]),
-        created=row["created"],
     )
-
-
-_STUDY_JSON = ("source_shots", "target_shots", "source", "scored", "data_seeds", "settings", "lrs")
-_STUDY_TEXT = ("backbone", "backbone_digest", "gym", "partition", "role", "source_set")
-_STUDY_PLAIN = (*_STUDY_TEXT, "train_seed", "precision", "partial", "smoke", "code")
 
 
 def study_row(study: StudyRecord) -> dict[str, Any]:
     """Return the row of a study."""
-    plain = {name: getattr(study, name) for name in _STUDY_PLAIN}
     texts = {name: canonical(getattr(study, name)) for name in _STUDY_JSON}
-    return {"key": study.key, **plain, **texts}
+    return {"key": study.key, **_columns(study, _STUDY), **texts}
 
 
 def study_of(row: Row) -> StudyRecord:
@@ -117,22 +90,16 @@ def study_of(row: Row) -> StudyRecord:
         parts[name] = tuple((task, seed, data) for task, seed, data in parts[name])
     for name in ("data_seeds", "lrs"):
         parts[name] = tuple(parts[name])
-    return StudyRecord(**{name: row[name] for name in _STUDY_PLAIN}, **parts)
+    return StudyRecord(**_values(row, _STUDY), **parts)
 
 
 def point_row(point: Point) -> dict[str, Any]:
     """Return the row of a point, without its study and provenance ids and without its runs."""
     return {
         "key": point.key,
-        "method": point.method,
+        **_columns(point, _POINT),
         "settings": canonical(dict(point.settings)),
-        "steps": point.steps,
-        "upstream": point.upstream,
-        "prompt": point.prompt,
-        "status": point.status,
-        "note": point.note,
         **_cost_row(point.cost),
-        "created": point.created,
         "checksum": point.checksum,
     }
 
@@ -140,43 +107,29 @@ def point_row(point: Point) -> dict[str, Any]:
 def point_of(row: Row, runs: tuple[str, ...]) -> Point:
     """Return the point of a row (`study`: key, `provenance`: JSON) and the keys of its runs."""
     return Point(
-        study=row["study"],
-        method=row["method"],
+        **_values(row, (*_POINT, "study")),
         settings=json.loads(row["settings"]),
-        steps=row["steps"],
-        upstream=row["upstream"],
-        prompt=row["prompt"],
         runs=runs,
-        status=row["status"],
-        note=row["note"],
         cost=_cost(row),
         provenance=json.loads(row["provenance"]),
-        created=row["created"],
     )
-
-
-_STOP = ("point", "trial", "steps", "by", "reason", "created")
 
 
 def stop_row(stop: Stop) -> dict[str, Any]:
     """Return the row of a stop."""
-    return {name: getattr(stop, name) for name in _STOP}
+    return _columns(stop, _STOP)
 
 
 def stop_of(row: Row) -> Stop:
     """Return the stop of a row."""
-    return Stop(**{name: row[name] for name in _STOP})
-
-
-_ARTIFACT = ("kind", "owner", "steps", "uri", "digest", "created")
+    return Stop(**_values(row, _STOP))
 
 
 def artifact_row(artifact: Artifact) -> dict[str, Any]:
     """Return the row of an artifact."""
-    plain = {name: getattr(artifact, name) for name in _ARTIFACT}
-    return {**plain, "meta": canonical(dict(artifact.meta))}
+    return {**_columns(artifact, _ARTIFACT), "meta": canonical(dict(artifact.meta))}
 
 
 def artifact_of(row: Row) -> Artifact:
     """Return the artifact of a row."""
-    return Artifact(**{name: row[name] for name in _ARTIFACT}, meta=json.loads(row["meta"]))
+    return Artifact(**_values(row, _ARTIFACT), meta=json.loads(row["meta"]))

@@ -8,7 +8,8 @@ Rows are inserted once and never updated. Every row that others name has a `key`
 its content (`mpt.keys`), and the rows that hold scores a `checksum` over what was measured.
 Structured values are JSON texts, so that any SQL browser shows them.
 
-Tables change only by a new migration (`mpt/store/migrations/versions`).
+Tables of a database that exists change only by a new migration (`mpt/store/migrations/versions`);
+a new database is made from those below.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from typing import Any
 
 from mpt.config import TUNED_FROM, UpstreamConfig
 from mpt.errors import DataError, UsageError
+from mpt.rules import at_least, check
 from mpt.study.options import StudyOptions
 from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
 from mpt.words import counted
 
 FILE = "beat_mtl.toml"
@@ -37,8 +38,7 @@ class Started:
         steps = self.race_steps
         if steps is None:
             return
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise UsageError(f"race_steps is {steps!r}, but must be a whole number ≥ 1")
+        check(self, race_steps=at_least(1))
         if self.start != "raced":
             raise UsageError(
                 f'race_steps is {steps}, but must be left out where start is "{self.start}", '
@@ -123,10 +123,6 @@ class Contest:
     def check_races(self, tuning_steps: int, cure: str) -> None:
         """Refuse races that are no shorter than the tuning that they are run for.
 
-        Args:
-            tuning_steps: downstream steps.
-            cure: what helps.
-
         Raises:
             UsageError: a contestant has such a race.
         """
@@ -163,10 +159,7 @@ def load_contest(name: str, folder: Path = SPACES) -> Contest:
     if name not in tables:
         raise UsageError(f"contest {name!r} is unknown; {FILE} holds {', '.join(tables)}")
     table = table_of(tables[name], path, name)
-    only_keys(table, _KEYS, path, name)
-    for key in _KEYS:
-        if key not in table:
-            raise DataError(f"{path}: [{name}] lacks {key!r}")
+    only_keys(table, _KEYS, path, name, _KEYS)
     rows = table_of(table["contestant"], path, f"{name}.contestant")
     try:
         return Contest(
@@ -214,10 +207,9 @@ def _point(method: Any, tables: Sequence[Any], path: Path, where: str) -> Upstre
     settings: dict[str, Any] = {}
     for one in tables:
         settings |= table_of(one, path, where)
-    steps, decay = settings.pop("steps", None), settings.pop("decay", False)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise DataError(f"{path}: [{where}] steps is {steps!r}, but must be a whole number ≥ 1")
-    if decay:
+    steps = whole_of(settings, "steps", path, where)
+    del settings["steps"]
+    if settings.pop("decay", False):
         settings["decay_horizon"] = steps
     known = [one.name for one in fields(UpstreamConfig) if one.name not in _OWN]
     only_keys(settings, known, path, where)

@@ -57,12 +57,7 @@ def spent_passes(point: Point) -> float:
 
 
 def unequal(passes: Mapping[str, float], budget: float) -> list[str]:
-    """Return one line for each budget that is not equal to the matched one within `TOLERANCE`.
-
-    Args:
-        passes: what → its row passes.
-        budget: the row passes that all should have.
-    """
+    """Return one line for each budget that is not equal to the matched one within `TOLERANCE`."""
     return [
         f"{name} has {value:.0f} row passes, {100 * (value / budget - 1):+.1f} % of the matched "
         f"{budget:.0f}"

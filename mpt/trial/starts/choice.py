@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.errors import DataError
 from mpt.trial.runs import choice_name, taken_by, vocabulary_start
-from mpt.trial.starts import VOCABULARY
+from mpt.trial.starts import VOCABULARY, Choosing
 from mpt.trial.starts.cost import choice_of_all
 from mpt.trial.starts.losses import lowest, start_loss
-from mpt.trial.starts.progress import Choosing
 from mpt.trial.starts.race import Race
 
 if TYPE_CHECKING:

@@ -51,12 +51,7 @@ def choice_work(
 
 
 def choice_of_all(study: OpenStudy, learned: int) -> ChoiceWork:
-    """Return what it costs all targets of a point to take their starts.
-
-    Args:
-        study: whose targets take them.
-        learned: learned prompts at hand, see `learned_starts`.
-    """
+    """Return what it costs all targets of a point to take their starts."""
     total = NOTHING
     for samples in study.scored.values():
         for task in samples.values():

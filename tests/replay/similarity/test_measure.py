@@ -20,7 +20,6 @@ from mpt.gym.fewshot import load_task
 from mpt.replay.similarity.measure import (
     SimilarityConfig,
     Subspace,
-    compare_pairs,
     rank_sources,
     select_sources,
     similarity,
@@ -54,7 +53,7 @@ def test_identical_subspaces_have_similarity_one() -> None:
     a = _span([1.0, 2.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0])
     # The same plane, spanned by other vectors.
     b = _span([1.0, 3.0, 1.0, 0.0], [2.0, 3.0, -1.0, 0.0])
-    assert (a.k, b.k) == (2, 2)
+    assert (a.shape[1], b.shape[1]) == (2, 2)
     assert similarity(a, b) == pytest.approx(1.0, abs=1e-7)  # the rows are float32
 
 
@@ -111,18 +110,16 @@ def test_order_of_the_samples_changes_nothing() -> None:
 def test_the_threshold_decides_how_many_singular_vectors_are_kept() -> None:
     # Energies 16, 4, 1 of 21: shares .762, .952, 1.
     matrix = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
-    assert [subspace(matrix, t).k for t in (0.5, 16 / 21, 0.77, 20 / 21, 0.96, 1.0)] == [
+    assert [subspace(matrix, t).shape[1] for t in (0.5, 16 / 21, 0.77, 20 / 21, 0.96, 1.0)] == [
         1, 1, 2, 2, 3, 3
     ]  # fmt: skip
-    assert subspace(matrix, 0.9).energy == pytest.approx(20 / 21, abs=1e-12)
 
 
 def test_a_basis_is_orthonormal_and_spans_the_leading_directions() -> None:
     matrix = torch.diag(torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64))
     found = subspace(matrix, 0.9)
-    assert found.rows == 3
-    assert torch.allclose(found.basis.T @ found.basis, torch.eye(2).double(), atol=EXACT)
-    assert torch.allclose(found.basis.abs().T, torch.eye(3).double()[[1, 2]], atol=EXACT)
+    assert torch.allclose(found.T @ found, torch.eye(2).double(), atol=EXACT)
+    assert torch.allclose(found.abs().T, torch.eye(3).double()[[1, 2]], atol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -130,18 +127,11 @@ def test_a_basis_is_orthonormal_and_spans_the_leading_directions() -> None:
     [
         (torch.zeros(3, 2), "all zero"),
         (torch.tensor([[1.0, math.nan]]), "not finite"),
-        (torch.zeros(0, 2), r"\(0, 2\), but must be \[n, d\]"),
-        (torch.ones(3), r"\(3,\), but must be \[n, d\]"),
     ],
 )
 def test_a_matrix_without_a_subspace_is_refused(matrix: Tensor, message: str) -> None:
     with pytest.raises(DataError, match=message):
         subspace(matrix, 0.9)
-
-
-def test_subspaces_of_different_width_are_not_compared() -> None:
-    with pytest.raises(UsageError, match="widths are 2 and 3"):
-        similarity(_span([1.0, 0.0]), _span([1.0, 0.0, 0.0]))
 
 
 def test_settings_out_of_range_are_named_together() -> None:
@@ -192,32 +182,6 @@ def test_highest_lowest_and_random_sources(fan: dict[str, Subspace]) -> None:
     assert draw == select_sources(ranking[::-1], "random", 5, target="target", root_seed=42)
 
 
-def test_bad_choices_are_refused(fan: dict[str, Subspace]) -> None:
-    ranking = rank_sources("target", ["a", "b"], fan)
-    with pytest.raises(UsageError, match="count is 3, but there are 2 candidates"):
-        select_sources(ranking, "highest", 3, target="target", root_seed=1)
-    with pytest.raises(UsageError, match="how is 'best', but must be one of highest"):
-        select_sources(ranking, "best", 1, target="target", root_seed=1)
-    with pytest.raises(UsageError, match="not the target"):
-        rank_sources("target", ["a", "target"], fan)
-    with pytest.raises(UsageError, match="no subspace is given for x"):
-        rank_sources("target", ["a", "x"], fan)
-
-
-def test_pairs_are_compared_by_mean_and_order(fan: dict[str, Subspace]) -> None:
-    found = compare_pairs([("target", "h"), ("target", "e")], [("h", "e"), ("target", "g")], fan)
-    cosines = [math.cos(math.radians(angle)) for angle in (10, 80, 70, 60)]
-    assert [v for *_, v in (*found.similar, *found.dissimilar)] == pytest.approx(cosines, abs=1e-6)
-    assert found.mean_similar == pytest.approx((cosines[0] + cosines[1]) / 2, abs=1e-6)
-    assert found.mean_dissimilar == pytest.approx((cosines[2] + cosines[3]) / 2, abs=1e-6)
-    # cos 10° beats both dissimilar pairs, cos 80° neither: two couples of four.
-    assert found.separation == 0.5
-    with pytest.raises(UsageError, match="at least one similar"):
-        compare_pairs([], [("h", "e")], fan)
-    with pytest.raises(UsageError, match="no subspace is given for nobody"):
-        compare_pairs([("h", "nobody")], [("h", "e")], fan)
-
-
 # --- backbones -----------------------------------------------------------------------------------
 
 
@@ -247,7 +211,7 @@ def test_every_family_has_similarities_of_tasks(family: str, tmp_path: Path) -> 
     config = SimilarityConfig(samples=5, threshold=0.9)
     found = task_subspaces(backbone, tasks, config, TEXT, 42)
     value = similarity(found["toy-one"], found["toy-two"])
-    assert found["toy-one"].basis.shape[0] == backbone.d_model
+    assert found["toy-one"].shape[0] == backbone.d_model
     assert 0.5 < value <= 1  # the toy tasks' inputs are drawn alike
     again = task_subspaces(backbone, tasks, config, TEXT, 42)
     assert similarity(again["toy-one"], again["toy-two"]) == value
@@ -301,12 +265,6 @@ def test_layer_states_and_names_change_the_matrix(toy_t5: Path) -> None:
         matrix(layer=9)
 
 
-def test_a_task_given_at_two_data_seeds_is_refused(toy_t5: Path) -> None:
-    tasks = [toy_task("toy", seed) for seed in (13, 21)]
-    with pytest.raises(UsageError, match="task toy is given twice"):
-        task_subspaces(load_backbone(str(toy_t5)), tasks, SimilarityConfig(), TEXT, 42)
-
-
 def test_on_the_embedded_model_paraphrase_tasks_are_more_alike_than_paraphrase_and_qa() -> None:
     gym = ensure_embedded_gym()
     catalogue = load_catalogue(gym)
@@ -314,10 +272,8 @@ def test_on_the_embedded_model_paraphrase_tasks_are_more_alike_than_paraphrase_a
     tasks = [load_task(gym, catalogue.tasks[name], 13) for name in names]
     text = TextConfig(max_input=96, max_target=24)
     found = task_subspaces(load_backbone("embedded"), tasks, SimilarityConfig(), text, 42)
-    pairs = compare_pairs(
-        [(names[0], names[1]), (names[2], names[3])],
-        [(names[0], names[2]), (names[1], names[3])],
-        found,
-    )
-    assert pairs.separation == 1.0
-    assert pairs.mean_similar > pairs.mean_dissimilar + 0.05  # measured: 0.855 and 0.750
+    who, what, where, who_is = (found[name] for name in names)
+    alike = [similarity(who, what), similarity(where, who_is)]
+    unlike = [similarity(who, where), similarity(what, who_is)]
+    assert min(alike) > max(unlike)
+    assert sum(alike) / 2 > sum(unlike) / 2 + 0.05  # measured: 0.855 and 0.750

@@ -258,7 +258,7 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
     [
         (("threshold = 0.95", "threshold = 1.5"), "threshold is 1.5, but must be"),
         (("layer = -1", "layers = -1"), r"\[measure\] has the unknown key 'layers'"),
-        (("layer = -1\n", ""), r"\[measure\] lacks layer; give it"),
+        (("layer = -1\n", ""), r"\[measure\] lacks .layer.; give it"),
         (("\n[smoke]\n", "\n[smok]\n"), "unknown key 'smok'"),
         (("[embedded.pilot]", "[embedded.pilots]"), r"\[embedded\] has the unknown key 'pilots'"),
         (("seed = 42", 'seed = "x"'), r"\[measure\] seed is 'x', but must be a whole number"),

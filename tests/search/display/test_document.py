@@ -176,7 +176,7 @@ def test_a_point_has_its_settings_score_and_keys(found: Bench, document: dict[st
             "upstream": record.upstream,
             "prompt": record.prompt,
         }
-        assert found.database.point(point["keys"]["point"]) == record
+        assert list(found.database.points_of([point["keys"]["point"]]).values()) == [record]
 
 
 def test_the_cost_of_a_point_is_its_upstream_learning_from_step_0_and_its_own_runs(
@@ -185,8 +185,7 @@ def test_the_cost_of_a_point_is_its_upstream_learning_from_step_0_and_its_own_ru
     name = found.job.trials[0].name
     own = {one["steps"]: one for one in document["points"] if one["trial"] == name}
     for steps, point in own.items():
-        record = found.database.point(point["keys"]["point"])
-        assert record is not None
+        (record,) = found.database.points_of([point["keys"]["point"]]).values()
         assert point["cost"]["upstream"] == dataclasses.asdict(record.cost)
         assert point["cost"]["upstream"]["steps"] == steps
         runs = found.database.runs(record.runs).values()

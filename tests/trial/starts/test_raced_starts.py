@@ -34,11 +34,10 @@ from mpt.study.record import run_recipe, study_record
 from mpt.study.specs import FineTuningConfig
 from mpt.study.study import OpenStudy
 from mpt.trial.runs import baseline_packs, keys_of, upstream_key, vocabulary_start
-from mpt.trial.starts import LEARNED, VOCABULARY
+from mpt.trial.starts import LEARNED, VOCABULARY, Choosing
 from mpt.trial.starts import choice as choice_module
 from mpt.trial.starts.choice import StartChoice, words
 from mpt.trial.starts.cost import choice_of_all
-from mpt.trial.starts.progress import Choosing
 from mpt.trial.starts.race import Race
 from mpt.upstream.soup import members_of
 
