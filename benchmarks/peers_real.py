@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, help="of a run, if not the study's")
     add("--eval-every", type=int, help="steps between evaluations, if not the study's")
     add("--rounds", type=int, default=2)
-    add("--threads", type=int, default=1, help="of every side")
+    add("--threads", type=int, default=os.cpu_count(), help="of every side (default: all cores)")
     add("--eval-batch", type=int, default=48, help="rows that the peers generate at once")
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     add("--quick", action="store_true", help="sizes of a minute; the ratios mean little")

@@ -165,7 +165,8 @@ def measure_writer(folder: Path, load: Load) -> dict[str, Any]:
 
     Returns:
         Runs a second that were to be written and that were; share of a core that the writer's
-        process took, its CPU milliseconds a run, and runs a second at which these fill a core;
+        process took, its CPU milliseconds a run, and runs a second at which these fill a core
+        (the other calls and the process's own upkeep are in them, and rule where few runs come);
         milliseconds until a call was answered, by its name.
     """
     from mpt.search.ray.session import ray_session

@@ -70,7 +70,7 @@ def test_the_start_is_copied_and_weights_stay_as_they_are(toy_backbone64: Backbo
 
 
 def test_inputs_padded_on_the_left_are_generated_together(tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(FAMILIES["gpt2"](tmp_path))
+    model: Any = AutoModelForCausalLM.from_pretrained(FAMILIES["gpt2"](tmp_path))
     plain = PeftTuner(model, 3, pad=0, left_padded=True)
     plain.start(model.get_input_embeddings().weight[:3].detach(), 0.3)
     given: list[dict[str, list[list[int]]]] = []
