@@ -41,9 +41,11 @@ from typing import Any
 import torch
 from measuring import machine
 from sides import our_search, peer_search
+from sides.agreement import Runs, agreement, runs_of
 from sides.peer_search import BASELINE
 from sides.peer_work import Work, trajectories_of, work_of
-from sides.process_tree import Taken, run_watched
+from sides.process_tree import Taken
+from sides.turns import rotated, run_side
 
 from mpt.backbones.load import PACKAGED_WEIGHTS
 from mpt.metrics.relative_gain import Candidate, average_relative_gain, select_by_dev
@@ -54,11 +56,6 @@ from mpt.study.specs import UpstreamSpec
 from mpt.study.study import StudyPlan, open_study, plan_study
 
 SIDES = ("ray", "optuna", "ours")
-SAME = 1e-9
-"""Scores are means of a few dozen rows: further apart, some row's text differs."""
-
-Runs = dict[tuple[str, str, int, float], tuple[float, float]]
-"""(point, task, data seed, learning rate) → (dev, test)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--trajectories", type=int, default=2, help="settings of the grid, of 9")
+    add("--trajectories", type=int, default=2, help="settings of the grid, of 6")
     add("--rungs", type=int, default=3, help="steps of each, of 3")
     add("--seeds", type=int, default=1, help="upstream seeds")
     add("--tasks", type=int, default=9, help="scored tasks, of 9")
@@ -139,15 +136,15 @@ def compare(
     runs: dict[str, Runs] = {}
     parts: dict[str, dict[str, float]] = {}
     for number in range(flags.rounds):
-        for side in _rotated(flags.sides, number):
+        for side in rotated(flags.sides, number):
             side_folder = folder / f"{side}{number}"
             side_folder.mkdir()
             torch.save(work, side_folder / "work.pt")
             torch.save(task, side_folder / "task.pt")
-            one = _watched(side, side_folder, flags.workers)
+            one = run_side(__file__, side, side_folder, "--workers", str(flags.workers))
             taken[side].append(one)
             trials = _trials(side, side_folder, study.config.train_seed)
-            runs[side], parts[side] = _runs(trials), _parts(trials)
+            runs[side], parts[side] = runs_of(trials), _parts(trials)
             print(f"{side:7} {_words(one)}; {machine('cpu')}", flush=True)
     print(f"\n{ratios(taken)}\n\n{parts_table(parts)}\n")
     args = {side: gains(own, study.config.data_seeds) for side, own in runs.items()}
@@ -162,22 +159,6 @@ def compare(
         "agreement": others,
         "arg": args,
     }
-
-
-def _rotated(sides: Sequence[str], by: int) -> list[str]:
-    by %= len(sides)
-    return [*sides[by:], *sides[:by]]
-
-
-def _watched(side: str, side_folder: Path, workers: int) -> Taken:
-    """Run a side in a process of its own; end if it fails."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--side", side]
-    command += ["--folder", str(side_folder), "--workers", str(workers)]
-    one = run_watched(command, side_folder / "log.txt")
-    if one.code:
-        tail = (side_folder / "log.txt").read_text()[-2000:]
-        raise SystemExit(f"side {side} ended with code {one.code}:\n{tail}")
-    return one
 
 
 def do_side(side: str, folder: Path, workers: int) -> None:
@@ -196,14 +177,6 @@ def _trials(side: str, side_folder: Path, train_seed: int) -> list[dict[str, Any
     if side == "ours":
         return our_search.trials(side_folder / "results", train_seed)
     return our_search.saved_trials(side_folder)
-
-
-def _runs(trials: Sequence[Mapping[str, Any]]) -> Runs:
-    return {
-        (trial["point"], task, seed, lr): (dev, test)
-        for trial in trials
-        for task, seed, lr, dev, test in trial["runs"]
-    }
 
 
 def _parts(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -246,42 +219,6 @@ def parts_table(parts: Mapping[str, Mapping[str, float]]) -> str:
         for side, own in parts.items()
         if own
     )
-
-
-def agreement(runs: Runs, ours: Runs) -> dict[str, dict[str, Any]]:
-    """Compare a side's runs with ours.
-
-    Returns:
-        "baseline" and "learned" → runs, how many of them are equal, the largest difference of a
-        score, the mean test scores of both, and the largest difference of a point's mean.
-
-    Raises:
-        RuntimeError: the sides did not do the same runs.
-    """
-    if runs.keys() != ours.keys():
-        lacking = sorted(map(str, runs.keys() ^ ours.keys()))
-        raise RuntimeError(f"the sides did not do the same runs: {', '.join(lacking[:3])}")
-    by_kind = {}
-    for kind in ("baseline", "learned"):
-        keys = [key for key in runs if (key[0] == BASELINE) == (kind == "baseline")]
-        apart = [max(abs(a - b) for a, b in zip(runs[k], ours[k], strict=True)) for k in keys]
-        means = [_means(side, keys) for side in (runs, ours)]
-        by_kind[kind] = {
-            "runs": len(keys),
-            "equal": sum(one <= SAME for one in apart),
-            "largest": max(apart, default=0.0),
-            "mean_test": [statistics.mean(own.values()) for own in means],
-            "largest_of_points": max(abs(means[0][p] - means[1][p]) for p in means[0]),
-        }
-    return by_kind
-
-
-def _means(runs: Runs, keys: Sequence[tuple[str, str, int, float]]) -> dict[str, float]:
-    """Return the mean test score of every point."""
-    tests: dict[str, list[float]] = {}
-    for key in keys:
-        tests.setdefault(key[0], []).append(runs[key][1])
-    return {point: statistics.mean(own) for point, own in tests.items()}
 
 
 def gains(runs: Runs, seeds: Sequence[int]) -> dict[str, float | None]:

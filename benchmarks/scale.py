@@ -1,6 +1,7 @@
-"""What a large search costs its driver and its report: time and memory per run and per trial.
+"""What a large search costs its driver, its writer and its report: time and memory.
 
     python benchmarks/scale.py [--sizes 100,1000] [--skip-tune]
+                               [--writers 64] [--writer-seconds 40] [--run-seconds 0.15,10]
 
 At every size N it writes a search of N trials with one rung each (180 runs a point, and 180 of
 the shared baseline) into a database, by the study and keys of the embedded search but with one
@@ -15,6 +16,13 @@ a fresh process:
     report data  what `mpt report` reads: the doctor's checks, sections, cells; no page, no picture
     trials       the same search without its points, through Ray Tune on two workers that are used
                  again; a trial does nothing but store its point
+
+After the sizes (`--sizes ''`: none of them):
+
+    writers      simulated workers hand finished runs to the one writer of a search, at the rate of
+                 real workers that take this long for a run, once for each of --run-seconds (.15 is
+                 the embedded study's on a CPU core, 10 stands for a real model's; see
+                 `scaling.writers`); the writer's share of a core, and how long calls take
 
 and prints one JSON object. Seconds per 100 000 runs hold the fixed ones too (opening the study),
 which weigh the more the smaller a size is. The ratio is the time per run at the largest size over
@@ -36,12 +44,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 from measuring import in_a_process, machine, peak, reset_peak
 from rich.console import Console
+from scaling.results import RUNG, job_of, opener, write_results
+from scaling.writers import Load, measure_writer
 
-from mpt.config import UpstreamConfig
-from mpt.keys import digest
 from mpt.search import run as run_module
 from mpt.search.cost.plan import Rates
 from mpt.search.display.display import Display
@@ -50,19 +57,11 @@ from mpt.search.leaderboard import Leaderboard, ranked
 from mpt.search.remaining import remaining_work
 from mpt.search.run import run_search
 from mpt.store.artifacts import Artifacts
-from mpt.store.database import FILE, Database, open_results
-from mpt.store.records import Cost, Point, Run
-from mpt.study.presets import load_study
-from mpt.study.record import study_record
-from mpt.study.specs import PromptTuningConfig, UpstreamSpec, settings_of, trials_of
-from mpt.study.study import OpenStudy, StudyPlan, open_study, plan_study
-from mpt.trial.origin import now, origin_of
-from mpt.trial.runs import PlannedRun, RunPack, baseline_packs, keys_of, upstream_key
+from mpt.store.database import FILE, open_results
+from mpt.store.records import Point
+from mpt.trial.origin import now
 from mpt.trial.store import TrialStore
-from mpt.trial.trial import finish_point
 from mpt.words import counted
-
-RUNG = 100
 
 PER_RUNS = 100_000
 """Runs that seconds are given for."""
@@ -73,17 +72,49 @@ Measured = tuple[float, float, int]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", default="100,1000", help="numbers of trials")
-    parser.add_argument("--skip-tune", action="store_true", help="leave out the trials")
-    flags = parser.parse_args()
-    sizes = [int(word) for word in flags.sizes.split(",")]
+    flags = _flags()
     before, tables = machine("cpu"), []
-    for size in sizes:
+    for size in flags.sizes:
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
             tables.append(measure(Path(folder), size, tune=not flags.skip_tune))
+    loads = [
+        Load(workers=flags.writers, run_s=run_s, seconds=flags.writer_seconds)
+        for run_s in flags.run_seconds
+        if flags.writers
+    ]
+    written = [writers(load) for load in loads]
     about = {"date": now(), "machine before": before, "machine after": machine("cpu")}
-    print(json.dumps({**about, "sizes": tables, "time ratio": ratios(tables)}, indent=1))
+    parts = {"sizes": tables, "time ratio": ratios(tables), "writers": written}
+    print(json.dumps({**about, **parts}, indent=1))
+
+
+def _flags() -> argparse.Namespace:
+    def numbers(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+        return lambda words: [kind(word) for word in words.split(",") if word]
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--sizes", type=numbers(int), default=[100, 1000], help="numbers of trials")
+    add("--skip-tune", action="store_true", help="leave out the trials")
+    add("--writers", type=int, default=64, help="simulated workers; 0: leave the writer out")
+    add("--writer-seconds", type=float, default=40, help="length of each load")
+    add(
+        "--run-seconds",
+        type=numbers(float),
+        default=[0.15, 10.0],
+        help="what one worker takes for a run; 0: nothing, as fast as the writer answers",
+    )
+    return parser.parse_args()
+
+
+def writers(load: Load) -> dict[str, Any]:
+    """Return what a load takes the one writer."""
+    print(f"{load.workers} workers of {load.run_s} s a run: writing", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        answer = in_a_process(measure_writer, Path(folder), load)
+    if not isinstance(answer, dict):
+        raise SystemExit(f"writers of {load.run_s} s a run: {answer}")
+    return answer
 
 
 def measure(folder: Path, size: int, *, tune: bool) -> dict[str, Any]:
@@ -133,114 +164,13 @@ def measure(folder: Path, size: int, *, tune: bool) -> dict[str, Any]:
 
 def ratios(tables: list[dict[str, Any]]) -> dict[str, float]:
     """Return time per run at the last size over that at the first, by step."""
+    if not tables:
+        return {}
     first, last = (
         {name: step["seconds per 100 000 runs"] for name, step in table["steps"].items()}
         for table in (tables[0], tables[-1])
     )
     return {name: round(last[name] / first[name], 2) for name in last}
-
-
-# --- the results ---------------------------------------------------------------------------------
-
-
-def job_of(folder: Path, size: int) -> SearchJob:
-    """Return a search of `size` trials on the embedded study with four downstream rates.
-
-    It has one upstream seed: with the study's own, replicates would be missing, and computed.
-    """
-    config = load_study("embedded")
-    config = dataclasses.replace(
-        config,
-        downstream=dataclasses.replace(config.downstream, lrs=(0.5, 0.4, 0.3, 0.2)),
-        replicates=1,
-        fresh_replicates=0,
-    )
-    specs = [
-        UpstreamSpec(
-            config=UpstreamConfig(inner_lr=1e-4 * (number + 1), outer_lr=0.3), rungs=(RUNG,)
-        )
-        for number in range(size)
-    ]
-    return SearchJob(
-        trials=trials_of(plan_study(config), specs), results=folder / "results", title="synthetic"
-    )
-
-
-def opener() -> Callable[[StudyPlan], OpenStudy]:
-    """Return what opens the study once a process."""
-    opened: dict[StudyPlan, OpenStudy] = {}
-
-    def of(plan: StudyPlan) -> OpenStudy:
-        if plan not in opened:
-            opened[plan] = open_study(plan)
-        return opened[plan]
-
-    return of
-
-
-def write_results(folder: Path, size: int) -> int:
-    """Write a finished search; return how many runs it has."""
-    job = job_of(folder, size)
-    study = opener()(job.plans[0])
-    rng, record = np.random.default_rng(0), study_record(study)
-    baseline = baseline_packs(study)
-    with open_results(job.results) as database:
-        database.add_study(record)
-        written = write_runs(database, baseline, rng)
-        finish_point(record.key, PromptTuningConfig(), "", baseline, TrialStore(database))
-        for number, trial in enumerate(job.trials):
-            packs = list(packs_from(baseline, digest(number)))
-            written += write_runs(database, packs, rng)
-            database.add_point(
-                Point(
-                    study=record.key,
-                    method="maml",
-                    settings=settings_of(trial.upstream.config),
-                    steps=RUNG,
-                    upstream=upstream_key(study, trial.upstream.config),
-                    prompt=digest(number),
-                    runs=tuple(keys_of(packs)),
-                    cost=Cost(steps=RUNG, examples=800, tokens=9000, seconds=30.0),
-                    provenance=origin_of(),
-                    created=now(),
-                )
-            )
-    return written
-
-
-def packs_from(baseline: list[RunPack], prompt: str) -> Iterator[RunPack]:
-    """Yield the packs of a prompt that is known by its digest only."""
-    for pack in baseline:
-        runs = [
-            PlannedRun(
-                run.task, run.lr, run.prompt, dataclasses.replace(run.identity, init=prompt)
-            )
-            for run in pack.runs
-        ]
-        yield RunPack(pack.task, tuple(runs))
-
-
-def write_runs(database: Database, packs: list[RunPack], rng: np.random.Generator) -> int:
-    """Write runs of the usual size."""
-    runs = []
-    for run in (run for pack in packs for run in pack.runs):
-        dev, test = map(float, rng.random(2))
-        curve = tuple((20 * step, float(rng.random()), float(rng.random())) for step in range(10))
-        runs.append(
-            Run(
-                identity=run.identity,
-                dev=dev,
-                test=test,
-                best_step=20,
-                curve=curve,
-                status="ok",
-                cost=Cost(steps=200, examples=800, tokens=9000, seconds=3.0),
-                provenance=origin_of(),
-                created=now(),
-            )
-        )
-    database.add_runs(runs)
-    return len(runs)
 
 
 # --- what is measured ----------------------------------------------------------------------------

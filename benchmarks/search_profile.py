@@ -120,7 +120,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--trajectories", type=int, default=1, help="settings of the grid, of 9")
+    add("--trajectories", type=int, default=1, help="settings of the grid, of 6")
     add("--rungs", type=int, default=3, help="steps of each, of 3")
     add("--tasks", type=int, default=9, help="scored tasks, of 9")
     add("--rates", type=int, default=1, help="downstream learning rates")

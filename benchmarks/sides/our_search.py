@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mpt.search.job import Execution, SearchJob
 from mpt.search.run import run_search
 from mpt.store.database import open_results
 from mpt.store.records import Point as StoredPoint
+from mpt.store.records import Run
 from mpt.study.specs import UpstreamSpec, trials_of
 from mpt.study.study import StudyPlan
 from sides.peer_search import BASELINE
@@ -33,13 +34,17 @@ def trials(results: Path, train_seed: int) -> list[dict[str, Any]]:
     with open_results(results, read_only=True) as database:
         points = []
         for point in database.points():
-            runs = database.runs(point.runs).values()
-            rows = [
-                [run.identity.task, run.identity.data_seed, run.identity.lr, run.dev, run.test]
-                for run in runs
-            ]
+            rows = rows_of(database.runs(point.runs).values())
             points.append({"point": _name(point, train_seed), "runs": rows, "seconds": {}})
         return points
+
+
+def rows_of(runs: Iterable[Run]) -> list[list[Any]]:
+    """Return task, data seed, learning rate, dev and test score of every run."""
+    return [
+        [run.identity.task, run.identity.data_seed, run.identity.lr, run.dev, run.test]
+        for run in runs
+    ]
 
 
 def saved_trials(folder: Path) -> list[dict[str, Any]]:

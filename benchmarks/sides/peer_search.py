@@ -22,7 +22,7 @@ import higher
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.optimization import Adafactor
 from transformers.utils import logging
 
@@ -39,26 +39,30 @@ class Scorer:
 
     Args:
         work: what there is to do.
+        left_padded: see `PeftTuner`.
     """
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, *, left_padded: bool = False):
         logging.disable_progress_bar()
-        dtype = getattr(torch, work.dtype)
-        model: Any = AutoModelForSeq2SeqLM.from_pretrained(work.checkpoint, dtype=dtype)
+        model, pad = _model(work)
         self._work = work
         self._tokenizer = AutoTokenizer.from_pretrained(work.checkpoint)
-        self._tuner = PeftTuner(model, work.length, int(model.config.pad_token_id))
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._tuner = PeftTuner(model, work.length, pad, left_padded=left_padded)
+        self.seconds, self.clock = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        started = time.process_time()
+        started, clock = time.process_time(), time.perf_counter()
         yield
         self.seconds[part] += time.process_time() - started
+        self.clock[part] += time.perf_counter() - clock
 
     def trial(self, point: Point | None) -> dict[str, Any]:
-        """Score a point (None: plain prompt tuning); return its runs and what its parts took."""
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        """Score a point (None: plain prompt tuning); return its runs and what its parts took.
+
+        "seconds" are those of the CPU, "clock" those of the clock.
+        """
+        self.seconds, self.clock = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
         prompt = None
         if point is not None:
             with self._timed("upstream"):
@@ -69,7 +73,7 @@ class Scorer:
                 dev, test = self._run(sample, lr, sample.start if prompt is None else prompt)
                 runs.append([sample.task, sample.seed, lr, dev, test])
         name = BASELINE if point is None else point.name
-        return {"point": name, "runs": runs, "seconds": self.seconds}
+        return {"point": name, "runs": runs, "seconds": self.seconds, "clock": self.clock}
 
     def learn(self, lessons: Lessons, point: Point) -> Tensor:
         """Return the prompt [P, d] that MAML learns in the steps of a point."""
@@ -118,6 +122,17 @@ class Scorer:
         ids = self._tuner.generate(split.sources, work.max_generated, work.eval_batch)
         outputs = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         return task_metrics.score(sample.metric, [text.strip() for text in outputs], split.answers)
+
+
+def _model(work: Work) -> tuple[Any, int]:
+    """Return the model of a checkpoint, and what its padding is filled with."""
+    seq2seq = AutoConfig.from_pretrained(work.checkpoint).is_encoder_decoder
+    auto: Any = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    model = auto.from_pretrained(work.checkpoint, dtype=getattr(torch, work.dtype))
+    pad = model.config.pad_token_id
+    if pad is None:  # as `generate` does then, which says so every time
+        pad = model.generation_config.pad_token_id = model.config.eos_token_id
+    return model, int(pad)
 
 
 @functools.cache

@@ -35,10 +35,13 @@ class PeftTuner:
         model: a Hugging Face model; PEFT freezes it.
         length: P, tokens of the prompt.
         pad: id that fills the padding.
+        left_padded: generate from the inputs of a decoder-only model as tutorials do, whatever
+            their lengths: padded on the left. The model then reads the padding as places, so that
+            its outputs are not always those of an input by itself.
     """
 
-    def __init__(self, model: Any, length: int, pad: int):
-        self._pad = pad
+    def __init__(self, model: Any, length: int, pad: int, *, left_padded: bool = False):
+        self._pad, self._left_padded = pad, left_padded
         self._seq2seq = bool(model.config.is_encoder_decoder)
         # PEFT's default for an encoder-decoder gives the decoder a prompt of its own.
         config = PromptTuningConfig(
@@ -92,38 +95,48 @@ class PeftTuner:
             with warnings.catch_warnings():  # PEFT warns that it ignores the places of tokens
                 warnings.simplefilter("ignore", UserWarning)
                 outputs = self.model.generate(
-                    **self._inputs([sources[index] for index in places]),
+                    **self._inputs(
+                        [sources[index] for index in places], on_left=self._left_padded
+                    ),
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     num_beams=1,
                 )
-            # First comes an encoder-decoder's start token, or a decoder-only model's input.
+            # First comes an encoder-decoder's start token, or a decoder-only model's padded input.
+            first = 1 if self._seq2seq else max(len(sources[index]) for index in places)
             for index, ids in zip(places, outputs.tolist(), strict=True):
-                by_source[index] = ids[1 if self._seq2seq else len(sources[index]) :]
+                by_source[index] = ids[first:]
         return by_source
 
     def _batches(self, sources: Sequence[list[int]], batch_size: int) -> list[list[int]]:
         """Return which inputs are generated together.
 
         Padding stands between prompt and output of a decoder-only model, and PEFT counts it as
-        places: there only inputs of one length go together.
+        places: there only inputs of one length go together, if padding on the left is not wanted.
         """
+        together = self._seq2seq or self._left_padded
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
-            groups.setdefault(0 if self._seq2seq else len(source), []).append(index)
+            groups.setdefault(0 if together else len(source), []).append(index)
         return [
             group[first : first + batch_size]
             for group in groups.values()
             for first in range(0, len(group), batch_size)
         ]
 
-    def _inputs(self, sources: Sequence[list[int]]) -> dict[str, Tensor]:
+    def _inputs(self, sources: Sequence[list[int]], *, on_left: bool = False) -> dict[str, Tensor]:
         return {
-            "input_ids": self._padded(sources, self._pad),
-            "attention_mask": self._padded([[1] * len(source) for source in sources], 0),
+            "input_ids": self._padded(sources, self._pad, on_left=on_left),
+            "attention_mask": self._padded(
+                [[1] * len(source) for source in sources], 0, on_left=on_left
+            ),
         }
 
-    def _padded(self, sequences: Sequence[list[int]], fill: int) -> Tensor:
+    def _padded(
+        self, sequences: Sequence[list[int]], fill: int, *, on_left: bool = False
+    ) -> Tensor:
         longest = max(map(len, sequences))
-        rows = [ids + [fill] * (longest - len(ids)) for ids in sequences]
+        fills = [[fill] * (longest - len(ids)) for ids in sequences]
+        pairs = zip(sequences, fills, strict=True)
+        rows = [other + ids if on_left else ids + other for ids, other in pairs]
         return torch.tensor(rows, device=self.model.device)

@@ -59,6 +59,18 @@ def run_watched(command: Sequence[str], log: Path) -> Taken:
     return Taken(clock, cpu, process.returncode)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process until now.
+
+    Raises:
+        ProcessLookupError: it is gone.
+    """
+    stat = _stat(pid)
+    if stat is None:
+        raise ProcessLookupError(f"process {pid} is gone; its CPU seconds cannot be read")
+    return stat[2]
+
+
 def _tree(root: int) -> dict[tuple[int, int], tuple[str | None, float]]:
     """Return (pid, start) → (role if it is known, CPU seconds) of a process and all below it."""
     processes = {pid: one for pid in _pids() if (one := _stat(pid)) is not None}

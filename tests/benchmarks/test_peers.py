@@ -10,12 +10,14 @@ from typing import Any
 import peers
 import pytest
 import torch
-from peers import Runs, agreement, agreement_table, gains, ratios
+from peers import agreement_table, gains, ratios
 from search_toys import toy_study, write_toy_gym
 from sides import process_tree
+from sides.agreement import Runs, agreement, runs_of
 from sides.peer_search import BASELINE, PARTS, Scorer, by_optuna
 from sides.peer_work import Work, trajectories_of, work_of
 from sides.process_tree import Taken, run_watched
+from sides.turns import rotated
 
 from mpt.backbones import load_backbone
 from mpt.config import UpstreamConfig
@@ -48,7 +50,7 @@ def work(study: OpenStudy, toy_checkpoint: Path) -> Work:
 @pytest.fixture(scope="module")
 def theirs(work: Work) -> Runs:
     scorer = Scorer(work)
-    return peers._runs([scorer.trial(point) for point in (None, *work.points)])
+    return runs_of([scorer.trial(point) for point in (None, *work.points)])
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def ours(study: OpenStudy, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     results = tmp_path_factory.mktemp("results")
     with open_results(results) as database:
         _work_off(study, database, results)
-    return peers._runs(peers.our_search.trials(results, study.config.train_seed))
+    return runs_of(peers.our_search.trials(results, study.config.train_seed))
 
 
 def _work_off(study: OpenStudy, database: Database, results: Path) -> None:
@@ -111,7 +113,7 @@ def test_optunas_pool_does_every_trial_once(work: Work, theirs: Runs, tmp_path: 
     few = dataclasses.replace(work, points=work.points[:1], samples=work.samples[:1])
     torch.save(few, tmp_path / "work.pt")
     by_optuna(str(tmp_path / "work.pt"), 1, workers=1)
-    found = peers._runs(peers.our_search.saved_trials(tmp_path))
+    found = runs_of(peers.our_search.saved_trials(tmp_path))
     assert found == {key: theirs[key] for key in found}
     assert len(found) == 2 * 2  # plain tuning and a point, two rates each
 
@@ -158,7 +160,7 @@ def test_ratios_are_formed_round_by_round() -> None:
 
 
 def test_sides_take_turns_in_another_order_every_round() -> None:
-    orders = [peers._rotated(["a", "b", "c"], number) for number in range(4)]
+    orders = [rotated(["a", "b", "c"], number) for number in range(4)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,3 +67,27 @@ def test_the_start_is_copied_and_weights_stay_as_they_are(toy_backbone64: Backbo
     assert torch.equal(start, before)
     assert not torch.equal(plain.prompt, before)
     toy_backbone64.check_frozen()
+
+
+def test_inputs_padded_on_the_left_are_generated_together(tmp_path: Path) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(FAMILIES["gpt2"](tmp_path))
+    plain = PeftTuner(model, 3, pad=0, left_padded=True)
+    plain.start(model.get_input_embeddings().weight[:3].detach(), 0.3)
+    given: list[dict[str, list[list[int]]]] = []
+    generate = plain.model.generate
+
+    def noted(**inputs: Any) -> Any:
+        given.append({name: inputs[name].tolist() for name in ("input_ids", "attention_mask")})
+        return generate(**inputs)
+
+    plain.model.generate = noted
+    sources = [[5, 6, 7], [8]]
+    both = plain.generate(sources, 2, batch_size=8)
+    assert given == [
+        {"input_ids": [[5, 6, 7], [0, 0, 8]], "attention_mask": [[1, 1, 1], [0, 0, 1]]}
+    ]
+    assert [len(ids) for ids in both] == [2, 2]
+    # without padding an input has the output that it has alone
+    assert plain.generate([sources[0]], 2, batch_size=8) == both[:1]
+    apart = PeftTuner(model, 3, pad=0)._batches(sources, 8)
+    assert apart == [[0], [1]]

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from scale import finished, job_of, write_results
+from scale import finished, job_of, opener, write_results
+from scaling.writers import LOT, RATES, Call, Load, SimulatedWorker, summary
 
-from mpt.store.database import open_results
+from mpt.downstream.limits import default_limits
+from mpt.search.ray.writer import METHODS
+from mpt.store.database import FILE, open_results
+from mpt.trial.runs import RunPack, baseline_packs
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _python(*words: str, cwd: Path) -> str:
+    """Run Python in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _stored(folder: Path, size: int) -> tuple[list[str], int]:
@@ -49,36 +71,121 @@ trials(Path(sys.argv[1]), 3)
 
 def test_the_trials_run_and_their_workers_store_every_point_of_the_search(tmp_path: Path) -> None:
     """In a process of its own: the step puts its trial in the place of Tune's, and starts Ray."""
-    done = subprocess.run(
-        [sys.executable, "-c", TRIALS, str(tmp_path)],
-        cwd=ROOT / "benchmarks",
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
+    _python("-c", TRIALS, str(tmp_path), cwd=ROOT / "benchmarks")
     with open_results(tmp_path / "bare", read_only=True) as database:
         points = database.points()
     assert sorted(point.key for point in points) == _stored(tmp_path, 3)[0]
     assert [point.method for point in points].count("maml") == 3
 
 
+class RecordingStore:
+    """Notes what is called, and when by a clock that only a worker's waiting moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.calls: list[tuple[str, float, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.calls.append((name, self.time, arguments[0]))
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@pytest.fixture(scope="module")
+def baseline() -> list[RunPack]:
+    (plan,) = job_of(Path("nowhere"), 1, RATES).plans
+    return baseline_packs(opener()(plan))
+
+
+def test_a_simulated_worker_writes_at_the_stated_speed(baseline: list[RunPack]) -> None:
+    store = RecordingStore()
+    worker = SimulatedWorker(0, "study", baseline, {}, lambda: store.time, store.sleep)
+    worker.work(store, Load(workers=1, run_s=0.5, seconds=300.0), 0.0)
+    lots = [(when, len(runs)) for name, when, runs in store.calls if name == "add_runs"]
+    # 45 runs a trial: 32 and the 13 that are left; the worker begins somewhere in a lot
+    assert [runs for _, runs in lots] == [32, 13] * 13 + [32]
+    assert worker.runs == pytest.approx(300 / 0.5, abs=LOT)
+    assert 0 < lots[0][0] <= 32 * 0.5
+    gaps = [after[0] - before[0] for before, after in itertools.pairwise(lots)]
+    assert gaps == pytest.approx([0.5 * runs for _, runs in lots[1:]])
+    assert 300 - 32 * 0.5 < lots[-1][0] < 300
+    assert worker.runs == 13 * 45 + 32
+    assert default_limits("cpu").runs == LOT
+    keys = {run.key for name, _, runs in store.calls if name == "add_runs" for run in runs}
+    assert len(keys) == worker.runs
+    names = [name for name, *_ in store.calls]
+    trial = ["points", "checkpoint", "rung", "add_artifact", "present"]
+    trial += ["add_runs", "add_runs", "present", "add_point", "scores"]
+    assert names[: 2 * len(trial)] == 2 * trial
+    assert set(names) <= METHODS
+
+
+def test_without_seconds_a_run_every_call_follows_on_the_one_before(
+    baseline: list[RunPack],
+) -> None:
+    store = RecordingStore()
+    ticks = itertools.count()
+    worker = SimulatedWorker(0, "study", baseline, {}, lambda: next(ticks) / 100, store.sleep)
+    worker.work(store, Load(workers=1, run_s=0.0, seconds=1.0), 0.0)
+    assert store.time == 0
+    assert worker.runs >= 45
+
+
+def test_the_writers_share_and_capacity_follow_from_its_cpu_seconds(
+    baseline: list[RunPack],
+) -> None:
+    worker = SimulatedWorker(0, "study", baseline, {})
+    worker.runs = 400
+    worker.calls = [Call("add_runs", one / 1000) for one in range(101)]
+    told = summary([worker], Load(workers=64, run_s=0.16, seconds=10), seconds=20.0, cpu=2.0)
+    assert told["runs a second, wanted"] == 400
+    assert told["runs a second"] == 20
+    assert told["writer's share of a core"] == 0.1
+    assert told["writer's CPU milliseconds a run"] == 5
+    assert told["runs a second that fill a core"] == 200
+    answers = told["milliseconds to the answer"]
+    assert answers == {"add_runs": {"calls": 101, "median": 50, "99 %": 99}}
+
+
+WRITING = """
+import json
+import sys
+from pathlib import Path
+
+from scaling.writers import Load, measure_writer
+
+print(json.dumps(measure_writer(Path(sys.argv[1]), Load(workers=3, run_s=0.02, seconds=4.0))))
+"""
+
+
+def test_what_simulated_workers_hand_over_is_stored_by_the_writer_of_a_search(
+    tmp_path: Path,
+) -> None:
+    told = json.loads(_python("-c", WRITING, str(tmp_path), cwd=ROOT / "benchmarks"))
+    with open_results(tmp_path / "results", read_only=True) as database:
+        points = database.points()
+    with contextlib.closing(sqlite3.connect(tmp_path / "results" / FILE)) as connection:
+        (stored_runs,) = connection.execute("SELECT count(*) FROM run").fetchone()
+    calls = {name: own["calls"] for name, own in told["milliseconds to the answer"].items()}
+    assert calls["add_point"] == [point.method for point in points].count("maml") > 0
+    plain = 45
+    assert stored_runs == plain + told["runs"]
+    # every worker's last trial may have handed over a lot without coming to its point
+    assert 0 <= told["runs"] - 45 * calls["add_point"] <= 3 * 45
+    assert told["runs a second, wanted"] == 150
+    assert told["writer's share of a core"] > 0
+
+
 @pytest.mark.slow
 def test_every_step_of_every_size_is_printed() -> None:
     """Slow: each of its ten steps is a process of its own, with all that it imports."""
-    done = subprocess.run(
-        [sys.executable, "benchmarks/scale.py", "--sizes", "1,2", "--skip-tune"],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+    flags = ["--sizes", "1,2", "--skip-tune", "--writers", "2", "--writer-seconds", "3"]
+    printed = json.loads(_python("benchmarks/scale.py", *flags, cwd=ROOT))
     steps = {"remaining", "board", "costs", "finished", "report data"}
-    assert set(printed) == {"date", "machine before", "machine after", "sizes", "time ratio"}
+    about = {"date", "machine before", "machine after"}
+    assert set(printed) == {*about, "sizes", "time ratio", "writers"}
+    assert [load["seconds a run of one worker"] for load in printed["writers"]] == [0.15, 10.0]
     assert set(printed["time ratio"]) == steps
     assert [(table["trials"], table["runs"]) for table in printed["sizes"]] == [(1, 360), (2, 540)]
     for table in printed["sizes"]:

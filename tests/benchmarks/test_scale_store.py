@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scale_store import measure
+from scaling.store import measure
 
 
 def test_the_benchmark_of_the_database_measures_what_it_says(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
+import peers
 import pytest
 from search_profile import PARTS, Stopwatch, main, profile
 from search_toys import toy_study, write_toy_gym
 from toys import OperationClock
 
 from mpt.config import UpstreamConfig
+from mpt.study.spaces import load_space
 from mpt.study.specs import UpstreamSpec
 from mpt.study.study import open_study, plan_study
 from mpt.upstream.engine import UpstreamRun
@@ -43,3 +46,14 @@ def test_counts_below_one_are_refused(flag: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="2"):
         main(flag.split())
     assert "must be whole numbers ≥ 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [main, peers.main])
+def test_the_help_says_how_many_trajectories_the_grid_has(
+    command: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command(["--help"])
+    trajectories = len(load_space("maml", "embedded").grid())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"settings of the grid, of {trajectories}" in shown

@@ -264,7 +264,7 @@ def _run_bytes(run: PlannedRun, result: TuningResult, down: DownstreamConfig) ->
 
 
 _ROW_BYTES = 700
-"""A row of the database without its curve, indexes included (`benchmarks/scale_store.py`)."""
+"""A row of the database without its curve, indexes included (`benchmarks/scaling/store.py`)."""
 
 
 def _small(down: DownstreamConfig, steps: int, rows: int) -> DownstreamConfig:

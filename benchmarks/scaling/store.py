@@ -1,6 +1,6 @@
 """What the database costs: seconds to write, to ask and to score runs, and bytes a run.
 
-    python benchmarks/scale_store.py [--runs 100000] [--store URL]
+    python benchmarks/scaling/store.py [--runs 100000] [--store URL]
 
 It writes runs as a search does (batches of 1000; ten evaluations in each curve), points of 100 of
 them, and then asks what a finished search and a report ask. It prints one JSON object.

@@ -1,0 +1,1 @@
+"""Parts of `scale.py`: the results it is measured on, a search's writer, the database alone."""
