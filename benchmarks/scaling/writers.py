@@ -177,7 +177,7 @@ def measure_writer(folder: Path, load: Load) -> dict[str, Any]:
         baseline = write_baseline(study, database, np.random.default_rng(0))
     settings, key = settings_of(job.trials[0].upstream.config), study_record(study).key
     workers = [SimulatedWorker(number, key, baseline, settings) for number in range(load.workers)]
-    with ray_session(Execution(workers=1), 1):
+    with ray_session(Execution(workers=1), 1, say=print):
         import ray
 
         from mpt.search.ray.writer import RemoteStore, start_writer
