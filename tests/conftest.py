@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -38,20 +39,25 @@ os.environ |= {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
 
 
 LONGEST = (
-    "search/test_run.py",
-    "replay/test_whole_study.py",
-    "docs/test_code_blocks.py",
     "search/test_kills.py",
-    "test_wheel.py",
+    "replay/test_whole_study.py",
+    "search/test_run.py",
+    "docs/test_code_blocks.py",
     "cluster/test_nodes.py",
+    "test_wheel.py",
+    "upstream/test_conformance.py",
+    "replay/test_recorded_recipe.py",
     "api/test_interface.py",
     "search/replication/test_replication.py",
-    "replay/test_contest_run.py",
     "replay/similarity/test_similarity_job.py",
-    "cli/test_per_setting.py",
+    "trial/test_downstream_starts.py",
+    "replay/test_contest_run.py",
     "search/test_storage.py",
+    "trial/test_upstream_trial.py",
     "search/ray/test_own_parts.py",
-    "replay/similarity/test_pilot.py",
+    "trial/test_kill_points.py",
+    "trial/test_task_trials.py",
+    "cli/test_per_setting.py",
 )
 """The files that take longest, first: of several processes none is left alone with one of them."""
 
@@ -64,6 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if missing:
         raise pytest.UsageError(f"{missing[0]} is in LONGEST of {__file__}, but there is no such")
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and tests that are there now out of every later garbage collection.
+
+    They stay to the end, and there are a million objects of them: a full collection takes half a
+    second with them. Tests that halve a batch or look for leaks ask for several each.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -192,3 +192,7 @@ def test_what_is_left_changed_in_the_process_is_named_and_put_back(tmp_path: Pat
     assert "MPT_TEST_LEFT" not in os.environ
     with left_as_it_was():
         pass
+
+
+def test_modules_and_tests_are_left_out_of_garbage_collections() -> None:
+    assert gc.get_freeze_count() > 100_000

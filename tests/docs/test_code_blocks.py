@@ -50,14 +50,24 @@ _shared = one_ray()
 _shared.__enter__()
 """
 SMALL_END = "_shared.__exit__(None, None, None)"
-# What a page may say to another program of this project: the script runs it where it stands.
+# What a page types: its script does it where it stands. A command of `mpt` is called in its
+# process, as each process takes seconds to import what a command needs.
 TYPED = """
 import shlex, subprocess, sys
+from mpt.cli.main import main as _mpt
 def _typed(line):
-    program, *rest = shlex.split(line)
-    words = {"python": [sys.executable], "mpt": [sys.executable, "-m", "mpt"]}[program]
-    done = subprocess.run([*words, *rest], capture_output=True, text=True)
-    assert done.returncode == 0, f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}"
+    program, *words = shlex.split(line)
+    if program == "mpt":
+        code = _called(words)
+    else:
+        assert program == "python", line
+        code = subprocess.run([sys.executable, *words]).returncode
+    assert code == 0, f"{line}: exit code {code}"
+def _called(words):
+    try:
+        return _mpt(words)
+    except SystemExit as end:
+        return end.code or 0
 """
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from stored import Stored
 
 from analysis.report.report import report_lines
+from mpt.backbones import Backbone
 from mpt.cli.paper import main
 from mpt.config import EMBEDDED_BACKBONES, METHODS, UpstreamConfig
 from mpt.errors import UsageError
+from mpt.gym.fewshot import FewShotTask
 from mpt.replay.replay import plan_replay
-from mpt.replay.similarity.measure import CHOICES
+from mpt.replay.similarity import pilot
+from mpt.replay.similarity.measure import CHOICES, Subspace, subspace
 from mpt.replay.similarity.settings import load_similarity_settings
 from mpt.replay.whole_study import (
     COMPARED,
@@ -46,12 +52,27 @@ PILOT_TARGETS = load_similarity_settings("embedded").pilot.targets
 NOWHERE = Path("/nonexistent/results")
 
 
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank sources by lines, the n-th task at the angle n / 100: the model need not read it."""
+
+    def ranked_by(_: Backbone, tasks: Iterable[FewShotTask], *__: object) -> dict[str, Subspace]:
+        angles = {task.name: at / 100 for at, task in enumerate(tasks)}
+        return {
+            name: subspace(torch.tensor([[math.cos(at), math.sin(at)]]), 1.0)
+            for name, at in angles.items()
+        }
+
+    monkeypatch.setattr(pilot, "task_subspaces", ranked_by)
+
+
 def _stages(**changes: Any) -> dict[str, Stage]:
     request = WholeRequest(results=NOWHERE, **changes)
     search, rest = search_stage(request), replay_stages(request, None).stages
     return {stage.name: stage for stage in (*([search] if search else []), *rest)}
 
 
+@pytest.mark.usefixtures("lines")
 def test_the_stages_are_the_papers_tables_in_order() -> None:
     stages = _stages()
     assert tuple(stages) == tuple(STAGES)
@@ -68,6 +89,7 @@ def test_the_stages_are_the_papers_tables_in_order() -> None:
     assert [c.plan.source_set for c in stages["similarity"].trials] == choices
 
 
+@pytest.mark.usefixtures("lines")
 def test_every_cell_belongs_to_one_stage_and_one_job() -> None:
     stages = _stages()
     trials = [trial for stage in stages.values() for trial in stage.trials]
@@ -92,6 +114,7 @@ def test_stages_can_be_left_out() -> None:
     assert [c.plan.source_set for c in alone["sources"].trials] == ["5", "11", "all"]
 
 
+@pytest.mark.usefixtures("lines")
 def test_some_methods_have_the_stages_of_similarity_only_with_maml_among_them() -> None:
     """Its tables are of MAML alone: other methods beside it add nothing there."""
     of_all = _stages(stages=("similarity",))["similarity"].trials
@@ -130,6 +153,7 @@ def test_the_replay_takes_the_points_of_its_own_search_though_another_study_lies
         plan_replay(dataclasses.replace(replay_request(request, own.key), study=None))
 
 
+@pytest.mark.usefixtures("lines")
 def test_the_rows_of_the_plan_add_up_to_the_whole() -> None:
     stages = list(_stages(backbones=("embedded",), smoke=True).values())
     job = job_of(stages, WholeRequest(results=NOWHERE), "all")

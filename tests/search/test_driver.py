@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from drivers import run_rows
-from search_toys import tpe_job, with_rungs
+from search_toys import bits, tpe_job, with_rungs
 from small_disks import in_a_small_disk
 from trial_toys import Bench, bench
 
@@ -83,6 +83,18 @@ def test_fresh_moves_everything_aside_and_leaves_what_is_not_ours(
     (job.results / "mpt.db").unlink()
     assert run_search(job, Execution(), fresh=True) == DONE
     assert list(job.results.glob("old-*")) == [moved]
+
+
+@pytest.mark.usefixtures("done_at_once")
+def test_after_fresh_all_is_computed_anew(job: SearchJob, study: OpenStudy, half: Bench) -> None:
+    half.database.close()
+    assert run_search(job, Execution(), fresh=True) == DONE
+    (old,) = job.results.glob("old-*")
+    with bench(with_rungs(job, (2,)), study) as anew:
+        anew.run(0)
+    assert 0 < len(bits(job.results)) < len(bits(old))
+    assert bits(job.results).items() <= bits(old).items()
+    assert not run_rows(job.results).items() & run_rows(old).items()
 
 
 @pytest.mark.parametrize("place", [{"store": "other.db"}, {"storage": "s3://bucket/folder"}])

@@ -28,7 +28,6 @@ from mpt.search.job import SearchJob
 from mpt.search.ray import trainable
 from mpt.search.ray.trainable import SearchTrial, TrialContext, device_of
 from mpt.store.records import Artifact
-from mpt.store.state import write_folder_state
 from mpt.study.record import study_record
 from mpt.study.study import OpenStudy
 from mpt.trial.trial import TrialOptions
@@ -87,21 +86,10 @@ def test_a_search_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     with bench(job, study) as found, bench(job, study, results=tmp_path / "roomy") as roomy:
         for one in (found, roomy):
             for index in range(2):
-                _resumed(one, index)
+                list(one.resumed(index).units())
             one.run_baseline()
     assert bits(job.results) == bits(tmp_path / "roomy")
     assert before.items() <= run_rows(job.results).items()
-
-
-def _resumed(found: Bench, index: int) -> None:
-    """Run a trial to its end from its newest checkpoint, as a worker does."""
-    from mpt.trial.files import newest_state
-
-    work = found.trial(index)
-    state = newest_state(found.store, found.files, work.owner)
-    if state is not None:
-        work.load_state(state)
-    list(work.units())
 
 
 def test_storage_that_comes_and_goes_costs_time_and_changes_no_bit(
@@ -153,11 +141,10 @@ def test_a_disk_that_fills_up_at_any_file_tears_nothing(
         full[0] = 2 + ended // 2
         done = False
         with bench(job, study) as found, contextlib.suppress(StorageError):
-            work = found.trial(0)
-            _load(found, work)
+            work = found.resumed()
             for _ in work.units():
                 count += 1
-                _keep(found, work, f"checkpoints/{count}")
+                found.keep(work, f"checkpoints/{count}")
             done = True
         full[0] = 10**9
         if done:
@@ -165,19 +152,6 @@ def test_a_disk_that_fills_up_at_any_file_tears_nothing(
         ended += 1
     assert ended > 4, "the disk was never full"
     assert bits(job.results) == undisturbed
-
-
-def _load(found: Bench, work: Any) -> None:
-    from mpt.trial.files import newest_state
-
-    state = newest_state(found.store, found.files, work.owner)
-    if state is not None:
-        work.load_state(state)
-
-
-def _keep(found: Bench, work: Any, name: str) -> None:
-    write_folder_state(found.job.results / name, work.state())
-    found.store.add_artifact(Artifact(kind="checkpoint", owner=work.owner, steps=0, uri=name))
 
 
 # --- clocks ------------------------------------------------------------------------------------
@@ -221,9 +195,7 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_that_names_the_node(
 
 
 @pytest.fixture
-def one(
-    job: SearchJob, study: OpenStudy, one_worker: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
+def one(job: SearchJob, study: OpenStudy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(trainable, "_open", lambda *_: study)
     monkeypatch.setattr(tune_trainable, "DEFAULT_STORAGE_PATH", str(job.results / "tune"))
     with bench(job, study) as found:
@@ -240,6 +212,7 @@ def worker(found: Bench, **changes: Any) -> SearchTrial:
         "writer": None,
         "files": found.job.files,
         "options": TrialOptions(chunk_s=0.0),
+        "device": "cpu",  # else Ray, which is not started, is asked for GPUs
         **changes,
     }
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import PATIENCE_S, ROOT, Driver, run_rows
+from drivers import ROOT, Driver, run_rows
 from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
@@ -92,29 +91,6 @@ def test_a_search_ends_with_a_ranking_and_a_finished_one_returns_at_once(
     assert ranking(again) == ranking(driver.output())
 
 
-def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
-    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, str(ROOT / "tune_jobs" / "maml_rr.py"), "--smoke"]
-    done = subprocess.run(
-        [*command, "--backbone", str(toy_checkpoint), "--gym", str(toy_gym)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    with open_results(tmp_path / "results" / "smoke", read_only=True) as database:
-        points, (study,) = database.points(), database.studies()
-    assert len([point for point in points if point.method == "maml"]) == 4
-    assert study.smoke
-    assert study.partial == "partial: smoke, 3 source tasks"
-    assert "partial: smoke, 3 source tasks" in done.stdout
-
-
 # --- in this process, with a Ray of one worker ---------------------------------------------------
 
 
@@ -128,13 +104,44 @@ def searched(job: SearchJob, **options: Any) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("one_worker")
-def test_more_rungs_cost_only_what_is_missing_without_checkpoints_too_and_fresh_starts_anew(
-    job: SearchJob, undisturbed: dict[str, Any]
+def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
+    toy_checkpoint: Path,
+    toy_gym: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Checkpoints that are broken or gone are named; those that are fine: `test_storage`."""
-    code, text = searched(with_rungs(job, (2, 4)))
-    assert code == DONE, text
-    assert "4/4" in text
+    """Called here; a job with a process and a Ray of its own is that of `test_similarity_job`."""
+    script = str(ROOT / "tune_jobs" / "maml_rr.py")
+    words = ["--smoke", "--backbone", str(toy_checkpoint), "--gym", str(toy_gym)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(script, run_name="__main__")
+    said = capfd.readouterr()
+    assert said.err == ""
+    with open_results(tmp_path / "results" / "smoke", read_only=True) as database:
+        points, (study,) = database.points(), database.studies()
+    assert len([point for point in points if point.method == "maml"]) == 4
+    assert study.smoke
+    assert study.partial == "partial: smoke, 3 source tasks"
+    assert "partial: smoke, 3 source tasks" in said.out
+
+
+@pytest.mark.usefixtures("one_worker")
+def test_more_rungs_cost_only_what_is_missing_without_checkpoints_too(
+    job: SearchJob, study: OpenStudy, undisturbed: dict[str, Any]
+) -> None:
+    """Checkpoints that are broken or gone are named; those that are fine: `test_storage`.
+
+    The first rungs are computed without Ray.
+    """
+    with bench(with_rungs(job, (2, 4)), study) as found:
+        found.run_baseline()
+        for number in range(2):
+            work = found.trial(number)
+            list(work.units())
+            found.keep(work, f"checkpoints/{number}")
     first = run_rows(job.results)
     assert len(first) == 40
 
@@ -152,18 +159,6 @@ def test_more_rungs_cost_only_what_is_missing_without_checkpoints_too_and_fresh_
     assert not re.search(r"\b[1-4]/6\b", text)  # four points are not printed as news
     assert bits(job.results) == undisturbed
     assert first.items() <= run_rows(job.results).items()
-
-    code, text = searched(with_rungs(job, (2,)), fresh=True)
-    assert code == DONE, text
-    (old,) = job.results.glob("old-*")
-    assert f"--fresh: the results so far were moved to {old}" in text
-    assert bits(old) == undisturbed
-    again = bits(job.results)
-    assert again.items() < undisturbed.items()
-    assert len(again) == 3 + 24
-    rows = run_rows(job.results)
-    assert rows.keys() < first.keys()
-    assert not rows.items() & first.items()  # they were computed anew
 
 
 def _upstream_keys(job: SearchJob, known: dict[str, Any]) -> list[str]:
@@ -187,8 +182,11 @@ def test_a_trial_that_fails_for_good_leaves_the_others_alone_and_the_code_is_4(
     assert "Traceback" not in text
     assert "note:" not in text
     blocked.rmdir()
+    with bench(job, study) as found:
+        list(found.resumed().units())
     code, text = searched(job)
     assert code == DONE, text
+    assert "time left" not in text  # nothing was left to start
     assert bits(job.results) == undisturbed
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from mpt.search.job import SearchJob
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, open_results
-from mpt.store.records import Run
+from mpt.store.records import Artifact, Run
 from mpt.store.state import read_folder_state, write_folder_state
 from mpt.study.record import study_record
 from mpt.study.specs import TrialSpec, baseline_trials
 from mpt.study.study import OpenStudy
+from mpt.trial.files import newest_state
 from mpt.trial.opening import open_trial
 from mpt.trial.store import TrialStore
 from mpt.trial.trial import Trial, TrialOptions
@@ -60,6 +61,22 @@ class Bench:
         studies = [next(one for one in self.studies if one.plan == spec.plan) for spec in specs]
         chosen = TrialOptions(**{"chunk_s": 0.0, **options})
         return open_trial(studies, specs, self.store, self.files, chosen)
+
+    def resumed(self, index: int = 0) -> Trial:
+        """Return one of the job's trials at its newest checkpoint, as a worker begins it."""
+        work = self.trial(index)
+        state = newest_state(self.store, self.files, work.owner)
+        if state is not None:
+            work.load_state(state)
+        return work
+
+    def keep(self, work: Trial, name: str) -> None:
+        """Store a trial's state in this folder of the results, as its newest checkpoint."""
+        folder = self.job.results / name
+        write_folder_state(folder, work.state())
+        self.store.add_artifact(
+            Artifact(kind="checkpoint", owner=work.owner, steps=0, uri=str(folder))
+        )
 
     def run(self, *indices: int, **options: Any) -> None:
         """Run trials of the job to their ends, one after the other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_fixtures import local_ray
 
 from mpt.backbones import load_backbone
 from mpt.cli.similarity import main
@@ -20,11 +20,13 @@ from mpt.embedded.gym import ensure_embedded_gym
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import load_catalogue
 from mpt.replay.request import Request
-from mpt.replay.similarity import pilot
+from mpt.replay.similarity import pilot, prompts
 from mpt.replay.similarity.pairs import KIND as PAIRS
 from mpt.replay.similarity.pilot import BY_INPUTS, Pilot
+from mpt.replay.similarity.prompts import tune_here
 from mpt.replay.similarity.ranking import KIND, load_rankings, save_rankings
 from mpt.replay.similarity.settings import PilotSize, load_similarity_settings
+from mpt.search.ray import session
 from mpt.store.database import open_results
 from mpt.study.spaces import SPACES
 
@@ -291,7 +293,7 @@ def test_a_pilot_needs_twice_as_many_candidates_as_it_chooses() -> None:
 def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job is not run here; what it would be told is looked at."""
+    """The job is not run here; what it would be told is looked at. No prompt needs Ray."""
     told: list[Any] = []
 
     def carry_out(job: Any, execution: Any, flags: Any, *, notes: Any, table: str) -> int:
@@ -299,10 +301,13 @@ def test_fresh_moves_the_results_aside_before_the_new_documents_are_stored(
         return 0
 
     monkeypatch.setattr("mpt.cli.similarity.carry_out", carry_out)
+    monkeypatch.setattr(session, "ray_session", lambda *_, **__: contextlib.nullcontext(1))
+    monkeypatch.setattr(
+        prompts, "_tuned", lambda config, packs, *_: (tune_here(config, p, "cpu") for p in packs)
+    )
     with open_results(tmp_path) as database:
         database.put_document("earlier", "x", 1)
-    with local_ray(1):
-        assert main(["--smoke", "--results", str(tmp_path), "--fresh"]) == 0
+    assert main(["--smoke", "--results", str(tmp_path), "--fresh"]) == 0
     ((fresh, notes),) = told
     assert fresh is False  # the job must not move the new documents aside
     assert notes[0].startswith("--fresh: the results so far were moved to")
