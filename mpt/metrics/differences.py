@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from mpt.metrics.distributions import t_quantile, t_tail
 from mpt.metrics.moderation import Prior, fit_prior
 
 LEVEL = 0.95
@@ -68,8 +68,8 @@ def tested(
         return mean, (mean, mean), 1.0 if mean == 0 else 0.0
     spread = math.sqrt(total)
     freedom = total**2 / (seeds**2 / min(df, 1e6) + data**2 / data_df)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * spread
-    return mean, (mean - half, mean + half), float(2 * stats.t.sf(abs(mean) / spread, freedom))
+    half = float(t_quantile(0.5 + LEVEL / 2, freedom)) * spread
+    return mean, (mean - half, mean + half), 2 * t_tail(abs(mean) / spread, freedom)
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

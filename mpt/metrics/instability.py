@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from mpt.metrics.differences import variance_of
+from mpt.metrics.distributions import f_tail
 
 ERROR = 0.01
 """Probability that any configuration is marked if all have one variance."""
@@ -81,7 +81,7 @@ def _tested(
     own, others = squares[at] / df[at], squares[rest].sum() / df[rest].sum()
     p = float(own <= 0)
     if others > 0:
-        p = float(stats.f.sf(own / others, df[at], df[rest].sum()))
+        p = f_tail(own / others, df[at], df[rest].sum())
     spread = Spread(
         own=math.sqrt(own), others=math.sqrt(others), p=min(1.0, tests * p), tests=tests
     )

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
 
 from mpt.metrics.differences import (
     LEVEL,
@@ -37,6 +36,7 @@ from mpt.metrics.differences import (
     tested,
     variance_of,
 )
+from mpt.metrics.distributions import t_quantile
 from mpt.metrics.instability import wide_spreads
 from mpt.metrics.moderation import Prior
 
@@ -318,7 +318,7 @@ def _intervals(
     ranks = (rng.permutation(len(noise)) + 0.5) / len(noise)  # one of each: no noise of drawing
     if math.isnan(variance):  # nothing says how far upstream seeds differ
         return (None, None, only), arg + noise
-    t = stats.t.ppf(ranks, min(df, 1e6)) * math.sqrt(variance)
+    t = t_quantile(ranks, min(df, 1e6)) * math.sqrt(variance)
     mean = arg + noise + t / math.sqrt(seeds)
     one = arg + noise + t * math.sqrt(1 + 1 / seeds)
     return (_percentiles(mean), _percentiles(one), only), mean

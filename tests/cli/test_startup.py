@@ -86,6 +86,13 @@ def test_a_wrong_flag_is_refused_before_anything_slow_is_imported(
     assert not modules.intersection(SLOW)
 
 
+def test_a_search_imports_no_statistics_that_take_half_a_second() -> None:
+    code = "import sys, mpt.search.run, mpt.cli.watch; print('scipy.stats' in sys.modules)"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_shows_how_it_was_called(
     name: str, capsys: pytest.CaptureFixture[str]
