@@ -74,7 +74,8 @@ class Allowance:
     """What a race may still spend on further upstream seeds.
 
     Whatever a row costs upstream and a run downstream, a race of `BUDGET` times the points and
-    `BUDGET` times the row passes of the first seed costs at most `BUDGET` times as much.
+    `BUDGET` times the row passes of the first seed costs at most `BUDGET` times as much. Grids of
+    few trajectories cost more, see `of`.
     """
 
     points: int
@@ -83,12 +84,16 @@ class Allowance:
 
     @classmethod
     def of(cls, points: Sequence[Point], fresh: int) -> Allowance:
-        """Return what is left beside the first seed of all points and `fresh` ones of the best."""
+        """Return what is left beside the first seed of all points and `fresh` ones of the best.
+
+        In a small grid these alone use up the budget. One seed names no best point, so two points
+        can always be compared on a second one.
+        """
         best = max((_passes(trial, steps) for trial, steps in points), default=0.0)
         more = BUDGET - 1
         return cls(
-            points=math.floor(more * len(points)) - fresh,
-            passes=more * passes_of(points) - fresh * best,
+            points=max(2, math.floor(more * len(points)) - fresh),
+            passes=max(2 * best, more * passes_of(points) - fresh * best),
         )
 
     def after(self, points: Sequence[Point]) -> Allowance:

@@ -71,12 +71,19 @@ def _points(*rungs: tuple[int, ...]) -> list[Point]:
 
 
 def test_a_budget_is_of_points_and_of_the_rows_that_trajectories_pass() -> None:
-    points = _points((1, 4), (1, 4), (1, 4))
-    assert Allowance.of(points, 0) == Allowance(points=6, passes=3 * 4 * 8)
+    points = _points(*[(1, 4)] * 5)
+    assert Allowance.of(points, 0) == Allowance(points=10, passes=5 * 4 * 8)
     left = Allowance.of(points, 2)  # the best on two fresh seeds: two long trajectories
-    assert left == Allowance(points=4, passes=4 * 8)
+    assert left == Allowance(points=8, passes=3 * 4 * 8)
     one, long = points[0], points[1]
-    assert left.after([one, long]) == Allowance(points=2, passes=0)  # on one trajectory
+    assert left.after([one, long]) == Allowance(points=6, passes=2 * 4 * 8)  # on one trajectory
+
+
+def test_two_points_of_a_small_grid_are_always_compared_on_a_second_seed() -> None:
+    points = _points((1, 4), (1, 4))
+    left = Allowance.of(points, 3)
+    assert left == Allowance(points=2, passes=2 * 4 * 8)
+    assert left.affordable([points[1], points[3], points[0]]) == [points[1], points[3]]
 
 
 def test_what_is_too_dear_is_passed_over_and_one_alone_is_none() -> None:
