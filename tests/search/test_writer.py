@@ -56,12 +56,13 @@ def test_the_writer_scores_a_point_that_beats_plain_prompt_tuning_by_a_tenth(
     stored = Stored(tmp_path)
     study = stored.study()  # one task, two data seeds, each scored 0.5
     key = stored.point(study, UpstreamConfig(method="maml"), 50, 10.0)
-    fine, score = writer.call("score", (key,))
+    fine, scores = writer.call("scores", ([key, "0" * 64],))
     assert fine
+    assert list(scores) == [key]
+    score = scores[key]
     assert score.score == pytest.approx(10.0)
     assert score.mean_test == pytest.approx(0.55)
     assert score.runs == 2
-    assert writer.call("score", ("0" * 64,)) == (True, None)
 
 
 def test_an_error_with_a_cure_is_an_answer_and_a_bug_is_none(writer: ResultWriter) -> None:
