@@ -27,7 +27,15 @@ from transformers.activations import NewGELUActivation
 
 from mpt.backbones import tokens
 from mpt.backbones.cross_entropy import greedy_choice, token_losses
-from mpt.backbones.generation import GREEDY, Decoding, Generation, beam_search, greedy_search
+from mpt.backbones.generation import (
+    GREEDY,
+    BatchRead,
+    Begun,
+    Decoding,
+    Generation,
+    beam_search,
+    greedy_search,
+)
 from mpt.backbones.rows import Batch, Row, RowCache, RowTable
 from mpt.errors import UsageError
 from mpt.gym.episodes import render
@@ -229,12 +237,25 @@ class Backbone(ABC):
         """
 
     @abstractmethod
+    def read_targets(
+        self, prompts: Tensor, batch: Batch, max_new_tokens: int
+    ) -> tuple[Tensor, BatchRead | None]:
+        """Return the same states, and what outputs of so many tokens can go on from, if anything.
+
+        No gradient is kept.
+        """
+
+    @abstractmethod
     def head(self, states: Tensor) -> Tensor:
         """Return the vocabulary logits [N, V] of hidden states [N, d], at least in float32."""
 
     @abstractmethod
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
         """Return the model about to write the outputs of a batch."""
+
+    @abstractmethod
+    def resume_decoding(self, begun: Sequence[Begun]) -> Decoding:
+        """Return the model about to write what is missing of outputs that `read_targets` began."""
 
     @property
     @abstractmethod
@@ -267,6 +288,14 @@ class Backbone(ABC):
         return greedy_search(
             decoding, self.head, self.end_id, max_new_tokens, how.repetition_penalty
         )
+
+    @torch.no_grad()
+    def continue_ids(self, begun: Sequence[Begun], max_new_tokens: int) -> list[list[int]]:
+        """Return the whole greedy output of every begun row, as `generate_ids` does."""
+        room = max_new_tokens - min(len(row.written) for row in begun)
+        new = greedy_search(self.resume_decoding(begun), self.head, self.end_id, room, 1.0)
+        pairs = zip(begun, new, strict=True)
+        return [[*row.written, *ids][:max_new_tokens] for row, ids in pairs]
 
     def generate(self, prompts: Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Return the greedy output text of every row (see `decode`)."""
@@ -304,16 +333,22 @@ class Backbone(ABC):
         return total / count.clamp(min=1)
 
     @torch.no_grad()
+    def greedy_pass(
+        self, prompts: Tensor, batch: Batch, max_new_tokens: int = 0
+    ) -> tuple[Tensor, BatchRead | None]:
+        """Return `greedy_tokens`, and what `continue_ids` can go on from (None: nothing)."""
+        greedy = torch.full_like(batch.target_ids, self._pad)
+        states, read = self.read_targets(prompts, batch, max_new_tokens)
+        greedy[batch.target_mask] = greedy_choice(self.head, states, self.vocabulary_size)
+        return greedy, read
+
     def greedy_tokens(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the arg-max tokens [B, T] under teacher forcing (pad id outside the mask).
 
         Up to and with the first position where a row differs from its target, these are exactly
         the tokens of free greedy generation, which has seen the same history there.
         """
-        greedy = torch.full_like(batch.target_ids, self._pad)
-        states = self.target_states(prompts, batch)
-        greedy[batch.target_mask] = greedy_choice(self.head, states, self.vocabulary_size)
-        return greedy
+        return self.greedy_pass(prompts, batch)[0]
 
     def greedy_matches(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return [B] bool: whether free greedy generation would give exactly the row's target.

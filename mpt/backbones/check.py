@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mpt.backbones.base import Backbone, Batch, Row
 from mpt.backbones.decoder_only import DecoderOnly
+from mpt.backbones.generation import Decoding
 from mpt.errors import UsageError
 
 LIMITS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.02}
@@ -99,9 +100,9 @@ def findings(backbone: Backbone) -> Iterator[Finding]:
 def settle_cache(backbone: Backbone) -> None:
     """Give up the cache of inputs, or of prompts that stand first, where it is not exact.
 
-    Losses, and what is generated with a prompt from the cache, have to be those of reading the
-    whole row. Some models keep something else than keys and values of one shape, or count places
-    where they were told positions (rows in the cache have a gap).
+    Losses, and what is generated with a prompt from the cache or after a teacher-forced pass, have
+    to be those of reading the whole row. Some models keep something else than keys and values of
+    one shape, or count places where they were told positions (rows in the cache have a gap).
     """
     if not isinstance(backbone, DecoderOnly):
         return
@@ -109,7 +110,7 @@ def settle_cache(backbone: Backbone) -> None:
     prompts, batch = _prompts(backbone)[:1], _batch(backbone)
     try:
         with torch.no_grad(), backbone.fixed(prompts):
-            cached = [_losses(backbone, prompts, batch)]
+            cached = [_losses(backbone, prompts, batch), _continued(backbone, prompts, batch)]
             if backbone.position == "prepend":
                 cached.append(_written(backbone, prompts, batch))
         backbone.input_cache = None
@@ -237,14 +238,33 @@ def _generation(backbone: Backbone) -> float:
 @torch.no_grad()
 def _written(backbone: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
     """Return the rows' losses on the path of generation, which is given the targets' tokens."""
-    decoding = backbone.start_decoding(prompts, batch)
-    written = torch.zeros(len(batch), device=backbone.device, dtype=torch.float64)
+    written = _tokens_written(backbone, backbone.start_decoding(prompts, batch), batch.target_ids)
+    return written.sum(1) / batch.target_mask.sum(1)
+
+
+@torch.no_grad()
+def _continued(backbone: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
+    """Return the rows' losses where generation goes on after the targets' first two tokens."""
+    targets = batch.target_ids  # all of one length
+    states, read = backbone.read_targets(prompts, batch, targets.shape[1])
+    if read is None:
+        return _losses(backbone, prompts, batch)
+    log_p = backbone.head(states).log_softmax(-1).gather(1, targets.reshape(-1, 1))
+    known = -log_p.view_as(targets)[:, :2]
+    rows = [read.row(place, ids) for place, ids in enumerate(targets[:, :2].tolist())]
+    written = _tokens_written(backbone, backbone.resume_decoding(rows), targets[:, 2:])
+    return torch.cat([known, written], 1).mean(1)
+
+
+def _tokens_written(backbone: Backbone, decoding: Decoding, tokens: Tensor) -> Tensor:
+    """Return the loss of each of these tokens [B, n] where the model is made to write them."""
+    losses: list[Tensor] = []
     token: Tensor | None = None
-    for step in range(batch.target_ids.shape[1]):
+    for step in range(tokens.shape[1]):
         log_p = backbone.head(decoding.next_states(token)).log_softmax(-1)
-        token = batch.target_ids[:, step]
-        written -= log_p.gather(1, token[:, None])[:, 0]
-    return written / batch.target_mask.sum(1)
+        token = tokens[:, step]
+        losses.append(-log_p.gather(1, token[:, None])[:, 0])
+    return torch.stack(losses, 1).double()
 
 
 def _without_gradient(backbone: Backbone) -> float:

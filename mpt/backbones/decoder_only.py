@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from mpt.backbones import tokens
 from mpt.backbones.base import Backbone
-from mpt.backbones.generation import Decoding
-from mpt.backbones.input_cache import InputCache
+from mpt.backbones.generation import BatchRead, Begun, Decoding
+from mpt.backbones.input_cache import InputCache, padded
 from mpt.backbones.rows import Batch
 from mpt.errors import UsageError
 
@@ -83,28 +84,61 @@ class DecoderOnly(Backbone):
 
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the states [N, d] that predict the target tokens."""
+        return self._targets_read(prompts, batch, keep=False)[0]
+
+    @torch.no_grad()
+    def read_targets(
+        self, prompts: Tensor, batch: Batch, max_new_tokens: int
+    ) -> tuple[Tensor, BatchRead | None]:
+        """Return the states [N, d], and keys and values where generation can go on from them.
+
+        Rows go on behind gaps, so positions have to be told, and no window may count places. All
+        rows take the steps of the one that has most to write, so there have to be positions.
+        """
+        places = prompts.shape[1] + batch.input_ids.shape[1] + batch.target_ids.shape[1]
+        keep = (
+            max_new_tokens > 0
+            and self._takes_positions
+            and self._window is None
+            and self.input_cache is not None
+            and (self._max_positions is None or places + max_new_tokens <= self._max_positions)
+        )
+        return self._targets_read(prompts, batch, keep)
+
+    def _targets_read(
+        self, prompts: Tensor, batch: Batch, keep: bool
+    ) -> tuple[Tensor, _Read | None]:
+        """Return the states [N, d] that predict the targets and, if told, the batch as read."""
         p, t = prompts.shape[1], batch.target_ids.shape[1]
         length = p + batch.input_ids.shape[1] + t - 1
         self._check_positions("prompt, input and target", length)
+        inputs = batch.input_mask.sum(1)
         if self._may_cache(prompts, length):
-            return self._states_after_input(prompts, batch)[batch.target_mask]
-        first = batch.input_mask.sum(1) - 1  # the place before the target, in what is read
+            cache, states = self._states_after_input(prompts, batch)
+            read = _Read(cache, inputs, batch.input_ids.shape[1], p) if keep else None
+            return states[batch.target_mask], read
+        first = inputs - 1  # the place before the target, in what is read
         if self._prompt_is_kept(prompts):
             embedded, _ = self._joined(prompts[:, :0], batch, batch.target_ids, batch.target_mask)
+            cache = self._prompts_read(prompts, batch)
             states = self._transformer(
                 embedded[:, :-1],
-                past_key_values=self._prompts_read(prompts, batch),
+                past_key_values=cache,
                 position_ids=p + torch.arange(embedded.shape[1] - 1, device=first.device)[None],
                 use_cache=True,
             )
         else:
             embedded, _ = self._joined(prompts, batch, batch.target_ids, batch.target_mask)
-            states = self._transformer(embedded[:, :-1], use_cache=False)
+            cache = DynamicCache() if keep else None
+            states = self._transformer(
+                embedded[:, :-1], past_key_values=cache, use_cache=cache is not None
+            )
             first = first + p
         positions = first[:, None] + torch.arange(t, device=first.device)
         positions = positions.clamp(max=states.shape[1] - 1)  # past a row's target only
         predicting = states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))
-        return predicting[batch.target_mask]
+        read = _Read(cache, p + inputs) if keep else None
+        return predicting[batch.target_mask], read
 
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
         """Return the model before it reads a line, or what of the line is not in the cache.
@@ -124,6 +158,14 @@ class DecoderOnly(Backbone):
             return _Decoding(self, embedded, torch.cat([seen, mask], 1), cache)
         embedded, mask = self._joined(prompts, batch, none, none.bool(), pad_left=True)
         return _Decoding(self, embedded, mask, DynamicCache())
+
+    def resume_decoding(self, begun: Sequence[Begun]) -> Decoding:
+        """Return the model before it reads the last token that each row has written."""
+        mask = pad_sequence([row.mask for row in begun], batch_first=True)
+        cache = _filled(padded([row.memory for row in begun], mask.shape[1]))
+        last = torch.tensor([row.written[-1:] for row in begun], device=self.device)
+        seen = mask.new_ones(len(begun), 1)
+        return _Decoding(self, self._words(last), torch.cat([mask, seen], 1), cache)
 
     @contextlib.contextmanager
     def fixed(self, prompts: Tensor) -> Iterator[None]:
@@ -223,8 +265,8 @@ class DecoderOnly(Backbone):
         mask = torch.cat([soft, batch.input_mask, target_mask], 1).gather(1, order)
         return joined.gather(1, order[:, :, None].expand_as(joined)), mask
 
-    def _states_after_input(self, prompts: Tensor, batch: Batch) -> Tensor:
-        """Return the states [B, T, d] that predict the target, on the input's keys and values."""
+    def _states_after_input(self, prompts: Tensor, batch: Batch) -> tuple[Any, Tensor]:
+        """Return the model's memory of input, prompt and target, and the states [B, T, d]."""
         cache, mask = self._inputs_read(batch)
         n = batch.input_mask.sum(1)
         own = self._own(prompts, batch)
@@ -237,25 +279,18 @@ class DecoderOnly(Backbone):
             position_ids=n[:, None] + torch.arange(embedded.shape[1], device=n.device),
             use_cache=True,
         )
-        return states[:, own.shape[1] - 1 :]
+        return cache, states[:, own.shape[1] - 1 :]
 
     def _inputs_read(self, batch: Batch) -> tuple[Any, Tensor]:
         """Return the model's memory of the batch's inputs, and its mask [B, L]."""
         assert self.input_cache is not None
-        cache = DynamicCache()
         keys_values = self.input_cache.batch(batch, self._input_keys_values)
-        for layer, (keys, values) in enumerate(keys_values):
-            cache.update(keys, values, layer)
-        return cache, batch.input_mask
+        return _filled(keys_values), batch.input_mask
 
     def _prompts_read(self, prompts: Tensor, batch: Batch) -> Any:
         """Return the model's memory of each row's prompt."""
         assert self.input_cache is not None
-        cache = DynamicCache()
-        keys_values = self.input_cache.prompts(prompts, batch.run.tolist(), self._keys_values)
-        for layer, (keys, values) in enumerate(keys_values):
-            cache.update(keys, values, layer)
-        return cache
+        return _filled(self.input_cache.prompts(prompts, batch.run.tolist(), self._keys_values))
 
     def _input_keys_values(self, ids: Tensor) -> Tensor:
         """Return keys and values [layers, 2, heads, n, d/heads] of one input [n]."""
@@ -268,6 +303,48 @@ class DecoderOnly(Backbone):
         line = embedded[None].to(self.dtype)
         self._transformer(line, past_key_values=cache, use_cache=True)
         return torch.stack([torch.cat([layer.keys, layer.values]) for layer in cache.layers])
+
+
+class _Read(BatchRead):
+    """Keys and values of rows that were read with their targets.
+
+    Args:
+        cache: of the whole batch.
+        before: of each row the places [B] from the first on that are its own.
+        resumed: place where it goes on, if not right behind those.
+        prompt: tokens P that it has there before its target.
+    """
+
+    def __init__(self, cache: Any, before: Tensor, resumed: int | None = None, prompt: int = 0):
+        self._layers, self._before = cache.layers, before.tolist()
+        self._resumed, self._prompt = resumed, prompt
+
+    def row(self, index: int, written: list[int]) -> Begun:
+        before = self._before[index]
+        behind = before if self._resumed is None else self._resumed
+        end = behind + self._prompt + len(written) - 1
+        memory = torch.stack(
+            [
+                torch.stack([_without(states[index], before, behind, end) for states in pair])
+                for pair in ((layer.keys, layer.values) for layer in self._layers)
+            ]
+        )
+        return Begun(written, memory, memory.new_ones(memory.shape[3], dtype=torch.bool))
+
+
+def _without(states: Tensor, before: int, behind: int, end: int) -> Tensor:
+    """Return the places up to `before`, and from `behind` to `end`, of states [H, S, h]."""
+    if before == behind:
+        return states[:, :end]
+    return torch.cat([states[:, :before], states[:, behind:end]], 1)
+
+
+def _filled(keys_values: Iterable[tuple[Tensor, Tensor]]) -> Any:
+    """Return a model's memory that holds these keys and values [B, H, S, h] of every layer."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(keys_values):
+        cache.update(keys, values, layer)
+    return cache
 
 
 class _Decoding(Decoding):

@@ -5,17 +5,19 @@ Shapes: as in `mpt.backbones.base`; S = L + P encoder positions, C decoder token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from mpt.backbones import tokens
 from mpt.backbones.base import Backbone
-from mpt.backbones.generation import Decoding
+from mpt.backbones.generation import BatchRead, Begun, Decoding
 from mpt.backbones.rows import Batch
 from mpt.errors import DataError
 
@@ -71,8 +73,19 @@ class EncoderDecoder(Backbone):
 
     def target_states(self, prompts: Tensor, batch: Batch) -> Tensor:
         """Return the decoder states [N, d] that predict the target tokens."""
+        return self._decode(*self._encode(prompts, batch), batch)
+
+    @torch.no_grad()
+    def read_targets(
+        self, prompts: Tensor, batch: Batch, max_new_tokens: int
+    ) -> tuple[Tensor, BatchRead]:
+        """Return the decoder states [N, d], and the encoder's output to write from."""
         states, mask = self._encode(prompts, batch)
-        given = self._given(batch)
+        return self._decode(states, mask, batch), _Read(states, mask)
+
+    def _decode(self, states: Tensor, mask: Tensor, batch: Batch) -> Tensor:
+        """Return the states [N, d] that predict the targets, given the encoder's output."""
+        given = self._given(len(batch))
         self._check_positions("target", given.shape[1] + batch.target_ids.shape[1] - 1)
         # Causal, and padded on the right: no position of the mask ever looks at padding.
         decoded = self._decoder(
@@ -86,12 +99,18 @@ class EncoderDecoder(Backbone):
     def start_decoding(self, prompts: Tensor, batch: Batch) -> Decoding:
         """Return the decoder before its first token; the encoder has run."""
         states, mask = self._encode(prompts, batch)
-        return _Decoding(self._decoder, states, mask, self._given(batch))
+        return _Decoding(self._decoder, states, mask, self._given(len(batch)))
 
-    def _given(self, batch: Batch) -> Tensor:
+    def resume_decoding(self, begun: Sequence[Begun]) -> Decoding:
+        """Return the decoder before its first token; the encoder need not run again."""
+        states = pad_sequence([row.memory for row in begun], batch_first=True)
+        mask = pad_sequence([row.mask for row in begun], batch_first=True)
+        return _Decoding(self._decoder, states, mask, self._given(len(begun)))
+
+    def _given(self, rows: int) -> Tensor:
         """Return the tokens [B, C] that the decoder starts from."""
-        given = torch.tensor([self._prefix], device=batch.run.device)
-        return given.expand(len(batch), -1)
+        given = torch.tensor([self._prefix], device=self.device)
+        return given.expand(rows, -1)
 
     def _encode(self, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the encoder's output [B, S, d] and its mask [B, S]."""
@@ -161,6 +180,22 @@ class _Scaled:
 
     def __call__(self, ids: Tensor) -> Tensor:
         return torch.as_tensor(self._module(ids) * self.embed_scale)
+
+
+class _Read(BatchRead):
+    """The encoder's output of a batch [B, S, d] and its mask [B, S].
+
+    The decoder begins anew: it is short, and some decoders count places where rows of different
+    beginnings would need gaps.
+    """
+
+    def __init__(self, states: Tensor, mask: Tensor):
+        self._states, self._mask = states, mask
+
+    def row(self, index: int, written: list[int]) -> Begun:
+        mask = self._mask[index]
+        places = int(mask.nonzero()[-1]) + 1
+        return Begun([], self._states[index, :places].clone(), mask[:places].clone())
 
 
 class _Decoding(Decoding):

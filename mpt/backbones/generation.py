@@ -51,6 +51,26 @@ class Decoding(ABC):
         """Go on with these rows, in this order; a row may be named several times."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A row that a model has read, maybe with the beginning of its output."""
+
+    written: list[int]
+    """Tokens of the output that need not be written again; the last of them is not yet read."""
+    memory: Tensor
+    """What the model keeps of each of S places: [..., S, h]."""
+    mask: Tensor
+    """Which of them are real [S]."""
+
+
+class BatchRead(ABC):
+    """What a model keeps of B rows that it has read together with their targets."""
+
+    @abstractmethod
+    def row(self, index: int, written: list[int]) -> Begun:
+        """Return a row of which all but the last of these n ≥ 1 tokens are its target's first."""
+
+
 Head = Callable[[Tensor], Tensor]
 """States [B, d] → logits [B, V]."""
 

@@ -118,13 +118,9 @@ class InputCache:
         for key, part in zip(keys, parts, strict=True):
             if key not in used:
                 used[key] = self._get(key, part, compute)
-        layers, _, heads, _, head_width = used[keys[0]].shape
-        shape = (layers, 2, len(keys), heads, width, head_width)
-        padded = used[keys[0]].new_zeros(shape)
-        for row, key in enumerate(keys):
-            padded[:, :, row, :, : used[key].shape[3]] = used[key]
+        rows = padded([used[key] for key in keys], width)
         self._shrink()
-        return [(layer[0], layer[1]) for layer in padded]
+        return rows
 
     def _get(
         self, key: tuple[int, ...], part: Tensor, compute: Callable[[Tensor], Tensor]
@@ -139,6 +135,23 @@ class InputCache:
     def _shrink(self) -> None:
         while self.bytes > self.max_bytes and self._known:
             self.bytes -= self._known.popitem(last=False)[1].nbytes
+
+
+def padded(rows: Sequence[Tensor], width: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the keys and values of B rows as one batch, padded on the right with zeros.
+
+    Args:
+        rows: of each row keys and values [layers, 2, H, n, h].
+        width: places of the batch.
+
+    Returns:
+        For every layer keys and values [B, H, width, h].
+    """
+    layers, _, heads, _, head_width = rows[0].shape
+    batch = rows[0].new_zeros((layers, 2, len(rows), heads, width, head_width))
+    for number, row in enumerate(rows):
+        batch[:, :, number, :, : row.shape[3]] = row
+    return [(layer[0], layer[1]) for layer in batch]
 
 
 def free_ram(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

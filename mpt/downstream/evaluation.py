@@ -3,9 +3,10 @@
 A row's greedy output equals its target if and only if every arg-max under teacher forcing does;
 then the target's text is the prediction. For the other rows the pass gives the output's beginning,
 which is all of it where it ends there, and often decides the score (`verdict.py`). Only what is
-left is generated. The scores are exactly those of generating everything. A search with beams or
-a repetition penalty does not follow the arg-max: there every output is generated. A prompt that
-stands first in a causal model is read once for all rows (`Backbone.fixed`).
+left is generated, from what the model keeps of that pass where it can. The scores are exactly
+those of generating everything. A search with beams or a repetition penalty does not follow the
+arg-max: there every output is generated. A prompt that stands first in a causal model is read once
+for all rows (`Backbone.fixed`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mpt.backbones.base import Backbone, Batch, Row
-from mpt.backbones.generation import Generation
+from mpt.backbones.generation import BatchRead, Begun, Generation
 from mpt.backbones.rows import length_groups
 from mpt.downstream.limits import default_limits
 from mpt.downstream.out_of_memory import attempt, halved
@@ -119,44 +120,73 @@ class Evaluator:
         self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
     ) -> dict[_Job, str]:
         """Return every job's output, or another text of the same score."""
+        if not self._how.plain:
+            return dict(self._generated(prompts, jobs))
         predictions: dict[_Job, str] = {}
-        open_jobs = [] if self._how.plain else list(jobs)
-        known = self._beginnings(prompts, jobs, metrics) if self._how.plain else ()
-        for job, beginning in known:
-            if beginning is None:
-                open_jobs.append(job)
+        unread: list[_Job] = []
+        begun: list[tuple[_Job, Begun]] = []
+        places = 0
+        for job, known in self._beginnings(prompts, jobs, metrics):
+            if known is None:
+                unread.append(job)
+            elif isinstance(known, str):
+                predictions[job] = known
             else:
-                predictions[job] = beginning
-        predictions.update(self._generated(prompts, open_jobs))
+                begun.append((job, known))
+                places += len(known.mask)
+                if places >= self.max_tokens:  # what is kept is as large as a pass
+                    predictions.update(self._continued(begun))
+                    begun, places = [], 0
+        predictions.update(self._continued(begun))
+        predictions.update(self._generated(prompts, unread))
         return predictions
 
     def _beginnings(
         self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
-    ) -> Iterator[tuple[_Job, str | None]]:
-        """Yield each job with a text of the right score, or None where it must be generated."""
+    ) -> Iterator[tuple[_Job, str | Begun | None]]:
+        """Yield each job with a text of the right score, or with what is to be gone on from.
+
+        That is nothing where the model cannot go on from its teacher-forced pass.
+        """
         inputs, targets = self._padded_inputs, self._table.target_lengths
         lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
 
-        def greedy(places: Sequence[int]) -> list[list[int]]:
+        def greedy(places: Sequence[int]) -> list[str | Begun | None]:
             batch = self._batch([jobs[index] for index in places])
-            return self._backbone.greedy_tokens(prompts, batch).tolist()
+            tokens, read = self._backbone.greedy_pass(prompts, batch, self._max_generated)
+            return [
+                self._verdict(jobs[index].row, ids, metrics[index], read, place)
+                for place, (index, ids) in enumerate(zip(places, tokens.tolist(), strict=True))
+            ]
 
-        for index, tokens in self._in_passes(lengths, 1, greedy):
-            yield jobs[index], self._verdict(jobs[index].row, tokens, metrics[index])
+        for index, known in self._in_passes(lengths, 1, greedy):
+            yield jobs[index], known
 
-    def _verdict(self, row: int, greedy: list[int], metric: str) -> str | None:
-        """Return the row's output, or any text that scores like it, or None if that is unknown."""
+    def _verdict(
+        self, row: int, greedy: list[int], metric: str, read: BatchRead | None, place: int
+    ) -> str | Begun | None:
+        """Return the row's output, or any text that scores like it, or else its beginning."""
         target = self._table.target(row)
         same = next((n for n, t in enumerate(target) if t != greedy[n]), len(target))
         known = greedy[: same + 1][: min(len(target), self._max_generated)]
         ended = same == len(target) or known[-1] == self._backbone.end_id
         if ended or len(known) == self._max_generated:
             return self._text(known)
-        if not task_metrics.METRICS[metric].exact_match_decides:
-            return None
-        beginning = self._text(known)
-        possible = can_still_match(metric, beginning, self._examples[row].outputs)
-        return None if possible else beginning
+        if task_metrics.METRICS[metric].exact_match_decides:
+            beginning = self._text(known)
+            if not can_still_match(metric, beginning, self._examples[row].outputs):
+                return beginning
+        return None if read is None else read.row(place, known)
+
+    def _continued(self, begun: Sequence[tuple[_Job, Begun]]) -> Iterator[tuple[_Job, str]]:
+        """Yield each job with its text, written on from its beginning."""
+
+        def go_on(places: Sequence[int]) -> list[list[int]]:
+            rows = [begun[index][1] for index in places]
+            return self._backbone.continue_ids(rows, self._max_generated)
+
+        for index, ids in self._in_passes([len(row.mask) for _, row in begun], 1, go_on):
+            yield begun[index][0], self._text(ids)
 
     def _generated(self, prompts: Tensor, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, str]]:
         """Yield each job with its generated text."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from toys import toy_task
 
 from mpt.backbones import Backbone, Batch
-from mpt.backbones.generation import Generation
+from mpt.backbones.generation import Begun, Generation
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator, zero_shot
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
@@ -91,13 +91,14 @@ def test_generation_is_left_out_where_it_cannot_change_the_score(
     toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generated: list[int] = []
-    generate_ids = toy_backbone.generate_ids
+    continue_ids = toy_backbone.continue_ids
 
-    def spy(prompts: Tensor, batch: Batch, limit: int, how: Generation) -> list[list[int]]:
-        generated.append(len(batch))
-        return generate_ids(prompts, batch, limit, how)
+    def spy(begun: Sequence[Begun], limit: int) -> list[list[int]]:
+        generated.append(len(begun))
+        return continue_ids(begun, limit)
 
-    monkeypatch.setattr(toy_backbone, "generate_ids", spy)
+    monkeypatch.setattr(toy_backbone, "continue_ids", spy)
+    monkeypatch.setattr(toy_backbone, "generate_ids", None)
     prompts = _prompts(toy_backbone, 8)
     accuracy = toy_task(test=20)
     scores = _evaluator(toy_backbone, [accuracy]).scores(prompts, [0] * 8)

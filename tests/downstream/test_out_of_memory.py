@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from tuning_toys import P, families, limits, mixed_tasks, queue, same_results
 
 from mpt.backbones import Backbone, Batch
+from mpt.backbones.generation import Begun
 from mpt.config import DownstreamConfig
 from mpt.downstream.out_of_memory import halved, is_out_of_memory
 from mpt.errors import UsageError
@@ -29,6 +30,10 @@ def _padded(batch: Batch) -> int:
     return len(batch) * (P + batch.input_ids.shape[1] + batch.target_ids.shape[1])
 
 
+def _places(begun: Sequence[Begun]) -> int:
+    return len(begun) * max(len(row.mask) for row in begun)
+
+
 class Memory:
     """Stands before a backbone's passes; those above its room, or one of them, fail."""
 
@@ -39,11 +44,12 @@ class Memory:
     def guard(self, monkeypatch: pytest.MonkeyPatch, backbone: Backbone, name: str) -> None:
         method = getattr(backbone, name)
 
-        def guarded(prompts: Tensor, batch: Batch, *rest: Any) -> Any:
-            self.sizes.append(_padded(batch))
+        def guarded(*given: Any) -> Any:
+            begun = name == "continue_ids"
+            self.sizes.append(_places(given[0]) if begun else _padded(given[1]))
             if self.sizes[-1] > self.room or len(self.sizes) == self.fail_at:
                 raise self.error
-            return method(prompts, batch, *rest)
+            return method(*given)
 
         monkeypatch.setattr(backbone, name, guarded)
 
@@ -89,7 +95,7 @@ def test_passes_that_had_gone_through_before_the_failing_one_leave_no_trace(
     )
 
 
-@pytest.mark.parametrize("name", ["greedy_tokens", "generate_ids"])
+@pytest.mark.parametrize("name", ["greedy_pass", "continue_ids", "generate_ids"])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_an_evaluation_goes_on_in_smaller_passes(
     name: str, beams: int, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +109,7 @@ def test_an_evaluation_goes_on_in_smaller_passes(
         memory.guard(full, toy_backbone, name)
         tuning = queue(toy_backbone, runs, config, limits(tokens=1024))
         results = tuning.advance()
-    if beams > 1 and name == "greedy_tokens":
+    if (beams > 1) != (name == "generate_ids"):
         assert memory.sizes == []  # a search with beams does not follow the arg-max
         return
     assert max(memory.sizes) > 100
@@ -138,14 +144,14 @@ def test_evaluation_follows_the_limit_of_training_where_it_has_none_of_its_own(
     runs = families(toy_backbone, mixed_tasks())[:5]
     Memory(FULL[0], room=150).guard(monkeypatch, toy_backbone, "row_losses")
     evaluated = Memory(FULL[0])
-    evaluated.guard(monkeypatch, toy_backbone, "greedy_tokens")
+    evaluated.guard(monkeypatch, toy_backbone, "greedy_pass")
     tuning = queue(toy_backbone, runs, CONFIG, limits(tokens=1024, pass_cost=1000))
     tuning.advance()
     assert tuning.limits.evaluation == 128
     assert 64 < max(evaluated.sizes) <= 128  # as a queue that loads the state would do it
 
 
-@pytest.mark.parametrize("name", ["row_losses", "greedy_tokens"])
+@pytest.mark.parametrize("name", ["row_losses", "greedy_pass"])
 def test_a_single_row_that_does_not_fit_is_named(
     name: str, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +172,7 @@ def test_a_pass_with_dropout_cannot_be_cut(
         queue(toy_backbone, runs, config).advance()
 
 
-@pytest.mark.parametrize("name", ["row_losses", "greedy_tokens"])
+@pytest.mark.parametrize("name", ["row_losses", "greedy_pass"])
 def test_another_error_is_not_taken_for_it(
     name: str, toy_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from toys import toy_task
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from mpt.backbones import Backbone, Batch
+from mpt.backbones.generation import BatchRead, Begun
 from mpt.backbones.load import FAMILIES
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.evaluation import Evaluator
@@ -81,20 +83,31 @@ class Script:
         ids = batch.input_ids[row][batch.input_mask[row]].tolist()
         return self.outputs[self.backbone.decode(ids)]
 
-    def greedy_tokens(self, prompts: Tensor, batch: Batch) -> Tensor:
+    def greedy_pass(self, prompts: Tensor, batch: Batch, _: int) -> tuple[Tensor, BatchRead]:
         greedy = torch.zeros_like(batch.target_ids)
         for row, target in enumerate(batch.target_ids.tolist()):
             output = self._of(batch, row)
             for place in range(int(batch.target_mask[row].sum())):
                 followed = place < len(output) and output[:place] == target[:place]
                 greedy[row, place] = output[place] if followed else self.rng.randrange(2, 258)
-        return greedy
+        return greedy, ScriptRead([self._of(batch, row) for row in range(len(batch))])
 
-    def generate_ids(
-        self, prompts: Tensor, batch: Batch, max_new_tokens: int, *_: object
-    ) -> list[list[int]]:
-        self.generated += len(batch)
-        return [self._of(batch, row)[:max_new_tokens] for row in range(len(batch))]
+    def continue_ids(self, begun: Sequence[Begun], max_new_tokens: int) -> list[list[int]]:
+        self.generated += len(begun)
+        outputs = [row.memory.tolist() for row in begun]
+        for row, output in zip(begun, outputs, strict=True):
+            assert row.written == output[: len(row.written)]
+        return [output[:max_new_tokens] for output in outputs]
+
+
+class ScriptRead(BatchRead):
+    """Keeps the whole outputs of its rows."""
+
+    def __init__(self, outputs: list[list[int]]):
+        self._outputs = outputs
+
+    def row(self, index: int, written: list[int]) -> Begun:
+        return Begun(written, torch.tensor(self._outputs[index]), torch.ones(9, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("max_generated", [64, 3])
@@ -112,8 +125,8 @@ def test_every_row_scores_as_its_generated_text_would(
         for row, example in enumerate(examples)
     }
     script = Script(backbone, outputs, rng)
-    monkeypatch.setattr(backbone, "greedy_tokens", script.greedy_tokens)
-    monkeypatch.setattr(backbone, "generate_ids", script.generate_ids)
+    monkeypatch.setattr(backbone, "greedy_pass", script.greedy_pass)
+    monkeypatch.setattr(backbone, "continue_ids", script.continue_ids)
     # Targets of up to four tokens, so that some are cut short.
     text = TextConfig(max_target=4)
     config = DownstreamConfig(max_generated=max_generated)
