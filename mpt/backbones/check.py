@@ -251,7 +251,7 @@ def _continued(backbone: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
         return _losses(backbone, prompts, batch)
     log_p = backbone.head(states).log_softmax(-1).gather(1, targets.reshape(-1, 1))
     known = -log_p.view_as(targets)[:, :2]
-    rows = [read.row(place, ids) for place, ids in enumerate(targets[:, :2].tolist())]
+    rows = [read.row(row, ids) for row, ids in enumerate(targets[:, :2].tolist())]
     written = _tokens_written(backbone, backbone.resume_decoding(rows), targets[:, 2:])
     return torch.cat([known, written], 1).mean(1)
 

@@ -155,15 +155,15 @@ class Evaluator:
             batch = self._batch([jobs[index] for index in places])
             tokens, read = self._backbone.greedy_pass(prompts, batch, self._max_generated)
             return [
-                self._verdict(jobs[index].row, ids, metrics[index], read, place)
-                for place, (index, ids) in enumerate(zip(places, tokens.tolist(), strict=True))
+                self._verdict(jobs[index].row, ids, metrics[index], read, position)
+                for position, (index, ids) in enumerate(zip(places, tokens.tolist(), strict=True))
             ]
 
         for index, known in self._in_passes(lengths, 1, greedy):
             yield jobs[index], known
 
     def _verdict(
-        self, row: int, greedy: list[int], metric: str, read: BatchRead | None, place: int
+        self, row: int, greedy: list[int], metric: str, read: BatchRead | None, position: int
     ) -> str | Begun | None:
         """Return the row's output, or any text that scores like it, or else its beginning."""
         target = self._table.target(row)
@@ -176,7 +176,7 @@ class Evaluator:
             beginning = self._text(known)
             if not can_still_match(metric, beginning, self._examples[row].outputs):
                 return beginning
-        return None if read is None else read.row(place, known)
+        return None if read is None else read.row(position, known)
 
     def _continued(self, begun: Sequence[tuple[_Job, Begun]]) -> Iterator[tuple[_Job, str]]:
         """Yield each job with its text, written on from its beginning."""
