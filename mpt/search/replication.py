@@ -1,7 +1,7 @@
 """Which replicates a search runs next: one upstream seed for all, more for the better ones.
 
-Round 1 runs all configurations with the first seed. The next round takes the better half: one
-seed each says nothing about how far seeds differ. From then on those go on that cannot be told
+Round 1 runs all configurations with the first seed. The next round of a race takes the better half:
+one seed each says nothing about how far seeds differ. From then on those go on that cannot be told
 from the best, or may still be it, as far as the budget goes; when that or the seeds are used up,
 or the best stands alone, it is run with fresh seeds, on which it is reported. What is run next
 follows from what is stored, so a search that was killed goes on with the same replicates.
@@ -231,14 +231,17 @@ def _next_of(
     points = {name_of(entry): (entry.trial, entry.steps) for entry in first}
     allowance = Allowance.of(list(points.values()), len(config.fresh_seeds))
     going = list(points.values())
-    for number, seed in enumerate(config.seeds[1:], start=1):
+    if allocation == "full":
+        if any(entry.score is None and entry.stopped is None for entry in first):
+            return []
+        missing = [one for seed in config.seeds[1:] for one in _missing(board, going, seed)]
+        if missing:
+            return missing
+    for number, seed in enumerate(config.seeds[1:] if allocation == "race" else (), start=1):
         ranking = ranking_of(board, plan, entries, config.seeds[:number])
         if ranking is None:
             return []
-        if allocation == "race":
-            going = raced(ranking.comparison, number, points, allowance)
-        elif any(entry.score is None and entry.stopped is None for entry in first):
-            return []
+        going = raced(ranking.comparison, number, points, allowance)
         if not going:
             break
         allowance = allowance.after(going)
@@ -273,6 +276,8 @@ def _further_of(
         if not begun:
             rounds.append(_replicates(going, seed))
         allowance, most = allowance.after(going), len(going)
+    if rounds and not race:
+        rounds = [[one for own in rounds for one in own]]
     fresh = config.fresh_seeds if len(config.seeds) > 1 and points else ()
     if fresh and not any(seed_of(trial) == fresh[0] for trial in trials):
         rounds.append([one for seed in fresh for one in _replicates(points[:1], seed)])
