@@ -223,6 +223,11 @@ class Backbone(ABC):
         return self.table(rows).batch(range(len(rows)), runs, widths)
 
     @property
+    def shares_prompts(self) -> bool:
+        """Whether a pass reads a prompt once for all rows that it stands before."""
+        return False
+
+    @property
     def padding_matters(self) -> bool:
         """Whether a row's numbers depend on how far its input is padded (`Batch.width`)."""
         return self.position == "append_padded"

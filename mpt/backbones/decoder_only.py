@@ -38,8 +38,9 @@ class DecoderOnly(Backbone):
 
     With an appended prompt the input's keys and values do not depend on the prompt: they come from
     `InputCache`, in training and in evaluation, and only prompt and target go through the model.
-    With a prepended one it is the prompt that is read once, in a block of `fixed`, as while it is
-    evaluated. Passes with dropout, or of a copy whose weights are trained, read the whole row.
+    With a prepended one it is the prompt that is read once: for all rows of a pass that it stands
+    before, and in a block of `fixed`, as while it is evaluated, for all passes. Passes with
+    dropout, or of a copy whose weights are trained, read the whole row.
     """
 
     auto = AutoModelForCausalLM
@@ -68,6 +69,11 @@ class DecoderOnly(Backbone):
     def encode_chat(self, text: str, max_tokens: int) -> list[int]:
         """Return the tokens of an input in the tokenizer's chat template."""
         return tokens.chat_ids(self.name, self._tokenizer, text, max_tokens)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a pass reads a prompt once for all rows that it stands before."""
+        return self.position == "prepend" and self.input_cache is not None
 
     @property
     def _reader(self) -> Any:
@@ -118,9 +124,9 @@ class DecoderOnly(Backbone):
             read = _Read(cache, inputs, batch.input_ids.shape[1], p) if keep else None
             return states[batch.target_mask], read
         first = inputs - 1  # the place before the target, in what is read
-        if self._prompt_is_kept(prompts):
+        cache = self._prompts_of_rows(prompts, batch)
+        if cache is not None:
             embedded, _ = self._joined(prompts[:, :0], batch, batch.target_ids, batch.target_mask)
-            cache = self._prompts_read(prompts, batch)
             states = self._transformer(
                 embedded[:, :-1],
                 past_key_values=cache,
@@ -178,25 +184,40 @@ class DecoderOnly(Backbone):
             self._fixed = before
             self._forget_prompts()
 
+    def _prompts_of_rows(self, prompts: Tensor, batch: Batch) -> Any:
+        """Return the model's memory of each row's prompt, read once; None: with the whole rows."""
+        if self._prompt_is_kept(prompts):
+            return self._prompts_read(prompts, batch)
+        if not self._prompt_may_be_apart(prompts):
+            return None
+        runs, of_row = batch.run.unique(return_inverse=True)
+        if len(runs) == len(batch):
+            return None
+        cache: Any = DynamicCache()
+        self._transformer(prompts[runs].to(self.dtype), past_key_values=cache, use_cache=True)
+        return _filled((layer.keys[of_row], layer.values[of_row]) for layer in cache.layers)
+
     def _forget_prompts(self) -> None:
         if self.position == "prepend" and self.input_cache is not None:
             self.input_cache.clear()
 
-    def _prompt_is_kept(self, prompts: Tensor) -> bool:
-        """Whether the prompts' keys and values are the same in every pass and need no gradient.
+    def _prompt_may_be_apart(self, prompts: Tensor) -> bool:
+        """Whether the prompts' keys and values can be computed before the rest of their rows.
 
         Rows that are padded on the right have no gap behind their prompt: places are positions,
         and windows and ALiBi count them as they do without the cache.
         """
         return (
-            prompts is self._fixed
-            and self.position == "prepend"
-            and self.input_cache is not None
+            self.shares_prompts
             and prompts.shape[1] > 0
-            and not (torch.is_grad_enabled() and prompts.requires_grad)
             and not self.trainable
             and not self._model.training
         )
+
+    def _prompt_is_kept(self, prompts: Tensor) -> bool:
+        """Whether the prompts' keys and values are the same in every pass and need no gradient."""
+        graph = torch.is_grad_enabled() and prompts.requires_grad
+        return prompts is self._fixed and not graph and self._prompt_may_be_apart(prompts)
 
     def _may_have_gaps(self, batch: Batch) -> bool:
         """Whether padding between prompt and input changes nothing, or there is none.

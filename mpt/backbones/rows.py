@@ -205,6 +205,80 @@ def cheapest_groups(
     return groups[::-1]
 
 
+def groups_of_runs(
+    inputs: Sequence[int],
+    targets: Sequence[int],
+    runs: Sequence[int],
+    *,
+    prompt: int,
+    pass_cost: int,
+    max_tokens: int,
+) -> list[list[int]]:
+    """Split rows into passes that read the prompt of each of their runs once.
+
+    A pass of n rows of r runs has n · (longest input + longest target) + r · prompt padded tokens.
+    Rows of similar length side by side save padding, rows of one run prompts; of the best split
+    by length (as if no prompt were shared) and the best one into whole runs the cheaper is taken.
+
+    Args:
+        inputs: input tokens of every row [N].
+        targets: target tokens of every row [N].
+        runs: the run of every row [N].
+        prompt: prompt tokens P.
+        pass_cost: see `cheapest_groups`.
+        max_tokens: most padded tokens of a pass; a longer single row is a pass of its own.
+
+    Returns:
+        Groups of row positions; a pure function of the arguments.
+    """
+    best = cheapest_groups(
+        inputs, targets, extra=prompt, pass_cost=pass_cost, max_tokens=max_tokens
+    )
+    parts = _parts_of_runs(inputs, targets, runs, max_tokens - prompt)
+    whole = cheapest_groups(
+        [len(part) * max(inputs[row] for row in part) for part in parts],
+        [len(part) * max(targets[row] for row in part) for part in parts],
+        extra=prompt,
+        pass_cost=pass_cost,
+        max_tokens=max_tokens,
+    )
+    by_run = [[row for number in group for row in parts[number]] for group in whole]
+
+    def cost(groups: list[list[int]]) -> int:
+        return sum(
+            pass_cost + pass_tokens(inputs, targets, runs, group, prompt) for group in groups
+        )
+
+    return min(best, by_run, key=cost)
+
+
+def pass_tokens(
+    inputs: Sequence[int],
+    targets: Sequence[int],
+    runs: Sequence[int],
+    group: Sequence[int],
+    prompt: int,
+) -> int:
+    """Return the padded tokens of a pass that reads the prompt of each of its runs once."""
+    longest = max(inputs[row] for row in group) + max(targets[row] for row in group)
+    return len(group) * longest + prompt * len({runs[row] for row in group})
+
+
+def _parts_of_runs(
+    inputs: Sequence[int], targets: Sequence[int], runs: Sequence[int], max_tokens: int
+) -> list[list[int]]:
+    """Return the rows of each run, cut where more of them would not fit into a pass."""
+    parts: list[list[int]] = []
+    for row in sorted(range(len(runs)), key=lambda row: (runs[row], -inputs[row], -targets[row])):
+        wider = [*parts[-1], row] if parts and runs[parts[-1][0]] == runs[row] else [row]
+        fits = pass_tokens(inputs, targets, runs, wider, 0) <= max_tokens
+        if len(wider) > 1 and fits:
+            parts[-1] = wider
+        else:
+            parts.append([row])
+    return parts
+
+
 def _pass_costs(
     inputs: np.ndarray, targets: np.ndarray, extra: int, max_tokens: int
 ) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mpt.backbones.base import Backbone
-from mpt.backbones.rows import Batch, cheapest_groups
+from mpt.backbones.rows import Batch, cheapest_groups, groups_of_runs
 from mpt.downstream.data import TrainRows
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.limits import PackLimits
@@ -84,6 +84,7 @@ class Pack:
     ):
         self._backbone, self._rows, self._config = backbone, rows, config
         self._root, self._p = root_seed, prompt_length
+        self._shares = backbone.shares_prompts and config.dropout == 0
         self._wide = torch.float64 if backbone.dtype == torch.float64 else torch.float32
         self._optimiser = Adafactor(self._stack([]), [])
         self._through: list[Member] = []
@@ -212,8 +213,11 @@ class Pack:
         padded = 0
         for group in self._groups(rows, slots, widths or None):
             own_widths = [widths[n] for n in group] if widths else None
-            batch = table.batch([rows[n] for n in group], [slots[n] for n in group], own_widths)
-            size = len(group) * (self._p + batch.input_ids.shape[1] + batch.target_ids.shape[1])
+            own_slots = [slots[n] for n in group]
+            batch = table.batch([rows[n] for n in group], own_slots, own_widths)
+            read = len(set(own_slots) if self._shares else group)
+            longest = batch.input_ids.shape[1] + batch.target_ids.shape[1]
+            size = len(group) * longest + read * self._p
             shares = attempt(self._pass, prompts, batch, weights[group])
             if shares is None:
                 self._shrink(len(group), size)
@@ -245,17 +249,19 @@ class Pack:
     def _groups(
         self, rows: Sequence[int], slots: Sequence[int], widths: Sequence[int] | None
     ) -> list[list[int]]:
-        """Return which rows share a forward pass: similar lengths, or one run with dropout."""
+        """Return which rows share a forward pass: those of similar lengths, or one run's.
+
+        Whole runs where a prompt is read once a pass, if that is cheaper; one run with dropout.
+        """
         if self._config.dropout > 0:
             return [[n for n, s in enumerate(slots) if s == slot] for slot in sorted(set(slots))]
-        table = self._rows.table
-        return cheapest_groups(
-            widths or [table.input_lengths[row] for row in rows],
-            [table.target_lengths[row] for row in rows],
-            extra=self._p,
-            pass_cost=self.limits.pass_cost,
-            max_tokens=self.limits.tokens,
-        )
+        table, limits = self._rows.table, self.limits
+        inputs = widths or [table.input_lengths[row] for row in rows]
+        targets = [table.target_lengths[row] for row in rows]
+        options = {"pass_cost": limits.pass_cost, "max_tokens": limits.tokens}
+        if self._shares:
+            return groups_of_runs(inputs, targets, slots, prompt=self._p, **options)
+        return cheapest_groups(inputs, targets, extra=self._p, **options)
 
     def _dropout_seed(self, batch: Batch) -> int:
         """Return the seed of a pass with dropout, in which all rows are of one run."""

@@ -1,10 +1,10 @@
 """Which replicates a search runs next: one upstream seed for all, more for the better ones.
 
-Round 1 runs all configurations with the first seed. The next round of a race takes the better half:
-one seed each says nothing about how far seeds differ. From then on those go on that cannot be told
-from the best, or may still be it, as far as the budget goes; when that or the seeds are used up,
-or the best stands alone, it is run with fresh seeds, on which it is reported. What is run next
-follows from what is stored, so a search that was killed goes on with the same replicates.
+Round 1 runs all configurations with the first seed. The next round of a race takes the better
+half: one seed each says nothing about how far seeds differ. From then on those go on that cannot
+be told from the best, or may still be it, as far as the budget goes; when that or the seeds are
+used up, or the best stands alone, it is run with fresh seeds, on which it is reported. What is run
+next follows from what is stored, so a search that was killed goes on with the same replicates.
 """
 
 from __future__ import annotations

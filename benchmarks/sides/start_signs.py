@@ -1,7 +1,7 @@
 """Which sign tells a target best how a start will end: its loss, a short race, or a mix of both?
 
-    python benchmarks/start_signs.py [--results DIR] [--steps 3] [--race-steps 2] [--workers 2]
-                                     [--calibration 42,43,44] [--seeds 801,...,808] [--json FILE]
+    python benchmarks/sides/start_signs.py [--results DIR] [--steps 3] [--race-steps 2]
+            [--calibration 42,43,44] [--seeds 801,...,808] [--workers 2] [--json FILE]
 
 Every start that a soup of the contest `starts` leaves at hand (the mean, its members, and words of
 the vocabulary) is tuned to its end on every validation task and data seed. Before that each shows
@@ -237,11 +237,11 @@ def judged(
     """Return the ARG of every rule on `seeds`, and its paired difference to the best of them."""
     known = {seed: signs[seed] for seed in calibration}
     weights = {task: weight_for(task, known) for task in signs[seeds[0]]}
-    rules: dict[str, Callable[[str], Rule]] = {
-        name: (lambda _, rule=rule: rule) for name, rule in RULES.items()
+    rows = {
+        name: {s: taken(signs[s], lambda _, own=rule: own) for s in seeds}  # type: ignore[misc]
+        for name, rule in RULES.items()
     }
-    rules["mix"] = lambda task: mixed(weights[task])
-    rows = {name: {s: taken(signs[s], rule) for s in seeds} for name, rule in rules.items()}
+    rows["mix"] = {s: taken(signs[s], lambda task: mixed(weights[task])) for s in seeds}
     rows["the soup itself"] = {s: of_start(signs[s], "learned") for s in seeds}
     baseline = of_start(signs[seeds[0]], VOCABULARY)
     bound = rows.pop("best by test")

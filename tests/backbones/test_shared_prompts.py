@@ -1,0 +1,194 @@
+"""A prompt that stands first is read once a pass while it is trained, too: gradients stay."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from torch import Tensor
+from toys import byte_tokenizer, toy_task
+
+from mpt.backbones import Backbone, Batch
+from mpt.backbones.check import settle_cache
+from mpt.backbones.decoder_only import DecoderOnly
+from mpt.backbones.families import family_of
+from mpt.backbones.rows import cheapest_groups, groups_of_runs, pass_tokens
+from mpt.config import DownstreamConfig, TextConfig
+from mpt.downstream.limits import PackLimits
+from mpt.downstream.prompt_tuning import TuningRun, tune
+from mpt.upstream.checkpointing import activation_checkpointing
+
+P = 10
+"""Longer than the windows of 8 that some of the models have."""
+RUNS = [0, 2, 1, 0, 2]
+ROWS = [([30] * 12, [40, 50, 1]), ([60, 70], [80, 1]), ([90] * 5, [35, 45, 55, 1])]
+ROWS += [([33, 44, 55], [66, 1]), ([90, 80, 70, 60], [35, 1])]
+
+
+def _model(name: str = "llama-grouped", dtype: torch.dtype = torch.float64) -> DecoderOnly:
+    model = tiny_models.build(name).to(dtype)
+    backbone = family_of("tiny", model.config)("tiny", model, byte_tokenizer(), "prepend")
+    assert isinstance(backbone, DecoderOnly)
+    return backbone
+
+
+def _whole(name: str = "llama-grouped", dtype: torch.dtype = torch.float64) -> DecoderOnly:
+    """The same model, made to read whole rows."""
+    backbone = _model(name, dtype)
+    backbone.input_cache = None
+    return backbone
+
+
+def _prompts(backbone: Backbone, runs: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return backbone.embeddings()[torch.randint(3, 200, (runs, P), generator=generator)].double()
+
+
+def _slope(backbone: Backbone, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    leaf = prompts.clone().requires_grad_()
+    losses = backbone.run_losses(leaf, batch)
+    return losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+
+def _places(backbone: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return a list that will hold (rows, places) of every pass through the model."""
+    sizes: list[tuple[int, int]] = []
+    plain = backbone._transformer
+
+    def spy(embedded: Tensor, **options: Any) -> Tensor:
+        sizes.append((embedded.shape[0], embedded.shape[1]))
+        return torch.as_tensor(plain(embedded, **options))
+
+    monkeypatch.setattr(backbone, "_transformer", spy)
+    return sizes
+
+
+# Some models take norms or positions in float32: 1.2e-7 at most was measured.
+@pytest.mark.parametrize("name", tiny_models.CAUSAL)
+def test_losses_and_gradients_are_those_of_whole_rows(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, whole = _model(name), _whole(name)
+    prompts, batch = _prompts(shared), shared.collate(ROWS, RUNS)
+    sizes = _places(shared, monkeypatch)
+    losses, slope = _slope(shared, prompts, batch)
+    assert sizes == [(3, P), (5, 12 + 4 - 1)]
+    expected = _slope(whole, prompts, batch)
+    torch.testing.assert_close(losses, expected[0], rtol=1e-6, atol=1e-6)
+    assert (slope - expected[1]).norm() <= 1e-6 * expected[1].norm()
+
+
+def test_a_prompt_without_a_row_is_not_read_and_has_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = _model()
+    sizes = _places(backbone, monkeypatch)
+    slope = _slope(backbone, _prompts(backbone), backbone.collate(ROWS[:3], [2, 0, 2]))[1]
+    assert sizes[0] == (2, P)
+    assert (slope.abs().sum((1, 2)) > 0).tolist() == [True, False, True]
+
+
+def test_second_derivatives_are_those_of_whole_rows() -> None:
+    products = []
+    for backbone in (_model(), _whole()):
+        leaf = _prompts(backbone, 1).requires_grad_()
+        with backbone.second_order():
+            loss = backbone.run_losses(leaf, backbone.collate(ROWS, [0] * 5))
+            (slope,) = torch.autograd.grad(loss.sum(), leaf, create_graph=True)
+            (product,) = torch.autograd.grad(slope, leaf, torch.ones_like(slope))
+        products.append(product)
+    assert (products[0] - products[1]).norm() <= 1e-6 * products[1].norm()
+    assert float(products[1].norm()) > 1e-3
+
+
+def test_whole_rows_are_read_where_nothing_is_shared_or_may_not_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = _model("gpt2", torch.float32)
+    sizes = _places(backbone, monkeypatch)
+    prompts = _prompts(backbone)
+    line = P + 12 + 4 - 1
+
+    def read(batch: Batch) -> list[tuple[int, int]]:
+        sizes.clear()
+        _slope(backbone, prompts, batch)
+        return list(sizes)
+
+    assert read(backbone.collate(ROWS[:3], [0, 1, 2])) == [(3, line)]  # a run each
+    batch = backbone.collate(ROWS, RUNS)
+    assert len(read(batch)) == 2
+    with backbone.dropout(0.1, seed=1):  # every row has masks of its own
+        assert read(batch) == [(5, line)]
+    with activation_checkpointing(backbone):  # a block that runs twice would write twice
+        assert read(batch)[0] == (5, line)
+    copy = backbone.trainable_copy()
+    assert isinstance(copy, DecoderOnly)
+    own = _places(copy, monkeypatch)
+    copy.row_losses(prompts, batch)
+    assert own == [(5, line)]
+
+
+def test_a_model_whose_keys_and_values_have_no_gradient_reads_whole_rows() -> None:
+    """Losses alone would not show it."""
+    backbone = _model()
+    plain = backbone._prompts_of_rows
+
+    def detached(prompts: Tensor, batch: Batch) -> Any:
+        return plain(prompts.detach(), batch)
+
+    backbone._prompts_of_rows = detached  # type: ignore[method-assign]
+    settle_cache(backbone)
+    assert backbone.input_cache is None
+
+
+def test_a_tuned_prompt_is_that_of_whole_rows() -> None:
+    shared, whole = _model("gpt2"), _whole("gpt2")
+    tasks = [toy_task("one", 13), toy_task("other_task", 13, shots=5)]
+    config = DownstreamConfig(steps=6, eval_every=3, batch_size=4, max_generated=3)
+    limits = PackLimits(runs=4, tokens=300, pass_cost=20, source="toy")
+    runs = [TuningRun(task, lr, _prompts(shared, 1)[0]) for task in tasks for lr in (0.3, 0.1)]
+    pair = [tune(one, runs, config, TextConfig(), 42, limits=limits) for one in (shared, whole)]
+    for run, one, other in zip(runs, *pair, strict=True):
+        moved = other.prompt - run.prompt
+        assert (one.prompt - other.prompt).norm() <= 1e-5 * moved.norm()
+        assert (one.dev, one.test, one.best_step) == (other.dev, other.test, other.best_step)
+
+
+def _cost(groups: list[list[int]], rows: Any, prompt: int, pass_cost: int) -> int:
+    return sum(pass_cost + pass_tokens(*rows, group, prompt) for group in groups)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("prompt", [0, 4, 100])
+def test_rows_are_split_into_passes_that_fit_and_cost_no_more_than_split_by_length(
+    prompt: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    runs = [run for run in range(6) for _ in range(int(rng.integers(1, 9)))]
+    inputs, targets = (rng.integers(1, most, len(runs)).tolist() for most in (60, 9))
+    rows: Any = (inputs, targets, runs)
+    groups = groups_of_runs(*rows, prompt=prompt, pass_cost=30, max_tokens=400)
+    assert sorted(row for group in groups for row in group) == list(range(len(runs)))
+    assert all(pass_tokens(*rows, g, prompt) <= 400 or len(g) == 1 for g in groups)
+    by_length = cheapest_groups(inputs, targets, extra=prompt, pass_cost=30, max_tokens=400)
+    assert _cost(groups, rows, prompt, 30) <= _cost(by_length, rows, prompt, 30)
+    if prompt == 100:  # most of a row is its prompt
+        assert _cost(groups, rows, prompt, 30) < _cost(by_length, rows, prompt, 30)
+    assert groups == groups_of_runs(*rows, prompt=prompt, pass_cost=30, max_tokens=400)
+
+
+def test_a_run_that_does_not_fit_is_cut() -> None:
+    rows = ([20] * 8, [5] * 8, [0] * 8)
+    groups = groups_of_runs(*rows, prompt=10, pass_cost=1, max_tokens=90)
+    assert [len(group) for group in groups] == [3, 3, 2]
+    single = groups_of_runs(*rows, prompt=10, pass_cost=1, max_tokens=5)
+    assert sorted(itertools.chain(*single)) == list(range(8))
+    assert {len(group) for group in single} == {1}
+
+
+def test_tokens_of_a_pass_count_each_prompt_once() -> None:
+    assert pass_tokens([3, 9, 4], [2, 1, 1], [0, 0, 7], [0, 1, 2], 10) == 3 * (9 + 2) + 2 * 10
