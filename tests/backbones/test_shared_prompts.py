@@ -159,7 +159,12 @@ def test_a_tuned_prompt_is_that_of_whole_rows() -> None:
 
 
 def _cost(groups: list[list[int]], rows: Any, prompt: int, pass_cost: int) -> int:
-    return sum(pass_cost + pass_tokens(*rows, group, prompt) for group in groups)
+    return sum(pass_cost + _tokens(rows, group, prompt) for group in groups)
+
+
+def _tokens(rows: Any, group: list[int], prompt: int) -> int:
+    inputs, targets, runs = rows
+    return pass_tokens(inputs, targets, runs, group, prompt)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -173,7 +178,7 @@ def test_rows_are_split_into_passes_that_fit_and_cost_no_more_than_split_by_leng
     rows: Any = (inputs, targets, runs)
     groups = groups_of_runs(*rows, prompt=prompt, pass_cost=30, max_tokens=400)
     assert sorted(row for group in groups for row in group) == list(range(len(runs)))
-    assert all(pass_tokens(*rows, g, prompt) <= 400 or len(g) == 1 for g in groups)
+    assert all(_tokens(rows, g, prompt) <= 400 or len(g) == 1 for g in groups)
     by_length = cheapest_groups(inputs, targets, extra=prompt, pass_cost=30, max_tokens=400)
     assert _cost(groups, rows, prompt, 30) <= _cost(by_length, rows, prompt, 30)
     if prompt == 100:  # most of a row is its prompt
