@@ -79,11 +79,39 @@ def step_flops(shape: Shape, rows: int, s: int, t: int, tokens: int) -> int:
     return 2 * weights + 3 * inside - without_backward
 
 
+def shared_flops(shape: Shape, runs: int, p: int, rows: int, s: int, tokens: int) -> int:
+    """Return the FLOPs of a training pass of a decoder-only model that reads prompts once.
+
+    Words have no gradient, so none goes through the query, key and value of a row's places in the
+    first layer; of the prompts' last layer only keys and values are used (GPT-2 makes them and
+    queries in one product).
+
+    Args:
+        shape: the model's.
+        runs: prompts.
+        p: their places.
+        rows: rows behind them.
+        s: places of a row, its prompt left out.
+        tokens: target tokens of all rows.
+    """
+    d, k, layers = shape.d, shape.k, shape.layers
+    layer = 4 * d * k + shape.m * d * shape.f
+    prompts = 2 * runs * p * (layers * layer + (layers - 1) * layer + 3 * d * k)
+    prompts += runs * 4 * p * p * k * (layers + 2 * (layers - 1))
+    own = 2 * rows * s * (2 * layers * layer - 3 * d * k)
+    inside = rows * 4 * s * (p + s) * k
+    own += 3 * layers * inside - inside // 2  # the first layer's query
+    return prompts + own + 2 * 2 * tokens * d * shape.vocabulary
+
+
 def batch_flops(backbone: Backbone, prompts: Tensor, batch: Batch) -> int:
     """Return the FLOPs of a batch as it stands, padding included."""
     p, s = prompts.shape[1], batch.input_ids.shape[1]
     t, tokens = batch.target_ids.shape[1], int(batch.target_mask.sum())
     shape = shape_of(backbone)
+    runs = len(batch.run.unique())
+    if backbone.shares_prompts and runs < len(batch):
+        return shared_flops(shape, runs, p, len(batch), s + t - 1, tokens)
     if not shape.decoder_layers:
         return step_flops(shape, len(batch), p + s + t - 1, 0, tokens)
     config: Any = backbone.model.config

@@ -77,8 +77,9 @@ class Count:
         p, s, t = prompts.shape[1], batch.input_ids.shape[1], batch.target_ids.shape[1]
         self.rows += len(batch)
         tokens = int(batch.input_mask.sum() + batch.target_mask.sum())
-        self.useful += len(batch) * p + tokens
-        self.padded += len(batch) * (p + s + t)
+        read = len(batch.run.unique()) if backbone.shares_prompts else len(batch)
+        self.useful += read * p + tokens
+        self.padded += read * p + len(batch) * (s + t)
         self.flops += batch_flops(backbone, prompts, batch)
 
 

@@ -1,21 +1,22 @@
-"""One evaluation with what stands first in a line read once, and whole rows.
+"""One training pass and one evaluation with what stands first read once, and whole rows.
 
     python benchmarks/sides/kept_prompt.py [--backbones embedded-gpt2 smollm2] [--prompt 20 100]
     python benchmarks/sides/kept_prompt.py --position append ...
 
-Prepended: each prompt is read once an evaluation. Appended: the inputs have been read before, as
-from the second evaluation of a run on.
+Prepended: each prompt is read once a training pass, and once an evaluation. Appended: the inputs
+have been read before, as from the second visit of a row on.
 
-Rows of random frequent tokens, 4 target tokens. "Teacher-forced" is the pass that every row takes,
-"generated" is greedy generation of at most 8 tokens. Both sides take the same passes, in turns;
-what reading prepended prompts costs
-is in the time. The choices of the two sides have to be equal.
+Rows of random frequent tokens, 4 target tokens. "Trained" is a pass forward and backward,
+"teacher-forced" the pass of an evaluation that every row takes, "generated" greedy generation of
+at most 8 tokens. Both sides take the same passes, in turns; what reading prepended prompts costs
+is in the time. The choices of the two sides have to be equal, and gradients up to rounding.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import statistics
 import sys
@@ -34,6 +35,8 @@ from measuring import machine, now
 from mpt.backbones import Backbone, Batch, load_backbone
 
 TARGET, WRITTEN = 4, 8
+ROUNDING = 1e-4
+"""Of a gradient, relative to its norm, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ def seconds(backbone: Backbone, size: Size, repeats: int) -> dict[str, tuple[flo
     """
     prompts, batches = _drawn(backbone, size)
     passes: dict[str, Callable[[Batch], Any]] = {
+        "trained": lambda batch: _gradient(backbone, prompts, batch),
         "teacher-forced": lambda batch: backbone.greedy_tokens(prompts, batch).tolist(),
         "generated": lambda batch: backbone.generate_ids(prompts, batch, WRITTEN),
     }
@@ -93,19 +97,32 @@ def seconds(backbone: Backbone, size: Size, repeats: int) -> dict[str, tuple[flo
                 with side():
                     chosen.append([one_pass(batch) for batch in batches])
                 own.append(now(backbone.device.type) - started)
-            if chosen[0] != chosen[1]:
+            if not all(map(_equal, *chosen)):
                 raise SystemExit(f"{backbone.name}, {kind}, {size}: the choices differ")
         medians[kind] = (statistics.median(taken[0]), statistics.median(taken[1]))
     return medians
+
+
+def _gradient(backbone: Backbone, prompts: Tensor, batch: Batch) -> Tensor:
+    leaf = prompts.clone().requires_grad_()
+    return torch.autograd.grad(backbone.run_losses(leaf, batch).sum(), leaf)[0]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two passes gave the same tokens, or gradients that differ by rounding alone."""
+    if isinstance(one, Tensor):
+        return bool((one - other).norm() <= ROUNDING * other.norm())
+    return bool(one == other)
 
 
 def _sides(
     backbone: Backbone, prompts: Tensor
 ) -> tuple[Callable[[], contextlib.AbstractContextManager[None]], ...]:
     """Return what reads whole rows, and what reads once what stands first."""
+    once: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     if backbone.position == "prepend":
-        return contextlib.nullcontext, lambda: backbone.fixed(prompts)
-    return lambda: _without_cache(backbone), contextlib.nullcontext
+        once = functools.partial(backbone.fixed, prompts)
+    return lambda: _without_cache(backbone), once
 
 
 @contextlib.contextmanager

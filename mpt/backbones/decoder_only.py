@@ -23,8 +23,8 @@ from mpt.backbones.input_cache import InputCache, padded
 from mpt.backbones.rows import Batch
 from mpt.errors import UsageError
 
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
-"""Settings that let a token see only so many places before it."""
+_CHANGING_ROPE = ("longrope", "dynamic")
+"""Rotary positions that are turned otherwise once a line is longer than the model was made for."""
 _POSITIONS = ("max_position_embeddings", "max_seq_len")
 """Settings that say how long a line may be."""
 
@@ -54,8 +54,8 @@ class DecoderOnly(Backbone):
         self._cap = getattr(config, "final_logit_softcapping", None)
         limits = (getattr(config, key, None) for key in _POSITIONS)
         self._max_positions = next((limit for limit in limits if limit is not None), None)
-        windows = [getattr(config, key, None) for key in _WINDOWS]
-        self._window = min((w for w in windows if isinstance(w, int)), default=None)
+        self._window = _window(config)
+        self._same_until = _same_rope_until(config)
         self._begin, _ = tokens.marks(tokenizer)
         self._input_end = self.word_ids("\n") or [self.end_id]
         self.input_cache: InputCache | None = InputCache.for_device(self.device)
@@ -65,6 +65,16 @@ class DecoderOnly(Backbone):
         """Return the tokens of an input: the tokenizer's begin mark, words, a line break."""
         room = max(max_tokens - len(self._begin) - len(self._input_end), 0)
         return [*self._begin, *self.word_ids(text)[:room], *self._input_end]
+
+    def trainable_copy(self) -> Backbone:
+        """Return this backbone with weights of its own, to be trained (see `Backbone`).
+
+        What the self-check has found of it holds for the copy.
+        """
+        other = super().trainable_copy()
+        if self.input_cache is None:
+            setattr(other, "input_cache", None)  # noqa: B010  (not every backbone has one)
+        return other
 
     def encode_chat(self, text: str, max_tokens: int) -> list[int]:
         """Return the tokens of an input in the tokenizer's chat template."""
@@ -102,12 +112,14 @@ class DecoderOnly(Backbone):
         rows take the steps of the one that has most to write, so there have to be positions.
         """
         places = prompts.shape[1] + batch.input_ids.shape[1] + batch.target_ids.shape[1]
+        most = places + max_new_tokens
         keep = (
             max_new_tokens > 0
             and self._takes_positions
             and self._window is None
             and self.input_cache is not None
-            and (self._max_positions is None or places + max_new_tokens <= self._max_positions)
+            and self._same_rope(most)
+            and (self._max_positions is None or most <= self._max_positions)
         )
         return self._targets_read(prompts, batch, keep)
 
@@ -124,9 +136,10 @@ class DecoderOnly(Backbone):
             read = _Read(cache, inputs, batch.input_ids.shape[1], p) if keep else None
             return states[batch.target_mask], read
         first = inputs - 1  # the place before the target, in what is read
-        cache = self._prompts_of_rows(prompts, batch)
+        cache = self._prompts_of_rows(prompts, batch, length)
         if cache is not None:
-            embedded, _ = self._joined(prompts[:, :0], batch, batch.target_ids, batch.target_mask)
+            none = prompts.detach()[:, :0]  # words have no gradient, so no pass back to them
+            embedded, _ = self._joined(none, batch, batch.target_ids, batch.target_mask)
             states = self._transformer(
                 embedded[:, :-1],
                 past_key_values=cache,
@@ -157,7 +170,7 @@ class DecoderOnly(Backbone):
             seen = torch.ones(own.shape[:2], dtype=torch.bool, device=own.device)
             return _Decoding(self, own, torch.cat([mask, seen], 1), cache)
         none = batch.target_ids[:, :0]
-        if self._prompt_is_kept(prompts) and self._may_have_gaps(batch):
+        if self._prompt_is_kept(prompts, None) and self._may_have_gaps(batch):
             embedded, mask = self._joined(prompts[:, :0], batch, none, none.bool(), pad_left=True)
             seen = mask.new_ones(len(batch), prompts.shape[1])
             cache = self._prompts_read(prompts, batch)
@@ -184,11 +197,14 @@ class DecoderOnly(Backbone):
             self._fixed = before
             self._forget_prompts()
 
-    def _prompts_of_rows(self, prompts: Tensor, batch: Batch) -> Any:
-        """Return the model's memory of each row's prompt, read once; None: with the whole rows."""
-        if self._prompt_is_kept(prompts):
+    def _prompts_of_rows(self, prompts: Tensor, batch: Batch, length: int) -> Any:
+        """Return the model's memory of each row's prompt, read once; None: with the whole rows.
+
+        `length` are the places of the whole batch.
+        """
+        if self._prompt_is_kept(prompts, length):
             return self._prompts_read(prompts, batch)
-        if not self._prompt_may_be_apart(prompts):
+        if not self._prompt_may_be_apart(prompts, length):
             return None
         runs, of_row = batch.run.unique(return_inverse=True)
         if len(runs) == len(batch):
@@ -201,23 +217,32 @@ class DecoderOnly(Backbone):
         if self.position == "prepend" and self.input_cache is not None:
             self.input_cache.clear()
 
-    def _prompt_may_be_apart(self, prompts: Tensor) -> bool:
+    def _prompt_may_be_apart(self, prompts: Tensor, length: int | None) -> bool:
         """Whether the prompts' keys and values can be computed before the rest of their rows.
 
         Rows that are padded on the right have no gap behind their prompt: places are positions,
         and windows and ALiBi count them as they do without the cache.
+
+        Args:
+            prompts: [R, P, d].
+            length: places of the whole batch; None where they are not known beforehand.
         """
         return (
             self.shares_prompts
             and prompts.shape[1] > 0
+            and self._same_rope(length)
             and not self.trainable
             and not self._model.training
         )
 
-    def _prompt_is_kept(self, prompts: Tensor) -> bool:
+    def _prompt_is_kept(self, prompts: Tensor, length: int | None) -> bool:
         """Whether the prompts' keys and values are the same in every pass and need no gradient."""
         graph = torch.is_grad_enabled() and prompts.requires_grad
-        return prompts is self._fixed and not graph and self._prompt_may_be_apart(prompts)
+        return prompts is self._fixed and not graph and self._prompt_may_be_apart(prompts, length)
+
+    def _same_rope(self, length: int | None) -> bool:
+        """Whether lines of this length, None: of any, turn positions as short ones do."""
+        return self._same_until is None or (length is not None and length <= self._same_until)
 
     def _may_have_gaps(self, batch: Batch) -> bool:
         """Whether padding between prompt and input changes nothing, or there is none.
@@ -243,6 +268,7 @@ class DecoderOnly(Backbone):
         return (
             self.position == "append"
             and self._takes_positions
+            and self._same_rope(length)
             and self.input_cache is not None
             and prompts.shape[1] > 0
             and not self.trainable
@@ -417,6 +443,31 @@ def inner_model(name: str, model: Any) -> Any:
             "after it; take a causal or sequence-to-sequence language model"
         )
     return inner
+
+
+def _window(config: Any) -> int | None:
+    """Return how many places before it a token sees; None: all.
+
+    Configurations call it `sliding_window`, `attention_chunk_size`, `window_size` and otherwise.
+    """
+    sizes = [
+        size
+        for name, size in config.to_dict().items()
+        if ("window" in name or name == "attention_chunk_size") and "layer" not in name
+    ]
+    return min((s for s in sizes if isinstance(s, int) and not isinstance(s, bool)), default=None)
+
+
+def _same_rope_until(config: Any) -> int | None:
+    """Return the length of a line from which on rotary positions are turned otherwise."""
+    told = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [told, *(one for one in told.values() if isinstance(one, dict))]
+    if not any(one.get("rope_type") in _CHANGING_ROPE for one in kinds):
+        return None
+    lengths = [one.get("original_max_position_embeddings") for one in kinds]
+    lengths += [getattr(config, "original_max_position_embeddings", None)]
+    lengths += [getattr(config, "max_position_embeddings", None)]
+    return min((length for length in lengths if isinstance(length, int)), default=0)
 
 
 def _logit_factor(model: Any) -> float:

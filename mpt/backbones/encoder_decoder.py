@@ -5,6 +5,7 @@ Shapes: as in `mpt.backbones.base`; S = L + P encoder positions, C decoder token
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -192,10 +193,16 @@ class _Read(BatchRead):
     def __init__(self, states: Tensor, mask: Tensor):
         self._states, self._mask = states, mask
 
+    @functools.cached_property
+    def _lengths(self) -> list[int]:
+        """Places of every row up to its last one that is no padding."""
+        numbers = torch.arange(1, self._mask.shape[1] + 1, device=self._mask.device)
+        lengths: list[int] = (self._mask * numbers).amax(1).tolist()
+        return lengths
+
     def row(self, index: int, written: list[int]) -> Begun:
-        mask = self._mask[index]
-        places = int(mask.nonzero()[-1]) + 1
-        return Begun([], self._states[index, :places].clone(), mask[:places].clone())
+        end = self._lengths[index]
+        return Begun([], self._states[index, :end].clone(), self._mask[index, :end].clone())
 
 
 class _Decoding(Decoding):

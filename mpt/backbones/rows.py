@@ -190,19 +190,9 @@ def cheapest_groups(
         A pure function of the arguments.
     """
     order = np.lexsort((-np.asarray(targets, int), -np.asarray(inputs, int)))
-    cost = _pass_costs(np.asarray(inputs)[order], np.asarray(targets)[order], extra, max_tokens)
-    best = np.zeros(len(order) + 1)
-    first = np.zeros(len(order), int)
-    for last in range(len(order)):
-        total = best[: last + 1] + cost[last, : last + 1]
-        first[last] = total.argmin()
-        best[last + 1] = total[first[last]] + pass_cost
-    groups: list[list[int]] = []
-    end = len(order)
-    while end > 0:
-        groups.append(order[first[end - 1] : end].tolist())
-        end = int(first[end - 1])
-    return groups[::-1]
+    own = (np.asarray(lengths)[order] for lengths in (inputs, targets))
+    cost = _pass_costs(*own, prompt=extra, max_tokens=max_tokens)
+    return _cut(order, cost, pass_cost)
 
 
 def groups_of_runs(
@@ -216,9 +206,12 @@ def groups_of_runs(
 ) -> list[list[int]]:
     """Split rows into passes that read the prompt of each of their runs once.
 
-    A pass of n rows of r runs has n · (longest input + longest target) + r · prompt padded tokens.
-    Rows of similar length side by side save padding, rows of one run prompts; of the best split
-    by length (as if no prompt were shared) and the best one into whole runs the cheaper is taken.
+    A pass of n rows of r runs costs n · (longest input + longest target) + r · prompt tokens. Rows
+    of similar length side by side save padding, rows of one run prompts: of the best split of rows
+    by length (as if no prompt were shared) and the best one of rows by run the cheaper is taken.
+
+    Memory is bounded as without sharing, since every row keeps keys and values of its prompt: a
+    pass has at most `max_tokens` of n · (prompt + longest input + longest target).
 
     Args:
         inputs: input tokens of every row [N].
@@ -226,30 +219,28 @@ def groups_of_runs(
         runs: the run of every row [N].
         prompt: prompt tokens P.
         pass_cost: see `cheapest_groups`.
-        max_tokens: most padded tokens of a pass; a longer single row is a pass of its own.
+        max_tokens: bound of a pass; a longer single row is a pass of its own.
 
     Returns:
         Groups of row positions; a pure function of the arguments.
     """
-    best = cheapest_groups(
+    of_length = cheapest_groups(
         inputs, targets, extra=prompt, pass_cost=pass_cost, max_tokens=max_tokens
     )
-    parts = _parts_of_runs(inputs, targets, runs, max_tokens - prompt)
-    whole = cheapest_groups(
-        [len(part) * max(inputs[row] for row in part) for part in parts],
-        [len(part) * max(targets[row] for row in part) for part in parts],
-        extra=prompt,
-        pass_cost=pass_cost,
-        max_tokens=max_tokens,
+    longest = dict.fromkeys(runs, 0)
+    for run, n in zip(runs, inputs, strict=True):
+        longest[run] = max(longest[run], n)
+    order = np.array(
+        sorted(range(len(runs)), key=lambda n: (-longest[runs[n]], runs[n], -inputs[n]))
     )
-    by_run = [[row for number in group for row in parts[number]] for group in whole]
+    own = (np.asarray(values)[order] for values in (inputs, targets, runs))
+    cost = _pass_costs(*own, prompt=prompt, max_tokens=max_tokens)
+    of_run = _cut(order, cost, pass_cost)
 
-    def cost(groups: list[list[int]]) -> int:
-        return sum(
-            pass_cost + pass_tokens(inputs, targets, runs, group, prompt) for group in groups
-        )
+    def total(groups: list[list[int]]) -> int:
+        return sum(pass_cost + pass_tokens(inputs, targets, runs, g, prompt) for g in groups)
 
-    return min(best, by_run, key=cost)
+    return min(of_length, of_run, key=total)
 
 
 def pass_tokens(
@@ -264,33 +255,51 @@ def pass_tokens(
     return len(group) * longest + prompt * len({runs[row] for row in group})
 
 
-def _parts_of_runs(
-    inputs: Sequence[int], targets: Sequence[int], runs: Sequence[int], max_tokens: int
-) -> list[list[int]]:
-    """Return the rows of each run, cut where more of them would not fit into a pass."""
-    parts: list[list[int]] = []
-    for row in sorted(range(len(runs)), key=lambda row: (runs[row], -inputs[row], -targets[row])):
-        wider = [*parts[-1], row] if parts and runs[parts[-1][0]] == runs[row] else [row]
-        fits = pass_tokens(inputs, targets, runs, wider, 0) <= max_tokens
-        if len(wider) > 1 and fits:
-            parts[-1] = wider
-        else:
-            parts.append([row])
-    return parts
+def _cut(order: np.ndarray, cost: np.ndarray, pass_cost: int) -> list[list[int]]:
+    """Return the cheapest way to cut rows, in this order, into passes.
+
+    Args:
+        order: row positions [N].
+        cost: of a pass of the rows j … i of the order [i, j].
+        pass_cost: fixed cost of a pass.
+    """
+    best = np.zeros(len(order) + 1)
+    first = np.zeros(len(order), int)
+    for last in range(len(order)):
+        total = best[: last + 1] + cost[last, : last + 1]
+        first[last] = total.argmin()
+        best[last + 1] = total[first[last]] + pass_cost
+    groups: list[list[int]] = []
+    end = len(order)
+    while end > 0:
+        groups.append(order[first[end - 1] : end].tolist())
+        end = int(first[end - 1])
+    return groups[::-1]
 
 
 def _pass_costs(
-    inputs: np.ndarray, targets: np.ndarray, extra: int, max_tokens: int
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    runs: np.ndarray | None = None,
+    *,
+    prompt: int,
+    max_tokens: int,
 ) -> np.ndarray:
     """Return the padded tokens of a pass of the rows j … i [i, j]; infinite where not allowed.
 
-    Inputs fall from row to row, so row j has the longest; the longest target is a running maximum.
+    With `runs` (in which the rows of each stand together) a pass reads the prompt of each once.
     """
     n = len(inputs)
     index = np.arange(n)
     upper = index[:, None] <= index  # [j, i]
-    longest = np.maximum.accumulate(np.where(upper, targets, 0), axis=1)
+    longest = np.zeros((n, n))
+    for lengths in (inputs, targets):
+        longest += np.maximum.accumulate(np.where(upper, lengths, 0), axis=1)
     rows = index - index[:, None] + 1
-    padded = rows * (extra + inputs[:, None] + longest)
-    allowed = upper & ((padded <= max_tokens) | (rows == 1))
-    return np.ascontiguousarray(np.where(allowed, padded, np.inf).T)
+    whole = rows * (prompt + longest)
+    allowed = upper & ((whole <= max_tokens) | (rows == 1))
+    cost = whole
+    if runs is not None:
+        number = np.concatenate([[0], np.cumsum(runs[1:] != runs[:-1])])
+        cost = rows * longest + prompt * (number - number[:, None] + 1)
+    return np.ascontiguousarray(np.where(allowed, cost, np.inf).T)

@@ -125,28 +125,39 @@ class Evaluator:
         predictions: dict[_Job, str] = {}
         unread: list[_Job] = []
         begun: list[tuple[_Job, Begun]] = []
-        places = 0
-        for job, known in self._beginnings(prompts, jobs, metrics):
+
+        def write_on() -> bool:
+            """Finish what was begun; return whether there was anything."""
+            rows = list(begun)
+            begun.clear()
+            predictions.update(self._continued(rows))
+            return bool(rows)
+
+        for job, known in self._beginnings(prompts, jobs, metrics, write_on):
             if known is None:
                 unread.append(job)
             elif isinstance(known, str):
                 predictions[job] = known
             else:
+                longest = max([len(known.mask), *(len(row.mask) for _, row in begun)])
+                if (len(begun) + 1) * longest > self.max_tokens:  # no pass would hold all
+                    write_on()
                 begun.append((job, known))
-                places += len(known.mask)
-                if places >= self.max_tokens:  # what is kept is as large as a pass
-                    predictions.update(self._continued(begun))
-                    begun, places = [], 0
-        predictions.update(self._continued(begun))
+        write_on()
         predictions.update(self._generated(prompts, unread))
         return predictions
 
     def _beginnings(
-        self, prompts: Tensor, jobs: Sequence[_Job], metrics: Sequence[str]
+        self,
+        prompts: Tensor,
+        jobs: Sequence[_Job],
+        metrics: Sequence[str],
+        relieve: Callable[[], bool],
     ) -> Iterator[tuple[_Job, str | Begun | None]]:
         """Yield each job with a text of the right score, or with what is to be gone on from.
 
-        That is nothing where the model cannot go on from its teacher-forced pass.
+        That is nothing where the model cannot go on from its teacher-forced pass. `relieve` is
+        called where memory runs out; it returns whether it could free some.
         """
         inputs, targets = self._padded_inputs, self._table.target_lengths
         lengths = [prompts.shape[1] + inputs[job.row] + targets[job.row] for job in jobs]
@@ -159,7 +170,7 @@ class Evaluator:
                 for position, (index, ids) in enumerate(zip(places, tokens.tolist(), strict=True))
             ]
 
-        for index, known in self._in_passes(lengths, 1, greedy):
+        for index, known in self._in_passes(lengths, 1, greedy, relieve):
             yield jobs[index], known
 
     def _verdict(
@@ -215,29 +226,39 @@ class Evaluator:
         return widths
 
     def _in_passes(
-        self, lengths: Sequence[int], beams: int, run: Callable[[Sequence[int]], Sequence[_T]]
+        self,
+        lengths: Sequence[int],
+        beams: int,
+        run: Callable[[Sequence[int]], Sequence[_T]],
+        relieve: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, _T]]:
         """Yield every place with what `run` makes of it, several places a pass.
 
-        Where memory runs out, what is left goes on in smaller passes.
+        Where memory runs out, what is left goes on in smaller passes, unless some can be freed.
 
         Args:
             lengths: tokens of every place.
             beams: rows that a place becomes.
             run: places of one pass → one value each.
+            relieve: frees memory, if it can; returns whether it did.
         """
         waiting = list(range(len(lengths)))
         while waiting:
             done: set[int] = set()
-            for group in length_groups([lengths[n] for n in waiting], self.max_tokens // beams):
+            limit = self.max_tokens
+            for group in length_groups([lengths[n] for n in waiting], limit // beams):
                 places = [waiting[n] for n in group]
                 outputs = attempt(run, places)
                 if outputs is None:
-                    padded = beams * len(places) * max(lengths[index] for index in places)
-                    self.max_tokens = halved(self.max_tokens, rows=len(places), padded=padded)
+                    if not relieve():
+                        padded = beams * len(places) * max(lengths[index] for index in places)
+                        self.max_tokens = halved(limit, rows=len(places), padded=padded)
                     break
                 yield from zip(places, outputs, strict=True)
+                outputs = None  # what it holds is freed before the next pass
                 done.update(places)
+                if self.max_tokens < limit:  # lowered by whoever was given these
+                    break
             waiting = [index for index in waiting if index not in done]
 
     def _text(self, ids: Sequence[int]) -> str:

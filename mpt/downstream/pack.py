@@ -56,9 +56,20 @@ class Work:
     """Runs that took a step."""
     examples: int
     tokens: int
-    """Real tokens, those of the prompts included."""
+    """Real tokens, those of the prompts included: of every row, or once a pass and run where that
+    is how they are read."""
     padded_tokens: int
     """Tokens that went through the model."""
+
+
+@dataclass
+class _Read:
+    """What the passes of a step have read."""
+
+    prompts: int = 0
+    """Prompts."""
+    places: int = 0
+    """Padded tokens of inputs and targets."""
 
 
 class Pack:
@@ -134,14 +145,14 @@ class Pack:
             UsageError: a single row does not fit into memory.
         """
         rows_of = [self._rows.batch(m.task, m.record.steps + 1) for m in self.members]
-        losses, grads, padded = self._gradient(rows_of)
+        losses, grads, read = self._gradient(rows_of)
         finite = (losses.isfinite() & grads.isfinite().all(2).all(1)).tolist()
         for m, rows, loss, fine in zip(
             self.members, rows_of, losses.tolist(), finite, strict=True
         ):
             if fine:
                 m.record.count(loss, rows, self._rows.table)
-        work = self._work(rows_of, padded)
+        work = self._work(rows_of, read)
         if not all(finite):
             grads = grads[self._drop_diverged(finite)]
         if self.members:
@@ -149,11 +160,12 @@ class Pack:
         self._set_aside()
         return work
 
-    def _work(self, rows_of: Sequence[Sequence[int]], padded: int) -> Work:
+    def _work(self, rows_of: Sequence[Sequence[int]], read: _Read) -> Work:
         table = self._rows.table
         rows = [row for own in rows_of for row in own]
         tokens = sum(table.input_lengths[row] + table.target_lengths[row] for row in rows)
-        return Work(len(rows_of), len(rows), tokens + self._p * len(rows), padded)
+        prompts = self._p * read.prompts
+        return Work(len(rows_of), len(rows), tokens + prompts, read.places + prompts)
 
     def _set_aside(self) -> None:
         """Put runs that have taken their last step aside, to be evaluated with the others."""
@@ -192,8 +204,8 @@ class Pack:
         self._keep(stay)
         return stay
 
-    def _gradient(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, int]:
-        """Return each run's loss [R], its gradient [R, P, d] and the padded tokens it took.
+    def _gradient(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, _Read]:
+        """Return each run's loss [R], its gradient [R, P, d] and what was read.
 
         Where memory runs out the step is done again with smaller passes: it has changed nothing.
         """
@@ -201,7 +213,7 @@ class Pack:
             continue
         return gradients
 
-    def _in_passes(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, int] | None:
+    def _in_passes(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, _Read] | None:
         """Return the same, or None where a pass did not fit; the limit is lower then."""
         prompts = self._optimiser.prompts.detach().requires_grad_()
         table = self._rows.table
@@ -210,22 +222,21 @@ class Pack:
         weights = prompts.new_tensor([w for own in rows_of for w in self._rows.weights(own)])
         losses = prompts.new_zeros(len(rows_of)).detach()
         widths = [width for own in rows_of for width in self._rows.widths(own) or ()]
-        padded = 0
+        read = _Read()
         for group in self._groups(rows, slots, widths or None):
             own_widths = [widths[n] for n in group] if widths else None
             own_slots = [slots[n] for n in group]
             batch = table.batch([rows[n] for n in group], own_slots, own_widths)
-            read = len(set(own_slots) if self._shares else group)
-            longest = batch.input_ids.shape[1] + batch.target_ids.shape[1]
-            size = len(group) * longest + read * self._p
+            places = len(group) * (batch.input_ids.shape[1] + batch.target_ids.shape[1])
             shares = attempt(self._pass, prompts, batch, weights[group])
             if shares is None:
-                self._shrink(len(group), size)
+                self._shrink(len(group), places + len(group) * self._p)
                 return None
             losses.index_add_(0, batch.run, shares.to(losses.dtype))
-            padded += size
+            read.prompts += len(set(own_slots) if self._shares else group)
+            read.places += places
         assert prompts.grad is not None
-        return losses, prompts.grad, padded
+        return losses, prompts.grad, read
 
     def _pass(self, prompts: Tensor, batch: Batch, weights: Tensor) -> Tensor:
         """Add a pass's gradient to that of the prompts; return the rows' shares of the losses."""

@@ -1,7 +1,8 @@
 """What fits into memory, and from where on larger passes are no faster: short measurements.
 
 Every pass here is a training pass (forward and backward) of copies of one row, the longest: what a
-token costs in memory and time is linear in their number then.
+token costs in memory and time is linear in their number then. Where rows of a run share the
+reading of their prompt, each copy is a run by itself: a limit for whole rows holds for all.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class Probe:
 
     def run(self, rows: int) -> bool:
         """Pass `rows` rows forward and backward; return True."""
-        prompts = self._prompts.clone().requires_grad_()
-        batch = self._table.batch([0] * rows, [0] * rows)
+        apart = self._backbone.shares_prompts
+        runs = list(range(rows)) if apart else [0] * rows
+        prompts = self._prompts.repeat(rows if apart else 1, 1, 1).requires_grad_()
+        batch = self._table.batch([0] * rows, runs)
         self._backbone.row_losses(prompts, batch)[0].sum().backward()
         if self._backbone.device.type == "cuda":
             torch.cuda.synchronize(self._backbone.device)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from toys import byte_tokenizer, toy_task
 
-from mpt.backbones import Backbone, Batch, Row
-from mpt.backbones.check import settle_cache
+from mpt.backbones import Backbone, Batch, Row, check
+from mpt.backbones.check import _losses, settle_cache
 from mpt.backbones.decoder_only import DecoderOnly
 from mpt.backbones.families import family_of
 from mpt.backbones.generation import BatchRead, Begun
@@ -92,6 +92,32 @@ def test_a_causal_model_goes_on_from_keys_and_values(name: str, position: str, k
     assert [len(row.mask) for row in begun] == lines
     assert [row.memory.shape[3] for row in begun] == lines
     _check_continued(backbone, begun, outputs)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "gemma", "cohere", "opt"])
+def test_whole_rows_without_a_prompt_go_on_too(name: str, trained: bool) -> None:
+    """As in fine-tuning and zero-shot. Few tokens of tiny models change when a key does, so the
+    losses of what comes next are compared."""
+    frozen = _model(name, "prepend")
+    backbone = frozen.trainable_copy() if trained else frozen
+    none, batch = (
+        _prompts(backbone)[:, :0],
+        _batch(backbone, [(i, [40, 50, 60, 1]) for i in INPUTS]),
+    )
+    with torch.no_grad():
+        expected = _losses(backbone, none, batch)
+        continued = check._continued(backbone, none, batch)
+        torch.testing.assert_close(continued, expected.double(), rtol=1e-5, atol=1e-5)
+        _, read = backbone.read_targets(none, batch, 4)
+        assert read is not None
+        row = read.row(0, [40, 50])
+        spoilt = Begun(row.written, row.memory.roll(1, 4), row.mask)
+        states = [
+            backbone.head(backbone.resume_decoding([one]).next_states(None))
+            for one in (row, spoilt)
+        ]
+        assert (states[0] - states[1]).abs().max() > 1e-3  # the comparison would see it
 
 
 @pytest.mark.parametrize("position", ["prepend", "append", "append_padded"])
@@ -190,3 +216,55 @@ def _count(
 
 def _nothing_kept(backbone: Backbone) -> Any:
     return lambda prompts, batch, _: (backbone.target_states(prompts, batch), None)
+
+
+def test_what_was_begun_is_written_on_in_full_passes() -> None:
+    """A row that no pass would hold any more waits for the next one."""
+    backbone = _model("gpt2", "prepend", seed=1)
+    task = toy_task(labels=("x", "y"), metric="Rouge-L", test=40)
+    evaluator = Evaluator(
+        backbone, [task], "test", DownstreamConfig(max_generated=6), TextConfig(), 200
+    )
+    begun: list[tuple[int, int]] = []
+    plain = backbone.continue_ids
+
+    def spy(rows: Any, limit: int) -> list[list[int]]:
+        begun.append((len(rows), max(len(row.mask) for row in rows)))
+        return plain(rows, limit)
+
+    backbone.continue_ids = spy  # type: ignore[method-assign]
+    evaluator.scores(_prompts(backbone), [0, 0, 0])
+    assert sum(rows for rows, _ in begun) > 20
+    assert all(rows * longest <= 200 for rows, longest in begun)
+    assert all((rows + 1) * longest > 200 for rows, longest in begun[:-1])
+
+
+def test_memory_that_runs_out_is_first_freed_of_what_was_begun() -> None:
+    """Then the same pass is tried again, and the limit stays."""
+    backbone = _model("gpt2", "prepend", seed=1)
+    task = toy_task(labels=("x", "y"), metric="Rouge-L", test=40)
+    evaluator = Evaluator(
+        backbone, [task], "test", DownstreamConfig(max_generated=6), TextConfig(), 200
+    )
+    expected = evaluator.scores(_prompts(backbone), [0, 0, 0])
+    held: list[int] = [0]
+    failures: list[int] = []
+    passes, rest = backbone.greedy_pass, backbone.continue_ids
+
+    def reading(prompts: Tensor, batch: Batch, limit: int) -> Any:
+        if held[0]:
+            failures.append(held[0])
+            raise MemoryError
+        tokens, read = passes(prompts, batch, limit)
+        held[0] += 1
+        return tokens, read
+
+    def writing(rows: Any, limit: int) -> list[list[int]]:
+        held[0] = 0
+        return rest(rows, limit)
+
+    backbone.greedy_pass = reading  # type: ignore[method-assign]
+    backbone.continue_ids = writing  # type: ignore[method-assign]
+    assert evaluator.scores(_prompts(backbone), [0, 0, 0]) == expected
+    assert failures
+    assert evaluator.max_tokens == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from toys import byte_tokenizer, toy_task
 
 from mpt.backbones import Backbone, Batch
 from mpt.backbones.check import settle_cache
-from mpt.backbones.decoder_only import DecoderOnly
+from mpt.backbones.decoder_only import DecoderOnly, _same_rope_until, _window
 from mpt.backbones.families import family_of
 from mpt.backbones.rows import cheapest_groups, groups_of_runs, pass_tokens
 from mpt.config import DownstreamConfig, TextConfig
 from mpt.downstream.limits import PackLimits
+from mpt.downstream.probe import Probe
 from mpt.downstream.prompt_tuning import TuningRun, tune
+from mpt.downstream.queue import TuningQueue
 from mpt.upstream.checkpointing import activation_checkpointing
 
 P = 10
@@ -132,13 +135,85 @@ def test_whole_rows_are_read_where_nothing_is_shared_or_may_not_be(
     assert own == [(5, line)]
 
 
+def test_of_a_step_no_more_tokens_are_useful_than_are_read() -> None:
+    backbone = _model("gpt2", torch.float32)
+    task = toy_task("one", 13)
+    prompts = [_prompts(backbone, 1)[0]] * 2
+    config = DownstreamConfig(steps=2, eval_every=2, batch_size=4, max_generated=2)
+    limits = PackLimits(runs=2, tokens=1000, pass_cost=20, source="toy")
+    runs = [TuningRun(task, 0.1, prompt) for prompt in prompts]
+    queue = TuningQueue(backbone, runs, config, TextConfig(), 42, limits)
+    queue.advance()
+    assert 0.5 < queue.progress.useful_share <= 1
+
+
+def test_rows_that_fit_are_measured_as_whole_ones() -> None:
+    """Keys and values of its prompt are kept for every row, however often it was read."""
+    row = ([30] * 12, [40, 50, 1])
+    shared, whole = (Probe(one("gpt2", torch.float32), row, P) for one in (_model, _whole))
+    assert shared.bytes_of(6) == pytest.approx(whole.bytes_of(6), rel=0.01)
+
+
+@pytest.mark.parametrize("position", ["prepend", "append"])
+def test_what_the_self_check_found_holds_for_a_copy_that_is_trained(position: str) -> None:
+    model = tiny_models.build("llama-grouped")
+    backbone = family_of("tiny", model.config)("tiny", model, byte_tokenizer(), position)
+    assert getattr(backbone.trainable_copy(), "input_cache", None) is not None
+    backbone.input_cache = None  # type: ignore[attr-defined]
+    assert getattr(backbone.trainable_copy(), "input_cache", 0) is None
+
+
+def test_lines_that_turn_positions_otherwise_are_read_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prompt alone is short; behind it a line of "longrope" may be long."""
+    backbone = _model("llama-grouped")
+    sizes = _places(backbone, monkeypatch)
+    prompts, batch = _prompts(backbone), backbone.collate(ROWS, RUNS)
+    line = P + 12 + 4 - 1
+    for until, passes in ((line, 2), (line - 1, 1)):
+        monkeypatch.setattr(backbone, "_same_until", until)
+        sizes.clear()
+        _slope(backbone, prompts, batch)
+        assert len(sizes) == passes
+    assert backbone.greedy_pass(prompts, batch, 4)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("rope", "until"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e4}, None),
+        ({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, 64),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 32}, 32),
+        ({"full": {"rope_type": "dynamic"}, "sliding": {"rope_type": "default"}}, 64),
+    ],
+)
+def test_the_length_from_which_positions_are_turned_otherwise_is_read(
+    rope: dict[str, Any], until: int | None
+) -> None:
+    config = SimpleNamespace(rope_parameters=rope, max_position_embeddings=64)
+    assert _same_rope_until(config) == until
+
+
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"sliding_window": None, "max_window_layers": 28}, None),
+        ({"sliding_window": 8, "use_sliding_window": True}, 8),
+        ({"sliding_window_size": 16, "attention_chunk_size": 12}, 12),
+    ],
+)
+def test_windows_are_found_by_any_name(settings: dict[str, Any], window: int | None) -> None:
+    assert _window(SimpleNamespace(to_dict=lambda: settings)) == window
+
+
 def test_a_model_whose_keys_and_values_have_no_gradient_reads_whole_rows() -> None:
     """Losses alone would not show it."""
     backbone = _model()
     plain = backbone._prompts_of_rows
 
-    def detached(prompts: Tensor, batch: Batch) -> Any:
-        return plain(prompts.detach(), batch)
+    def detached(prompts: Tensor, batch: Batch, length: int) -> Any:
+        return plain(prompts.detach(), batch, length)
 
     backbone._prompts_of_rows = detached  # type: ignore[method-assign]
     settle_cache(backbone)
@@ -167,7 +242,7 @@ def _tokens(rows: Any, group: list[int], prompt: int) -> int:
     return pass_tokens(inputs, targets, runs, group, prompt)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("prompt", [0, 4, 100])
 def test_rows_are_split_into_passes_that_fit_and_cost_no_more_than_split_by_length(
     prompt: int, seed: int
@@ -178,18 +253,25 @@ def test_rows_are_split_into_passes_that_fit_and_cost_no_more_than_split_by_leng
     rows: Any = (inputs, targets, runs)
     groups = groups_of_runs(*rows, prompt=prompt, pass_cost=30, max_tokens=400)
     assert sorted(row for group in groups for row in group) == list(range(len(runs)))
-    assert all(_tokens(rows, g, prompt) <= 400 or len(g) == 1 for g in groups)
+    for group in groups:  # memory is that of whole rows
+        longest = max(inputs[n] for n in group) + max(targets[n] for n in group)
+        assert len(group) * (prompt + longest) <= 400 or len(group) == 1
     by_length = cheapest_groups(inputs, targets, extra=prompt, pass_cost=30, max_tokens=400)
     assert _cost(groups, rows, prompt, 30) <= _cost(by_length, rows, prompt, 30)
     if prompt == 100:  # most of a row is its prompt
-        assert _cost(groups, rows, prompt, 30) < _cost(by_length, rows, prompt, 30)
+        assert _cost(groups, rows, 100, 30) < _cost(by_length, rows, 100, 30)
     assert groups == groups_of_runs(*rows, prompt=prompt, pass_cost=30, max_tokens=400)
 
 
 def test_a_run_that_does_not_fit_is_cut() -> None:
     rows = ([20] * 8, [5] * 8, [0] * 8)
-    groups = groups_of_runs(*rows, prompt=10, pass_cost=1, max_tokens=90)
-    assert [len(group) for group in groups] == [3, 3, 2]
+    groups = groups_of_runs(*rows, prompt=10, pass_cost=1, max_tokens=110)
+    assert sorted(len(group) for group in groups) == [2, 3, 3]
+    # one long row and a run of short ones
+    apart = groups_of_runs(
+        [60] + [10] * 8, [2] * 9, [0] + [1] * 8, prompt=100, pass_cost=128, max_tokens=400
+    )
+    assert max(map(len, apart)) == 3
     single = groups_of_runs(*rows, prompt=10, pass_cost=1, max_tokens=5)
     assert sorted(itertools.chain(*single)) == list(range(8))
     assert {len(group) for group in single} == {1}
