@@ -1,8 +1,8 @@
 """Downstream runs of a real model as users of PEFT write them, and ours: seconds a run, scores.
 
     python benchmarks/peers_real.py [--gym DIR] [--backbone smollm2] [--tasks N] [--seeds N]
-                                    [--steps N] [--eval-every N] [--rounds N] [--threads N]
-                                    [--json FILE] [--quick]
+                                    [--lrs RATE ...] [--steps N] [--eval-every N] [--rounds N]
+                                    [--threads N] [--json FILE] [--quick]
 
 Plain prompt tuning of a decoder-only model by its study's recipe (search_spaces/studies.toml), the
 same tasks, samples, starting prompts, order of data and rows on all sides:
@@ -83,6 +83,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--backbone", default="smollm2", help="a decoder-only model")
     add("--tasks", type=int, default=4, help="scored tasks, from the study's first on")
     add("--seeds", type=int, default=1, help="data seeds, from the study's first on")
+    add("--lrs", type=float, nargs="+", help="learning rates of a run, if not the study's")
     add("--steps", type=int, help="of a run, if not the study's")
     add("--eval-every", type=int, help="steps between evaluations, if not the study's")
     add("--rounds", type=int, default=2)
@@ -108,7 +109,8 @@ def plan_of(flags: argparse.Namespace) -> StudyPlan:
         SystemExit: the gym has fewer of the study's tasks than are wanted.
     """
     config = load_study(flags.backbone)
-    told = {"steps": flags.steps, "eval_every": flags.eval_every}
+    lrs = None if flags.lrs is None else tuple(flags.lrs)
+    told = {"steps": flags.steps, "eval_every": flags.eval_every, "lrs": lrs}
     changed: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     seeds = config.data_seeds[: flags.seeds]
     if flags.quick:
@@ -162,7 +164,8 @@ def compare(plan: StudyPlan, folder: Path, flags: argparse.Namespace) -> dict[st
     down = plan.config.downstream
     print(
         f"{flags.backbone}: {', '.join(plan.scored)}; data seeds "
-        f"{', '.join(map(str, plan.config.data_seeds))}; {down.steps} steps of {down.batch_size} "
+        f"{', '.join(map(str, plan.config.data_seeds))}; rates "
+        f"{', '.join(map(str, down.lrs))}; {down.steps} steps of {down.batch_size} "
         f"rows, evaluated every {down.eval_every} on {down.max_dev} dev rows, {down.max_test} "
         f"test rows; {flags.threads} threads\n{machine('cpu')}\n"
     )

@@ -232,7 +232,7 @@ def test_what_was_begun_is_written_on_in_full_passes() -> None:
         begun.append((len(rows), max(len(row.mask) for row in rows)))
         return plain(rows, limit)
 
-    backbone.continue_ids = spy  # type: ignore[method-assign]
+    backbone.continue_ids = spy  # type: ignore[method-assign, assignment]
     evaluator.scores(_prompts(backbone), [0, 0, 0])
     assert sum(rows for rows, _ in begun) > 20
     assert all(rows * longest <= 200 for rows, longest in begun)
@@ -263,8 +263,8 @@ def test_memory_that_runs_out_is_first_freed_of_what_was_begun() -> None:
         held[0] = 0
         return rest(rows, limit)
 
-    backbone.greedy_pass = reading  # type: ignore[method-assign]
-    backbone.continue_ids = writing  # type: ignore[method-assign]
+    backbone.greedy_pass = reading  # type: ignore[method-assign, assignment]
+    backbone.continue_ids = writing  # type: ignore[method-assign, assignment]
     assert evaluator.scores(_prompts(backbone), [0, 0, 0]) == expected
     assert failures
     assert evaluator.max_tokens == 200

@@ -68,14 +68,15 @@ def test_a_side_that_did_other_runs_is_refused(runs: dict[str, Runs]) -> None:
 
 def test_pefts_runs_are_ours_with_the_prompt_before_the_input(tmp_path: Path) -> None:
     """In float64, where rounding flips no arg-max, and of a model that knows what it is asked."""
-    words = ["--backbone", "embedded-gpt2", "--tasks", "4", "--quick"]
+    words = ["--backbone", "embedded-gpt2", "--tasks", "4", "--quick", "--lrs", "0.3", "0.1"]
     plan = peers_real.plan_of(peers_real._flags(words))
+    assert plan.config.downstream.lrs == (0.3, 0.1)
     wide = load_backbone("embedded-gpt2", dtype=torch.float64)
     study = dataclasses.replace(open_study(plan), backbone=wide)
     theirs = Scorer(work_of(study, PACKAGED_WEIGHTS / "gpt2", (), 48)).trial(None)
     ours = plain_tuning(study, tmp_path)
     agreed = agreements({"peft": runs_of([theirs]), "prepend": runs_of([ours])})["peft"]
-    assert agreed["equal"] == agreed["runs"] == 4
+    assert agreed["equal"] == agreed["runs"] == 8
     assert len(set(runs_of([theirs]).values())) > 2  # they do not all score alike
 
 
