@@ -114,7 +114,8 @@ def plan_of(flags: argparse.Namespace) -> StudyPlan:
     changed: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     seeds = config.data_seeds[: flags.seeds]
     if flags.quick:
-        seeds, changed = seeds[:1], {"steps": 2, "eval_every": 1, "max_dev": 4, "max_test": 8}
+        seeds = seeds[:1]
+        changed |= {"steps": 2, "eval_every": 1, "max_dev": 4, "max_test": 8}
     config = dataclasses.replace(
         config,
         gym=flags.gym,
