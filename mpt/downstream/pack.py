@@ -63,7 +63,7 @@ class Work:
 
 
 @dataclass
-class _Read:
+class Reading:
     """What the passes of a step have read."""
 
     prompts: int = 0
@@ -160,7 +160,7 @@ class Pack:
         self._set_aside()
         return work
 
-    def _work(self, rows_of: Sequence[Sequence[int]], read: _Read) -> Work:
+    def _work(self, rows_of: Sequence[Sequence[int]], read: Reading) -> Work:
         table = self._rows.table
         rows = [row for own in rows_of for row in own]
         tokens = sum(table.input_lengths[row] + table.target_lengths[row] for row in rows)
@@ -204,7 +204,7 @@ class Pack:
         self._keep(stay)
         return stay
 
-    def _gradient(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, _Read]:
+    def _gradient(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Reading]:
         """Return each run's loss [R], its gradient [R, P, d] and what was read.
 
         Where memory runs out the step is done again with smaller passes: it has changed nothing.
@@ -213,7 +213,9 @@ class Pack:
             continue
         return gradients
 
-    def _in_passes(self, rows_of: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, _Read] | None:
+    def _in_passes(
+        self, rows_of: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Reading] | None:
         """Return the same, or None where a pass did not fit; the limit is lower then."""
         prompts = self._optimiser.prompts.detach().requires_grad_()
         table = self._rows.table
@@ -222,7 +224,7 @@ class Pack:
         weights = prompts.new_tensor([w for own in rows_of for w in self._rows.weights(own)])
         losses = prompts.new_zeros(len(rows_of)).detach()
         widths = [width for own in rows_of for width in self._rows.widths(own) or ()]
-        read = _Read()
+        read = Reading()
         for group in self._groups(rows, slots, widths or None):
             own_widths = [widths[n] for n in group] if widths else None
             own_slots = [slots[n] for n in group]

@@ -26,7 +26,7 @@ from mpt.backbones.rows import Batch
 from mpt.config import DATA_SEEDS
 from mpt.downstream.evaluation import Evaluator
 from mpt.downstream.fine_tuning import _FineTuning
-from mpt.downstream.pack import Pack
+from mpt.downstream.pack import Pack, Reading
 from mpt.replay.replay import plan_replay
 from mpt.replay.request import Request
 from mpt.store.database import open_results
@@ -90,8 +90,8 @@ def _losses(self: Backbone, prompts: Tensor, batch: Batch) -> tuple[Tensor, Tens
     return (prompts[batch.run] - 1).square().mean((1, 2)), batch.target_mask.sum(1)
 
 
-def _gradient(self: Pack, rows_of: Sequence[Any]) -> tuple[Tensor, Tensor, int]:
-    return torch.ones(len(rows_of)), torch.ones_like(self._optimiser.prompts), 0
+def _gradient(self: Pack, rows_of: Sequence[Any]) -> tuple[Tensor, Tensor, Reading]:
+    return torch.ones(len(rows_of)), torch.ones_like(self._optimiser.prompts), Reading()
 
 
 def _backward(self: _FineTuning, rows: Sequence[int], step: int) -> float:
