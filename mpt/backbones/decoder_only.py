@@ -72,8 +72,9 @@ class DecoderOnly(Backbone):
         What the self-check has found of it holds for the copy.
         """
         other = super().trainable_copy()
+        assert isinstance(other, DecoderOnly)
         if self.input_cache is None:
-            setattr(other, "input_cache", None)  # noqa: B010  (not every backbone has one)
+            other.input_cache = None
         return other
 
     def encode_chat(self, text: str, max_tokens: int) -> list[int]:
