@@ -18,6 +18,7 @@ from mpt.search.comparison import rankings, seed_of
 from mpt.search.control import control_of
 from mpt.search.cost.gpu_share import share_line
 from mpt.search.cost.plan import Rates, RemainingWork
+from mpt.search.cost.planner import seconds_in_all
 from mpt.search.cost.probe import trials_to_probe
 from mpt.search.cost.time_left import TimeLeft, clock_text
 from mpt.search.dispatch import TrialGroup, open_groups
@@ -34,9 +35,20 @@ from mpt.search.look import (
     with_known_trials,
 )
 from mpt.search.ray.interrupts import Interrupts
-from mpt.search.ray.session import on_this_cpu, one_ray, ray_session, remote_probe
+from mpt.search.ray.session import (
+    on_this_cpu,
+    one_ray,
+    ray_session,
+    ray_starts_beside,
+    remote_probe,
+)
 from mpt.search.remaining import remaining_work
-from mpt.search.replication import points_missing, run_rounds, with_first_seed
+from mpt.search.replication import (
+    further_replicates,
+    points_missing,
+    run_rounds,
+    with_first_seed,
+)
 from mpt.search.watch.note import NoteKeeper
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database, old_format_note, open_results
@@ -128,7 +140,9 @@ class _Driver:
         failures: dict[str, str] = {}
         with one_ray():
             if groups or _suggestions_left(self._job, board):
-                failures = self._compute(board, groups, expected, work)
+                further = further_replicates(expected, job.allocation)
+                works = [self._work(one) for one in further]
+                failures = self._compute(board, groups, expected, work, further=works)
             if not failures:
                 board, failures = run_rounds(
                     board,
@@ -170,15 +184,20 @@ class _Driver:
         expected: Sequence[TrialSpec],
         work: RemainingWork,
         job: SearchJob | None = None,
+        further: Sequence[RemainingWork] = (),
     ) -> dict[str, str]:
-        """Run the trials that are not over; return trial → why it failed."""
+        """Run the trials that are not over; return trial → why it failed.
+
+        `further` is the most that later rounds may add.
+        """
         job, execution, show = job or self._job, self._execution, self._show
         if job.storage is not None:  # else files lie beside the database, which is open
             Artifacts(job.files).check_writable()
         if self._rates is None:
             show.say(WAIT)
         if self._rates is None and on_this_cpu(execution):
-            self._rates = probe_here(expected, work)
+            with ray_starts_beside(execution, show.say):
+                self._rates = probe_here(expected, work)
         release_weights()  # workers have their own
         wanted = len(groups) + max(0, len(expected) - len(job.known))
         session = ray_session(execution, wanted, files=job.files, say=show.say)
@@ -193,9 +212,11 @@ class _Driver:
             if share is not None:
                 show.problem(share)
             time_left = TimeLeft(work, known, slots)
-            show.say(
-                f"  time     about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
-            )
+            about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
+            if further:
+                at_most = clock_text(seconds_in_all(work, further, known, slots))
+                about += f", at most {at_most} with more upstream seeds"
+            show.say(f"  time     {about}")
             show.lines_head()
             self._note.begin(self._job, list(board.studies.values()), work, time_left)
             tuning = Session(

@@ -90,6 +90,14 @@ def plan_lines(
     return lines
 
 
+def seconds_in_all(
+    work: RemainingWork, further: Sequence[RemainingWork], rates: Rates, slots: int
+) -> float:
+    """Return the wall-clock seconds of a search with all the rounds that it may have."""
+    alone = (dataclasses.replace(one, shared_left=()) for one in further)
+    return sum(estimate(one, rates, slots) for one in (work, *alone))
+
+
 def stated_lines(job: SearchJob, gpus_per_trial: float, planning: Planning) -> list[str]:
     """Return the plan of a cluster that is not here, from a stated throughput and from nothing.
 
@@ -184,8 +192,7 @@ def _further(
     steps, runs = sum(one.steps for one in trials), sum(one.runs.runs for one in trials)
 
     def in_all(slots: int) -> str:
-        alone = (dataclasses.replace(one, shared_left=()) for one in further)
-        return clock_text(sum(estimate(one, rates, slots) for one in (work, *alone)))
+        return clock_text(seconds_in_all(work, further, rates, slots))
 
     points = counted(sum(one.points for one in trials), "point")
     lines = [

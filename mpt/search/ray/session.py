@@ -13,10 +13,12 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import Interrupted, MptError, UsageError
+from mpt.processors import usable_processors
 from mpt.search.ray.watchdog import watched
 
 if TYPE_CHECKING:
@@ -69,6 +71,35 @@ def one_ray() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def ray_starts_beside(execution: Execution, say: Callable[[str], None]) -> Iterator[None]:
+    """Start a local Ray, which is mostly waiting, while the block computes.
+
+    It belongs to `one_ray`. Outside of that, on one processor and where a Ray runs already, none
+    is started. If the block raises, the Ray ends with it.
+
+    Raises:
+        Interrupted: Ray did not start.
+    """
+    prepare_environment(execution.address)
+    import ray
+
+    begun = not _kept or ray.is_initialized()
+    if begun or execution.address != "local" or usable_processors() < 2:
+        yield
+        return
+    with ThreadPoolExecutor(1) as starter:
+        start = starter.submit(_start, execution)
+        try:
+            yield
+        except BaseException:
+            if start.exception() is None:
+                ray.shutdown()
+            raise
+        start.result()
+    _own(execution, _kept[0], say)
+
+
+@contextlib.contextmanager
 def ray_session(
     execution: Execution,
     slots_wanted: int,
@@ -91,14 +122,7 @@ def ray_session(
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
             _start(execution)
-            end = _kept[0] if _kept else stack
-            end.callback(ray.shutdown)
-            if execution.address == "local":
-                end.enter_context(watched(say, execution.resume))
-                if execution.dashboard:
-                    url = ray._private.worker.global_worker.node.webui_url
-                    for line in _dashboard_lines(f"http://{url}"):
-                        say(line)
+            _own(execution, _kept[0] if _kept else stack, say)
         _silence()
         from mpt.search.ray.capacity import room_for_trials
         from mpt.search.ray.preflight import check_cluster
@@ -109,6 +133,19 @@ def ray_session(
             # trials that are told to compute on the CPU use no GPU, whatever they reserve
             check_cluster(files, gpus=0.0 if execution.device == "cpu" else gpus)
         yield min(slots_wanted, slots)
+
+
+def _own(execution: Execution, end: contextlib.ExitStack, say: Callable[[str], None]) -> None:
+    """Let a Ray that has just started end with `end`; watch a local one, say where it is seen."""
+    import ray
+
+    end.callback(ray.shutdown)
+    if execution.address == "local":
+        end.enter_context(watched(say, execution.resume))
+        if execution.dashboard:
+            url = ray._private.worker.global_worker.node.webui_url
+            for line in _dashboard_lines(f"http://{url}"):
+                say(line)
 
 
 def prepare_environment(address: str) -> None:

@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,93 @@ def test_sessions_in_one_block_share_the_ray_that_the_first_has_started(
         with ray_session.ray_session(Execution(), 3, say=print):
             assert seen[-1] == "start"
     assert seen == ["start", "end"] * 3
+
+
+@pytest.fixture
+def begun(checks: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to a Ray that is not there yet, on a machine of two processors."""
+    seen: list[str] = []
+    monkeypatch.setattr(ray_session, "usable_processors", lambda: 2)
+    monkeypatch.setattr(ray, "is_initialized", lambda: seen.count("start") > seen.count("end"))
+    monkeypatch.setattr(ray_session, "_start", lambda execution: seen.append("start"))
+    monkeypatch.setattr(ray_session, "watched", lambda say, resume: contextlib.nullcontext())
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append("end"))
+    return seen
+
+
+def test_a_ray_that_starts_beside_other_work_is_that_of_the_session_after_it(
+    begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working, starting = threading.Event(), threading.Event()
+
+    def start(execution: Execution) -> None:
+        starting.set()
+        assert working.wait(60)  # the block runs while Ray starts
+        begun.append("start")
+
+    monkeypatch.setattr(ray_session, "_start", start)
+    with ray_session.one_ray():
+        with ray_session.ray_starts_beside(Execution(), print):
+            assert starting.wait(60)
+            working.set()
+        assert begun == ["start"]
+        with ray_session.ray_session(Execution(), 3, say=print):
+            assert begun == ["start"]
+        assert begun == ["start"]
+    assert begun == ["start", "end"]
+
+
+def test_a_ray_that_does_not_start_beside_other_work_is_an_error(
+    begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(execution: Execution) -> None:
+        raise Interrupted("Ray did not start")
+
+    monkeypatch.setattr(ray_session, "_start", start)
+    with ray_session.one_ray():
+        with (
+            pytest.raises(Interrupted, match="did not start"),
+            ray_session.ray_starts_beside(Execution(), print),
+        ):
+            pass
+        with (
+            pytest.raises(KeyboardInterrupt),  # whoever interrupts is told of nothing else
+            ray_session.ray_starts_beside(Execution(), print),
+        ):
+            raise KeyboardInterrupt
+    assert begun == []
+
+
+def test_work_that_is_interrupted_leaves_no_ray_that_started_beside_it(begun: list[str]) -> None:
+    with (
+        ray_session.one_ray(),
+        pytest.raises(KeyboardInterrupt),
+        ray_session.ray_starts_beside(Execution(), print),
+    ):
+        raise KeyboardInterrupt
+    assert begun == ["start", "end"]
+
+
+@pytest.mark.parametrize(
+    ("processors", "execution", "block"),
+    [
+        (1, Execution(), ray_session.one_ray()),
+        (2, Execution(address="auto"), ray_session.one_ray()),
+        (2, Execution(), contextlib.nullcontext()),
+    ],
+    ids=["one processor", "a cluster", "nobody would end it"],
+)
+def test_a_ray_starts_beside_other_work_only_where_it_can(
+    begun: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    processors: int,
+    execution: Execution,
+    block: contextlib.AbstractContextManager[None],
+) -> None:
+    monkeypatch.setattr(ray_session, "usable_processors", lambda: processors)
+    with block, ray_session.ray_starts_beside(execution, print):
+        pass
+    assert begun == []
 
 
 def test_a_ray_that_was_there_before_is_left_running(

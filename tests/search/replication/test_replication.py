@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def test_the_better_points_get_more_seeds_and_the_best_one_is_reported_on_fresh_
     assert set(map(int, best["by_seed"])) <= {42, 1042, 2042}
     assert ranking["best"]["how"] == "on fresh upstream seeds 3042, 4042"
     assert body["best"] == ranking["best"]
+
     assert best["settings"]["seed"] is None
     computed = [point for point in body["points"] if point["status"] == "ok"]
     assert len(computed) <= 2 * points  # the budget, of points and of steps
@@ -155,6 +157,16 @@ def test_the_better_points_get_more_seeds_and_the_best_one_is_reported_on_fresh_
     assert "reported ARG" in text
     assert "on fresh upstream seeds 3042, 4042" in text
     assert "upstream seed 1042: " in text
+
+
+def test_the_time_of_all_rounds_is_told_with_the_first(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    _, _, text = searched
+    first, *others = [line for line in text.splitlines() if line.startswith("  time ")]
+    assert re.fullmatch(r"  time     about .+, at most .+ with more upstream seeds", first)
+    assert others
+    assert not any("at most" in line for line in others)
 
 
 def _by_trial(points: list[dict[str, Any]]) -> dict[str, list[int]]:
