@@ -87,15 +87,18 @@ def ray_starts_beside(execution: Execution, say: Callable[[str], None]) -> Itera
     if begun or execution.address != "local" or usable_processors() < 2:
         yield
         return
-    with ThreadPoolExecutor(1) as starter:
-        start = starter.submit(_start, execution)
-        try:
-            yield
-        except BaseException:
-            if start.exception() is None:
-                ray.shutdown()
-            raise
+    # Linux ends Ray's processes with the thread that has started them, so it lives as long as they
+    starter = ThreadPoolExecutor(1)
+    start = starter.submit(_start, execution)
+    try:
+        yield
         start.result()
+    except BaseException:
+        if start.exception() is None:
+            ray.shutdown()
+        starter.shutdown()
+        raise
+    _kept[0].callback(starter.shutdown)
     _own(execution, _kept[0], say)
 
 

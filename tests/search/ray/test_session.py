@@ -110,13 +110,20 @@ def test_a_ray_that_starts_beside_other_work_is_that_of_the_session_after_it(
     begun: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     working, starting = threading.Event(), threading.Event()
+    starters: list[threading.Thread] = []
 
     def start(execution: Execution) -> None:
+        starters.append(threading.current_thread())
         starting.set()
         assert working.wait(60)  # the block runs while Ray starts
         begun.append("start")
 
+    def end() -> None:
+        assert starters[0].is_alive()  # Ray's processes die with it
+        begun.append("end")
+
     monkeypatch.setattr(ray_session, "_start", start)
+    monkeypatch.setattr(ray, "shutdown", end)
     with ray_session.one_ray():
         with ray_session.ray_starts_beside(Execution(), print):
             assert starting.wait(60)
@@ -126,6 +133,7 @@ def test_a_ray_that_starts_beside_other_work_is_that_of_the_session_after_it(
             assert begun == ["start"]
         assert begun == ["start"]
     assert begun == ["start", "end"]
+    assert not starters[0].is_alive()
 
 
 def test_a_ray_that_does_not_start_beside_other_work_is_an_error(
