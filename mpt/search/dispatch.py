@@ -19,6 +19,7 @@ from mpt.trial.store import TrialStore
 from mpt.trial.trial import finish_point
 
 if TYPE_CHECKING:
+    from mpt.search.cost.time_left import TimeLeft
     from mpt.search.leaderboard import Leaderboard
     from mpt.store.database import Database
     from mpt.study.study import OpenStudy, StudyPlan
@@ -38,6 +39,16 @@ class TrialGroup:
         """Readable name."""
         more = f"+{len(self.specs) - 1}" if len(self.specs) > 1 else ""
         return self.specs[0].name + more
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trials that go on where those before have ended."""
+
+    board: Leaderboard
+    """With the trials before, and these."""
+    groups: Sequence[TrialGroup]
+    time_left: TimeLeft
 
 
 def open_groups(

@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpt.search.comparison import name_of, ranking_of, seed_of
 from mpt.study.contest.passes import planned_passes
@@ -209,6 +209,19 @@ def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -
         upstream, config=config, rungs=tuple(rungs) if rungs else upstream.rungs
     )
     return dataclasses.replace(trial, upstream=spec)
+
+
+def replicate_config(trials: Sequence[TrialSpec], replicate: TrialSpec) -> dict[str, int | str]:
+    """Return, flat, of which of some trials a trial is a replicate, and which one."""
+    seed, rungs = seed_of(replicate), replicate.upstream.rungs
+    (place,) = (n for n, one in enumerate(trials) if with_seed(one, seed, rungs) == replicate)
+    return {"of": place, "upstream_seed": seed, "rungs": ", ".join(map(str, rungs))}
+
+
+def configured_replicate(trials: Sequence[TrialSpec], config: Mapping[str, Any]) -> TrialSpec:
+    """Return the replicate that `replicate_config` has described."""
+    rungs = [int(rung) for rung in str(config["rungs"]).split(",")]
+    return with_seed(trials[int(config["of"])], int(config["upstream_seed"]), rungs)
 
 
 def replicates_of(trial: TrialSpec, seeds: Iterable[int] = ()) -> tuple[TrialSpec, ...]:

@@ -21,7 +21,7 @@ from mpt.search.cost.plan import Rates, RemainingWork
 from mpt.search.cost.planner import seconds_in_all
 from mpt.search.cost.probe import trials_to_probe
 from mpt.search.cost.time_left import TimeLeft, clock_text
-from mpt.search.dispatch import TrialGroup, open_groups
+from mpt.search.dispatch import Round, TrialGroup, open_groups
 from mpt.search.display.display import Display
 from mpt.search.display.document import document_of
 from mpt.search.display.header import cost_text
@@ -142,7 +142,8 @@ class _Driver:
             if groups or _suggestions_left(self._job, board):
                 further = further_replicates(expected, job.allocation)
                 works = [self._work(one) for one in further]
-                failures = self._compute(board, groups, expected, work, further=works)
+                plain = not job.decides and len(job.plans) == 1
+                board, failures = self._compute(board, groups, expected, work, works, rounds=plain)
             if not failures:
                 board, failures = run_rounds(
                     board,
@@ -162,16 +163,56 @@ class _Driver:
         return Leaderboard(job, open_plan, self._database)
 
     def _replicate(self, board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
-        """Run further replicates."""
-        groups = open_groups(board, open_plan, self._database)
-        groups = [group for group in groups if not set(group.specs).isdisjoint(more)]
+        """Run further replicates in a session of their own."""
+        groups = self._replicates(board, more)
         if not groups:
             return {}
-        seeds = dict.fromkeys(seed_of(one) for one in more)
-        self._show.replicating(len(more), list(seeds), board.job)
         # whoever chose or stopped trials has done so before
         plain = dataclasses.replace(board.job, suggestions=None, scheduler="none", racing=False)
-        return self._compute(board, groups, more, self._work(more), plain)
+        return self._compute(board, groups, more, self._work(more), job=plain)[1]
+
+    def _replicates(self, board: Leaderboard, more: Sequence[TrialSpec]) -> list[TrialGroup]:
+        """Say which further replicates are to be run; return those that have to be."""
+        groups = open_groups(board, open_plan, self._database)
+        groups = [group for group in groups if not set(group.specs).isdisjoint(more)]
+        if groups:
+            seeds = dict.fromkeys(seed_of(one) for one in more)
+            self._show.replicating(len(more), list(seeds), board.job)
+        return groups
+
+    def _next_round(self, board: Leaderboard, rates: Rates, slots: int) -> Round | None:
+        """Begin the replicates that follow on what was computed; None: there are none."""
+        rounds: list[Round] = []
+
+        def begin(board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
+            groups = self._replicates(board, more)
+            if groups:
+                rounds.append(
+                    Round(board, groups, self._begin(board, self._work(more), rates, slots))
+                )
+            return {}
+
+        run_rounds(board, self._board, begin, lambda: not (rounds or self._interrupts.name))
+        return rounds[0] if rounds else None
+
+    def _begin(
+        self,
+        board: Leaderboard,
+        work: RemainingWork,
+        rates: Rates,
+        slots: int,
+        further: Sequence[RemainingWork] = (),
+    ) -> TimeLeft:
+        """Say and note that a round begins; return what knows how long it will take."""
+        time_left = TimeLeft(work, rates, slots)
+        about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
+        if further:
+            at_most = clock_text(seconds_in_all(work, further, rates, slots))
+            about += f", at most {at_most} with more upstream seeds"
+        self._show.say(f"  time     {about}")
+        self._show.lines_head()
+        self._note.begin(self._job, list(board.studies.values()), work, time_left)
+        return time_left
 
     def _work(self, expected: Sequence[TrialSpec]) -> RemainingWork:
         store, files = TrialStore(self._database), Artifacts(self._job.files)
@@ -183,12 +224,14 @@ class _Driver:
         groups: Sequence[TrialGroup],
         expected: Sequence[TrialSpec],
         work: RemainingWork,
-        job: SearchJob | None = None,
         further: Sequence[RemainingWork] = (),
-    ) -> dict[str, str]:
-        """Run the trials that are not over; return trial → why it failed.
+        *,
+        job: SearchJob | None = None,
+        rounds: bool = False,
+    ) -> tuple[Leaderboard, dict[str, str]]:
+        """Run the trials that are not over; return the leaderboard, and trial → why it failed.
 
-        `further` is the most that later rounds may add.
+        `further` is the most that later rounds may add; with `rounds` they are run, too.
         """
         job, execution, show = job or self._job, self._execution, self._show
         if job.storage is not None:  # else files lie beside the database, which is open
@@ -211,14 +254,7 @@ class _Driver:
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
-            time_left = TimeLeft(work, known, slots)
-            about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
-            if further:
-                at_most = clock_text(seconds_in_all(work, further, known, slots))
-                about += f", at most {at_most} with more upstream seeds"
-            show.say(f"  time     {about}")
-            show.lines_head()
-            self._note.begin(self._job, list(board.studies.values()), work, time_left)
+            time_left = self._begin(board, work, known, slots, further)
             tuning = Session(
                 job,
                 execution,
@@ -230,11 +266,12 @@ class _Driver:
                 time_left,
                 self._note,
                 _stamp(),
+                (lambda board: self._next_round(board, known, slots)) if rounds else None,
             )
             with show.live(), self._interrupts.tuning(execution.signals):
                 tuning.run(slots)
         self._open = job.suggestions is not None and not tuning.exhausted
-        return dict(tuning.watcher.failures)
+        return tuning.board, dict(tuning.watcher.failures)
 
     def _finish(
         self, board: Leaderboard, failures: dict[str, str], code: int, seconds: float

@@ -45,6 +45,8 @@ class TrialQueue(Unsaved, Searcher):
             is left to do on it, and then how it ended is told to the job's searcher.
         recorded: settings → the last report of a trial that is over.
         shield: turns an error into a note.
+        more: configurations to go on with once all listed trials have ended, none: there are no
+            more. Those of a searcher have no such rounds.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class TrialQueue(Unsaved, Searcher):
         accept: Callable[[dict[str, Any]], dict[str, Any] | None],
         recorded: Callable[[dict[str, Any]], dict[str, Any] | None],
         shield: Shield,
+        more: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
         super().__init__(metric="score", mode="max")
-        self._listed, self._searcher = list(listed), searcher
+        self._listed, self._searcher, self._more = list(listed), searcher, more
+        self._running: set[str] = set()
         self._accept, self._recorded, self._shield = accept, recorded, shield
         self._names: dict[str, str] = {}
         self._rungs: dict[str, int] = {}
@@ -73,7 +77,13 @@ class TrialQueue(Unsaved, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the configuration of the next trial, or that there is none (any more)."""
         finished: Any = Searcher.FINISHED
+        if not self._listed and self._more is not None:
+            if self._running:
+                return None
+            with self._shield("the choice of the next trials"):
+                self._listed = list(self._more())
         if self._listed:
+            self._running.add(trial_id)
             return dict(self._listed.pop(0))
         with self._shield("the choice of the next trial"):
             while self._searcher is not None:
@@ -104,6 +114,7 @@ class TrialQueue(Unsaved, Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the job's searcher how a trial ended; one without any score failed."""
+        self._running.discard(trial_id)
         name = self._names.get(trial_id)
         if name is None or self._searcher is None:
             return

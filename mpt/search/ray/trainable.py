@@ -23,6 +23,7 @@ from mpt.search.dispatch import TrialGroup, rung_report
 from mpt.search.ray.gauges import Gauges
 from mpt.search.ray.watchdog import end_with_raylet
 from mpt.search.ray.writer import RemoteStore
+from mpt.search.replication import configured_replicate
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import Database
 from mpt.store.errors import storage_errors
@@ -62,6 +63,8 @@ class TrialContext:
     """Number of a listed trial → key of its upstream trajectory, as the driver found it."""
     methods: Mapping[str, Any] = field(default_factory=dict)
     """Registered upstream methods: name → `Method`."""
+    trials: tuple[TrialSpec, ...] = ()
+    """Those of the first upstream seed; a configuration with `of` is a replicate of one."""
 
     def store(self) -> TrialStore:
         """Return the database as a trial sees it, here."""
@@ -75,6 +78,8 @@ class TrialContext:
         number = int(config["trial"])
         if number < len(self.groups):
             return self.groups[number]
+        if "of" in config:
+            return TrialGroup(specs=(configured_replicate(self.trials, config),), indices=())
         assert self.suggestions is not None
         point = {domain.name: config[domain.name] for domain in self.suggestions.space.domains}
         return TrialGroup(specs=(self.suggestions.trial(point),), indices=())
@@ -118,7 +123,7 @@ class SearchTrial(tune.Trainable):
             store = context.store()
             files = Artifacts(context.files)
             self._work = open_trial(studies, self._group.specs, store, files, context.options)
-            expected = context.keys.get(self._number)
+            expected = context.keys.get(self._number, config.get("upstream_key"))
             if expected is not None and expected != self._work.key:
                 raise DataError(
                     f"node {platform.node()} has another backbone, data or code than the driver; "

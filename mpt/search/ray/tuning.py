@@ -15,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mpt.errors import MptError
-from mpt.search.dispatch import TrialGroup, flat_config, rung_report
+from mpt.search.dispatch import Round, TrialGroup, flat_config, rung_report
 from mpt.search.display.status import Status
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, Unsaved, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
@@ -23,6 +23,7 @@ from mpt.search.ray.session import first_line
 from mpt.search.ray.trackers import trackers
 from mpt.search.ray.trainable import SearchTrial, TrialContext
 from mpt.search.ray.writer import start_writer
+from mpt.search.replication import replicate_config
 from mpt.store.records import Artifact
 from mpt.trial.origin import now
 from mpt.trial.trial import TrialOptions
@@ -50,7 +51,11 @@ CHECKPOINTS = "checkpoints"
 
 
 class Session:
-    """One call of Tune: what runs, who chooses, who stops, who watches."""
+    """One call of Tune: what runs, who chooses, who stops, who watches.
+
+    With `following` it asks, once all trials have ended, for the next round of replicates of the
+    job's trials, until there is none: workers that have started stay for it.
+    """
 
     def __init__(
         self,
@@ -64,8 +69,10 @@ class Session:
         time_left: TimeLeft,
         note: NoteKeeper,
         name: str,
+        following: Callable[[Leaderboard], Round | None] | None = None,
     ) -> None:
         self._job, self._execution, self._board = job, execution, board
+        self._following = following
         self._groups = list(groups)
         self._database, self._studies, self._name = database, studies, name
         self._queue: TrialQueue | None = None
@@ -98,6 +105,7 @@ class Session:
             device=execution.device,
             keys=self._keys(),
             methods=self._methods(),
+            trials=job.trials if self._following is not None else (),
         )
         trainable: Any = tune.with_parameters(SearchTrial, context=context)
         trainable.__qualname__ = SearchTrial.__qualname__  # what `ps` and the dashboard show
@@ -148,6 +156,11 @@ class Session:
         )
 
     @property
+    def board(self) -> Leaderboard:
+        """With the trials of all rounds."""
+        return self._board
+
+    @property
     def exhausted(self) -> bool:
         """Whether every trial that is to be chosen has been."""
         return self._queue is not None and self._queue.exhausted
@@ -177,9 +190,31 @@ class Session:
     def _searcher(self) -> Searcher:
         listed = [self._config(group, number) for number, group in enumerate(self._groups)]
         self._queue = TrialQueue(
-            listed, searcher_of(self._job), self._accept, self._recorded, self.watcher.shielded
+            listed,
+            searcher_of(self._job),
+            self._accept,
+            self._recorded,
+            self.watcher.shielded,
+            None if self._following is None else self._next_round,
         )
         return self._queue
+
+    def _next_round(self) -> list[dict[str, Any]]:
+        """Turn to the next round; return the configurations of its trials, none: there is none."""
+        following = None if self._following is None else self._following(self._board)
+        if following is None:
+            return []
+        self._board = following.board
+        begin = len(self.watcher.groups)
+        self.watcher.turn_to(following)
+        return [
+            {
+                **self._config(group, number),
+                **replicate_config(self._job.trials, group.specs[0]),
+                "upstream_key": self._board.upstream[group.indices[0]],
+            }
+            for number, group in enumerate(following.groups, start=begin)
+        ]
 
     def _config(self, group: TrialGroup, number: int) -> dict[str, Any]:
         """Return the configuration of a trial, with the id of the study its reports are of."""
@@ -324,6 +359,11 @@ class Watcher(Unsaved, tune.Callback):
         self.failures: dict[str, str] = {}
         """Name of a trial → why it failed for good."""
         self._stops: list[Stop] = []
+
+    def turn_to(self, following: Round) -> None:
+        """Take in the trials of another round."""
+        self.board, self._time_left = following.board, following.time_left
+        self.groups += following.groups
 
     def problem(self, text: str) -> None:
         """Say what went wrong, once."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,21 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.replicates import Comparison, Replicates, compare
 from mpt.search.comparison import seed_of
 from mpt.search.display.display import Display
-from mpt.search.job import DONE, Execution, SearchJob
+from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
 from mpt.search.look import peek
+from mpt.search.ray import tuning
 from mpt.search.replication import (
     Allowance,
     Point,
+    configured_replicate,
     further_replicates,
     of_first_seed,
     raced,
+    replicate_config,
     survivors,
     with_seed,
 )
-from mpt.search.run import run_search
+from mpt.search.run import _Driver, run_search
 from mpt.study.specs import TrialSpec, UpstreamSpec
 from mpt.study.study import StudyPlan
 
@@ -175,6 +180,73 @@ def _by_trial(points: list[dict[str, Any]]) -> dict[str, list[int]]:
     for point in points:
         steps.setdefault(point["trial"], []).append(point["steps"])
     return steps
+
+
+def test_all_rounds_are_one_session_so_that_workers_stay(
+    searched: tuple[SearchJob, dict[str, Any], str],
+) -> None:
+    job, _, text = searched
+    assert text.count("upstream seed") > 2  # a second seed at least, and the fresh ones
+    (session,) = (job.results / "checkpoints").iterdir()
+    assert len(list(session.glob("trial-*"))) > len(job.trials)
+
+
+def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
+    searched: tuple[SearchJob, dict[str, Any], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, body, _ = searched
+    job = dataclasses.replace(whole, results=tmp_path / "results")
+    begin, rounds = _Driver._begin, []
+
+    def interrupted(*arguments: Any) -> Any:
+        rounds.append(arguments)
+        if len(rounds) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return begin(*arguments)
+
+    monkeypatch.setattr(_Driver, "_begin", interrupted)
+    execution = Execution(max_failures=0, resume="again", next_step="rest")
+    assert run_search(job, execution, rates=KNOWN_RATES) == INTERRUPTED
+    assert "Resume with: again" in capsys.readouterr().out
+    assert len(rounds) == 2
+    resumed, _ = _run(job)
+    assert resumed["rankings"] == body["rankings"]
+    assert bits(job.results) == bits(whole.results)
+
+
+def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
+    searched: tuple[SearchJob, dict[str, Any], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = dataclasses.replace(searched[0], results=tmp_path / "results")
+
+    def misnamed(trials: Any, replicate: TrialSpec) -> dict[str, int | str]:
+        return {**replicate_config(trials, replicate), "upstream_seed": 13}
+
+    monkeypatch.setattr(tuning, "replicate_config", misnamed)
+    execution = Execution(signals=False, max_failures=0, resume="again")
+    assert run_search(job, execution, rates=KNOWN_RATES) == FAILED
+    said = capsys.readouterr().out
+    assert "has another backbone, data or code than the driver" in said
+    assert "points are missing. Try again: again" in said
+
+
+@pytest.mark.parametrize("seed", [42, 1042])
+def test_a_replicate_is_told_by_its_trial_seed_and_rungs(
+    searched: tuple[SearchJob, dict[str, Any], str], seed: int
+) -> None:
+    trials = searched[0].trials
+    for place, trial in enumerate(trials):
+        replicate = with_seed(trial, seed, trial.upstream.rungs[1:])
+        config = replicate_config(trials, replicate)
+        assert config["of"] == place
+        assert all(isinstance(value, (int, str)) for value in config.values())
+        assert configured_replicate(trials, config) == replicate
 
 
 def test_the_same_again_computes_nothing_and_says_the_same(
