@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import python_path
 from process_state import left_as_it_was
 from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
@@ -17,6 +18,9 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.cli.flags import Parser
 from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.registry import UPSTREAM_METHODS
+
+# What is made until the tests are collected stays: to look for garbage in it takes 4 seconds.
+gc.disable()
 
 # One thread a test process: two processes share the cores, and toy sizes gain
 # nothing from a second thread, which spins whenever the machine is busy.
@@ -36,6 +40,9 @@ os.environ |= {"RAY_worker_niceness": "0"}
 # A worker of Ray takes six seconds of computing to start, and two test processes keep two cores
 # busy: a search has one worker here, if its test does not say that it needs two.
 os.environ |= {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
+
+# The same for processes that inherit this environment; others are given `children.environment`.
+os.environ["PYTHONPATH"] = python_path(*filter(None, [os.environ.get("PYTHONPATH")]))
 
 
 LONGEST = (
@@ -72,7 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     """Leave the modules and tests that are there now out of every later garbage collection.
 
     They stay to the end, and there are a million objects of them: a full collection takes half a
@@ -80,6 +88,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")
