@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import python_path
 from process_state import left_as_it_was
 from search_toys import write_toy_gym
 from toys import save_trained_toy_t5, toy_task
@@ -17,6 +18,9 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.cli.flags import Parser
 from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.registry import UPSTREAM_METHODS
+
+# What is made until the tests are collected stays: to look for garbage in it takes 4 seconds.
+gc.disable()
 
 # One thread a test process: two processes share the cores, and toy sizes gain
 # nothing from a second thread, which spins whenever the machine is busy.
@@ -37,19 +41,22 @@ os.environ |= {"RAY_worker_niceness": "0"}
 # busy: a search has one worker here, if its test does not say that it needs two.
 os.environ |= {"RAY_OVERRIDE_RESOURCES": '{"CPU": 1}'}
 
+# The same for processes that inherit this environment; others are given `children.environment`.
+os.environ["PYTHONPATH"] = python_path(*filter(None, [os.environ.get("PYTHONPATH")]))
+
 
 LONGEST = (
     "search/test_kills.py",
+    "cluster/test_nodes.py",
     "replay/test_whole_study.py",
     "search/test_run.py",
     "docs/test_code_blocks.py",
-    "cluster/test_nodes.py",
     "test_wheel.py",
-    "upstream/test_conformance.py",
-    "replay/test_recorded_recipe.py",
     "api/test_interface.py",
+    "replay/test_recorded_recipe.py",
     "search/replication/test_replication.py",
     "replay/similarity/test_similarity_job.py",
+    "upstream/test_conformance.py",
     "trial/test_downstream_starts.py",
     "replay/test_contest_run.py",
     "search/test_storage.py",
@@ -72,7 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     """Leave the modules and tests that are there now out of every later garbage collection.
 
     They stay to the end, and there are a million objects of them: a full collection takes half a
@@ -80,6 +88,7 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import environment
 from process_state import left_as_it_was
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,3 +197,13 @@ def test_what_is_left_changed_in_the_process_is_named_and_put_back(tmp_path: Pat
 
 def test_modules_and_tests_are_left_out_of_garbage_collections() -> None:
     assert gc.get_freeze_count() > 100_000
+    assert gc.isenabled()  # again: while they were made it was not
+
+
+@pytest.mark.parametrize("inherited", [None, environment(ROOT)], ids=["inherited", "given"])
+def test_a_process_that_a_test_starts_looks_for_garbage_less_often(
+    inherited: dict[str, str] | None,
+) -> None:
+    command = [sys.executable, "-c", "import gc; print(gc.get_threshold()[0], gc.isenabled())"]
+    done = subprocess.run(command, env=inherited, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["50000", "True"]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from children import environment
 from killed import run_after_a_kill
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,9 +17,9 @@ PARTS = ("mpt", "analysis", "search_spaces", "pyproject.toml", "README.md", "LIC
 API = ROOT / "tests" / "api"
 
 
-def _run(words: list[str], cwd: Path, environment: dict[str, str]) -> str:
+def _run(words: list[str], cwd: Path, inherited: dict[str, str]) -> str:
     done = subprocess.run(
-        words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1500
+        words, cwd=cwd, env=inherited, capture_output=True, text=True, timeout=1500
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -65,24 +66,24 @@ def test_it_searches_replays_and_reports_a_method_of_ones_own_in_an_empty_direct
     installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
     """After a kill; and the method stands in Table 2, and a plan finds its spaces."""
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    inherited = environment(installed)
     where = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
-    found = _run([sys.executable, "-c", where], tmp_path, environment).split()
+    found = _run([sys.executable, "-c", where], tmp_path, inherited).split()
     assert all(path.startswith(str(installed)) for path in found), found
     method = shutil.copy(API / "own_method.py", tmp_path / "my_method.py")
     assert len(Path(method).read_text().splitlines()) <= 40
     lines = [str(API / "ten_lines.py"), str(method), str(toy_checkpoint), str(toy_gym), "results"]
-    out = run_after_a_kill([sys.executable, *lines], tmp_path, environment)
+    out = run_after_a_kill([sys.executable, *lines], tmp_path, inherited)
     assert "points 4 runs 40" in out
     assert "'method': 'pulled', 'partition': 'random_to_random'" in out
     assert "nothing is wrong" in _run(
-        [sys.executable, "-m", "mpt", "doctor", "results"], tmp_path, environment
+        [sys.executable, "-m", "mpt", "doctor", "results"], tmp_path, inherited
     )
     commands = [
         "report --results results --out report",
         "search pulled --plugin my_method.py --smoke --dry-run",
     ]
-    out = _run([sys.executable, "-c", COMMANDS, *commands], tmp_path, environment)
+    out = _run([sys.executable, "-c", COMMANDS, *commands], tmp_path, inherited)
     assert "2 trials" in out
     tables = [path.read_text() for path in (tmp_path / "report").rglob("table-2*.md")]
     assert any("pulled" in table for table in tables), tables

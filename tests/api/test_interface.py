@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import ten_lines
 import torch
+from children import environment
 from killed import run_after_a_kill
 from search_toys import SEEDS, write_toy_gym
 
@@ -197,6 +197,6 @@ def test_the_ten_lines_run_on_a_server_and_go_on_after_a_kill(
     """With a method from a file, in a process of its own; on a database file: `test_wheel`."""
     words = [ten_lines.__file__, str(OWN_METHOD), str(toy_checkpoint), str(gym)]
     command = [sys.executable, *words, str(tmp_path / "results"), postgresql_url]
-    said = run_after_a_kill(command, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
+    said = run_after_a_kill(command, tmp_path, environment(ROOT))
     assert "points 4 runs 40" in said
     assert "'method': 'pulled', 'partition': 'random_to_random'" in said

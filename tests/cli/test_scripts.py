@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from children import environment
 
 import mpt
 from mpt.cli import paper
@@ -19,7 +19,7 @@ from mpt.study.spaces import load_space
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
 JOBS = sorted((ROOT / "tune_jobs").glob("*.py"))
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = environment(ROOT)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from children import environment
 from stored import Stored
 
 import mpt
@@ -109,14 +110,14 @@ def test_what_says_nothing_is_refused_in_one_line(
 def _on_terminal(results: Path, rows: int, act: Callable[[int], object]) -> tuple[int, str]:
     """Run the command on a terminal of 80 columns; return its exit code and what it drew."""
     parent, child = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": ROOT, "COLUMNS": "80", "LINES": str(rows)}
+    inherited = environment(ROOT, COLUMNS="80", LINES=str(rows))
     command = [sys.executable, "-m", "mpt", "watch", str(results), "--every", "1"]
     process = subprocess.Popen(
         command,
         stdin=child,
         stdout=child,
         stderr=child,
-        env=environment,
+        env=inherited,
         close_fds=True,
         # tests that run in the background have it ignored, and what they start too
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from children import python_path
+
 import mpt
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
@@ -48,7 +50,7 @@ class Nodes:
         tests = ROOT / "tests"
         self.environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, tests, tests / "search"))),
+            "PYTHONPATH": python_path(ROOT, tests, tests / "search"),
             "MPT_TEST_MARK": mark,
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "disabled",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from children import environment
 from pages import DOCS, ROOT, Block, blocks, commands, name_of, pages, patched
 
 ADD = DOCS / "add"
@@ -104,7 +104,7 @@ def lay_out(page: Path, folder: Path) -> dict[str, str]:
             path = folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
-    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    return environment(source, OMP_NUM_THREADS="1")
 
 
 def _copied(folder: Path) -> None:
@@ -124,12 +124,12 @@ def _apply(block: Block, checkout: Path) -> None:
 @pytest.mark.timeout(HANGS)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
-    environment = lay_out(page, tmp_path)
+    inherited = lay_out(page, tmp_path)
     (tmp_path / "page.py").write_text(script_of(page), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "page.py"],
         cwd=tmp_path,
-        env=environment,
+        env=inherited,
         capture_output=True,
         text=True,
         timeout=HANGS - 20,

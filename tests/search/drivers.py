@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import search_toys
+from children import environment
 
 import mpt
 
@@ -39,13 +39,12 @@ class Driven:
     def __init__(self, command: Sequence[str], results: Path, patience_s: float = PATIENCE_S):
         self.log = results.with_suffix(f".{uuid.uuid4().hex[:8]}.log")
         self._patience_s = patience_s
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=environment(ROOT),
                 start_new_session=True,  # a "terminal" whose Ctrl-C reaches the whole group
             )
 

@@ -93,8 +93,8 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
     """
     search = Search(drive, tmp_path / "results")
 
-    # SIGKILL of the driver, as soon as there is a checkpoint
-    first = search.start("TWO")
+    # SIGKILL of the driver, as soon as there is a checkpoint; with two workers: `test_nodes`
+    first = search.start()
     first.until(lambda: checkpoints(search.results) > 0)
     first.process.kill()
     assert first.wait() == -signal.SIGKILL

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import kill_points
+from children import environment
 from search_toys import bits
 
 import mpt
@@ -25,7 +25,7 @@ def test_a_trial_killed_anywhere_ends_with_the_same_bits_and_no_stored_run_is_to
         [sys.executable, kill_points.__file__, str(toy_checkpoint), str(toy_gym), str(tmp_path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        env=environment(*paths),
         check=False,
     )
     assert done.returncode == 0, done.stderr

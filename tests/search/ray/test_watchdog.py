@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from children import environment
 
 import mpt
 from mpt.search.ray import watchdog
@@ -57,7 +58,7 @@ def test_a_driver_that_waits_for_a_dead_ray_ends_with_one_line_and_code_75(dead:
         [sys.executable, "-c", _DRIVER, dead],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(ROOT),
         check=False,
     )
     processes, *said = done.stdout.splitlines()
@@ -173,7 +174,7 @@ def test_an_idle_worker_ends_when_its_raylet_is_killed_and_not_before() -> None:
         [sys.executable, "-c", _RAYLET, _WORKER],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(ROOT),
     ) as raylet:
         assert raylet.stdout is not None
         worker = int(raylet.stdout.readline())
