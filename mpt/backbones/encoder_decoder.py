@@ -5,15 +5,21 @@ Shapes: as in `mpt.backbones.base`; S = L + P encoder positions, C decoder token
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForSeq2SeqLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.integrations.sdpa_attention import (
+    create_position_bias_mask,
+    sdpa_attention_forward,
+)
+from transformers.masking_utils import sdpa_mask
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from mpt.backbones import tokens
@@ -150,6 +156,61 @@ class T5(EncoderDecoder):
         self._before, self._after = [], [self.end_id]
         if model.dtype == torch.float64:
             _use_double_norms(model)
+
+    @contextlib.contextmanager
+    def second_order(self) -> Iterator[None]:
+        """Attention and loss that can be differentiated twice, with torch's bits and less work."""
+        configs = [
+            one.config
+            for one in (self._encoder, self._decoder)
+            if one.config._attn_implementation == "sdpa"
+        ]
+        with super().second_order():
+            try:
+                for config in configs:
+                    config._attn_implementation = _PLAIN
+                yield
+            finally:
+                for config in configs:
+                    config._attn_implementation = "sdpa"
+
+
+def plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Return softmax(q kᵀ + bias) v, as torch's mathematical kernel does, to the last bit.
+
+    That kernel asks besides, forward and in both derivatives, whether a row may look at nothing
+    (−inf everywhere). What T5 masks has the lowest finite bias, so there is none. Where it is not
+    known to be the same, torch's own serves.
+    """
+    coarse = query.dtype not in (torch.float32, torch.float64)
+    if position_bias is None or scaling != 1.0 or dropout > 0 or coarse:
+        others |= {"dropout": dropout, "scaling": scaling, "position_bias": position_bias}
+        outcome: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, is_causal=is_causal, **others
+        )
+        return outcome
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    causal = causal and attention_mask is None and query.shape[2] > 1
+    bias = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
+    weights = (query @ key.transpose(-2, -1)).add_(bias).softmax(-1)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+_PLAIN = "mpt_plain"
+AttentionInterface.register(_PLAIN, plain_attention)
+AttentionMaskInterface.register(_PLAIN, sdpa_mask)
 
 
 class Bart(EncoderDecoder):

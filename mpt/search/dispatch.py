@@ -40,6 +40,12 @@ class TrialGroup:
         more = f"+{len(self.specs) - 1}" if len(self.specs) > 1 else ""
         return self.specs[0].name + more
 
+    @property
+    def length(self) -> tuple[int, int]:
+        """Upstream steps and points: how long it takes beside groups of the same method."""
+        rungs = {rung for spec in self.specs for rung in spec.upstream.rungs}
+        return max(rungs), len(rungs)
+
 
 @dataclass(frozen=True)
 class Round:

@@ -175,6 +175,8 @@ class _Driver:
         """Say which further replicates are to be run; return those that have to be."""
         groups = open_groups(board, open_plan, self._database)
         groups = [group for group in groups if not set(group.specs).isdisjoint(more)]
+        # the longest first, so that no worker is left alone with one of them
+        groups.sort(key=lambda group: group.length, reverse=True)
         if groups:
             seeds = dict.fromkeys(seed_of(one) for one in more)
             self._show.replicating(len(more), list(seeds), board.job)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from mpt.backbones import Backbone, Row, load_backbone
+from mpt.backbones.encoder_decoder import T5
 from mpt.config import TextConfig
 from mpt.gym.fewshot import Example
 
@@ -272,6 +274,63 @@ def test_second_order_gradients_equal_finite_differences(
     difference = (slope(up) - slope(down)) / (2 * step)
     # Error of the difference: step² ≈ 1e-10 and rounding 1e-16/1e-5 ≈ 1e-11, of entries near 1.
     torch.testing.assert_close(exact, difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alike", [False, True], ids=["padded", "of one length"])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_attention_that_is_differentiated_twice_has_torchs_bits(
+    position: str,
+    alike: bool,
+    dtype: torch.dtype,
+    dropout: float,
+    backbones: dict[tuple[str, torch.dtype], Backbone],
+    rows: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loss, gradient and Hessian-vector product, with and without masks."""
+    backbone = backbones[position, dtype]
+    if alike:  # no mask is made
+        rows = [rows[1]] * 2
+    batch, prompt = backbone.collate(rows, [0] * len(rows)), _prompts(backbone, 1)
+    products: list[Tensor] = []
+    multiply = Tensor.add_
+
+    def add_(scores: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        products.append(scores)
+        return torch.as_tensor(multiply(scores, *arguments, **named))
+
+    def derivatives() -> list[Tensor]:
+        leaf = prompt.clone().requires_grad_()
+        with backbone.second_order(), backbone.dropout(dropout, 1):
+            loss = backbone.run_losses(leaf, batch)[0]
+        (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        (product,) = torch.autograd.grad(slope, leaf, slope.detach())
+        return [loss.detach(), slope.detach(), product]
+
+    monkeypatch.setattr(Tensor, "add_", add_)
+    plain = derivatives()
+    config: Any = backbone.model.config
+    layers = 3 * config.num_layers  # of self-attention twice, of cross-attention
+    assert len(products) == (0 if dropout else layers)  # with dropout torch's own serves
+    monkeypatch.setattr(T5, "second_order", Backbone.second_order)
+    for own, of_torch in zip(plain, derivatives(), strict=True):
+        assert torch.equal(own, of_torch)
+    assert len(products) == (0 if dropout else layers)
+
+
+def test_attention_is_as_before_after_second_order(toy_backbone: Backbone) -> None:
+    model: Any = toy_backbone.model
+    encoder = model.get_encoder().config
+
+    def fails() -> None:
+        assert encoder._attn_implementation != "sdpa"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), toy_backbone.second_order():
+        fails()
+    assert encoder._attn_implementation == "sdpa"
 
 
 def test_without_asking_for_it_fused_attention_refuses_second_order(

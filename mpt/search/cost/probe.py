@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mpt.study.specs import TrialSpec, UpstreamSpec
     from mpt.study.study import OpenStudy, StudyPlan
 
-PROBE_S = 4.0
+PROBE_S = 2.5
 """Seconds that the probe of one kind of runs is to take; upstream steps take a quarter of it."""
 
 WORKER_S = 8.0

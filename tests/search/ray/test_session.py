@@ -306,6 +306,16 @@ def test_a_cluster_is_spoken_to_with_the_users_token(environment: dict[str, str]
     assert "RAY_AUTH_TOKEN" not in environment
 
 
+def test_workers_have_huge_pages_unless_the_user_says_how_memory_is_taken(
+    environment: dict[str, str],
+) -> None:
+    ray_session.prepare_environment("local")
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    environment["GLIBC_TUNABLES"] = "glibc.malloc.arena_max=1"
+    ray_session.prepare_environment("local")
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"
+
+
 @pytest.mark.parametrize(("terminal", "errors"), [(True, True), (True, False), (False, True)])
 def test_who_opens_the_dashboard_is_told_its_token_but_a_log_is_not(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, terminal: bool, errors: bool

@@ -8,7 +8,9 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from stored import compute
 
 from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.replicates import Comparison, Replicates, compare
+from mpt.search import run as run_module
 from mpt.search.comparison import seed_of
+from mpt.search.dispatch import TrialGroup
 from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
 from mpt.search.look import peek
@@ -234,6 +238,19 @@ def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
     said = capsys.readouterr().out
     assert "has another backbone, data or code than the driver" in said
     assert "points are missing. Try again: again" in said
+
+
+def test_of_a_round_the_longest_trials_are_handed_out_first(
+    searched: tuple[SearchJob, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = searched[0].trials[0]
+    rungs = trial.upstream.rungs
+    more = [with_seed(trial, 7, rungs[:2]), with_seed(trial, 8, rungs[2:]), with_seed(trial, 9)]
+    groups = [TrialGroup(specs=(one,), indices=(n,)) for n, one in enumerate(more)]
+    monkeypatch.setattr(run_module, "open_groups", lambda *_: groups)
+    driver: Any = SimpleNamespace(_database=None, _show=mock.Mock())
+    ordered = _Driver._replicates(driver, mock.Mock(), more)
+    assert [group.specs[0] for group in ordered] == [more[2], more[1], more[0]]
 
 
 @pytest.mark.parametrize("seed", [42, 1042])
