@@ -214,7 +214,8 @@ def with_seed(trial: TrialSpec, seed: int, rungs: Sequence[int] | None = None) -
 def replicate_config(trials: Sequence[TrialSpec], replicate: TrialSpec) -> dict[str, int | str]:
     """Return, flat, of which of some trials a trial is a replicate, and which one."""
     seed, rungs = seed_of(replicate), replicate.upstream.rungs
-    (place,) = (n for n, one in enumerate(trials) if with_seed(one, seed, rungs) == replicate)
+    learned = ((n, one) for n, one in enumerate(trials) if one.learned is not None)
+    place = next(n for n, one in learned if with_seed(one, seed, rungs) == replicate)
     return {"of": place, "upstream_seed": seed, "rungs": ", ".join(map(str, rungs))}
 
 

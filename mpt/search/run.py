@@ -45,6 +45,7 @@ from mpt.search.ray.session import (
 from mpt.search.remaining import remaining_work
 from mpt.search.replication import (
     further_replicates,
+    next_replicates,
     points_missing,
     run_rounds,
     with_first_seed,
@@ -152,11 +153,15 @@ class _Driver:
                     lambda: not (self._open or self._interrupts.name),
                 )
         code = DONE
-        if points_missing(board) or self._open:
+        if points_missing(board) or self._open or self._cut_short(board):
             code = INTERRUPTED if self._interrupts.name else FAILED
         self._note.end(code, failures)
         self._finish(board, failures, code, time.perf_counter() - began)
         return code
+
+    def _cut_short(self, board: Leaderboard) -> bool:
+        """Return whether a signal came between two rounds."""
+        return bool(self._interrupts.name and next_replicates(board, board.job.allocation))
 
     def _board(self, job: SearchJob) -> Leaderboard:
         self._job = job
@@ -182,16 +187,16 @@ class _Driver:
             self._show.replicating(len(more), list(seeds), board.job)
         return groups
 
-    def _next_round(self, board: Leaderboard, rates: Rates, slots: int) -> Round | None:
+    def _next_round(self, board: Leaderboard, rates: Rates, room: int) -> Round | None:
         """Begin the replicates that follow on what was computed; None: there are none."""
         rounds: list[Round] = []
 
         def begin(board: Leaderboard, more: Sequence[TrialSpec]) -> dict[str, str]:
             groups = self._replicates(board, more)
             if groups:
-                rounds.append(
-                    Round(board, groups, self._begin(board, self._work(more), rates, slots))
-                )
+                slots = min(len(groups), room)
+                time_left = self._begin(board, self._work(more), rates, slots)
+                rounds.append(Round(board, groups, time_left))
             return {}
 
         run_rounds(board, self._board, begin, lambda: not (rounds or self._interrupts.name))
@@ -204,12 +209,16 @@ class _Driver:
         rates: Rates,
         slots: int,
         further: Sequence[RemainingWork] = (),
+        room: int = 1,
     ) -> TimeLeft:
-        """Say and note that a round begins; return what knows how long it will take."""
+        """Say and note that a round begins; return what knows how long it will take.
+
+        It has `slots` workers; the `further` rounds may have up to `room`.
+        """
         time_left = TimeLeft(work, rates, slots)
         about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
         if further:
-            at_most = clock_text(seconds_in_all(work, further, rates, slots))
+            at_most = clock_text(seconds_in_all(work, further, rates, room))
             about += f", at most {at_most} with more upstream seeds"
         self._show.say(f"  time     {about}")
         self._show.lines_head()
@@ -245,8 +254,8 @@ class _Driver:
                 self._rates = probe_here(expected, work)
         release_weights()  # workers have their own
         wanted = len(groups) + max(0, len(expected) - len(job.known))
-        session = ray_session(execution, wanted, files=job.files, say=show.say)
-        with session as slots:
+        session = ray_session(execution, None, files=job.files, say=show.say)
+        with session as room:
             self._interrupts.listen(execution.signals)
             from mpt.search.ray.tuning import Session
 
@@ -256,7 +265,7 @@ class _Driver:
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
-            time_left = self._begin(board, work, known, slots, further)
+            time_left = self._begin(board, work, known, min(wanted, room), further, room)
             tuning = Session(
                 job,
                 execution,
@@ -268,10 +277,10 @@ class _Driver:
                 time_left,
                 self._note,
                 _stamp(),
-                (lambda board: self._next_round(board, known, slots)) if rounds else None,
+                (lambda board: self._next_round(board, known, room)) if rounds else None,
             )
             with show.live(), self._interrupts.tuning(execution.signals):
-                tuning.run(slots)
+                tuning.run(room)
         self._open = job.suggestions is not None and not tuning.exhausted
         return tuning.board, dict(tuning.watcher.failures)
 

@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def ray_starts_beside(execution: Execution, say: Callable[[str], None]) -> Itera
     """Start a local Ray, which is mostly waiting, while the block computes.
 
     It belongs to `one_ray`. Outside of that, on one processor and where a Ray runs already, none
-    is started. If the block raises, the Ray ends with it.
+    is started.
 
     Raises:
         Interrupted: Ray did not start.
@@ -93,27 +93,30 @@ def ray_starts_beside(execution: Execution, say: Callable[[str], None]) -> Itera
     # Linux ends Ray's processes with the thread that has started them, so it lives as long as they
     starter = ThreadPoolExecutor(1)
     start = starter.submit(_start, execution)
-    try:
-        yield
-        start.result()
-    except BaseException:
-        if start.exception() is None:
-            ray.shutdown()
-        starter.shutdown()
-        raise
-    _kept[0].callback(starter.shutdown)
+    _kept[0].callback(_end_started, start, starter)
+    yield
+    start.result()
     _own(execution, _kept[0], say)
+
+
+def _end_started(start: Future[None], starter: ThreadPoolExecutor) -> None:
+    """End a Ray that may still be starting, then the thread that it would die with."""
+    import ray
+
+    if start.exception() is None and ray.is_initialized():
+        ray.shutdown()
+    starter.shutdown()
 
 
 @contextlib.contextmanager
 def ray_session(
     execution: Execution,
-    slots_wanted: int,
+    slots_wanted: int | None,
     *,
     say: Callable[[str], None],
     files: str | None = None,
 ) -> Iterator[int]:
-    """Run a block with Ray; give the number of trials that can run at once.
+    """Run a block with Ray; give the number of trials that can run at once, of those wanted.
 
     Checkpoints and prompts go to `files`, which every node of a cluster has to reach; None:
     nothing is written.
@@ -138,7 +141,7 @@ def ray_session(
         if cluster:
             # trials that are told to compute on the CPU use no GPU, whatever they reserve
             check_cluster(files, gpus=0.0 if execution.device == "cpu" else gpus)
-        yield min(slots_wanted, slots)
+        yield slots if slots_wanted is None else min(slots_wanted, slots)
 
 
 def _own(execution: Execution, end: contextlib.ExitStack, say: Callable[[str], None]) -> None:

@@ -78,7 +78,7 @@ class TrialContext:
         number = int(config["trial"])
         if number < len(self.groups):
             return self.groups[number]
-        if "of" in config:
+        if self.trials and "of" in config:
             return TrialGroup(specs=(configured_replicate(self.trials, config),), indices=())
         assert self.suggestions is not None
         point = {domain.name: config[domain.name] for domain in self.suggestions.space.domains}

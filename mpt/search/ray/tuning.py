@@ -204,17 +204,18 @@ class Session:
         following = None if self._following is None else self._following(self._board)
         if following is None:
             return []
-        self._board = following.board
-        begin = len(self.watcher.groups)
-        self.watcher.turn_to(following)
-        return [
+        upstream, begin = following.board.upstream, len(self.watcher.groups)
+        configs = [
             {
                 **self._config(group, number),
                 **replicate_config(self._job.trials, group.specs[0]),
-                "upstream_key": self._board.upstream[group.indices[0]],
+                "upstream_key": upstream[group.indices[0]],
             }
             for number, group in enumerate(following.groups, start=begin)
         ]
+        self._board = following.board
+        self.watcher.turn_to(following)
+        return configs
 
     def _config(self, group: TrialGroup, number: int) -> dict[str, Any]:
         """Return the configuration of a trial, with the id of the study its reports are of."""
@@ -351,9 +352,9 @@ class Watcher(Unsaved, tune.Callback):
         self._show, self.board, self.groups = show, board, groups
         self._database, self._time_left, self._folder = database, time_left, folder
         self._note = note
-        scored = [entry for entry in board.entries() if entry.score is not None]
-        self._scores = [entry.score.score for entry in scored if entry.score is not None]
-        self._said = {board.point_key(entry) for entry in scored}
+        self._scores: list[float] = []
+        self._said: set[str] = set()
+        self._take_in_scores()
         self._pending: set[str] = set()
         self._status = Status()
         self.failures: dict[str, str] = {}
@@ -364,6 +365,15 @@ class Watcher(Unsaved, tune.Callback):
         """Take in the trials of another round."""
         self.board, self._time_left = following.board, following.time_left
         self.groups += following.groups
+        self._take_in_scores()
+
+    def _take_in_scores(self) -> None:
+        """Take what has a score already as said."""
+        for entry in self.board.entries():
+            key = self.board.point_key(entry)
+            if entry.score is not None and key not in self._said:
+                self._said.add(key)
+                self._scores.append(entry.score.score)
 
     def problem(self, text: str) -> None:
         """Say what went wrong, once."""

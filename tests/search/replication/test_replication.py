@@ -40,7 +40,7 @@ from mpt.search.replication import (
     with_seed,
 )
 from mpt.search.run import _Driver, run_search
-from mpt.study.specs import TrialSpec, UpstreamSpec
+from mpt.study.specs import TrialSpec, UpstreamSpec, baseline_trials
 from mpt.study.study import StudyPlan
 
 
@@ -221,6 +221,24 @@ def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
     assert bits(job.results) == bits(whole.results)
 
 
+def test_a_signal_between_two_rounds_is_no_end_of_the_search(
+    searched: tuple[SearchJob, dict[str, Any], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No point is missing then, and yet not all upstream seeds have been run."""
+    job = dataclasses.replace(searched[0], results=tmp_path / "results")
+
+    def signalled(driver: _Driver, *_: Any) -> None:
+        driver._interrupts.name = "SIGTERM"
+
+    monkeypatch.setattr(_Driver, "_next_round", signalled)
+    execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
+    assert run_search(job, execution, rates=KNOWN_RATES) == INTERRUPTED
+    assert "Resume with: again" in capsys.readouterr().out
+
+
 def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
     searched: tuple[SearchJob, dict[str, Any], str],
     tmp_path: Path,
@@ -257,8 +275,11 @@ def test_of_a_round_the_longest_trials_are_handed_out_first(
 def test_a_replicate_is_told_by_its_trial_seed_and_rungs(
     searched: tuple[SearchJob, dict[str, Any], str], seed: int
 ) -> None:
-    trials = searched[0].trials
+    plan = searched[0].plans[0]
+    trials = (*baseline_trials(plan), *searched[0].trials)
     for place, trial in enumerate(trials):
+        if trial.learned is None:
+            continue
         replicate = with_seed(trial, seed, trial.upstream.rungs[1:])
         config = replicate_config(trials, replicate)
         assert config["of"] == place
