@@ -224,7 +224,7 @@ def nothing_starts() -> Iterator[None]:
         RuntimeError: trials would be started; their number is said.
     """
 
-    def refuse(_driver: Any, _board: Any, groups: Any, expected: Any, *_: Any) -> None:
+    def refuse(_driver: Any, _board: Any, groups: Any, expected: Any, *_: Any, **__: Any) -> None:
         raise RuntimeError(
             f"{counted(len(groups), 'group')} of {counted(len(expected), 'trial')} would be "
             "started, but a finished search computes nothing: write what the job lacks first"

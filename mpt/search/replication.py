@@ -215,8 +215,8 @@ def replicate_config(trials: Sequence[TrialSpec], replicate: TrialSpec) -> dict[
     """Return, flat, of which of some trials a trial is a replicate, and which one."""
     seed, rungs = seed_of(replicate), replicate.upstream.rungs
     learned = ((n, one) for n, one in enumerate(trials) if one.learned is not None)
-    place = next(n for n, one in learned if with_seed(one, seed, rungs) == replicate)
-    return {"of": place, "upstream_seed": seed, "rungs": ", ".join(map(str, rungs))}
+    number = next(n for n, one in learned if with_seed(one, seed, rungs) == replicate)
+    return {"of": number, "upstream_seed": seed, "rungs": ", ".join(map(str, rungs))}
 
 
 def configured_replicate(trials: Sequence[TrialSpec], config: Mapping[str, Any]) -> TrialSpec:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -400,13 +400,8 @@ class Board:
         except Exception as error:
             self.problems.append(f"{what} failed: {error!r}")
 
-    def queue(
-        self,
-        listed: list[Point],
-        searcher: Searcher | None,
-        more: Callable[[], list[Point]] | None = None,
-    ) -> TrialQueue:
-        return TrialQueue(listed, searcher, self.accept, self.recorded, self.shield, more)
+    def queue(self, listed: list[Point], searcher: Searcher | None) -> TrialQueue:
+        return TrialQueue(listed, searcher, self.accept, self.recorded, self.shield)
 
 
 def test_the_list_is_handed_out_in_its_order_and_then_there_is_no_more() -> None:
@@ -416,28 +411,6 @@ def test_the_list_is_handed_out_in_its_order_and_then_there_is_no_more() -> None
     assert not queue.exhausted
     assert queue.suggest("x") == FINISHED
     assert queue.exhausted
-
-
-def test_rounds_follow_when_all_trials_before_have_ended_and_the_last_one_is_empty() -> None:
-    rounds: list[list[Point]] = [[{"trial": 2}], []]
-    queue = Board().queue([{"trial": 0}, {"trial": 1}], None, lambda: rounds.pop(0))
-    assert [queue.suggest(name) for name in "abc"] == [{"trial": 0}, {"trial": 1}, None]
-    queue.on_trial_complete("b", rung(100, 1.0))
-    assert queue.suggest("c") is None  # the first still runs
-    queue.on_trial_complete("a", error=True)
-    assert [queue.suggest("c"), queue.suggest("d")] == [{"trial": 2}, None]
-    queue.on_trial_complete("c", rung(100, 1.0))
-    assert queue.suggest("d") == FINISHED
-    assert rounds == []
-
-
-def test_an_error_in_the_choice_of_a_round_ends_the_supply_with_a_note() -> None:
-    def more() -> list[Point]:
-        raise ValueError("no")
-
-    board = Board()
-    assert board.queue([], None, more).suggest("a") == FINISHED
-    assert board.problems == ["the choice of the next trials failed: ValueError('no')"]
 
 
 def test_suggestions_come_after_the_list_and_hear_of_their_own_trials_only() -> None:

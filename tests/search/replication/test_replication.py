@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from drivers import run_rows
+from ray.tune.search import Searcher
 from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job
 from stored import compute
@@ -28,6 +31,7 @@ from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
 from mpt.search.look import peek
 from mpt.search.ray import tuning
+from mpt.search.ray.searchers import TrialQueue
 from mpt.search.replication import (
     Allowance,
     Point,
@@ -256,6 +260,41 @@ def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
     said = capsys.readouterr().out
     assert "has another backbone, data or code than the driver" in said
     assert "points are missing. Try again: again" in said
+
+
+def test_rounds_follow_when_all_trials_before_have_ended_and_the_last_one_is_empty() -> None:
+    rounds: list[list[dict[str, Any]]] = [[{"trial": 2}], []]
+    queue = _queue([{"trial": 0}, {"trial": 1}], lambda: rounds.pop(0))
+    assert [queue.suggest(name) for name in "abc"] == [{"trial": 0}, {"trial": 1}, None]
+    queue.on_trial_complete("b", {"rung_steps": 2})
+    assert queue.suggest("c") is None  # the first still runs
+    queue.on_trial_complete("a", error=True)
+    assert [queue.suggest("c"), queue.suggest("d")] == [{"trial": 2}, None]
+    queue.on_trial_complete("c", {"rung_steps": 2})
+    assert queue.suggest("d") == Searcher.FINISHED
+    assert rounds == []
+
+
+def test_an_error_in_the_choice_of_a_round_ends_the_supply_with_a_note() -> None:
+    def more() -> list[Any]:
+        raise ValueError("no")
+
+    problems: list[str] = []
+    assert _queue([], more, problems).suggest("a") == Searcher.FINISHED
+    assert problems == ["the choice of the next trials: no"]
+
+
+def _queue(listed: list[Any], more: Any, problems: list[str] | None = None) -> TrialQueue:
+    heard = [] if problems is None else problems
+
+    @contextlib.contextmanager
+    def shield(what: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            heard.append(f"{what}: {error}")
+
+    return TrialQueue(listed, None, mock.Mock(), mock.Mock(), shield, more)
 
 
 def test_of_a_round_the_longest_trials_are_handed_out_first(
