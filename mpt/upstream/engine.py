@@ -10,6 +10,7 @@ The episodes of a step go through the model one after the other. Sharing passes 
 prompts, rows tagged by episode) was tried and left out: on the embedded model, one thread, two
 episodes of four rows, it changed the CPU seconds of a step by +2 % (MAML), −2 % (FoMAML) and −3 %
 (Reptile), with all numbers equal up to rounding. Matrix products dominate even such small passes.
+On wider models it was not tried; there it could gain up to 14 to 18 % (docs/log.md).
 """
 
 from __future__ import annotations
