@@ -36,8 +36,8 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled in `run.py`
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    # Workers' heaps lie in huge pages where Linux gives them: 3 to 4 % of a MAML step of the
-    # embedded model, the same bits. Another value of the user's stays.
+    # Workers' heaps lie in huge pages where Linux gives them: up to 4 % of a MAML step of the
+    # embedded model (docs/log.md), the same bits. Another value of the user's stays.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 

@@ -199,14 +199,19 @@ def test_all_rounds_are_one_session_so_that_workers_stay(
     assert len(list(session.glob("trial-*"))) > len(job.trials)
 
 
+@pytest.fixture
+def anew(searched: tuple[SearchJob, dict[str, Any], str], tmp_path: Path) -> SearchJob:
+    """The same search without results."""
+    return dataclasses.replace(searched[0], results=tmp_path / "results")
+
+
 def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
     searched: tuple[SearchJob, dict[str, Any], str],
-    tmp_path: Path,
+    anew: SearchJob,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole, body, _ = searched
-    job = dataclasses.replace(whole, results=tmp_path / "results")
     begin, rounds = _Driver._begin, []
 
     def interrupted(*arguments: Any) -> Any:
@@ -217,46 +222,38 @@ def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
 
     monkeypatch.setattr(_Driver, "_begin", interrupted)
     execution = Execution(max_failures=0, resume="again", next_step="rest")
-    assert run_search(job, execution, rates=KNOWN_RATES) == INTERRUPTED
+    assert run_search(anew, execution, rates=KNOWN_RATES) == INTERRUPTED
     assert "Resume with: again" in capsys.readouterr().out
     assert len(rounds) == 2
-    resumed, _ = _run(job)
+    resumed, _ = _run(anew)
     assert resumed["rankings"] == body["rankings"]
-    assert bits(job.results) == bits(whole.results)
+    assert bits(anew.results) == bits(whole.results)
 
 
 def test_a_signal_between_two_rounds_is_no_end_of_the_search(
-    searched: tuple[SearchJob, dict[str, Any], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    anew: SearchJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No point is missing then, and yet not all upstream seeds have been run."""
-    job = dataclasses.replace(searched[0], results=tmp_path / "results")
 
     def signalled(driver: _Driver, *_: Any) -> None:
         driver._interrupts.name = "SIGTERM"
 
     monkeypatch.setattr(_Driver, "_next_round", signalled)
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
-    assert run_search(job, execution, rates=KNOWN_RATES) == INTERRUPTED
+    assert run_search(anew, execution, rates=KNOWN_RATES) == INTERRUPTED
     assert "Resume with: again" in capsys.readouterr().out
 
 
 def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
-    searched: tuple[SearchJob, dict[str, Any], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    anew: SearchJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = dataclasses.replace(searched[0], results=tmp_path / "results")
 
     def misnamed(trials: Any, replicate: TrialSpec) -> dict[str, int | str]:
         return {**replicate_config(trials, replicate), "upstream_seed": 13}
 
     monkeypatch.setattr(tuning, "replicate_config", misnamed)
     execution = Execution(signals=False, max_failures=0, resume="again")
-    assert run_search(job, execution, rates=KNOWN_RATES) == FAILED
+    assert run_search(anew, execution, rates=KNOWN_RATES) == FAILED
     said = capsys.readouterr().out
     assert "has another backbone, data or code than the driver" in said
     assert "points are missing. Try again: again" in said
