@@ -51,11 +51,34 @@ def row_flops(name: str, prompt: int, inputs: int, targets: int) -> Flops:
     Raises:
         UsageError: the architecture cannot be run on shapes alone.
     """
+    return _row(name, prompt + inputs, targets)
+
+
+@functools.lru_cache(maxsize=64)
+def shared_row_flops(name: str, prompt: int, inputs: int, targets: int, rows: int) -> Flops:
+    """Return the operations of one of `rows` rows that share a prompt and stand in one pass.
+
+    A causal model reads a prompt that stands first once for all of them (`DecoderOnly`), so a row
+    pays for its share of it; any other model reads it with every row. Other arguments and errors
+    are those of `row_flops`.
+    """
+    whole = row_flops(name, prompt, inputs, targets)
+    if rows == 1 or prompt == 0 or config_of(name).is_encoder_decoder:
+        return whole
+    alone, saved = _row(name, prompt, 0), 1 - 1 / rows
+    return Flops(
+        forward=whole.forward - round(saved * alone.forward),
+        backward=whole.backward - round(saved * alone.backward),
+    )
+
+
+def _row(name: str, s: int, t: int) -> Flops:
+    """Return the operations of a row of `s` tokens of prompt and input and `t` of the target."""
     model = shaped(name, config_of(name), torch.bfloat16)
     reason = ""
     for flat in (False, True):
         try:
-            return _counted(name, model, prompt + inputs, targets, flat)
+            return _counted(name, model, s, t, flat)
         except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
     raise UsageError(f"backbone {name}: its operations cannot be counted on shapes: {reason}")

@@ -34,6 +34,7 @@ from mpt.study.study import gym_folder
 from mpt.trial.starts.cost import choice_work, learned_starts
 
 if TYPE_CHECKING:
+    from mpt.backbones.flops import Flops
     from mpt.config import DownstreamConfig, StudyConfig
     from mpt.study.specs import TrialSpec
     from mpt.study.study import StudyPlan
@@ -44,6 +45,8 @@ SLOWER = 8
 """How many times as slow float32 is where only the throughput in bfloat16 is stated."""
 CHARACTERS = 4
 """Characters of a token, for lengths without a tokenizer."""
+EVALUATED = 32
+"""Rows that an evaluation reads with one prompt; how many more makes little difference."""
 EXACT = 1.3
 """Row-by-row second order in FoMAML-like passes, relative to central differences (measured: 2.59
 to 1.98 times FoMAML's time, `benchmarks/meta_step.py`)."""
@@ -228,11 +231,12 @@ def stated_rates(
     prompt = evaluations = 0
     for trial in trials:
         config, own = trial.plan.config, trial.upstream.config
-        lengths = _lengths(trial.plan, rows_of)
-        row = row_flops(config.backbone, config.prompt.length, *lengths)
+        down, lengths = config.downstream, _lengths(trial.plan, rows_of)
+        row = _row(config, lengths, down.batch_size, down.dropout)
+        evaluated = _row(config, lengths, EVALUATED, 0.0)
         speed = throughput.of(config.precision)
         runs[run_kind(config, "prompt")] = RunRate(
-            step_s=config.downstream.batch_size * row.tuning / speed, row_s=row.forward / speed
+            step_s=down.batch_size * row.tuning / speed, row_s=evaluated.forward / speed
         )
         if isinstance(own, FineTuningConfig):
             tuned = row_flops(own.backbone or config.backbone, config.prompt.length, *lengths)
@@ -245,6 +249,8 @@ def stated_rates(
             bare = row_flops(config.backbone, 0, *lengths)
             runs[run_kind(config, "nothing")] = RunRate(step_s=0.0, row_s=bare.forward / speed)
         elif (learned := trial.learned) is not None:
+            together = 1 if _row_by_row(learned, config) else learned.batch_size
+            row = _row(config, lengths, together, learned.dropout)
             rows = learned.batch_size * learned.items_per_step
             passes = upstream_passes(learned, config)
             speed = throughput.of(config.upstream_format(learned.method))
@@ -264,9 +270,23 @@ def upstream_passes(own: UpstreamConfig, study: StudyConfig) -> float:
     first = own.inner_steps + (0.0 if own.method == "reptile" else 1.0)
     if own.method != "maml":
         return first
-    coarse = study.upstream_format(own.method) != "float32" or own.second_order == "exact"
     second = 2.0 * own.inner_steps
-    return (first + second) * (EXACT if coarse else 1.0)
+    return (first + second) * (EXACT if _row_by_row(own, study) else 1.0)
+
+
+def _row_by_row(own: UpstreamConfig, study: StudyConfig) -> bool:
+    """Whether MAML's second order is "exact", which reads one row at a time."""
+    coarse = study.upstream_format(own.method) != "float32" or own.second_order == "exact"
+    return own.method == "maml" and coarse
+
+
+def _row(study: StudyConfig, lengths: tuple[int, int], together: int, dropout: float) -> Flops:
+    """Return the operations of a row in a pass that reads so many rows of one prompt."""
+    from mpt.backbones.flops import shared_row_flops
+
+    shared = study.prompt.position == "prepend" and dropout == 0
+    rows = together if shared else 1
+    return shared_row_flops(study.backbone, study.prompt.length, *lengths, rows)
 
 
 def _lengths(plan: StudyPlan, rows_of: RowsOf) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from search_toys import toy_study
 
-from benchmarks.flops import Shape, step_flops
-from mpt.backbones.flops import row_flops
+from benchmarks.flops import Shape, shared_flops, step_flops
+from mpt.backbones.flops import row_flops, shared_row_flops
 from mpt.backbones.memory import GIB
 from mpt.config import DownstreamConfig, PromptConfig, StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
@@ -68,6 +68,51 @@ def test_operations_counted_on_shapes_are_those_of_the_formula(
     found = row_flops(name, 100, 128, 8)
     assert found.tuning == pytest.approx(step_flops(shape, 1, *positions, tokens=8), rel=1e-3)
     assert found.fine_tuning == found.tuning + found.forward
+
+
+def test_a_causal_model_reads_a_prompt_that_stands_first_once_a_pass() -> None:
+    name = "openai-community/gpt2-large"
+    shape = Shape(d=1280, k=1280, f=5120, m=2, layers=36, decoder_layers=0, vocabulary=50257)
+    own = shared_row_flops(name, 100, 128, 8, 8).tuning
+    # counted too much: attention of the prompt's places to those behind them, and the gradient
+    # that words of the first of 36 layers do not need
+    whole_pass = shared_flops(shape, runs=1, p=100, rows=8, s=136, tokens=64)
+    assert 8 * own == pytest.approx(whole_pass, rel=0.03)
+    assert own < 0.7 * row_flops(name, 100, 128, 8).tuning
+    assert shared_row_flops(name, 100, 128, 8, 1) == row_flops(name, 100, 128, 8)
+    t5 = "google/t5-base-lm-adapt"
+    assert shared_row_flops(t5, 100, 128, 8, 8) == row_flops(t5, 100, 128, 8)
+
+
+@pytest.mark.parametrize(
+    ("changed", "together"),
+    [
+        ({}, (8, 32, 2)),
+        ({"prompt": PromptConfig(length=20, position="append")}, (1, 1, 1)),
+        ({"upstream": UpstreamConfig(method="fomaml", dropout=0.1)}, (8, 32, 1)),
+        ({"upstream": UpstreamConfig(method="maml", second_order="exact")}, (8, 32, 1)),
+    ],
+)
+def test_rates_of_a_causal_model_share_its_prompt_where_its_passes_do(
+    changed: dict[str, Any], together: tuple[int, int, int]
+) -> None:
+    study = {name: value for name, value in changed.items() if name != "upstream"}
+    trial = _trial(backbone="embedded-gpt2", **study)
+    if upstream := changed.get("upstream"):
+        spec = dataclasses.replace(trial.upstream, config=upstream)
+        trial = dataclasses.replace(trial, upstream=spec)
+    rates = stated_rates([trial], Throughput(bfloat16=1.0, float32=1.0), _rows)
+    tuned, evaluated, learned = (
+        shared_row_flops("embedded-gpt2", 20, 20, 4, rows) for rows in together
+    )
+    (run,) = rates.runs.values()
+    assert run.step_s == pytest.approx(8 * tuned.tuning / 1e12)
+    assert run.row_s == pytest.approx(evaluated.forward / 1e12)
+    (step,) = rates.steps.values()
+    own = trial.upstream.config
+    assert isinstance(own, UpstreamConfig)
+    passes = upstream_passes(own, trial.plan.config)
+    assert step == pytest.approx(passes * 4 * learned.tuning / 1e12)
 
 
 def test_work_is_that_of_a_search_from_nothing_and_shared_runs_count_once() -> None:
