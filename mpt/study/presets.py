@@ -20,11 +20,11 @@ from mpt.config import (
     StudyConfig,
     TextConfig,
 )
-from mpt.errors import DataError, UsageError
-from mpt.rules import is_int
+from mpt.errors import UsageError
+from mpt.rules import at_least
 from mpt.study.spaces import PROMPT_TUNING, SPACES, load_space
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.toml_file import check_values, only_keys, read_toml, table_of
 
 _PARTS: Mapping[str, type] = {
     "prompt": PromptConfig,
@@ -127,11 +127,9 @@ def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
     row = table_of(table.get("search", {}), path, "smoke.search")
     known = tuple(field.name for field in dataclasses.fields(SmokeSize))
     only_keys(row, known, path, "smoke.search")
-    for key in known:
-        value = row.get(key)
-        numbers = value if key == "steps" and isinstance(value, list) and value else [value]
-        if not all(is_int(n) and n >= 1 for n in numbers):
-            raise DataError(f"{path}: [smoke.search] {key} is {value!r}, but must be numbers ≥ 1")
+    whole = at_least(1)
+    steps = ((lambda v: v and all(map(whole[0], v))), "a list of whole numbers ≥ 1")
+    check_values(row, path, "smoke.search", {**dict.fromkeys(known, whole), "steps": steps})
     return SmokeSize(
         trajectories=row["trajectories"],
         steps=tuple(row["steps"]),
