@@ -96,7 +96,7 @@ class Catalogue:
         """Return a task, or raise `UsageError` that names the nearest known ones."""
         if name in self.tasks:
             return self.tasks[name]
-        near = sorted(self.tasks, key=lambda known: (-_common(known, name), known))[:3]
+        near = difflib.get_close_matches(name, self.tasks, n=3, cutoff=0)
         raise UsageError(f"task {name!r} is unknown; near it are {', '.join(near)}")
 
     def with_shots(self, shots: int | None) -> Catalogue:
@@ -250,7 +250,3 @@ def _task(name: str, row: Mapping[str, Any], path: Path) -> TaskInfo:
     check_values({"group": "", **row}, path, where, _RULES)
     shots = ALL_SHOTS if row["shots"] == "all" else row["shots"]
     return TaskInfo(name, row["family"], row["metric"], shots, row.get("group", ""))
-
-
-def _common(left: str, right: str) -> float:
-    return difflib.SequenceMatcher(a=left, b=right).ratio()

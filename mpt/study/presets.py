@@ -21,6 +21,7 @@ from mpt.config import (
     TextConfig,
 )
 from mpt.errors import UsageError
+from mpt.keys import tupled
 from mpt.rules import at_least
 from mpt.study.spaces import PROMPT_TUNING, SPACES, load_space
 from mpt.study.specs import UpstreamSpec
@@ -145,11 +146,5 @@ def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     for part, kind in _PARTS.items():
         row = table_of(table.get(part, {}), path, f"{name}.{part}")
         only_keys(row, [field.name for field in dataclasses.fields(kind)], path, f"{name}.{part}")
-        settings[part] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
-        }
-    for key in _OWN:
-        if key in table:
-            value = table[key]
-            settings[key] = tuple(value) if isinstance(value, list) else value
-    return settings
+        settings[part] = {key: tupled(value) for key, value in row.items()}
+    return settings | {key: tupled(table[key]) for key in _OWN if key in table}

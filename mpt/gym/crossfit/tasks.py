@@ -13,6 +13,7 @@ import mpt.gym
 from mpt.errors import DataError
 from mpt.gym.crossfit.special import CODE
 from mpt.gym.crossfit.template import Expression, Template
+from mpt.keys import tupled
 from mpt.toml_file import only_keys, read_toml, table_of
 
 GONE = "gone"
@@ -236,7 +237,7 @@ def _row(name: str, table: Mapping[str, Any], path: Path) -> TaskRow:
             elif key == "drop":
                 values[key] = tuple(map(_drop, value))
             else:
-                values[key] = _frozen(value)
+                values[key] = tupled(value)
         key = "the row"
         row = TaskRow(name=name, **values)
         row.fields  # compiles every template: an unknown filter is met here  # noqa: B018
@@ -250,7 +251,7 @@ def _row(name: str, table: Mapping[str, Any], path: Path) -> TaskRow:
 def _part(kind: type, value: Any, path: Path, where: str) -> Any:
     table = table_of(value, path, where)
     only_keys(table, [one.name for one in fields(kind)], path, where)
-    return kind(**{key: _frozen(value) for key, value in table.items()})
+    return kind(**{key: tupled(value) for key, value in table.items()})
 
 
 def _drop(table: Mapping[str, Any]) -> Drop:
@@ -258,7 +259,3 @@ def _drop(table: Mapping[str, Any]) -> Drop:
     if kind not in DROP_KINDS:
         raise ValueError(f"{kind!r} is not one of {', '.join(sorted(DROP_KINDS))}")
     return Drop(Expression(table["field"]), kind, table[kind])
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
