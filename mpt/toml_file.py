@@ -74,8 +74,8 @@ def only_keys(
     if not (unknown or lacks):
         return
     cure = f"known are {', '.join(known)}" if unknown else "give it"
-    place = f"[{where}] " if where else ""
-    raise DataError(f"{path}: {place}{', '.join((*unknown, *lacks))}; {cure}")
+    table_name = f"[{where}] " if where else ""
+    raise DataError(f"{path}: {table_name}{', '.join((*unknown, *lacks))}; {cure}")
 
 
 def _near(key: str, known: Sequence[str]) -> str:

@@ -204,12 +204,12 @@ def _catalogue(table: Mapping[str, Any], path: Path) -> Catalogue:
         raise DataError(f"{path}: has no [tasks.NAME] table, but needs at least one")
 
     def names(value: Any, where: str) -> tuple[str, ...]:
-        for name in (found := names_of(value, path, where)):
+        for name in (listed := names_of(value, path, where)):
             if name not in tasks:
                 raise DataError(
                     f"{path}: {where} names {name!r}, which is not a task of this catalogue"
                 )
-        return found
+        return listed
 
     partitions = {}
     for name, row in tables_of(table.get("partitions", {}), path, "partitions").items():
