@@ -82,6 +82,11 @@ def flat(tree: Mapping[str, Any], joint: str = ".") -> dict[str, Any]:
     return level
 
 
+def tupled(value: Any) -> Any:
+    """Return a list, as JSON and TOML have it, as a tuple; anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return changed(value)

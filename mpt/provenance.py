@@ -13,10 +13,14 @@ from pathlib import Path
 _PACKAGES = ("mpt", "torch", "transformers", "ray", "numpy")
 
 
+def now() -> str:
+    """Return the UTC time, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def provenance() -> dict[str, object]:
     """Return commit, package versions, machine and UTC time, fit for a record."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {**_fixed(), "time": now}
+    return {**_fixed(), "time": now()}
 
 
 @functools.cache

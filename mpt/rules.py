@@ -6,7 +6,7 @@ A rule is (a function that says whether a value keeps it, what it demands in wor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeGuard
 
 from mpt.errors import UsageError
@@ -15,19 +15,29 @@ Rule = tuple[Callable[[Any], bool], str]
 """(whether a value keeps it, its words after "must be")."""
 
 
-def check(owner: object, **rules: Rule) -> None:
-    """Raise one `UsageError` that names every field of `owner` that breaks its rule."""
-    broken = []
-    for field, (holds, rule) in rules.items():
-        value = getattr(owner, field)
+def broken(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> str:
+    """Return a clause for every value that breaks its rule, with "; " between; empty if none does.
+
+    Args:
+        values: name → value; one that is not there is None.
+        rules: name → what its value must be.
+    """
+    clauses = []
+    for name, (holds, rule) in rules.items():
+        value = values.get(name)
         try:
             fine = holds(value)
         except TypeError:
             fine = False
         if not fine:
-            broken.append(f"{field} is {value!r}, but must be {rule}")
-    if broken:
-        raise UsageError(f"{type(owner).__name__}: " + "; ".join(broken))
+            clauses.append(f"{name} is {value!r}, but must be {rule}")
+    return "; ".join(clauses)
+
+
+def check(owner: object, **rules: Rule) -> None:
+    """Raise one `UsageError` that names every field of `owner` that breaks its rule."""
+    if faults := broken({field: getattr(owner, field) for field in rules}, rules):
+        raise UsageError(f"{type(owner).__name__}: {faults}")
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -49,6 +59,11 @@ def exchanges(pairs: Any) -> bool:
 def at_least(low: int) -> Rule:
     """Return the rule of whole numbers from `low` on."""
     return (lambda value: is_int(value) and value >= low), f"a whole number ≥ {low}"
+
+
+def one_of(words: Collection[str]) -> Rule:
+    """Return the rule of names that are among these."""
+    return (lambda value: value in words), f"one of {', '.join(words)}"
 
 
 POSITIVE: Rule = ((lambda value: is_number(value) and value > 0), "a finite number > 0")

@@ -50,6 +50,8 @@ def test_a_wheel_installs_one_package_and_its_spaces(installed: Path) -> None:
     assert names <= {"mpt", "bin"}
     assert (installed / "mpt" / "search_spaces" / "studies.toml").is_file()
     assert (installed / "mpt" / "analysis" / "report" / "report.py").is_file()
+    for template in (ROOT / "analysis").glob("*/templates/*"):
+        assert (installed / "mpt" / template.relative_to(ROOT)).is_file(), template
 
 
 COMMANDS = """

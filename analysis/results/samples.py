@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from mpt.metrics.relative_gain import Candidate, select_by_dev
+from mpt.metrics.relative_gain import Candidate, or_nan, select_by_dev
 from mpt.store.records import Point, ScoreRow, Stop, StudyRecord, lr_order, start_order
 
 from .cells import RUN_COSTS, AskedRun, Cell, Place, Sample, Samples
@@ -118,10 +118,6 @@ def _sample(rows: Sequence[ScoreRow], lrs: Sequence[float], starts: Sequence[int
 
 def _taken(rows: Sequence[ScoreRow]) -> ScoreRow | None:
     """Return the run that the recipe takes: best dev score, the earlier rate on ties."""
-    candidates = [Candidate(lr=r.lr, dev=_number(r.dev), test=_number(r.test)) for r in rows]
+    candidates = [Candidate(lr=r.lr, dev=or_nan(r.dev), test=or_nan(r.test)) for r in rows]
     best = select_by_dev(candidates)
     return next((row for row, one in zip(rows, candidates, strict=True) if one is best), None)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

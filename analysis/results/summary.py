@@ -52,9 +52,7 @@ class Summary:
         """
         if self.upstream is not None:
             return self.upstream.expected
-        if self.gain.low is None or self.gain.high is None:
-            return None
-        return self.gain.low, self.gain.high
+        return self.gain.interval
 
     @property
     def whole(self) -> bool:

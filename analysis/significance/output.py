@@ -13,7 +13,7 @@ from mpt.errors import UsageError
 from ..figures.drawing.style import save
 from ..results.names import BASELINE, method_label
 from ..tables.render import to_csv, to_markdown
-from ..tables.table import shown
+from ..tables.table import shown, shown_interval
 from .comparisons import JUDGE, MTL, VIEWS, Family, MethodComparison, Significance
 from .forest import draw_forest
 from .settings import Setting
@@ -56,7 +56,7 @@ def _line(name: str, one: MethodComparison) -> str:
 def _interval(estimate: Estimated | None) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
         return "none"
-    return f"[{shown(estimate.low, 2)}, {shown(estimate.high, 2)}]"
+    return shown_interval((estimate.low, estimate.high), 2)
 
 
 def _record(significance: Significance) -> str:

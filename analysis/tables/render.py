@@ -185,11 +185,16 @@ def _latex_cell(cell: TableCell) -> str:
     return " ".join(part for part in parts if part)
 
 
-def environment(*folders: Path) -> Environment:
-    """Return templates of some folders, with the macros of tables (``table.html.j2``)."""
+def environment(*folders: Path, html: bool = True) -> Environment:
+    """Return templates of some folders, with the macros of tables (``table.html.j2``).
+
+    Args:
+        *folders: where templates lie.
+        html: escape the values of templates for HTML.
+    """
     made = Environment(
         loader=FileSystemLoader([Path(__file__).parent / "templates", *folders]),
-        autoescape=True,
+        autoescape=html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

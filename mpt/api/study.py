@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import UsageError
+from mpt.keys import tupled
 from mpt.study.options import StudyOptions
 
 if TYPE_CHECKING:
@@ -132,4 +133,4 @@ def _frozen(value: Any) -> Any:
     """Return a list as a tuple, and a table as a tuple of pairs."""
     if isinstance(value, dict):
         return tuple(value.items())
-    return tuple(value) if isinstance(value, list) else value
+    return tupled(value)

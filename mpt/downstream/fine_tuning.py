@@ -29,9 +29,6 @@ from mpt.seeds import derive
 if TYPE_CHECKING:
     from mpt.config import DownstreamConfig, TextConfig
 
-LRS = (5e-4, 3e-4, 2e-4, 1e-4)
-"""Learning rates of fine-tuning (appendix A); ties on dev keep the earlier one."""
-
 
 def no_prompt(backbone: Backbone) -> Tensor:
     """Return the prompt [0, d] that a fine-tuning run starts from."""
@@ -51,7 +48,7 @@ def fine_tune(
     Args:
         backbone: where every run starts; bfloat16 weights are widened, so load float32 ones.
         runs: task and learning rate; each has the prompt of `no_prompt`.
-        config: the recipe; its `lrs` are not read (each run has its own, see `LRS`).
+        config: the recipe; its `lrs` are not read (each run has its own).
         text: lengths of inputs and targets.
         root_seed: root of data order and dropout, both as in prompt tuning.
         on_progress: called with (steps done, steps in all) over all runs after every step.

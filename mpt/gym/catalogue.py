@@ -9,18 +9,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mpt.errors import DataError, UsageError
 from mpt.metrics.task_metrics import METRICS
-from mpt.rules import is_int
+from mpt.rules import Rule, at_least, one_of
+from mpt.toml_file import check_values, names_of, only_keys, read_toml, table_of, tables_of
 
 FAMILIES = ("classification", "question_answering", "conditional_generation", "other")
 ALL_SHOTS = 0
@@ -40,6 +39,7 @@ PARTITIONS = (
 )
 """The ten partitions in the order of the paper's Table 1."""
 
+_HERE = Path(__file__).parent
 _PARTS = ("train", "dev", "test")
 
 
@@ -96,7 +96,7 @@ class Catalogue:
         """Return a task, or raise `UsageError` that names the nearest known ones."""
         if name in self.tasks:
             return self.tasks[name]
-        near = sorted(self.tasks, key=lambda known: (-_common(known, name), known))[:3]
+        near = difflib.get_close_matches(name, self.tasks, n=3, cutoff=0)
         raise UsageError(f"task {name!r} is unknown; near it are {', '.join(near)}")
 
     def with_shots(self, shots: int | None) -> Catalogue:
@@ -146,16 +146,7 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
     path = gym / "gym.toml"
     if not os.path.lexists(path):
         return _published()
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a TOML file in UTF-8: {error}") from error
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise DataError(
-            f"{path}: cannot be read ({reason}), but must be a TOML file; mend or remove it"
-        ) from None
-    return _catalogue(table, str(path))
+    return _catalogue(read_toml(path), path)
 
 
 def missing_tasks(
@@ -195,96 +186,67 @@ def _lack(gym: Path, info: TaskInfo | None, seeds: tuple[int, ...]) -> str:
 
 @cache
 def _published() -> Catalogue:
-    here = files("mpt.gym")
-    rows = tomllib.loads((here / "tasks.toml").read_text(encoding="utf-8"))
-    table = tomllib.loads((here / "partitions.toml").read_text(encoding="utf-8"))
+    rows = read_toml(_HERE / "tasks.toml")
     keys = ("family", "metric", "shots")
     tasks = {
         name: {**{key: row[key] for key in keys}, "group": row["group_of_family"]}
         for name, row in rows.items()
     }
-    return _catalogue({"tasks": tasks, **table}, "partitions.toml")
+    path = _HERE / "partitions.toml"
+    return _catalogue({"tasks": tasks, **read_toml(path)}, path)
 
 
-def _catalogue(table: Mapping[str, Any], path: str) -> Catalogue:
-    _only(table, ("tasks", "partitions", "validation_tasks", "source_subsets"), path)
-    rows = _tables(table.get("tasks", {}), f"{path}: [tasks]")
+def _catalogue(table: Mapping[str, Any], path: Path) -> Catalogue:
+    only_keys(table, ("tasks", "partitions", "validation_tasks", "source_subsets"), path, "")
+    rows = tables_of(table.get("tasks", {}), path, "tasks")
     tasks = {name: _task(name, row, path) for name, row in rows.items()}
     if not tasks:
         raise DataError(f"{path}: has no [tasks.NAME] table, but needs at least one")
 
     def names(value: Any, where: str) -> tuple[str, ...]:
-        return _names(value, tasks, f"{path}: {where}")
+        for name in (listed := names_of(value, path, where)):
+            if name not in tasks:
+                raise DataError(
+                    f"{path}: {where} names {name!r}, which is not a task of this catalogue"
+                )
+        return listed
 
     partitions = {}
-    for name, row in _tables(table.get("partitions", {}), f"{path}: [partitions]").items():
-        where = f"[partitions.{name}]"
-        _only(row, ("source", "target"), f"{path}: {where}")
-        source = names(row.get("source"), f"{where} source")
-        target = names(row.get("target"), f"{where} target")
+    for name, row in tables_of(table.get("partitions", {}), path, "partitions").items():
+        where, sides = f"partitions.{name}", ("source", "target")
+        only_keys(row, sides, path, where, sides)
+        source, target = (names(row[side], f"[{where}] {side}") for side in sides)
         both = sorted(set(source) & set(target))
         if both:
-            raise DataError(f"{path}: {where}: {both[0]!r} is both source and target")
+            raise DataError(f"{path}: [{where}] {both[0]!r} is both source and target")
         partitions[name] = Partition(name, source, target)
-    subsets = table.get("source_subsets", {})
-    if not isinstance(subsets, dict):
-        raise DataError(
-            f"{path}: [source_subsets] is {subsets!r}, but must hold a list of task names a name"
-        )
+    subsets = table_of(table.get("source_subsets", {}), path, "source_subsets")
     return Catalogue(
         tasks=MappingProxyType(tasks),
         partitions=MappingProxyType(partitions),
         validation_tasks=names(table.get("validation_tasks", []), "validation_tasks"),
         source_subsets=MappingProxyType(
-            {key: names(value, f"source_subsets.{key}") for key, value in subsets.items()}
+            {key: names(value, f"[source_subsets] {key}") for key, value in subsets.items()}
         ),
     )
 
 
-def _task(name: str, row: Mapping[str, Any], path: str) -> TaskInfo:
-    where = f"{path}: [tasks.{name}]"
+_RULES: Mapping[str, Rule] = {
+    "family": one_of(FAMILIES),
+    "metric": one_of(METRICS),
+    "shots": ((lambda n: n == "all" or at_least(1)[0](n)), 'a whole number ≥ 1 or "all"'),
+    "group": ((lambda name: isinstance(name, str)), "a name"),
+}
+
+
+def _task(name: str, row: Mapping[str, Any], path: Path) -> TaskInfo:
+    where = f"tasks.{name}"
     if name in ("", ".", "..") or set(name) & set("/\\\0"):
         raise DataError(
             f"{path}: a task is named {name!r}, but must have the name of a directory in the gym; "
             "rename it"
         )
-    _only(row, ("family", "metric", "shots", "group"), where)
-    for key, known in (("family", FAMILIES), ("metric", tuple(METRICS))):
-        if row.get(key) not in known:
-            raise DataError(f"{where}: {key} is {row.get(key)!r}, but must be one of {known}")
-    shots = row.get("shots")
-    if shots == "all":
-        shots = ALL_SHOTS
-    elif not is_int(shots) or shots < 1:
-        raise DataError(f'{where}: shots is {shots!r}, but must be a whole number ≥ 1 or "all"')
-    group = row.get("group", "")
-    if not isinstance(group, str):
-        raise DataError(f"{where}: group is {group!r}, but must be a name")
-    return TaskInfo(name, row["family"], row["metric"], shots, group)
-
-
-def _names(value: Any, tasks: Mapping[str, TaskInfo], where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise DataError(f"{where} is {value!r}, but must be a list of task names")
-    for name in value:
-        if name not in tasks:
-            raise DataError(f"{where} names {name!r}, which is not a task of this catalogue")
-        if value.count(name) > 1:
-            raise DataError(f"{where} names {name!r} twice")
-    return tuple(value)
-
-
-def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise DataError(f"{where}: unknown key {key!r}; known are {', '.join(known)}")
-
-
-def _tables(value: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
-    if not isinstance(value, dict) or not all(isinstance(row, dict) for row in value.values()):
-        raise DataError(f"{where} must hold one table a name")
-    return value
-
-
-def _common(left: str, right: str) -> float:
-    return difflib.SequenceMatcher(a=left, b=right).ratio()
+    only_keys(row, tuple(_RULES), path, where, ("family", "metric", "shots"))
+    check_values({"group": "", **row}, path, where, _RULES)
+    shots = ALL_SHOTS if row["shots"] == "all" else row["shots"]
+    return TaskInfo(name, row["family"], row["metric"], shots, row.get("group", ""))

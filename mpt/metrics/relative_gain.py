@@ -43,6 +43,11 @@ class Candidate:
     """Test score of the prompt with the best dev score; NaN if the run diverged."""
 
 
+def or_nan(score: float | None) -> float:
+    """Return a recorded score; NaN for None, which a run that diverged has on record."""
+    return math.nan if score is None else float(score)
+
+
 def select_by_dev(candidates: Sequence[Candidate]) -> Candidate | None:
     """Return the candidate with the best dev score; ties keep the earlier one in the sequence.
 

@@ -21,7 +21,7 @@ from mpt.rules import is_int
 from mpt.store.records import ZERO_SHOT
 from mpt.study.spaces import SPACES
 from mpt.study.specs import FINE_TUNING, FineTuningConfig, UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
+from mpt.toml_file import only_keys, read_toml, table_of, whole_of
 
 SWEEPS = ("target_shots", "source_shots", "sources")
 PRESETS = ("embedded", SMOLLM2)

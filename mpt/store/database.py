@@ -16,7 +16,6 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -26,6 +25,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mpt.errors import DataError, UsageError
 from mpt.keys import canonical, digest
+from mpt.provenance import now
 from mpt.store.connect import WRITE, Connections
 from mpt.store.errors import ELSEWHERE, database_errors
 from mpt.store.location import FILE, database_url, old_format_note
@@ -249,7 +249,7 @@ class Database(Connections):
             "name": name,
             "body": canonical(body),
             "checksum": digest(body),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": now(),
         }
 
         def insert(connection: Connection) -> None:

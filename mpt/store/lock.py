@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import fcntl
 import json
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from mpt.errors import UsageError
 from mpt.processors import is_alive
+from mpt.provenance import now
 from mpt.store.errors import storage_errors
 
 FILE = "driver.lock"
@@ -86,8 +86,7 @@ def is_held(results: Path) -> bool | None:
 
 
 def _sign(descriptor: int) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    entry = {"pid": os.getpid(), "host": platform.node(), "since": now}
+    entry = {"pid": os.getpid(), "host": platform.node(), "since": now()}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(entry).encode(), 0)
     os.fsync(descriptor)  # for the second driver on another node

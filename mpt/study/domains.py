@@ -1,7 +1,7 @@
 """The values of one searched setting, as a list or a range; for drawing, for Ray and for Optuna.
 
-Both ends of a range belong to it. Ray's upper ends do not: `to_ray` and `from_ray` add and take
-away what lies between, and keep the log scale of whole numbers.
+Both ends of a range belong to it. Ray's upper ends do not: `to_ray` adds what lies between, and
+keeps the log scale of whole numbers.
 """
 
 from __future__ import annotations
@@ -105,26 +105,6 @@ def to_ray(domain: Domain) -> Any:
         draw = tune.lograndint if domain.scale == "log" else tune.randint
         return draw(int(low), int(high) + 1)
     return (tune.loguniform if domain.scale == "log" else tune.uniform)(low, high)
-
-
-def from_ray(name: str, domain: Any) -> Domain:
-    """Return one of Ray Tune's domains under a setting's name; the inverse of `to_ray`.
-
-    Raises:
-        ValueError: it is quantised, normal, or a function: no space file can say that.
-    """
-    from ray.tune.search import sample
-
-    if isinstance(domain, sample.Categorical):
-        return Domain(name=name, values=tuple(domain.categories))
-    sampler = domain.get_sampler()
-    log = isinstance(sampler, sample.LogUniform)
-    if not isinstance(domain, (sample.Integer, sample.Float)) or not (
-        log or isinstance(sampler, sample.Uniform)
-    ):
-        raise ValueError(f"{name} is {domain!r}, but must be a choice or a range")
-    high = domain.upper - 1 if isinstance(domain, sample.Integer) else domain.upper
-    return Domain(name=name, low=domain.lower, high=high, scale="log" if log else "linear")
 
 
 def to_optuna(domain: Domain) -> BaseDistribution:

@@ -20,11 +20,12 @@ from mpt.config import (
     StudyConfig,
     TextConfig,
 )
-from mpt.errors import DataError, UsageError
-from mpt.rules import is_int
+from mpt.errors import UsageError
+from mpt.keys import tupled
+from mpt.rules import at_least
 from mpt.study.spaces import PROMPT_TUNING, SPACES, load_space
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.toml_file import check_values, only_keys, read_toml, table_of
 
 _PARTS: Mapping[str, type] = {
     "prompt": PromptConfig,
@@ -127,11 +128,9 @@ def load_smoke_size(folder: Path = SPACES) -> SmokeSize:
     row = table_of(table.get("search", {}), path, "smoke.search")
     known = tuple(field.name for field in dataclasses.fields(SmokeSize))
     only_keys(row, known, path, "smoke.search")
-    for key in known:
-        value = row.get(key)
-        numbers = value if key == "steps" and isinstance(value, list) and value else [value]
-        if not all(is_int(n) and n >= 1 for n in numbers):
-            raise DataError(f"{path}: [smoke.search] {key} is {value!r}, but must be numbers ≥ 1")
+    whole = at_least(1)
+    steps = ((lambda v: v and all(map(whole[0], v))), "a list of whole numbers ≥ 1")
+    check_values(row, path, "smoke.search", {**dict.fromkeys(known, whole), "steps": steps})
     return SmokeSize(
         trajectories=row["trajectories"],
         steps=tuple(row["steps"]),
@@ -147,11 +146,5 @@ def _settings(tables: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
     for part, kind in _PARTS.items():
         row = table_of(table.get(part, {}), path, f"{name}.{part}")
         only_keys(row, [field.name for field in dataclasses.fields(kind)], path, f"{name}.{part}")
-        settings[part] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
-        }
-    for key in _OWN:
-        if key in table:
-            value = table[key]
-            settings[key] = tuple(value) if isinstance(value, list) else value
-    return settings
+        settings[part] = {key: tupled(value) for key, value in row.items()}
+    return settings | {key: tupled(table[key]) for key in _OWN if key in table}

@@ -35,7 +35,7 @@ from mpt.seeds import numpy_generator
 from mpt.study.domains import Domain
 from mpt.study.recipes import RECIPES, paper, recipe, upstream_steps
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.toml_file import only_keys, read_toml, table_of
 
 _PACKAGE = Path(mpt.__file__).resolve().parent
 SPACES = next(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
-from mpt.provenance import provenance
+from mpt.provenance import now, provenance
+
+__all__ = ["now", "origin_of"]
 
 
 def origin_of(**more: Any) -> dict[str, Any]:
@@ -13,8 +14,3 @@ def origin_of(**more: Any) -> dict[str, Any]:
     where = {**provenance(), **more}
     where.pop("time", None)
     return where
-
-
-def now() -> str:
-    """Return the UTC time."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

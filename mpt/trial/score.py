@@ -12,6 +12,7 @@ from mpt.metrics.relative_gain import (
     Gain,
     Scores,
     average_relative_gain,
+    or_nan,
     select_by_dev,
 )
 from mpt.seeds import numpy_generator
@@ -100,7 +101,7 @@ def scores_by_start(
     """
     by_cell: dict[tuple[str, int], dict[int, dict[float, Candidate]]] = {}
     for run in runs:
-        one = Candidate(lr=float(run.lr), dev=_number(run.dev), test=_number(run.test))
+        one = Candidate(lr=float(run.lr), dev=or_nan(run.dev), test=or_nan(run.test))
         by_start = by_cell.setdefault((run.task, run.data_seed), {})
         by_start.setdefault(run.train_seed, {})[one.lr] = one
     return {
@@ -152,10 +153,6 @@ def upper_end(gain: Gain) -> float | None:
     """Return the upper end of an interval, or the ARG where that is higher or has no interval."""
     ends = [end for end in (gain.high, gain.arg_of_defined) if end is not None]
     return max(ends) if ends else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _rank_score(gain: Gain) -> float:

@@ -123,7 +123,7 @@ def test_a_task_may_name_the_part_of_its_family(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("[tasks.b]", '[tasks.b]\ngroup = "summarization"'))
     assert load_catalogue(tmp_path).tasks["b"].group == "summarization"
     path.write_text(path.read_text().replace('"summarization"', "3"))
-    with pytest.raises(DataError, match=r"\[tasks.b\]: group is 3, but must be a name"):
+    with pytest.raises(DataError, match=r"\[tasks.b\] group is 3, but must be a name"):
         load_catalogue(tmp_path)
     published = load_catalogue().tasks
     assert sum(info.group == "summarization" for info in published.values()) == 7
@@ -132,21 +132,53 @@ def test_a_task_may_name_the_part_of_its_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('metric = "EM"', 'metric = "BLEU"', r"\[tasks.b\]: metric is 'BLEU'"),
-        ('family = "other"', 'family = "odd"', r"\[tasks.b\]: family is 'odd'"),
+        ('metric = "EM"', 'metric = "BLEU"', r"\[tasks.b\] metric is 'BLEU', but must be one of"),
+        (
+            'family = "other"',
+            'family = "odd"',
+            r"\[tasks.b\] family is 'odd', but must be one of cl",
+        ),
         ("shots = 8", "shots = 0", "shots is 0, but must be a whole number ≥ 1"),
-        ("shots = 8", "shots = 8\nshot = 8", r"\[tasks.c\]: unknown key 'shot'"),
+        (
+            "shots = 8",
+            "shots = 8\nshot = 8",
+            r"\[tasks.c\] has the unknown key 'shot' \(did you mean 'shots'\?\)",
+        ),
         ('target = ["b"]', 'target = ["z"]', "names 'z', which is not a task"),
         ('target = ["b"]', 'target = ["a"]', "'a' is both source and target"),
         ('target = ["b"]', 'target = ["b", "b"]', "names 'b' twice"),
-        ('target = ["b"]', "", "target is None, but must be a list"),
-        ('["c"]', '["c"]\nvalidation = 1', "unknown key 'validation'"),
+        ('target = ["b"]', "", r"\[partitions.mine\] lacks 'target'"),
+        (
+            '["c"]',
+            '["c"]\nvalidation = 1',
+            "toml: has the unknown key 'validation' .*'validation_tasks'",
+        ),
         ("[tasks.a]", "[tasks.a", "not a TOML file"),
         ("[tasks.a]", '[tasks."../a"]', r"a task is named '\.\./a', but must have the name of a"),
         ("[tasks.a]", '[tasks.".."]', r"a task is named '\.\.'"),
-        ("[tasks.a]", "source_subsets = 5\n[tasks.a]", r"\[source_subsets\] is 5, but must hold"),
+        (
+            "[tasks.a]",
+            "source_subsets = 5\n[tasks.a]",
+            r"\[source_subsets\] is 5, but must be a table",
+        ),
         ("shots = 8", "shots = [8]", r"shots is \[8\]"),
         ('metric = "EM"', "metric = { x = 1 }", r"metric is \{'x': 1\}"),
+        ("[partitions.mine]", "[partitions]\nmine = 3\n[other]", r"unknown key 'other'"),
+        (
+            'source = ["a"]',
+            "source = 3",
+            r"\[partitions.mine\] source is 3, but must be a list of",
+        ),
+        (
+            'family = "other"\nmetric = "EM"',
+            'metric = "X"',
+            r"\[tasks.b\] lacks 'family'; give it",
+        ),
+        (
+            'family = "other"\nmetric = "EM"\nshots = "all"',
+            'family = "odd"\nmetric = "X"\nshots = true',
+            r"family is 'odd', .*; metric is 'X', .*; shots is True, but must be",
+        ),
     ],
 )
 def test_a_bad_gym_toml_is_named(tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpt.errors import DataError
 from mpt.gym.crossfit.special import CODE
-from mpt.gym.crossfit.tasks import load_rows, parse_rows
+from mpt.gym.crossfit.tasks import load_rows, read_rows
 from mpt.gym.crossfit.template import Expression, Missing, RowError, Template, get
 
 ROW = """
@@ -100,10 +101,20 @@ def test_every_row_reads_only_fields_of_its_schema() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("shots = 16", "shots = 16\nshot = 1", r"\[toy\]: the row: .*'shot'"),
+        (
+            "shots = 16",
+            "shots = 16\nshot = 1",
+            r"\[toy\] has the unknown key 'shot' \(did you mean 's",
+        ),
         ("{text|strip}", "{text|stripp}", r"unknown filter 'stripp' in 'text\|stripp'"),
-        ("words =", "word =", r"\[toy\]: label: .*'word'"),
+        ("words =", "word =", r"\[toy.label\] has the unknown key 'word' \(did you mean 'words'"),
         ('train = "train", ', "", "splits: splits needs either train and test, or pool"),
+        (
+            '{ train = "train", test = "validation" }',
+            "3",
+            r"\[toy.splits\] is 3, but must be a table",
+        ),
+        ("[toy]", "toy = 3\n[other]", r"\[toy\] is 3, but must be a table"),
         ('hub = "owner/toy"', "", "needs either hub or url"),
         ('sampler = "per_label"', 'sampler = "label"', "sampler is 'label'"),
         ("shots = 16", 'shots = 16\ncode = "nosuch"', "code 'nosuch' is not in"),
@@ -121,10 +132,17 @@ def test_every_row_reads_only_fields_of_its_schema() -> None:
         ("[toy]", ROW + "[toy]", r"Cannot declare \('toy',\) twice|twice"),
     ],
 )
-def test_a_bad_row_is_named_with_its_task_and_key(before: str, after: str, message: str) -> None:
+def test_a_bad_row_is_named_with_its_task_and_key(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
     assert before in ROW
-    with pytest.raises(DataError, match=message):
-        parse_rows(ROW.replace(before, after, 1))
+    path = tmp_path / "tasks.toml"
+    path.write_text(ROW, encoding="utf-8")
+    assert list(read_rows(path)) == ["toy"]
+    path.write_text(ROW.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(DataError, match=message) as caught:
+        read_rows(path)
+    assert str(path) in str(caught.value)
 
 
 def test_the_package_file_explains_every_key_and_filter_that_it_uses() -> None:

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,6 +30,7 @@ from mpt.gym.crossfit.template import Row
 from mpt.gym.records import PROVENANCE, changed_files, note_failures, read_record, sha256
 from mpt.gym.size import declare_size
 from mpt.processors import is_alive
+from mpt.provenance import now
 
 BUILDER_VERSION = 1
 """Raised with every change that can change a byte of a built file."""
@@ -174,7 +174,7 @@ def _about(task: TaskRow, digests: dict[str, str]) -> dict[str, Any]:
         "hub_note": task.hub_note,
         "files": digests,
         "digest": sha256("".join(f"{d} {name}\n" for name, d in digests.items()).encode()),
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "built": now(),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "datasets")},

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import mpt.gym
 from mpt.errors import DataError
 from mpt.gym.crossfit.special import CODE
 from mpt.gym.crossfit.template import Expression, Template
+from mpt.keys import tupled
+from mpt.toml_file import only_keys, read_toml, table_of
 
 GONE = "gone"
 """`TaskRow.revision` of a data set that the Hub no longer has."""
@@ -205,17 +207,13 @@ def load_rows() -> Mapping[str, TaskRow]:
     Raises:
         DataError: the file is malformed; the message names task and key.
     """
-    text = (files("mpt.gym") / "tasks.toml").read_text(encoding="utf-8")
-    return MappingProxyType(parse_rows(text))
+    return MappingProxyType(read_rows(Path(mpt.gym.__file__).parent / "tasks.toml"))
 
 
-def parse_rows(text: str) -> dict[str, TaskRow]:
-    """Parse the text of a ``tasks.toml``; see `load_rows`."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"tasks.toml: {error}") from error
-    return {name: _row(name, table) for name, table in tables.items()}
+def read_rows(path: Path) -> dict[str, TaskRow]:
+    """Read a ``tasks.toml``; see `load_rows`."""
+    tables = read_toml(path)
+    return {name: _row(name, table_of(table, path, name), path) for name, table in tables.items()}
 
 
 _PARTS = {
@@ -228,27 +226,32 @@ _PARTS = {
 }
 
 
-def _row(name: str, table: Mapping[str, Any]) -> TaskRow:
+def _row(name: str, table: Mapping[str, Any], path: Path) -> TaskRow:
+    only_keys(table, [one.name for one in fields(TaskRow) if one.name != "name"], path, name)
     values: dict[str, Any] = {}
     key = ""
     try:
         for key, value in table.items():
             if key in _PARTS:
-                values[key] = _part(_PARTS[key], value)
+                values[key] = _part(_PARTS[key], value, path, f"{name}.{key}")
             elif key == "drop":
                 values[key] = tuple(map(_drop, value))
             else:
-                values[key] = _frozen(value)
+                values[key] = tupled(value)
         key = "the row"
         row = TaskRow(name=name, **values)
         row.fields  # compiles every template: an unknown filter is met here  # noqa: B018
+    except DataError:
+        raise
     except (TypeError, ValueError) as error:
-        raise DataError(f"tasks.toml: [{name}]: {key}: {error}") from error
+        raise DataError(f"{path}: [{name}] {key}: {error}") from error
     return row
 
 
-def _part(kind: type, table: Mapping[str, Any]) -> Any:
-    return kind(**{key: _frozen(value) for key, value in table.items()})
+def _part(kind: type, value: Any, path: Path, where: str) -> Any:
+    table = table_of(value, path, where)
+    only_keys(table, [one.name for one in fields(kind)], path, where)
+    return kind(**{key: tupled(value) for key, value in table.items()})
 
 
 def _drop(table: Mapping[str, Any]) -> Drop:
@@ -256,7 +259,3 @@ def _drop(table: Mapping[str, Any]) -> Drop:
     if kind not in DROP_KINDS:
         raise ValueError(f"{kind!r} is not one of {', '.join(sorted(DROP_KINDS))}")
     return Drop(Expression(table["field"]), kind, table[kind])
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

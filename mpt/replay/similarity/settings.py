@@ -11,7 +11,7 @@ from typing import Any
 from mpt.errors import DataError, UsageError
 from mpt.replay.similarity.measure import SimilarityConfig
 from mpt.study.spaces import SPACES
-from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
+from mpt.toml_file import names_of, only_keys, read_toml, table_of, whole_of
 
 FILE = "similarity.toml"
 GYMS = ("published", "embedded")
@@ -32,6 +32,8 @@ class PilotSize:
     """Source tasks that are chosen: highest, random and lowest."""
 
     def __post_init__(self) -> None:
+        if not self.targets:
+            raise UsageError("targets are none, but must be one task or more; name some")
         if self.candidates < 2 * self.count:
             raise UsageError(
                 f"candidates is {self.candidates}, but must be ≥ {2 * self.count}: the highest "
@@ -133,7 +135,7 @@ def _pilot(rows: Mapping[str, Any], path: Path, where: str) -> PilotSize:
         whole_of(row, key, path, where)
     if not isinstance(row["partition"], str):
         raise DataError(f"{path}: [{where}] partition is {row['partition']!r}, but must be a name")
-    row["targets"] = _names(row["targets"], path, where, "targets")
+    row["targets"] = names_of(row["targets"], path, f"[{where}] targets")
     return PilotSize(**row)
 
 
@@ -155,12 +157,3 @@ def _two(value: Any, path: Path, key: str) -> tuple[str, str]:
     if len(words) != 2 or not all(isinstance(word, str) for word in words):
         raise DataError(f"{path}: [pairs] {key} is {value!r}, but must be two families")
     return words[0], words[1]
-
-
-def _names(value: Any, path: Path, where: str, key: str) -> tuple[str, ...]:
-    words = value if isinstance(value, list) else []
-    if not words or not all(isinstance(n, str) for n in words) or len(set(words)) < len(words):
-        raise DataError(
-            f"{path}: [{where}] {key} has {value!r}, but must have different task names there"
-        )
-    return tuple(words)

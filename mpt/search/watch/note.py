@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import StorageError
-from mpt.keys import digest
+from mpt.keys import digest, tupled
 from mpt.search.display.status import COUNTS
 from mpt.store.records import DRIVER
 from mpt.trial.origin import now
@@ -100,14 +100,9 @@ def _note_of(body: Any) -> DriverNote | None:
         return None
     if any(set(one) - own for one in body["running"]):
         return None
-    plain: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in body.items()
-    }
-    plain["running"] = tuple(
-        RunningTrial(**{**one, "tuned": None if one["tuned"] is None else tuple(one["tuned"])})
-        for one in body["running"]
-    )
-    return DriverNote(**plain)
+    running = (RunningTrial(**{**one, "tuned": tupled(one["tuned"])}) for one in body["running"])
+    plain = {name: tupled(value) for name, value in body.items()}
+    return DriverNote(**plain | {"running": tuple(running)})
 
 
 class NoteKeeper:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mpt.config import DownstreamConfig, StudyConfig
 from mpt.errors import DataError
+from mpt.keys import tupled
 from mpt.metrics.choice import compared_seeds
 from mpt.search.job import SearchJob
 from mpt.search.leaderboard import RecordedLeaderboard
@@ -104,17 +105,13 @@ def _config(point: Point) -> MethodConfig:
         return point_config(point)
     settings = dict(point.settings)
     try:
-        own = {name: _hashable(value) for name, value in settings.pop("downstream").items()}
+        own = {name: tupled(value) for name, value in settings.pop("downstream").items()}
         return FineTuningConfig(downstream=DownstreamConfig(**own), **settings)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"point {point.key}: its settings are not those of this program ({error}); read it "
             "with the version that made it"
         ) from None
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _seeds(

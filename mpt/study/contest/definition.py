@@ -14,7 +14,7 @@ from mpt.rules import at_least, check
 from mpt.study.options import StudyOptions
 from mpt.study.spaces import SPACES
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of, whole_of
+from mpt.toml_file import only_keys, read_toml, table_of, whole_of
 from mpt.words import counted
 
 FILE = "beat_mtl.toml"

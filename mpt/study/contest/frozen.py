@@ -20,7 +20,7 @@ from mpt.store.database import open_results
 from mpt.store.records import BASELINE
 from mpt.study.contest.definition import Started
 from mpt.study.specs import UpstreamSpec
-from mpt.study.toml_file import only_keys, read_toml, table_of
+from mpt.toml_file import only_keys, read_toml, table_of
 
 if TYPE_CHECKING:
     from mpt.store.database import Database

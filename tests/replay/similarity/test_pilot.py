@@ -271,6 +271,14 @@ def test_the_defaults_are_tasks_of_their_gyms_and_no_target_is_a_source() -> Non
         ),
         (('"story-last"]\ncandidates = 30', "]\ncandidates = 9"), "candidates is 9, but must be"),
         (("targets = 1", "targets = 0"), r"\[smoke\] targets is 0"),
+        (
+            ('targets = ["qa', 'targets = []\n# ["qa'),
+            "targets are none, but must be one task or more",
+        ),
+        (
+            ('targets = ["qa', 'targets = ["x", "x"]\n# ["qa'),
+            r"\[.*pilot\] targets names 'x' twice",
+        ),
     ],
 )
 def test_a_bad_data_file_is_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:
