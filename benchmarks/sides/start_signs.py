@@ -83,17 +83,16 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--results", type=Path, default=Path("results/start_signs"))
     add("--steps", type=int, default=3, help="of tuning")
     add("--race-steps", type=int, default=2)
-    add("--calibration", type=_numbers, default=[42, 43, 44], help="seeds that choose weights")
-    add(
-        "--seeds", type=_numbers, default=[*range(801, 809)], help="seeds that rules are judged on"
-    )
+    add("--calibration", type=numbers, default=[42, 43, 44], help="seeds that choose weights")
+    add("--seeds", type=numbers, default=[*range(801, 809)], help="seeds that rules are judged on")
     add("--tasks", type=int, help="scored tasks, from the study's first on (default: all)")
     add("--workers", type=int, default=2)
     add("--json", type=Path, help="write all figures there")
     return parser.parse_args(argv)
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Return the whole numbers of a flag."""
     return [int(part) for part in text.split(",")]
 
 
@@ -104,37 +103,54 @@ def _file(name: str, seed: int, flags: argparse.Namespace) -> Path:
 def _soup(work: tuple[str, int, argparse.Namespace]) -> str:
     """Learn a soup and measure its starts, unless its file is there."""
     name, seed, flags = work
-    file = _file(name, seed, flags)
-    if not file.exists():
-        torch.set_num_threads(1)
-        folder = Path(flags.results, f"{name}-{seed}").absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        signs = soup_signs(name, seed, folder, flags)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(signs))
-        part.rename(file)
+    keep(_file(name, seed, flags), lambda: soup_signs(name, seed, flags))
     return f"{name}, upstream seed {seed}: done"
 
 
-def soup_signs(name: str, seed: int, folder: Path, flags: argparse.Namespace) -> Signs:
+def keep(file: Path, measured: Callable[[], Any]) -> None:
+    """Write what is measured on one thread into a file, unless it is there."""
+    if not file.exists():
+        torch.set_num_threads(1)
+        part = file.with_suffix(".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(measured()))
+        part.rename(file)
+
+
+def soup_signs(name: str, seed: int, flags: argparse.Namespace) -> Signs:
     """Return the signs and test scores of all starts of a soup.
 
     Args:
         name: of a contestant of the contest `starts`.
         seed: upstream seed.
-        folder: where the soup is kept, or found.
         flags: of the command line.
     """
-    config = dataclasses.replace(load_study("embedded"), starts=1)
-    every = min(flags.steps, 10)
     options = StudyOptions(
         tuning_steps=flags.steps,
-        eval_every=every,
+        eval_every=min(flags.steps, 10),
         tuning_start="raced",
         race_steps=flags.race_steps,
     )
+    study, learned = soup(name, seed, flags.results, options, flags.tasks)
+    return {
+        task: {str(s): signs_of(study, sample, learned) for s, sample in samples.items()}
+        for task, samples in study.scored.items()
+    }
+
+
+def soup(
+    name: str, seed: int, results: Path, options: StudyOptions, tasks: int | None
+) -> tuple[OpenStudy, Mapping[str, torch.Tensor]]:
+    """Return the embedded study with its first `tasks` scored tasks, and a soup's starts [P, d].
+
+    The soup is that of a contestant of the contest `starts` at an upstream seed; it is learned
+    into `results` where it is not there yet.
+    """
+    folder = Path(results, f"{name}-{seed}").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(load_study("embedded"), starts=1)
     plan = plan_study(options.apply(config))
-    plan = dataclasses.replace(plan, scored=plan.scored[: flags.tasks])
+    plan = dataclasses.replace(plan, scored=plan.scored[:tasks])
     (contestant,) = load_contest("starts").with_only((name,))
     trial = with_seed(TrialSpec(plan=plan, upstream=contestant.points[0]), seed)
     study, rung = open_study(plan), trial.upstream.rungs[-1]
@@ -146,10 +162,7 @@ def soup_signs(name: str, seed: int, folder: Path, flags: argparse.Namespace) ->
             pass
         learned = learning.starts(rung)
     assert learned is not None
-    return {
-        task: {str(s): signs_of(study, sample, learned) for s, sample in samples.items()}
-        for task, samples in study.scored.items()
-    }
+    return study, learned
 
 
 def signs_of(
