@@ -5,26 +5,20 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from children import python_path
-from process_state import left_as_it_was
-from search_toys import write_toy_gym
-from toys import save_trained_toy_t5, toy_task
 
-from mpt import config
-from mpt.backbones import Backbone, load_backbone
-from mpt.cli.flags import Parser
-from mpt.gym.fewshot import FewShotTask
-from mpt.upstream.registry import UPSTREAM_METHODS
+if TYPE_CHECKING:
+    from mpt.backbones import Backbone
+    from mpt.gym.fewshot import FewShotTask
+
+# Nothing of mpt, and no torch, is imported up here: with `-n` one process only hands out tests to
+# the others, which do not begin before it has read this file.
 
 # What is made until the tests are collected stays: to look for garbage in it takes 4 seconds.
 gc.disable()
-
-# One thread a test process: two processes share the cores, and toy sizes gain
-# nothing from a second thread, which spins whenever the machine is busy.
-torch.set_num_threads(1)
 
 # Tests start a hundred processes: they need not compile again what others have compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -49,12 +43,12 @@ LONGEST = (
     "search/test_kills.py",
     "cluster/test_nodes.py",
     "replay/test_whole_study.py",
+    "search/replication/test_replication.py",
     "search/test_run.py",
-    "docs/test_code_blocks.py",
     "test_wheel.py",
+    "docs/test_code_blocks.py",
     "api/test_interface.py",
     "replay/test_recorded_recipe.py",
-    "search/replication/test_replication.py",
     "replay/similarity/test_similarity_job.py",
     "upstream/test_conformance.py",
     "trial/test_downstream_starts.py",
@@ -67,6 +61,21 @@ LONGEST = (
     "cli/test_per_setting.py",
 )
 """The files that take longest, first: of several processes none is left alone with one of them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Set what holds for all tests, in the processes that run some."""
+    import torch
+
+    from mpt.search.cost import probe
+
+    # One thread a test process: two processes share the cores, and toy sizes gain
+    # nothing from a second thread, which spins whenever the machine is busy.
+    torch.set_num_threads(1)
+    # A search first measures how fast this machine is, for seconds; no test relies on the
+    # estimate, and those of the measuring itself say how long it takes.
+    probe.PROBE_S = 0.2
 
 
 @pytest.hookimpl(trylast=True)
@@ -102,6 +111,8 @@ def no_ray_is_left() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def process_as_before_the_file(no_ray_is_left: None) -> Iterator[None]:
     """Refuse what a file's own fixtures leave changed in the process."""
+    from process_state import left_as_it_was
+
     with left_as_it_was():
         yield
 
@@ -109,6 +120,8 @@ def process_as_before_the_file(no_ray_is_left: None) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
     """Refuse what a test leaves changed in the process; it takes some ten microseconds."""
+    from process_state import left_as_it_was
+
     with left_as_it_was():
         yield
 
@@ -116,6 +129,9 @@ def process_as_before() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def methods_as_before() -> Iterator[None]:
     """Let methods that a test registers end with it: all of mpt lists what is registered."""
+    from mpt import config
+    from mpt.upstream.registry import UPSTREAM_METHODS
+
     held = dict(UPSTREAM_METHODS), list(config._REGISTERED), set(config._WITHOUT_INNER)
     yield
     UPSTREAM_METHODS.clear()
@@ -128,6 +144,8 @@ def methods_as_before() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def command_as_before() -> Iterator[None]:
     """Let a command that a test runs in this process end with it: messages name it."""
+    from mpt.cli.flags import Parser
+
     before = Parser.command
     yield
     Parser.command = before
@@ -136,27 +154,39 @@ def command_as_before() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved T5 of 1+1 layers, width 32, that half knows the toy tasks (see `toys`)."""
+    from toys import save_trained_toy_t5
+
     return save_trained_toy_t5(tmp_path_factory.mktemp("toy-t5"))
 
 
 @pytest.fixture(scope="session")
 def toy_backbone(toy_checkpoint: Path) -> Backbone:
+    from mpt.backbones import load_backbone
+
     return load_backbone(str(toy_checkpoint))
 
 
 @pytest.fixture(scope="session")
 def toy_backbone64(toy_checkpoint: Path) -> Backbone:
     """The same weights in float64, for checks that need many digits."""
+    import torch
+
+    from mpt.backbones import load_backbone
+
     return load_backbone(str(toy_checkpoint), dtype=torch.float64)
 
 
 @pytest.fixture(scope="session")
 def toy_tasks() -> list[FewShotTask]:
     """Two tasks with two data seeds each: four upstream items."""
+    from toys import toy_task
+
     return [toy_task(name, seed) for name in ("toy-one", "toy_two") for seed in (13, 21)]
 
 
 @pytest.fixture(scope="session")
 def toy_gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three source tasks and two validation tasks of the toy search (see `search_toys`)."""
+    from search_toys import write_toy_gym
+
     return write_toy_gym(tmp_path_factory.mktemp("toy-gym"))

@@ -200,6 +200,14 @@ def test_modules_and_tests_are_left_out_of_garbage_collections() -> None:
     assert gc.isenabled()  # again: while they were made it was not
 
 
+def test_a_process_that_only_hands_out_tests_imports_nothing_that_takes_seconds() -> None:
+    code = "import sys, conftest; print({'torch', 'mpt', 'ray'} & set(sys.modules))"
+    inherited = environment(ROOT, ROOT / "tests")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=inherited, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 @pytest.mark.parametrize("inherited", [None, environment(ROOT)], ids=["inherited", "given"])
 def test_a_process_that_a_test_starts_looks_for_garbage_less_often(
     inherited: dict[str, str] | None,

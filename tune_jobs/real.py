@@ -18,8 +18,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"package {error.name!r} is missing in {sys.executable}: run pip install -e PROJECT")
 
 DEFAULTS = (
-    *("--backbones", "smollm2"),
-    *("--stages", "search,replay"),
+    *("--backbones", "smollm2", "--stages", "search,replay"),
     *("--methods", "multitask,fomaml,maml,reptile,untrained,zero_shot"),
     *("--partitions", "random_to_random"),
     *("--results", "results/real"),
@@ -27,4 +26,5 @@ DEFAULTS = (
 )
 
 if __name__ == "__main__":
-    sys.exit(main([*DEFAULTS, *sys.argv[1:]], report=report_lines))
+    sys.argv[1:1] = DEFAULTS
+    sys.exit(main(report=report_lines))

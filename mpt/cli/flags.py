@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.api.jobs import places as job_places
 from mpt.arguments import OneLineParser, absolute_path, number, rates, seeds, unfinished, whole
+from mpt.collector import collect_seldom
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
 from mpt.search.cost.stated import parse_throughput
@@ -439,7 +440,12 @@ def work_with(
     work: Callable[[Parser, argparse.Namespace], int],
     argv: Sequence[str] | None,
 ) -> int:
-    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does."""
+    """Parse flags and do a job's work with them; return its exit code, as `exit_code` does.
+
+    Without `argv` the process is this job's own.
+    """
+    if argv is None:
+        collect_seldom()
 
     def parse_and_work() -> int:
         parser = parser_of()

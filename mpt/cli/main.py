@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from mpt.cli.flags import Parser, exit_code
+from mpt.collector import collect_seldom
 from mpt.errors import UsageError
 
 
@@ -90,6 +91,8 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if argv is None:  # the program itself, and no function of somebody else's
+        collect_seldom()
     words = list(sys.argv[1:] if argv is None else argv)
     return exit_code(lambda: _main(words))
 

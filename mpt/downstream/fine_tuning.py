@@ -142,7 +142,8 @@ class _FineTuning:
             for weight, optimiser in zip(self._weights, self._optimisers, strict=True):
                 if weight.grad is not None:
                     optimiser.step(weight.grad.reshape(optimiser.prompts.shape))
-        self._backbone.model.zero_grad(set_to_none=True)
+        for weight in self._weights:  # a model would look for all of its weights first
+            weight.grad = None
 
     def _backward(self, rows: Sequence[int], step: int) -> float:
         """Leave the gradient of the rows' loss in the weights; return that loss."""

@@ -92,15 +92,13 @@ class AnswerDraw:
     """A random one of each row's answers, as the released code draws it whenever a row is read."""
 
     def __init__(self, examples: Sequence[Example]):
-        self._counts = [len(example.outputs) for example in examples]
+        self._counts = np.array([len(example.outputs) for example in examples])
         self._first = np.concatenate([[0], np.cumsum(self._counts)])
 
     def rows(self, generator: np.random.Generator, rows: Sequence[int]) -> tuple[int, ...]:
         """Return for every row its place, with one of its answers, in `one_answer_each`."""
-        chosen = generator.integers([self._counts[row] for row in rows])
-        return tuple(
-            int(self._first[row] + answer) for row, answer in zip(rows, chosen, strict=True)
-        )
+        at = np.array(rows, dtype=int)
+        return tuple((self._first[at] + generator.integers(self._counts[at])).tolist())
 
 
 def load_task(gym: Path, info: TaskInfo, seed: int) -> FewShotTask:

@@ -1,11 +1,17 @@
-"""The ten lines of the README in a process: ``python ten_lines.py METHOD MODEL GYM RESULTS``."""
+"""The ten lines of the README: ``python ten_lines.py METHOD MODEL GYM RESULTS [STORE]``.
+
+With a database of one's own at STORE the search and the replay share one Ray.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
 import mpt
+from mpt.search.cost import probe
+from mpt.search.ray.session import one_ray
 
 if __name__ == "__main__":
     plugin, model, gym, results, *store = sys.argv[1:]
@@ -25,7 +31,12 @@ if __name__ == "__main__":
     )
     space = mpt.Space("pulled", inner_lr=mpt.loguniform(1e-2, 10), mu=[0.0, 0.5], steps=[2, 4])
     where: dict[str, Any] = {"workers": 1, **({"store": store[0]} if store else {})}
-    result = mpt.search(study, space, results=results, searcher="optuna", num_samples=2, **where)
-    print("best", result.best.point)
-    print("points", len(result.points()), "runs", len(mpt.load_results(results, *store).runs()))
-    print("cells", mpt.replay(result.best, workers=1).table().to_dict("records"))
+    probe.PROBE_S = 0.2  # nobody relies on the estimate
+    with one_ray() if store else contextlib.nullcontext():
+        result = mpt.search(
+            study, space, results=results, searcher="optuna", num_samples=2, **where
+        )
+        print("best", result.best.point)
+        runs = mpt.load_results(results, *store).runs()
+        print("points", len(result.points()), "runs", len(runs))
+        print("cells", mpt.replay(result.best, workers=1).table().to_dict("records"))

@@ -17,7 +17,7 @@ SLOW = ("torch", "transformers", "ray", "sqlalchemy", "scipy", "plotly")
 """Packages whose import takes a second or several, and that no help text needs."""
 
 RUN = """
-import json, runpy, sys
+import gc, json, runpy, sys
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -25,9 +25,13 @@ except SystemExit as end:
     code = end.code
 else:
     code = None
+assert gc.get_threshold()[0] == 200_000
 print(json.dumps([code, sorted(sys.modules)]))
 """
-"""Runs a script and prints its exit code and what was imported."""
+"""Runs a script and prints its exit code and what was imported.
+
+A program of ours has told Python to look for garbage seldom, before all that it imports.
+"""
 
 
 def _run(script: str, *words: str) -> tuple[int, set[str], str]:
@@ -91,6 +95,17 @@ def test_a_search_imports_no_statistics_that_take_half_a_second() -> None:
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_who_imports_the_parts_of_a_search_keeps_a_collector_as_it_was() -> None:
+    code = """
+import gc
+gc.set_threshold(700, 10, 10)
+import mpt.cli.main, mpt.search.ray.tuning
+assert mpt.cli.main.main(["--version"]) == 0
+assert gc.get_threshold() == (700, 10, 10) and gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

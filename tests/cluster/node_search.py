@@ -64,8 +64,10 @@ if __name__ == "__main__":
         next_step="rest",
     )
     try:
-        rates = KNOWN_RATES if kind == "replay" else None  # a search measures them on a node
-        sys.exit(run_search(JOBS[kind](*map(Path, paths)), execution, rates=rates))
+        job = JOBS[kind](*map(Path, paths))
+        # a search measures them on a node, for seconds: once, and not after every kill
+        known = kind == "replay" or (job.results / "mpt.db").exists()
+        sys.exit(run_search(job, execution, rates=KNOWN_RATES if known else None))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -136,14 +136,15 @@ def _serve(nodes: int, cpus: int) -> None:
     from ray.cluster_utils import Cluster
 
     os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # nodes have as many cores as they are told
-    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "_system_config": _HEALTH}
+    node: dict[str, Any] = {"object_store_memory": _STORE_BYTES, "include_log_monitor": False}
+    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "no_monitor": True}
     cluster = Cluster(
-        initialize_head=True, head_node_args={**head, "object_store_memory": _STORE_BYTES}
+        initialize_head=True, head_node_args={**head, **node, "_system_config": _HEALTH}
     )
 
     def add() -> int:
-        node = cluster.add_node(num_cpus=cpus, num_gpus=1, object_store_memory=_STORE_BYTES)
-        (raylet,) = node.all_processes["raylet"]
+        added = cluster.add_node(num_cpus=cpus, num_gpus=1, **node)
+        (raylet,) = added.all_processes["raylet"]
         return int(raylet.process.pid)
 
     raylets = [add() for _ in range(nodes)]

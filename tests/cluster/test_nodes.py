@@ -52,7 +52,7 @@ class Driver:
             if self.done():
                 return False
             assert time.monotonic() < deadline, f"waited in vain:\n{self.log.read_text()}"
-            time.sleep(0.05)
+            time.sleep(0.2)
         return True
 
 

@@ -54,7 +54,9 @@ SMALL_END = "_shared.__exit__(None, None, None)"
 # process, as each process takes seconds to import what a command needs.
 TYPED = """
 import shlex, subprocess, sys
+import mpt.search.cost.probe as _probe
 from mpt.cli.main import main as _mpt
+_probe.PROBE_S = 0.2
 def _typed(line):
     program, *words = shlex.split(line)
     if program == "mpt":

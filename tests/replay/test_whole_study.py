@@ -43,7 +43,6 @@ from mpt.replay.whole_study import (
     searched_study,
 )
 from mpt.replay.whole_study_plan import HEAD, stage_rows, table_lines
-from mpt.search.cost import probe
 from mpt.search.cost.plan import Rates, RunRate, work_seconds
 from mpt.search.look import open_plan, peek
 from mpt.store.database import open_results
@@ -226,7 +225,6 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         contextlib.redirect_stdout(io.StringIO()) as said,
     ):
         patch.setattr(sys, "argv", [script, *flags])
-        patch.setattr(probe, "PROBE_S", 0.2)  # nobody relies on the estimate
         with pytest.raises(SystemExit, match=r"^0$"):
             runpy.run_path(script, run_name="__main__")
     return Ran(flags, backbones, results, said.getvalue())

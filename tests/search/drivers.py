@@ -70,7 +70,7 @@ class Driven:
             if time.monotonic() > deadline:
                 self.process.kill()
                 pytest.fail(f"waited in vain:\n{self.output()}")
-            time.sleep(0.02)
+            time.sleep(0.05)  # a look at results takes a few milliseconds of computing
 
     def processes(self, *names: str) -> list[int]:
         """Return the descendants of this driver whose command line holds one of these names."""

@@ -150,8 +150,11 @@ def bits(results: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from mpt.search.cost import probe
     from mpt.search.display.display import Display
     from mpt.search.run import run_search
+
+    probe.PROBE_S = 0.2  # nobody relies on the estimate
 
     paths = [Path(word) for word in sys.argv[1:4]]
     words = sys.argv[4:]

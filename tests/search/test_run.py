@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import json
 import re
@@ -19,9 +20,11 @@ from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
 
+from mpt.collector import SELDOM
 from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, Execution, SearchJob
 from mpt.search.look import peek, plan_search
+from mpt.search.ray import watchdog
 from mpt.search.run import run_search
 from mpt.search.watch.note import driver_notes
 from mpt.store.database import open_results
@@ -126,6 +129,20 @@ def test_a_job_runs_from_any_directory_and_its_smoke_run_is_labelled(
     assert study.smoke
     assert study.partial == "partial: smoke, 3 source tasks"
     assert "partial: smoke, 3 source tasks" in said.out
+
+
+@pytest.mark.usefixtures("one_worker")
+def test_a_local_ray_has_no_process_that_does_nothing_and_workers_that_start_soon() -> None:
+    import ray
+
+    def often() -> int:
+        import gc
+
+        importlib.import_module("mpt.search.ray")  # as the first of what a trial needs
+        return gc.get_threshold()[0]
+
+    assert set(watchdog._processes()) == {"gcs_server", "raylet", "dashboard"}
+    assert ray.get(ray.remote(often).remote()) == SELDOM
 
 
 @pytest.mark.usefixtures("one_worker")

@@ -6,6 +6,7 @@ The environment is best set before `ray` is imported: so nothing here imports it
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -221,7 +222,8 @@ def _start(execution: Execution) -> None:
         options["num_cpus"] = execution.workers
     for attempt in range(_STARTS):
         try:
-            ray.init(address="local", **options)
+            with _no_idle_daemons():
+                ray.init(address="local", **options)
             return
         except Exception as error:  # Ray raises a bare Exception after 30 s on a busy machine
             with contextlib.suppress(Exception):
@@ -231,6 +233,22 @@ def _start(execution: Execution) -> None:
                     f"Ray did not start on this machine in {_STARTS} attempts "
                     f"({first_line(error)}); when it is less busy, run the same command again"
                 ) from None
+
+
+@contextlib.contextmanager
+def _no_idle_daemons() -> Iterator[None]:
+    """Let Ray start without two of its processes: a second of computing and 170 MB less.
+
+    The log monitor sends what workers print to a driver that does not ask for it; the autoscaler's
+    monitor adds machines, which a local Ray has none of. `ray.init` has no options for them.
+    """
+    parameters: Any = importlib.import_module("ray._private.parameter")
+    whole = parameters.RayParams
+    parameters.RayParams = functools.partial(whole, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameters.RayParams = whole
 
 
 def first_line(error: Exception) -> str:
