@@ -28,6 +28,7 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.replicates import Comparison, Replicates, compare
 from mpt.search import run as run_module
 from mpt.search.comparison import seed_of
+from mpt.search.cost.time_left import TimeLeft
 from mpt.search.dispatch import TrialGroup
 from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
@@ -184,6 +185,9 @@ def test_the_time_of_all_rounds_is_told_with_the_first(
     assert re.fullmatch(r"  time     about .+, at most .+ with more upstream seeds", first)
     assert others
     assert not any("at most" in line for line in others)
+    # workers stay, so that a round is told without the 8 s of `KNOWN_RATES` until they are ready
+    assert all(float(line.split()[2]) < 8 for line in others)
+    assert float(first.split()[2]) >= 8
 
 
 def _by_trial(points: list[dict[str, Any]]) -> dict[str, list[int]]:
@@ -216,19 +220,21 @@ def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole, body, _ = searched
-    begin, rounds = _Driver._begin, []
+    begin, rounds = _Driver._begin, list[TimeLeft]()
 
-    def interrupted(*arguments: Any) -> Any:
-        rounds.append(arguments)
+    def interrupted(*arguments: Any) -> TimeLeft:
+        rounds.append(begin(*arguments))
         if len(rounds) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return begin(*arguments)
+        return rounds[-1]
 
     monkeypatch.setattr(_Driver, "_begin", interrupted)
     execution = Execution(max_failures=0, resume="again", next_step="rest")
     assert run_search(anew, execution, rates=KNOWN_RATES) == INTERRUPTED
     assert "Resume with: again" in capsys.readouterr().out
-    assert len(rounds) == 2
+    first, second = (one._places for one in rounds)  # in the plan of each round
+    assert first == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert second == {4 + place: place for place in range(len(second or {}))} != {}
     resumed, _ = _run(anew)
     assert resumed["rankings"] == body["rankings"]
     assert bits(anew.results) == bits(whole.results)
