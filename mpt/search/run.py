@@ -216,9 +216,9 @@ class _Driver:
 
         It has `slots` workers; with the `further` rounds all takes so many seconds at most.
         """
-        places = {board.index_of(trial): place for place, trial in enumerate(expected)}
-        known = {index: place for index, place in places.items() if index is not None}
-        time_left = TimeLeft(work, rates, slots, places=known)
+        numbers = [board.index_of(trial) for trial in expected]
+        places = {number: at for at, number in enumerate(numbers) if number is not None}
+        time_left = TimeLeft(work, rates, slots, places=places)
         about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
         if further is not None:
             about += f", at most {clock_text(further)} with more upstream seeds"

@@ -60,23 +60,23 @@ class TimeLeft:
 
         Args:
             index: its number in the search; None: plain prompt tuning, which is shared.
-            number: Tune's trial (several may have one place: fine-tuning is cut by task).
+            number: Tune's trial (several may be one there: fine-tuning is cut by task).
             result: the report.
         """
-        key = _SHARED if index is None else self._place(index), number
+        key = _SHARED if index is None else self._position(index), number
         counts = [result[name] for name in _COUNTED]
         # a trial that was started again counts its runs from 0
         self._seen[key] = tuple(map(max, self._seen.get(key, counts), counts))
 
     def stopped(self, index: int) -> None:
         """Take out what is left of a trial that is not carried on."""
-        place = self._place(index)
-        if place < len(self._each):
-            done = self._done(place)
-            self._total -= max(0.0, self._each[place] - done)
-            self._each[place] = min(self._each[place], done)
+        position = self._position(index)
+        if position < len(self._each):
+            done = self._done(position)
+            self._total -= max(0.0, self._each[position] - done)
+            self._each[position] = min(self._each[position], done)
 
-    def _place(self, index: int) -> int:
+    def _position(self, index: int) -> int:
         """Return a trial's place in the plan; that of one which is not planned is behind all."""
         if self._places is None:
             return index
