@@ -44,7 +44,7 @@ from mpt.upstream.engine import UpstreamRun
 
 REST = "Python between"
 PARTS = ("upstream", "training", "dev", "test", "tokens", "database", "files", REST)
-_DATABASE = ("present", "add_runs", "add_point", "points", "scores", "checkpoint", "rung")
+_DATABASE = ("present", "add_runs", "add_point", "points", "scores", "checkpoint", "rung", "signs")
 _FILES = ("write", "read")
 
 

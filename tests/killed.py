@@ -16,10 +16,11 @@ def run_after_a_kill(command: Sequence[str], folder: Path, environment: Mapping[
     """Kill a search as soon as it shows its first point; return what it prints the second time."""
     log = folder / "first.log"
     with log.open("w") as out:
-        first = subprocess.Popen(command, stdout=out, cwd=folder, env=environment)
+        first = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=environment
+        )
         try:
-            _wait_for(log, "1/")
-            assert first.poll() is None, "it ended before it could be killed"
+            _wait_for(first, log, "1/")
         finally:
             first.send_signal(signal.SIGKILL)
             first.wait()
@@ -36,8 +37,11 @@ def run_after_a_kill(command: Sequence[str], folder: Path, environment: Mapping[
     return done.stdout
 
 
-def _wait_for(path: Path, text: str) -> None:
+def _wait_for(process: subprocess.Popen[bytes], log: Path, text: str) -> None:
+    """Wait until a process that still runs has printed a text into its log."""
     deadline = time.monotonic() + PATIENCE_S
-    while text not in path.read_text():
-        assert time.monotonic() < deadline, path.read_text()
+    while text not in log.read_text():
+        assert process.poll() is None, f"it ended before it printed {text!r}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"waited in vain for {text!r}:\n{log.read_text()}"
         time.sleep(0.2)
+    assert process.poll() is None, f"it ended before it could be killed:\n{log.read_text()}"

@@ -4,8 +4,8 @@ Finished runs reach a database that is a file through one actor beside the drive
 real one, and so are the calls, but the workers compute nothing: each is a thread that does trials
 of the embedded study one after the other, at the moments at which a worker of a stated speed
 would. For a trial it asks for its point, its checkpoint, its rung and its runs; stores where the
-learned prompt is; hands over the runs in lots of `LOT`, as a CPU packs them; asks for the runs
-again, stores the point, and asks for its score.
+learned prompt is; hands over the runs in lots of `LOT`, as a CPU packs them; stores the point, and
+asks for its score.
 
 The simulated rate is `Load.workers` / `Load.run_s` runs a second: each worker hands over `LOT`
 runs every `LOT` · `Load.run_s` seconds (the last of a trial are fewer, and come the sooner), and
@@ -133,7 +133,6 @@ class SimulatedWorker:
             yield len(lot)
             self._call(store, "add_runs", lot)
             self.runs += len(lot)
-        self._call(store, "present", keys)
         self._call(store, "add_point", point)
         self._call(store, "scores", [point.key])
 

@@ -75,6 +75,7 @@ class Backbone(ABC):
         self._pad = tokens.padding_token(config, self.end_id, self._words.weight.shape[0])
         self._max_positions: int | None = None
         self._twice = False
+        self._rates: list[tuple[nn.Module, str]] | None = None
         self._rows = RowCache()
 
     @property
@@ -392,15 +393,19 @@ class Backbone(ABC):
             yield
             return
         cuda = [self.device] if self.device.type == "cuda" else []
-        changed = _set_dropout(self._model, rate)
+        if self._rates is None:  # a model's modules stay: to look at all of them takes a while
+            self._rates = _dropout_rates(self._model)
+        before = [getattr(module, name) for module, name in self._rates]
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
             self._model.train()
             try:
+                for module, name in self._rates:
+                    setattr(module, name, 0.0 if name == "layerdrop" else rate)
                 yield
             finally:
                 self._model.eval()
-                for module, name, old in changed:
+                for (module, name), old in zip(self._rates, before, strict=True):
                     setattr(module, name, old)
 
     def trainable_copy(self) -> Backbone:
@@ -436,21 +441,19 @@ class Backbone(ABC):
             raise UsageError(f"backbone {self.name}: weight {loose[0]} is not frozen")
 
 
-def _set_dropout(model: nn.Module, rate: float) -> list[tuple[nn.Module, str, Any]]:
-    """Set the rate of every dropout in `model`; return what was changed, with the old values.
+def _dropout_rates(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Return where the rate of every dropout in `model` is: a module, and its attribute.
 
     Hugging Face attention and BART layers keep rates in float attributes, all else in
     `nn.Dropout` modules. Whole layers are never dropped (`layerdrop`). A model without any
     dropout of its own but that of attention (Llama, Qwen) has it there.
     """
-    changed: list[tuple[nn.Module, str, Any]] = []
-    for module in model.modules():
-        names = ("p",) if isinstance(module, nn.Dropout) else _DROPOUT_RATES
-        for name in (*names, "layerdrop"):
-            if isinstance(getattr(module, name, None), float):
-                changed.append((module, name, getattr(module, name)))
-                setattr(module, name, 0.0 if name == "layerdrop" else rate)
-    return changed
+    return [
+        (module, name)
+        for module in model.modules()
+        for name in (("p",) if isinstance(module, nn.Dropout) else _DROPOUT_RATES) + ("layerdrop",)
+        if isinstance(getattr(module, name, None), float)
+    ]
 
 
 def use_fused_gelu(model: nn.Module) -> None:

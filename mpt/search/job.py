@@ -145,6 +145,11 @@ class SearchJob:
         return bool(self.stoppers) or self.suggestions is not None
 
     @property
+    def in_one_session(self) -> bool:
+        """Whether rounds with more upstream seeds follow in one session: local workers stay."""
+        return not self.decides and len(self.plans) == 1
+
+    @property
     def plans(self) -> tuple[StudyPlan, ...]:
         """The different studies, in order of first appearance."""
         return tuple(dict.fromkeys(trial.plan for trial in self.trials))

@@ -143,8 +143,9 @@ class _Driver:
             if groups or _suggestions_left(self._job, board):
                 further = further_replicates(expected, job.allocation)
                 works = [self._work(one) for one in further]
-                plain = not job.decides and len(job.plans) == 1
-                board, failures = self._compute(board, groups, expected, work, works, rounds=plain)
+                board, failures = self._compute(
+                    board, groups, expected, work, works, rounds=job.in_one_session
+                )
             if not failures:
                 board, failures = run_rounds(
                     board,
@@ -195,7 +196,7 @@ class _Driver:
             groups = self._replicates(board, more)
             if groups:
                 slots = min(len(groups), room)
-                time_left = self._begin(board, self._work(more), rates, slots)
+                time_left = self._begin(board, more, self._work(more), rates, slots)
                 rounds.append(Round(board, groups, time_left))
             return {}
 
@@ -205,21 +206,22 @@ class _Driver:
     def _begin(
         self,
         board: Leaderboard,
+        expected: Sequence[TrialSpec],
         work: RemainingWork,
         rates: Rates,
         slots: int,
-        further: Sequence[RemainingWork] = (),
-        room: int = 1,
+        further: float | None = None,
     ) -> TimeLeft:
         """Say and note that a round begins; return what knows how long it will take.
 
-        It has `slots` workers; the `further` rounds may have up to `room`.
+        It has `slots` workers; with the `further` rounds all takes so many seconds at most.
         """
-        time_left = TimeLeft(work, rates, slots)
+        numbers = [board.index_of(trial) for trial in expected]
+        places = {number: at for at, number in enumerate(numbers) if number is not None}
+        time_left = TimeLeft(work, rates, slots, places=places)
         about = f"about {clock_text(time_left.seconds)} on {counted(slots, 'worker')}"
-        if further:
-            at_most = clock_text(seconds_in_all(work, further, rates, room))
-            about += f", at most {at_most} with more upstream seeds"
+        if further is not None:
+            about += f", at most {clock_text(further)} with more upstream seeds"
         self._show.say(f"  time     {about}")
         self._show.lines_head()
         self._note.begin(self._job, list(board.studies.values()), work, time_left)
@@ -265,7 +267,10 @@ class _Driver:
             share = share_line(known.gpu_need, known.gpu_bytes, execution.gpus_per_trial)
             if share is not None:
                 show.problem(share)
-            time_left = self._begin(board, work, known, min(wanted, room), further, room)
+            stay = rounds and on_this_cpu(execution)
+            later = known.of_ready_workers() if stay else known
+            all_s = seconds_in_all(work, further, known, room, stay=stay) if further else None
+            time_left = self._begin(board, expected, work, known, min(wanted, room), all_s)
             tuning = Session(
                 job,
                 execution,
@@ -277,7 +282,7 @@ class _Driver:
                 time_left,
                 self._note,
                 _stamp(),
-                (lambda board: self._next_round(board, known, room)) if rounds else None,
+                (lambda board: self._next_round(board, later, room)) if rounds else None,
             )
             with show.live(), self._interrupts.tuning(execution.signals):
                 tuning.run(room)

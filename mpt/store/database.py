@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -106,7 +106,10 @@ class Database(Connections):
         Raises:
             ValueError: a score is not a number (NaN); nothing is written.
         """
-        parts = {run.key: inserting.run_parts(run) for run in runs}
+        return self.add_parts(inserting.run_parts(runs))
+
+    def add_parts(self, parts: Mapping[str, inserting.RunParts]) -> list[str]:
+        """Insert runs as `add_runs` does; `parts` are key → rows (`inserting.run_parts`)."""
         return self._write(lambda one: inserting.insert_runs(one, parts)) if parts else []
 
     # --- studies and points ----------------------------------------------------------------------
@@ -131,9 +134,7 @@ class Database(Connections):
     def study(self, key: str) -> StudyRecord | None:
         """Return the study of a key, or None."""
         with self.reading() as connection:
-            study_rows = queries.matching(
-                connection, sa.select(schema.study), schema.study.c.key, [key]
-            )
+            study_rows = queries.matching(connection, queries.STUDIES, schema.study.c.key, [key])
             return next((rows.study_of(row) for row in study_rows), None)
 
     def add_point(self, point: Point) -> bool:
@@ -164,10 +165,7 @@ class Database(Connections):
         The runs of a point come in the order of their keys.
         """
         with self.reading() as connection:
-            point_rows = list(
-                queries.matching(connection, queries.POINTS, schema.point.c.key, keys)
-            )
-            return {point.key: point for point in queries.with_runs(connection, point_rows)}
+            return queries.points_of(connection, keys)
 
     def score_rows(self, points: Collection[str]) -> list[ScoreRow]:
         """Return every run of every one of these points, in its place.
@@ -176,11 +174,16 @@ class Database(Connections):
         once for each.
         """
         with self.reading() as connection:
-            return [
-                ScoreRow._make(row)
-                for some in queries.chunks(points)
-                for row in connection.execute(queries.SCORES.where(schema.point.c.key.in_(some)))
-            ]
+            return queries.score_rows(connection, points)
+
+    def evidence(self, keys: Collection[str]) -> dict[str, tuple[Point, list[ScoreRow]]]:
+        """Return the points that are there with their `score_rows`, by their keys."""
+        with self.reading() as connection:
+            points = queries.points_of(connection, keys)
+            by_point: dict[str, list[ScoreRow]] = {key: [] for key in points}
+            for row in queries.score_rows(connection, points):
+                by_point[row.point].append(row)
+        return {key: (point, by_point[key]) for key, point in points.items()}
 
     # --- stops, artifacts, documents -------------------------------------------------------------
 

@@ -195,9 +195,9 @@ class Trial(ABC):
     def _put(
         self, cell: Cell, rung: int, origin: Mapping[str, Any] | None = None, **body: Any
     ) -> None:
-        """Store a point; its runs are stored. `origin` is what its provenance says besides."""
+        """Store a point, once all its runs are. `origin` is what its provenance says besides."""
         config = cell.spec.upstream.config
-        self._store.add_point(
+        stored = self._store.add_point(
             Point(
                 study=cell.key,
                 method=config.method,
@@ -209,7 +209,8 @@ class Trial(ABC):
                 **body,
             )
         )
-        self._landed(self._point(cell, rung))
+        if stored:
+            self._landed(self._point(cell, rung))
 
     def _landed(self, point: str) -> None:
         self._stored.add(point)
@@ -246,8 +247,7 @@ class Trial(ABC):
         if finish_point(cell.key, PromptTuningConfig(), "", packs, self._store):
             return
         tasks = list(of_tasks(packs).values())
-        seen = [self._store.checkpoint(owner_of(own)) for own in tasks]
-        sign = (len(self._store.present(keys_of(packs))), [one and one.uri for one in seen])
+        sign = self._store.signs(keys_of(packs), [owner_of(own) for own in tasks])
         now = time.monotonic()
         if self._waited is None or self._waited[0] != sign:
             self._waited = (sign, now)
@@ -322,13 +322,7 @@ def finish_point(
     Returns:
         Whether the point is stored.
     """
-    point = point_key(study, upstream, 0)
-    if point in store.points([point]):
-        return True
-    runs = keys_of(packs)
-    if set(runs) - store.present(runs):
-        return False
-    store.add_point(
+    return store.add_point(
         Point(
             study=study,
             method=config.method,
@@ -336,9 +330,8 @@ def finish_point(
             steps=0,
             upstream=upstream,
             prompt=None,
-            runs=tuple(runs),
+            runs=tuple(keys_of(packs)),
             provenance=origin_of(),
             created=now(),
         )
     )
-    return True

@@ -73,10 +73,8 @@ class UpstreamTrial(Trial):
         if not self._queue.done:
             return
         self._queue = None
-        runs = keys_of(packs)
-        if not set(runs) - self._store.present(runs):
-            told = self._told(cell, start)
-            self._put(cell, rung, runs=tuple(runs), cost=start.cost, **told)
+        told = self._told(cell, start)
+        self._put(cell, rung, runs=tuple(keys_of(packs)), cost=start.cost, **told)
 
     def _learn(self, rung: int) -> Rung | None:
         """Learn for a while towards a rung; return it if it is reached."""

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
 from mpt.backbones import Backbone, Row, load_backbone
@@ -373,6 +374,34 @@ def test_an_error_inside_dropout_leaves_no_trace_either(
     with pytest.raises(KeyboardInterrupt), toy_backbone.dropout(0.5, 1):
         raise KeyboardInterrupt
     assert torch.equal(toy_backbone.row_losses(prompts, batch)[0], plain)
+
+
+def test_a_model_is_searched_for_its_dropout_once_and_a_copy_has_its_own(
+    toy_checkpoint: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(toy_checkpoint))
+    prompts, walks = _prompts(backbone), list[nn.Module]()
+    modules = nn.Module.modules
+
+    def walked(model: nn.Module) -> Iterator[nn.Module]:
+        walks.append(model)
+        return modules(model)
+
+    monkeypatch.setattr(nn.Module, "modules", walked)
+
+    def losses(of: Backbone) -> list[float]:
+        with of.dropout(0.3, 1), torch.no_grad():
+            seen: list[float] = of.row_losses(prompts, of.collate(rows, [0, 1, 0, 1]))[0].tolist()
+        return seen
+
+    first = losses(backbone)
+    assert walks == [backbone.model]
+    assert losses(backbone) == first
+    assert walks == [backbone.model]
+    copied = backbone.trainable_copy()
+    walks.clear()
+    assert losses(copied) == losses(backbone) == first
+    assert walks == [copied.model]
 
 
 def test_prompts_stay_float32_on_a_bfloat16_model(toy_checkpoint: Path, rows: list[Row]) -> None:

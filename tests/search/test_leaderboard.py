@@ -92,7 +92,7 @@ def test_a_point_that_is_whole_is_read_once(half: Bench, monkeypatch: pytest.Mon
         return real(database, keys)
 
     monkeypatch.setattr(Database, "points_of", reading)
-    monkeypatch.setattr(Database, "score_rows", lambda _, keys: [] if not keys else 1 / 0)
+    monkeypatch.setattr(Database, "evidence", lambda _, keys: [] if not keys else 1 / 0)
     assert board.entries() == first
     missing = {board.point_key(one) for one in first if one.record is None}
     assert set().union(*asked) == missing

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mpt.config import adapts
@@ -140,6 +140,10 @@ class Rates:
             step_s=max((rate.step_s for rate in self.runs.values()), default=0.0),
             row_s=max((rate.row_s for rate in self.runs.values()), default=0.0),
         )
+
+    def of_ready_workers(self) -> Rates:
+        """Return these rates where workers have started already."""
+        return replace(self, start_s=0.0)
 
     def with_more(self, other: Rates) -> Rates:
         """Return these rates and those of other kinds; the larger start, sizes and need count."""

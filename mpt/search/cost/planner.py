@@ -86,16 +86,26 @@ def plan_lines(
             f"{counted(planning.gpus, device)} ({counted(planned_slots, 'trial')} at once)"
         )
     if further:
-        lines += _further(work, further, rates, slots, gpus_per_trial, planning)
+        stay = job.in_one_session and not gpus_per_trial
+        lines += _further(work, further, rates, slots, gpus_per_trial, planning, stay=stay)
     return lines
 
 
 def seconds_in_all(
-    work: RemainingWork, further: Sequence[RemainingWork], rates: Rates, slots: int
+    work: RemainingWork,
+    further: Sequence[RemainingWork],
+    rates: Rates,
+    slots: int,
+    *,
+    stay: bool,
 ) -> float:
-    """Return the wall-clock seconds of a search with all the rounds that it may have."""
+    """Return the wall-clock seconds of a search with all the rounds that it may have.
+
+    Workers that `stay` are ready when a further round begins.
+    """
     alone = (dataclasses.replace(one, shared_left=()) for one in further)
-    return sum(estimate(one, rates, slots) for one in (work, *alone))
+    later = rates.of_ready_workers() if stay else rates
+    return estimate(work, rates, slots) + sum(estimate(one, later, slots) for one in alone)
 
 
 def stated_lines(job: SearchJob, gpus_per_trial: float, planning: Planning) -> list[str]:
@@ -180,6 +190,8 @@ def _further(
     slots: int,
     gpus_per_trial: float,
     planning: Planning,
+    *,
+    stay: bool,
 ) -> list[str]:
     """Return what rounds with more upstream seeds may add, and the time with them."""
     device = "GPU" if gpus_per_trial else "CPU"
@@ -191,18 +203,18 @@ def _further(
         cost += f", {hours * planning.price:.2f} at {planning.price:g} per {device}-hour"
     steps, runs = sum(one.steps for one in trials), sum(one.runs.runs for one in trials)
 
-    def in_all(slots: int) -> str:
-        return clock_text(seconds_in_all(work, further, rates, slots))
+    def in_all(slots: int, *, stay: bool) -> str:
+        return clock_text(seconds_in_all(work, further, rates, slots, stay=stay))
 
     points = counted(sum(one.points for one in trials), "point")
     lines = [
         f"further    at most {points} with more upstream seeds; the scores decide",
         f"           {counted(steps, 'step')}, {counted(runs, 'run')}, {cost}",
-        f"           at most {in_all(slots)} in all on {counted(slots, 'worker')}",
+        f"           at most {in_all(slots, stay=stay)} in all on {counted(slots, 'worker')}",
     ]
     if planning.gpus is not None:
         cluster = cluster_slots(planning.gpus, gpus_per_trial)
-        lines.append(f"           at most {in_all(cluster)} in all on the cluster")
+        lines.append(f"           at most {in_all(cluster, stay=False)} in all on the cluster")
     return lines
 
 

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 PROBE_S = 2.5
 """Seconds that the probe of one kind of runs is to take; upstream steps take a quarter of it."""
 
-WORKER_S = 8.0
-"""Seconds until Ray and a worker have started and imported what they need: 3 s for a local Ray,
-4 s for two workers' imports and 1 s for Tune's, measured on two idle cores."""
+WORKER_S = 5.0
+"""Seconds until a worker has started and imported what it needs: 4 s for two workers' imports and
+1 s for Tune's, measured on two idle cores. Ray itself, 3 s, starts beside the measurement, before
+the time that is left is told."""
 
 Clock = Callable[[], float]
 T = TypeVar("T")

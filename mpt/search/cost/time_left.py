@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mpt.search.cost.plan import estimate, run_seconds, work_seconds
@@ -19,7 +19,15 @@ _TRUSTED = 0.05
 
 
 class TimeLeft:
-    """Counts the work that reports tell of, in the probe's seconds, against the clock."""
+    """Counts the work that reports tell of, in the probe's seconds, against the clock.
+
+    Args:
+        work: what is planned.
+        rates: how fast it is done, and how long workers take to be ready.
+        slots: workers.
+        clock: gives seconds.
+        places: number of a trial in the search → its place in the plan; None: they are the same.
+    """
 
     def __init__(
         self,
@@ -27,8 +35,10 @@ class TimeLeft:
         rates: Rates,
         slots: int,
         clock: Callable[[], float] = time.monotonic,
+        places: Mapping[int, int] | None = None,
     ) -> None:
         self._clock = clock
+        self._places = places
         self._first = estimate(work, rates, slots)
         each, shared = work_seconds(work, rates)
         self._each, self._total = each, sum(each) + shared
@@ -49,21 +59,28 @@ class TimeLeft:
         """Take in a trial's report.
 
         Args:
-            index: its place in the plan; None: plain prompt tuning, which is shared.
-            number: Tune's trial (several may have one place: fine-tuning is cut by task).
+            index: its number in the search; None: plain prompt tuning, which is shared.
+            number: Tune's trial (several may be one there: fine-tuning is cut by task).
             result: the report.
         """
-        key = _SHARED if index is None else index, number
+        key = _SHARED if index is None else self._position(index), number
         counts = [result[name] for name in _COUNTED]
         # a trial that was started again counts its runs from 0
         self._seen[key] = tuple(map(max, self._seen.get(key, counts), counts))
 
     def stopped(self, index: int) -> None:
         """Take out what is left of a trial that is not carried on."""
-        if index < len(self._each):
-            done = self._done(index)
-            self._total -= max(0.0, self._each[index] - done)
-            self._each[index] = min(self._each[index], done)
+        position = self._position(index)
+        if position < len(self._each):
+            done = self._done(position)
+            self._total -= max(0.0, self._each[position] - done)
+            self._each[position] = min(self._each[position], done)
+
+    def _position(self, index: int) -> int:
+        """Return a trial's place in the plan; that of one which is not planned is behind all."""
+        if self._places is None:
+            return index
+        return self._places.get(index, len(self._each) + index)
 
     @property
     def runs(self) -> float:

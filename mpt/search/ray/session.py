@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.errors import Interrupted, MptError, UsageError
 from mpt.processors import usable_processors
-from mpt.search.ray.watchdog import watched
+from mpt.search.ray.watchdog import unhung, watched
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates
@@ -222,7 +222,7 @@ def _start(execution: Execution) -> None:
         options["num_cpus"] = execution.workers
     for attempt in range(_STARTS):
         try:
-            with _no_idle_daemons():
+            with _no_idle_daemons(), unhung():
                 ray.init(address="local", **options)
             return
         except Exception as error:  # Ray raises a bare Exception after 30 s on a busy machine

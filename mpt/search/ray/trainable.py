@@ -107,6 +107,10 @@ class SearchTrial(tune.Trainable):
         self._begin(new_config)
         return True
 
+    @functools.cached_property
+    def _store(self) -> TrialStore:
+        return self._context.store()
+
     def _begin(self, config: dict[str, Any]) -> None:
         context = self._context
         self._group = context.group(config)
@@ -120,9 +124,10 @@ class SearchTrial(tune.Trainable):
         try:
             device = device_of(context.device)
             studies = [_open(spec.plan, device) for spec in self._group.specs]
-            store = context.store()
             files = Artifacts(context.files)
-            self._work = open_trial(studies, self._group.specs, store, files, context.options)
+            self._work = open_trial(
+                studies, self._group.specs, self._store, files, context.options
+            )
             expected = context.keys.get(self._number, config.get("upstream_key"))
             if expected is not None and expected != self._work.key:
                 raise DataError(
@@ -138,7 +143,7 @@ class SearchTrial(tune.Trainable):
         """Go on from the newest checkpoint that the database knows of this trial."""
         assert self._work is not None
         try:
-            state = newest_state(self._context.store(), files, self._work.owner)
+            state = newest_state(self._store, files, self._work.owner)
         except DataError as error:
             self._progress.problems.append(f"{error}; the trial starts anew")
             return

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from mpt.errors import MptError
 from mpt.search.dispatch import Round, TrialGroup, flat_config, rung_report
 from mpt.search.display.status import Status
+from mpt.search.ray.kept_workers import patient
 from mpt.search.ray.schedulers import RungScheduler, StopDecision, Unsaved, asha, rivals_of
 from mpt.search.ray.searchers import Counted, OptunaSearcher, TrialQueue
 from mpt.search.ray.session import first_line
@@ -135,7 +136,7 @@ class Session:
                 ),
             ),
         )
-        with warnings.catch_warnings(), _quiet_output():
+        with warnings.catch_warnings(), _quiet_output(), patient():
             warnings.simplefilter("ignore")  # Ray's deprecation notes to itself
             try:
                 tuner.fit()

@@ -7,6 +7,8 @@ takes the driver with it, without a word, on a quiet machine less than 50 ms lat
 waits on the agents themselves.
 
 A worker whose node has lost Ray's daemon ends, so that others can go on with its work.
+
+And a start of Ray that would never end does: `unhung`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ _AGENTS = 2
 """Agents of a raylet: of the dashboard and of runtime environments."""
 _STARTING_S = 60.0
 """Seconds in which agents that are not there yet are looked for."""
+_EXEC_S = 60.0
+"""Seconds that a child may take between its start and becoming another program; that takes
+milliseconds."""
 _VITAL = ("raylet", "gcs_server")
 """Without one of these processes a driver hangs, or is ended by Ray after a minute."""
 
@@ -61,13 +66,16 @@ def _processes() -> dict[str, list[int]]:
 
 def _agents(raylets: Collection[int]) -> list[int]:
     """Return the agents of some raylets, which are their children."""
-    agents = []
+    return [child for child, command in _children(raylets) if b"agent" in command.lower()]
+
+
+def _children(parents: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield the children of some processes, each with its command line."""
     for folder in PROCESSES.glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent in raylets and b"agent" in (folder / "cmdline").read_bytes().lower():
-                agents.append(int(folder.name))
-    return agents
+            if parent in parents:
+                yield int(folder.name), (folder / "cmdline").read_bytes()
 
 
 def _wait(agents: Collection[int], over: threading.Event) -> None:
@@ -116,6 +124,44 @@ def _watch(
             with contextlib.suppress(OSError):
                 os.kill(process, 9)
     os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def unhung(patience_s: float = _EXEC_S) -> Iterator[None]:
+    """End children of this process that hang between their start and becoming another program.
+
+    Who starts a child waits without a bound until it is one, and a child that is made while other
+    threads work can hang before, in a lock that one of them held at this moment. Once it is ended,
+    the start goes on: with an error, since what the child was to be is missing. Children that were
+    there before the block are left alone, and so is everything where there is no ``/proc``.
+    """
+    over, before = threading.Event(), _unborn()
+    watch = threading.Thread(target=_end_hung, args=(over, before, patience_s), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _end_hung(over: threading.Event, before: set[int], patience_s: float) -> None:
+    since: dict[int, float] = {}
+    while not over.wait(patience_s / 10):
+        now = time.monotonic()
+        since = {child: since.get(child, now) for child in _unborn() - before}
+        for child, first in since.items():
+            if now - first >= patience_s:
+                with contextlib.suppress(OSError):
+                    os.kill(child, 9)
+
+
+def _unborn() -> set[int]:
+    """Return the children of this process that are still copies of it."""
+    if not PROCESSES.exists():
+        return set()
+    own = os.getpid()
+    command = (PROCESSES / f"{own}/cmdline").read_bytes()
+    return {child for child, words in _children([own]) if words == command}
 
 
 def end_with_raylet(check_s: float = 1.0) -> None:

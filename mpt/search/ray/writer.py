@@ -5,15 +5,22 @@ A database server has writers enough; then workers reach it themselves and there
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from mpt.errors import MptError
 from mpt.search.ray.watchdog import end_with_raylet
 from mpt.store.database import Database
-from mpt.trial.store import TrialStore
+from mpt.store.records import Run
+from mpt.store.sql.inserting import run_parts
+from mpt.trial.score import PointScore
+from mpt.trial.store import Scoring, TrialStore
 
-METHODS = {name for name in vars(TrialStore) if not name.startswith("_")} - {"baseline"}
-"""Methods of `TrialStore` that another process may call; `baseline` is a step of others."""
+METHODS = {name for name in vars(TrialStore) if not name.startswith("_")} - {
+    *("add_runs", "scores", "baseline")
+}
+"""Methods of `TrialStore` that another process may call. Of the others a worker does the part that
+takes time: forming rows and digests, and scores with their intervals."""
 
 
 class ResultWriter:
@@ -37,10 +44,24 @@ class ResultWriter:
 
 
 class RemoteStore:
-    """A `TrialStore` whose methods run in the writer."""
+    """A `TrialStore` that asks the writer for what only the database knows.
+
+    Every worker waits for the one writer, so what needs no database is done here. One serves all
+    trials of a worker: studies and the baseline's scores are asked for once.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
+        self._scoring = Scoring(self.evidence, self.study)
+
+    def add_runs(self, runs: Sequence[Run]) -> list[str]:
+        """Store runs as a whole; return the keys that were not there. The first writer wins."""
+        answer: list[str] = self.add_parts(run_parts(runs))
+        return answer
+
+    def scores(self, keys: Collection[str]) -> dict[str, PointScore]:
+        """Return the scores of the points that are stored and whose baseline is."""
+        return self._scoring.scores(keys)
 
     def __getattr__(self, name: str) -> Any:
         if name not in METHODS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -41,14 +41,25 @@ class RunParts(NamedTuple):
     provenance: dict[str, str]
 
 
-def run_parts(run: Run) -> RunParts:
-    """Return the rows of a run.
+def run_parts(runs: Iterable[Run]) -> dict[str, RunParts]:
+    """Return key → rows of runs. Plain values: another process may form them than inserts them.
 
     Raises:
-        ValueError: one of its numbers is NaN or infinite.
+        ValueError: a number is NaN or infinite.
     """
-    recipe = rows.shared_row(dict(run.identity.recipe))
-    return RunParts(rows.run_row(run), recipe, rows.shared_row(dict(run.provenance)))
+    held = list(runs)  # so that an id stays that of one value
+    shared: dict[int, dict[str, str]] = {}
+
+    def once(body: Mapping[str, Any]) -> dict[str, str]:
+        """Runs that finish together name one recipe and one provenance, most of them."""
+        if id(body) not in shared:
+            shared[id(body)] = rows.shared_row(dict(body))
+        return shared[id(body)]
+
+    return {
+        run.key: RunParts(rows.run_row(run), once(run.identity.recipe), once(run.provenance))
+        for run in held
+    }
 
 
 def insert_runs(connection: Connection, parts: Mapping[str, RunParts]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from mpt.store.records import Point
+from mpt.store.records import Point, ScoreRow
 from mpt.store.sql import rows, schema
 
 CHUNK = 1000
@@ -39,6 +40,14 @@ RUNS = whole(schema.run, "recipe", schema.recipe.c.body)
 POINTS = whole(schema.point, "study", schema.study.c.key)
 """Points with the key of their study and the JSON text of their provenance."""
 
+STUDIES = sa.select(schema.study)
+"""Studies."""
+
+MEMBERS = sa.select(schema.point_run.c.point_id, schema.run.c.key).join_from(
+    schema.point_run, schema.run
+)
+"""Ids of points with the keys of their runs."""
+
 SCORES = (
     sa.select(
         schema.point.c.key,
@@ -62,31 +71,58 @@ def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
         yield unique[begin : begin + CHUNK]
 
 
+@cache
+def among(query: sa.Select[Any], column: sa.Column[Any]) -> sa.Select[Any]:
+    """Return a statement for the rows of a query whose `column` is among its parameter `keys`.
+
+    It is made once, so that a call neither builds it nor looks at each key; `query` must be one
+    that stays, such as those of this module.
+    """
+    return query.where(column.in_(sa.bindparam("keys", type_=column.type, expanding=True)))
+
+
+def selected(
+    connection: Connection, query: sa.Select[Any], column: sa.Column[Any], keys: Iterable[Any]
+) -> Iterator[Any]:
+    """Yield the rows (tuples) of a query whose `column` is among `keys`; see `among`."""
+    for some in chunks(keys):
+        yield from connection.execute(among(query, column), {"keys": some})
+
+
 def matching(
     connection: Connection, query: sa.Select[Any], column: sa.Column[Any], keys: Iterable[Any]
 ) -> Iterator[sa.RowMapping]:
-    """Yield the rows of a query whose `column` is among `keys`."""
-    for some in chunks(keys):
-        yield from connection.execute(query.where(column.in_(some))).mappings()
+    """Yield the rows of a query whose `column` is among `keys`, by the names of their columns."""
+    for row in selected(connection, query, column, keys):
+        yield row._mapping
+
+
+@cache
+def _numbered(column: sa.Column[str]) -> sa.Select[Any]:
+    return sa.select(column, column.table.c.id)
 
 
 def ids(connection: Connection, column: sa.Column[str], keys: Iterable[str]) -> dict[str, int]:
     """Return value → id of the rows whose `column` is among `keys`."""
-    query = sa.select(column, column.table.c.id)
-    return {
-        key: number
-        for some in chunks(keys)
-        for key, number in connection.execute(query.where(column.in_(some)))
-    }
+    pairs = selected(connection, _numbered(column), column, keys)
+    return {pair[0]: pair[1] for pair in pairs}
 
 
 def with_runs(connection: Connection, point_rows: Sequence[sa.RowMapping]) -> list[Point]:
     """Return the points of rows of `POINTS`; the runs of each in the order of their keys."""
     members: dict[int, list[str]] = {row["id"]: [] for row in point_rows}
-    query = sa.select(schema.point_run.c.point_id, schema.run.c.key).join_from(
-        schema.point_run, schema.run
-    )
-    for some in chunks(members):
-        for number, key in connection.execute(query.where(schema.point_run.c.point_id.in_(some))):
-            members[number].append(key)
+    for number, key in selected(connection, MEMBERS, schema.point_run.c.point_id, members):
+        members[number].append(key)
     return [rows.point_of(row, tuple(sorted(members[row["id"]]))) for row in point_rows]
+
+
+def points_of(connection: Connection, keys: Iterable[str]) -> dict[str, Point]:
+    """Return the points that are there, by their keys; see `with_runs`."""
+    point_rows = list(matching(connection, POINTS, schema.point.c.key, keys))
+    return {point.key: point for point in with_runs(connection, point_rows)}
+
+
+def score_rows(connection: Connection, points: Iterable[str]) -> list[ScoreRow]:
+    """Return every run of every one of these points, in its place."""
+    run_rows = selected(connection, SCORES, schema.point.c.key, points)
+    return [ScoreRow._make(row) for row in run_rows]

@@ -12,11 +12,18 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.errors import UsageError
 from mpt.search.cost.gpu_share import GIB
 from mpt.search.cost.plan import Rates, RemainingWork, RunRate, RunWork, Sizes, TrialWork
-from mpt.search.cost.planner import Planning, cluster_slots, plan_lines
+from mpt.search.cost.planner import Planning, cluster_slots, plan_lines, seconds_in_all
 from mpt.search.cost.trial_memory import TrialMemory
 from mpt.search.job import SearchJob
 from mpt.study.specs import TrialSpec, UpstreamSpec
 from mpt.study.study import StudyPlan
+
+RATES = Rates(
+    steps={"s": 3.6},
+    runs={"l": RunRate(step_s=1.0, row_s=0.5)},
+    start_s=10.0,
+    sizes=Sizes(run=2**20, rung=2**20, checkpoint=2**20, queue=2**20),
+)
 
 
 def _trial() -> TrialSpec:
@@ -36,12 +43,7 @@ def _lines(
 ) -> str:
     """Return the plan as one text; `measured` are a trial's bytes on a GPU, and the GPU's."""
     job = SearchJob(trials=(_trial(), _trial()), results=tmp_path, title="toy")
-    rates = Rates(
-        steps={"s": 3.6},
-        runs={"l": RunRate(step_s=1.0, row_s=0.5)},
-        start_s=10.0,
-        sizes=Sizes(run=2**20, rung=2**20, checkpoint=2**20, queue=2**20),
-    )
+    rates = RATES
     if measured is not None:
         rates = dataclasses.replace(rates, gpu_need=measured[0], gpu_bytes=measured[1])
     told = planning or Planning()
@@ -101,6 +103,13 @@ def test_further_upstream_seeds_are_a_bound_beside_the_first(
         "           at most 6.0 h in all on 2 workers",
         "           at most 10.0 h in all on the cluster",
     ]
+
+
+def test_workers_that_stay_start_once_for_all_rounds(work: RemainingWork) -> None:
+    """Three rounds of 7200 s, and 10 s for a start."""
+    further = [work, work]
+    assert seconds_in_all(work, further, RATES, 2, stay=True) == 10 + 3 * 7200
+    assert seconds_in_all(work, further, RATES, 2, stay=False) == 3 * (10 + 7200)
 
 
 def test_a_share_of_a_gpu_counts_as_that_share_of_an_hour(

@@ -72,6 +72,19 @@ def test_a_trial_that_the_plan_did_not_know_counts_as_its_last_one() -> None:
     assert left.seconds == pytest.approx(30.0)
 
 
+def test_trials_of_a_later_round_have_places_of_their_own_in_its_plan() -> None:
+    """The search has counted its trials on; those of this round are its sixth and its fifth."""
+    now, work = 0.0, _work((20, 4), (5, 0))  # 80 s and 10 s
+    left = TimeLeft(work, RATES, 2, clock=lambda: now, places={5: 0, 4: 1})
+    left.report(5, 9, _done(20, 1))  # 50 of 90 s
+    now = 30.0
+    assert left.seconds == pytest.approx(30.0 * 40 / 50)
+    left.stopped(4)
+    assert left.seconds == pytest.approx(30.0 * 30 / 50)
+    left.report(0, 10, _done(5, 0))  # of the first round: not in this plan, so as its last
+    assert left.seconds == pytest.approx(30.0 * 20 / 60)
+
+
 def test_plain_prompt_tuning_is_part_of_what_is_done() -> None:
     left = _at(30.0, _work((20, 2), shared=6))  # 60 s of its own and 60 s shared
     left.report(0, 0, _done(20, 2))

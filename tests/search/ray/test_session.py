@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +20,7 @@ import ray
 import mpt
 from mpt.errors import DataError, Interrupted, UsageError
 from mpt.search.job import Execution
-from mpt.search.ray import capacity, preflight
+from mpt.search.ray import capacity, preflight, watchdog
 from mpt.search.ray import session as ray_session
 
 ROOT = Path(mpt.__file__).resolve().parents[1]
@@ -259,6 +261,25 @@ def test_a_local_ray_that_does_not_start_at_once_is_tried_again(
     assert start.shut == 2
     assert start.tries[-1]["num_cpus"] == 3
     assert start.tries[-1]["include_dashboard"] is False
+
+
+@pytest.mark.skipif(not watchdog.PROCESSES.exists(), reason="the system tells of no processes")
+def test_a_local_ray_one_of_whose_processes_hangs_at_its_birth_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, codes = Start(monkeypatch, 1), list[int]()
+
+    def birth(**options: Any) -> None:
+        if not codes:
+            codes.append(subprocess.Popen(["true"], preexec_fn=lambda: time.sleep(60)).wait())
+        start._init(**options)
+
+    monkeypatch.setattr(ray, "init", birth)
+    unhung = watchdog.unhung
+    monkeypatch.setattr(ray_session, "unhung", lambda: unhung(0.5))
+    ray_session._start(Execution())
+    assert codes == [-signal.SIGKILL]
+    assert (len(start.tries), start.shut) == (2, 1)
 
 
 def test_a_local_ray_that_never_starts_is_an_interruption_and_not_an_error_of_the_search(

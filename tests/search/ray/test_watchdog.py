@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -210,3 +211,24 @@ def test_without_proc_a_process_lives_until_its_parent_has_taken_note(
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:
         dead.wait()
     assert not lives(dead.pid)
+
+
+@pytest.mark.skipif(not watchdog.PROCESSES.exists(), reason="the system tells of no processes")
+def test_a_child_that_hangs_before_it_is_another_program_is_ended_and_no_other() -> None:
+    """Its start would wait for it; another program, and a copy from before, are left alone."""
+    copy = os.fork()
+    if copy == 0:
+        time.sleep(3600)
+        os._exit(0)
+    try:
+        with watchdog.unhung(0.5):
+            program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+            hung = subprocess.Popen(["true"], preexec_fn=lambda: time.sleep(60))
+            assert hung.wait(300) == -signal.SIGKILL
+            assert program.poll() is None
+            assert os.waitpid(copy, os.WNOHANG) == (0, 0)
+    finally:
+        program.kill()
+        program.wait()
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)

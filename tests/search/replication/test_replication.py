@@ -8,6 +8,7 @@ import io
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from drivers import run_rows
 from ray.tune.search import Searcher
+from ray_processes import processes_with
 from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job
 from stored import compute
@@ -26,11 +28,12 @@ from mpt.config import StudyConfig, UpstreamConfig
 from mpt.metrics.replicates import Comparison, Replicates, compare
 from mpt.search import run as run_module
 from mpt.search.comparison import seed_of
+from mpt.search.cost.time_left import TimeLeft
 from mpt.search.dispatch import TrialGroup
 from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, INTERRUPTED, Execution, SearchJob
 from mpt.search.look import peek
-from mpt.search.ray import tuning
+from mpt.search.ray import tuning, watchdog
 from mpt.search.ray.searchers import TrialQueue
 from mpt.search.replication import (
     Allowance,
@@ -138,12 +141,14 @@ def _job(checkpoint: Path, gym: Path, results: Path, **changes: Any) -> SearchJo
     return dataclasses.replace(job, trials=trials)
 
 
-def _run(job: SearchJob) -> tuple[dict[str, Any], str]:
+def _run(job: SearchJob, max_failures: int = 0) -> tuple[dict[str, Any], str]:
     file = io.StringIO()
     bodies: list[Any] = []
     console = Console(file=file, width=120, markup=False, soft_wrap=True)
     show = Display(job, console, as_json=True, sink=bodies.append)
-    execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
+    execution = Execution(
+        signals=False, max_failures=max_failures, resume="again", next_step="rest"
+    )
     assert run_search(job, execution, display=show, rates=KNOWN_RATES) == DONE, file.getvalue()
     return dict(bodies[-1]), file.getvalue()
 
@@ -180,6 +185,9 @@ def test_the_time_of_all_rounds_is_told_with_the_first(
     assert re.fullmatch(r"  time     about .+, at most .+ with more upstream seeds", first)
     assert others
     assert not any("at most" in line for line in others)
+    # workers stay, so that a round is told without the 8 s of `KNOWN_RATES` until they are ready
+    assert all(float(line.split()[2]) < 8 for line in others)
+    assert float(first.split()[2]) >= 8
 
 
 def _by_trial(points: list[dict[str, Any]]) -> dict[str, list[int]]:
@@ -212,19 +220,21 @@ def test_a_search_interrupted_in_a_later_round_is_resumed_to_the_same_bits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole, body, _ = searched
-    begin, rounds = _Driver._begin, []
+    begin, rounds = _Driver._begin, list[TimeLeft]()
 
-    def interrupted(*arguments: Any) -> Any:
-        rounds.append(arguments)
+    def interrupted(*arguments: Any) -> TimeLeft:
+        rounds.append(begin(*arguments))
         if len(rounds) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return begin(*arguments)
+        return rounds[-1]
 
     monkeypatch.setattr(_Driver, "_begin", interrupted)
     execution = Execution(max_failures=0, resume="again", next_step="rest")
     assert run_search(anew, execution, rates=KNOWN_RATES) == INTERRUPTED
     assert "Resume with: again" in capsys.readouterr().out
-    assert len(rounds) == 2
+    first, second = (one._places for one in rounds)  # in the plan of each round
+    assert first == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert second == {4 + place: place for place in range(len(second or {}))} != {}
     resumed, _ = _run(anew)
     assert resumed["rankings"] == body["rankings"]
     assert bits(anew.results) == bits(whole.results)
@@ -242,6 +252,33 @@ def test_a_signal_between_two_rounds_is_no_end_of_the_search(
     execution = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
     assert run_search(anew, execution, rates=KNOWN_RATES) == INTERRUPTED
     assert "Resume with: again" in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_between_two_rounds_costs_no_trial_and_no_bit(
+    searched: tuple[SearchJob, dict[str, Any], str],
+    anew: SearchJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tune keeps it for the next round, and notices when a trial is to begin in it."""
+    whole, body, _ = searched
+    turn, killed = tuning.Session._next_round, list[int]()
+
+    def after_a_death(session: tuning.Session) -> list[dict[str, Any]]:
+        if not killed:
+            (raylet,) = watchdog._processes()["raylet"]
+            killed.extend(processes_with("RAY_RAYLET_PID", str(raylet), of="SearchTrial"))
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+            while any(map(watchdog.lives, killed)):
+                time.sleep(0.05)
+        return turn(session)
+
+    monkeypatch.setattr(tuning.Session, "_next_round", after_a_death)
+    found, text = _run(anew, max_failures=1)
+    assert len(killed) == 1
+    assert text.count("its worker died") == 1
+    assert found["rankings"] == body["rankings"]
+    assert bits(anew.results) == bits(whole.results)
 
 
 def test_a_trial_that_fails_in_a_later_round_ends_the_search_with_its_name(
