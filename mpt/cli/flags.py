@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpt.api.jobs import places as job_places
 from mpt.arguments import OneLineParser, absolute_path, number, rates, seeds, unfinished, whole
-from mpt.collector import collect_seldom
 from mpt.config import EMBEDDED_BACKBONES, PRECISIONS, near_backbone, registered_methods
 from mpt.errors import MptError, UsageError
+from mpt.processes import collect_seldom
 from mpt.search.cost.stated import parse_throughput
 from mpt.search.job import Execution, SearchJob
 from mpt.study.options import StudyOptions

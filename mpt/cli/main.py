@@ -15,8 +15,8 @@ from importlib import metadata
 from typing import Any
 
 from mpt.cli.flags import Parser, exit_code
-from mpt.collector import collect_seldom
 from mpt.errors import UsageError
+from mpt.processes import collect_seldom
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mpt.gym.crossfit.doctor import Diagnosis, examine
 from mpt.gym.crossfit.sources import Hub, Mirror, Source
 from mpt.gym.crossfit.tasks import load_rows
 from mpt.gym.crossfit.verify import compare, published_sums
-from mpt.processors import usable_processors
+from mpt.processes import usable_processors
 from mpt.words import counted
 
 SIZES = {"16": 16, "32": 32, "64": 64, "128": 128, "all": ALL_SHOTS}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.processors import usable_processors
+from mpt.processes import usable_processors
 from mpt.search.cost.plan import Rates, RemainingWork
 from mpt.search.cost.planner import Planning, plan_lines
 from mpt.search.cost.probe import probe_trials, trials_to_probe

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mpt.errors import UsageError
-from mpt.processors import is_alive
+from mpt.processes import is_alive
 from mpt.provenance import now
 from mpt.store.errors import storage_errors
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job, tpe_job, with_rungs
 from trial_toys import bench
 
-from mpt.collector import SELDOM
+from mpt.processes import SELDOM
 from mpt.search.display.display import Display
 from mpt.search.job import DONE, FAILED, Execution, SearchJob
 from mpt.search.look import peek, plan_search

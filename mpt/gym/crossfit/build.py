@@ -29,7 +29,7 @@ from mpt.gym.crossfit.tasks import TaskRow, load_rows
 from mpt.gym.crossfit.template import Row
 from mpt.gym.records import PROVENANCE, changed_files, note_failures, read_record, sha256
 from mpt.gym.size import declare_size
-from mpt.processors import is_alive
+from mpt.processes import is_alive
 from mpt.provenance import now
 
 BUILDER_VERSION = 1

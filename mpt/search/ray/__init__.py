@@ -5,7 +5,7 @@ A worker of Ray imports this first, and torch, transformers and Ray Tune next.
 
 import sys
 
-from mpt.collector import collect_seldom
+from mpt.processes import collect_seldom
 
 
 def _in_a_worker() -> bool:

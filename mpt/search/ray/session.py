@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.errors import Interrupted, MptError, UsageError
-from mpt.processors import usable_processors
+from mpt.processes import usable_processors
 from mpt.search.ray.watchdog import unhung, watched
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mpt
-from mpt.processors import usable_processors
+from mpt.processes import usable_processors
 
 PACKAGE = Path(mpt.__file__).parent
 
@@ -30,4 +30,4 @@ def test_all_of_the_machine_count_where_the_system_does_not_say(
 
 def test_nobody_else_asks_the_system() -> None:
     asking = [p.name for p in PACKAGE.rglob("*.py") if "sched_getaffinity" in p.read_text()]
-    assert asking == ["processors.py"]
+    assert asking == ["processes.py"]
