@@ -28,7 +28,8 @@ from torch import Tensor
 from mpt.backbones import Backbone, Row, load_backbone
 from mpt.config import UpstreamConfig
 from mpt.gym.episodes import Episode
-from mpt.upstream.losses import ItemLoss
+from mpt.upstream.losses import ItemsLoss
+from mpt.upstream.one_episode import OnlyLoss
 from mpt.upstream.registry import UPSTREAM_METHODS
 
 
@@ -159,7 +160,7 @@ def _step(
 ) -> Callable[[], Tensor]:
     """Return a function that computes the outer gradient once."""
     data: Any = RandomRows(backbone, size, setting.target_length)
-    loss = ItemLoss(backbone, data, 0, checkpointing=engine.checkpointing)
+    loss = OnlyLoss(ItemsLoss(backbone, data, [0], checkpointing=engine.checkpointing))
     batches = [
         tuple(range(n * size.batch, (n + 1) * size.batch)) for n in range(size.inner_steps + 1)
     ]
