@@ -65,17 +65,35 @@ class Size:
 
 
 class RandomRows:
-    """Rows of random frequent tokens, in place of `ItemRows`."""
+    """Rows of random frequent tokens, in place of `ItemRows`.
 
-    def __init__(self, backbone: Backbone, size: Size, target_length: int):
+    Args:
+        backbone: whose tokens they are.
+        size: of an episode.
+        target_length: tokens of every target.
+        episodes: how many have rows of their own.
+        shortest: least share of the size's length that an input has.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: Size,
+        target_length: int,
+        *,
+        episodes: int = 1,
+        shortest: float = 1.0,
+    ):
         ids = torch.tensor(backbone.frequent_ids(5000))
         generator = torch.Generator().manual_seed(0)
 
         def draw(length: int) -> list[int]:
             return ids[torch.randint(len(ids), (length,), generator=generator)].tolist()
 
-        count = size.batch * (size.inner_steps + 1)
-        self._rows: list[Row] = [(draw(size.length), draw(target_length)) for _ in range(count)]
+        count = episodes * size.batch * (size.inner_steps + 1)
+        least = math.ceil(shortest * size.length)
+        lengths = torch.randint(least, size.length + 1, (count,), generator=generator)
+        self._rows: list[Row] = [(draw(n), draw(target_length)) for n in lengths.tolist()]
 
     def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
         """Return rows by their number."""
