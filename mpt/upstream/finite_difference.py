@@ -145,8 +145,8 @@ class _Search:
 
     def _matters(self, best: Attempt) -> float:
         """Return how large α H v is beside v − α H v."""
-        left = float((self._v - self._inner_lr * best.product).norm())
-        return self._inner_lr * float(best.product.norm()) / max(left, math.ulp(0.0))
+        rest = float((self._v - self._inner_lr * best.product).norm())
+        return self._inner_lr * float(best.product.norm()) / max(rest, math.ulp(0.0))
 
     def _attempt(self, above: Tensor, below: Tensor) -> Attempt:
         """Return the central difference at the step ε."""
