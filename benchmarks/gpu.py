@@ -9,6 +9,7 @@
     probe       bytes of a pass as the memory probe and the count on shapes foretell them, and as
                 they are; and whether the pass that the probe allows really runs
     meta_step   every second-order engine: time, memory, difference from the unrolled gradient
+    shared      outer steps of 2, 4 and 8 episodes that share passes, against one after the other
     tf32        fine-tuning in float32 with and without TF32: time of a step, difference of losses
     search      one smoke search by Ray Tune on the embedded model, two trials to a GPU
     compile     torch.compile of the training passes: gain, and after how many steps it pays
@@ -41,6 +42,7 @@ import packing_cells
 import torch
 from measuring import machine, matrix_rate, now, peak, reset_peak
 from random_models import open_backbone
+from sides import shared_passes
 
 from mpt.backbones.memory import estimate_config
 from mpt.downstream.fine_tuning import fine_tune, no_prompt
@@ -70,6 +72,8 @@ class Plan:
     probed: tuple[int, ...]
     """Rows of the passes whose memory is compared with what was foretold."""
     meta_batch: int
+    shared_items: tuple[int, ...]
+    """Episodes of the outer steps that share passes."""
     tuned_steps: int
     compiled: tuple[int, ...]
     """R of the packs that are compiled."""
@@ -101,6 +105,7 @@ FULL = Plan(
     rounds=3,
     probed=(8, 32, 128),
     meta_batch=4,
+    shared_items=(2, 4, 8),
     tuned_steps=8,
     compiled=(1, 8),
 )
@@ -115,6 +120,7 @@ TOY = Plan(
     rounds=1,
     probed=(4,),
     meta_batch=1,
+    shared_items=(2,),
     tuned_steps=3,
     compiled=(1,),
 )
@@ -288,6 +294,19 @@ def meta_step_section(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
+def shared_section(plan: Plan) -> list[dict[str, Any]]:
+    """Return what a step takes whose episodes share passes, and one whose episodes take turns."""
+    backbone = open_backbone(plan.backbone, plan.device)
+    size = meta_step.Size(plan.meta_batch, plan.lengths[len(plan.lengths) // 2], 1)
+    rows: list[dict[str, Any]] = []
+    for method, items in itertools.product(shared_passes.METHODS, plan.shared_items):
+        given = (backbone, method, size, items, plan.prompt, plan.rounds)
+        cell = attempt(shared_passes.cell, *given)
+        row = {"method": method, "items": items, "error": "out of memory"}
+        rows.append(row if cell is None else dataclasses.asdict(cell))
+    return rows
+
+
 def tf32_section(plan: Plan) -> dict[str, Any]:
     """Return seconds of a fine-tuning step with and without TF32, and their losses."""
     setting = plan.setting(plan.lengths[len(plan.lengths) // 2])
@@ -340,6 +359,7 @@ SECTIONS: dict[str, Callable[[Plan], Any]] = {
     "packing": packing_section,
     "probe": probe_section,
     "meta_step": meta_step_section,
+    "shared": shared_section,
     "tf32": tf32_section,
     "search": search_section,
     "compile": compile_section,

@@ -28,7 +28,8 @@ from torch import Tensor
 from mpt.backbones import Backbone, Row, load_backbone
 from mpt.config import UpstreamConfig
 from mpt.gym.episodes import Episode
-from mpt.upstream.losses import ItemLoss
+from mpt.upstream.losses import ItemsLoss
+from mpt.upstream.one_episode import OnlyLoss
 from mpt.upstream.registry import UPSTREAM_METHODS
 
 
@@ -64,17 +65,35 @@ class Size:
 
 
 class RandomRows:
-    """Rows of random frequent tokens, in place of `ItemRows`."""
+    """Rows of random frequent tokens, in place of `ItemRows`.
 
-    def __init__(self, backbone: Backbone, size: Size, target_length: int):
+    Args:
+        backbone: whose tokens they are.
+        size: of an episode.
+        target_length: tokens of every target.
+        episodes: how many have rows of their own.
+        shortest: least share of the size's length that an input has.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        size: Size,
+        target_length: int,
+        *,
+        episodes: int = 1,
+        shortest: float = 1.0,
+    ):
         ids = torch.tensor(backbone.frequent_ids(5000))
         generator = torch.Generator().manual_seed(0)
 
         def draw(length: int) -> list[int]:
             return ids[torch.randint(len(ids), (length,), generator=generator)].tolist()
 
-        count = size.batch * (size.inner_steps + 1)
-        self._rows: list[Row] = [(draw(size.length), draw(target_length)) for _ in range(count)]
+        count = episodes * size.batch * (size.inner_steps + 1)
+        least = math.ceil(shortest * size.length)
+        lengths = torch.randint(least, size.length + 1, (count,), generator=generator)
+        self._rows: list[Row] = [(draw(n), draw(target_length)) for n in lengths.tolist()]
 
     def rows(self, item: int, split: str, places: Sequence[int]) -> list[Row]:
         """Return rows by their number."""
@@ -159,7 +178,7 @@ def _step(
 ) -> Callable[[], Tensor]:
     """Return a function that computes the outer gradient once."""
     data: Any = RandomRows(backbone, size, setting.target_length)
-    loss = ItemLoss(backbone, data, 0, checkpointing=engine.checkpointing)
+    loss = OnlyLoss(ItemsLoss(backbone, data, [0], checkpointing=engine.checkpointing))
     batches = [
         tuple(range(n * size.batch, (n + 1) * size.batch)) for n in range(size.inner_steps + 1)
     ]

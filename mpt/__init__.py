@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpt.errors import DataError, MptError, StorageError, UsageError
     from mpt.replay.request import Request as ReplayRequest
     from mpt.study.spaces import load_space
-    from mpt.upstream.inner import adapt, query_gradient
+    from mpt.upstream.one_episode import adapt, query_gradient
 
 _WHERE = {
     "Study": "mpt.api.study:Study",
@@ -36,8 +36,8 @@ _WHERE = {
     "loguniform": "mpt.api.spaces:loguniform",
     "load_space": "mpt.study.spaces:load_space",
     "upstream_method": "mpt.api.methods:upstream_method",
-    "adapt": "mpt.upstream.inner:adapt",
-    "query_gradient": "mpt.upstream.inner:query_gradient",
+    "adapt": "mpt.upstream.one_episode:adapt",
+    "query_gradient": "mpt.upstream.one_episode:query_gradient",
     "load_plugin": "mpt.api.methods:load_plugin",
     "search": "mpt.api.running:search",
     "replay": "mpt.api.running:replay",

@@ -14,6 +14,7 @@ from mpt.rules import (
     ANSWERS,
     DIFFERENT_TASKS,
     EPOCH_ORDER,
+    NOT_NEGATIVE,
     OPTIONAL_COUNT,
     OPTIONAL_SEED,
     POSITIVE,
@@ -25,6 +26,7 @@ from mpt.rules import (
     exchanges,
     is_int,
     is_number,
+    optional,
 )
 
 DATA_SEEDS = (13, 21, 42, 87, 100)
@@ -180,6 +182,9 @@ class UpstreamConfig:
     items_per_step: int = 2
     """Episodes whose gradients are put together in one outer step: (task, data seed) items, or
     batches of multitask learning."""
+    items_per_pass: int = 1
+    """How many of them share passes, of as many times the rows. 1: they take turns. A registered
+    method gets its episodes one at a time and ignores it."""
     support_draw: str = "apart"
     """How the support batches of an episode's inner steps are drawn: "apart", each without
     replacement, or "jointly" as one draw, with replacement where the file has fewer rows than
@@ -232,13 +237,11 @@ class UpstreamConfig:
             inner_optimiser=((lambda o: o in ("sgd", "adafactor")), '"sgd" or "adafactor"'),
             batch_size=at_least(1),
             items_per_step=at_least(1),
+            items_per_pass=at_least(1),
             support_draw=((lambda s: s in ("apart", "jointly")), '"apart" or "jointly"'),
             epoch_order=EPOCH_ORDER,
             answers=ANSWERS,
-            max_target=(
-                (lambda n: n is None or (is_int(n) and n >= 2)),
-                "a whole number ≥ 2 or None",
-            ),
+            max_target=optional(at_least(2)),
             dropout=RATE,
             second_order=((lambda m: m in SECOND_ORDER), f"one of {', '.join(SECOND_ORDER)}"),
             reptile_difference=(
@@ -343,10 +346,7 @@ class DownstreamConfig:
             max_epochs=OPTIONAL_COUNT,
             eval_every=at_least(1),
             patience=OPTIONAL_COUNT,
-            catch_up=(
-                (lambda v: v is None or (is_number(v) and v >= 0)),
-                "a finite number ≥ 0 or None",
-            ),
+            catch_up=optional(NOT_NEGATIVE),
             catch_up_after=at_least(1),
             start=((lambda s: s in TUNED_FROM), f"one of {', '.join(TUNED_FROM)}"),
             race_steps=OPTIONAL_COUNT,
@@ -362,7 +362,7 @@ class DownstreamConfig:
             max_generated=at_least(1),
             beams=at_least(1),
             repetition_penalty=POSITIVE,
-            length_penalty=((lambda v: is_number(v) and v >= 0), "a finite number ≥ 0"),
+            length_penalty=NOT_NEGATIVE,
         )
         if self.race_steps is not None and self.start != "raced":
             raise UsageError(

@@ -66,17 +66,18 @@ def one_of(words: Collection[str]) -> Rule:
     return (lambda value: value in words), f"one of {', '.join(words)}"
 
 
+def optional(rule: Rule) -> Rule:
+    """Return the rule of what keeps this one or is None."""
+    holds, words = rule
+    return (lambda value: value is None or holds(value)), f"{words} or None"
+
+
 POSITIVE: Rule = ((lambda value: is_number(value) and value > 0), "a finite number > 0")
+NOT_NEGATIVE: Rule = ((lambda value: is_number(value) and value >= 0), "a finite number ≥ 0")
 EPOCH_ORDER: Rule = ((lambda o: o in ("reshuffled", "repeated")), '"reshuffled" or "repeated"')
 ANSWERS: Rule = ((lambda a: a in ("first", "random")), '"first" or "random"')
-OPTIONAL_COUNT: Rule = (
-    (lambda n: n is None or (is_int(n) and n >= 1)),
-    "a whole number ≥ 1 or None",
-)
-OPTIONAL_SEED: Rule = (
-    (lambda n: n is None or (is_int(n) and n >= 0)),
-    "a whole number ≥ 0 or None",
-)
+OPTIONAL_COUNT = optional(at_least(1))
+OPTIONAL_SEED = optional(at_least(0))
 SWITCH: Rule = ((lambda on: isinstance(on, bool)), "true or false")
 DIFFERENT_TASKS: Rule = ((lambda v: len(set(v)) == len(v)), "different tasks")
 SEEDS: Rule = (

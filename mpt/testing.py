@@ -105,12 +105,13 @@ class _MethodSuite:
         )
 
     def check_gradient_is_finite_detached_and_of_the_prompts_shape(self) -> None:
-        from mpt.upstream.losses import ItemLoss
+        from mpt.upstream.losses import ItemsLoss
+        from mpt.upstream.one_episode import OnlyLoss
         from mpt.upstream.registry import UPSTREAM_METHODS
 
         run = self._run()
         episode = run._episode(0)
-        loss = ItemLoss(self._backbone, run._data, episode.item)
+        loss = OnlyLoss(ItemsLoss(self._backbone, run._data, [episode.item]))
         prompt = run.prompt.clone()
         before = prompt.clone()
         method = UPSTREAM_METHODS[self._config.method]

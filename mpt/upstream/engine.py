@@ -6,11 +6,12 @@ bit, whether it was reached at once, in chunks or after a resume, and one trajec
 smaller number of steps (rungs). An average of the iterates depends on their number alone, so it
 keeps this; a learning rate that decays towards a horizon does not: the horizon is in the key.
 
-The episodes of a step go through the model one after the other. Sharing passes (a stack of adapted
-prompts, rows tagged by episode) was tried and left out: on the embedded model, one thread, two
-episodes of four rows, it changed the CPU seconds of a step by +2 % (MAML), −2 % (FoMAML) and −3 %
-(Reptile), with all numbers equal up to rounding. Matrix products dominate even such small passes.
-On wider models it was not tried; there it could gain up to 14 to 18 % (docs/log.md).
+The episodes of a step go through the model one after the other, or several in shared passes
+(`UpstreamConfig.items_per_pass`): their prompts stand in a stack, and every row is read with that
+of its own episode. Their numbers are then the same up to rounding, but for dropout's draws. On one
+thread of a CPU a FoMAML step of 2 to 8 episodes of four rows took .87 to .78 times the seconds on
+the embedded model, and .97 to .94 times on the shapes of t5-small and t5-base
+(benchmarks/sides/shared_passes.py); on a GPU it has not been measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,8 +37,9 @@ from mpt.optim import Adafactor
 from mpt.prompts import init_upstream
 from mpt.seeds import derive, numpy_generator
 from mpt.upstream.jumps import Jump, LossWatch
-from mpt.upstream.losses import Cost, ItemLoss
-from mpt.upstream.registry import UPSTREAM_METHODS
+from mpt.upstream.losses import Cost, ItemsLoss
+from mpt.upstream.one_episode import on_stacks
+from mpt.upstream.registry import UPSTREAM_METHODS, episodes_a_pass
 from mpt.upstream.second_order import resolve
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ class UpstreamRun:
         keep_freed_memory(backbone.device)
         root_seed = root_seed if config.seed is None else config.seed
         start_seed = root_seed if config.start_seed is None else config.start_seed
-        self._backbone, self._config, self._root = backbone, resolve(config, backbone), root_seed
+        self._backbone, self._config, self._root = backbone, acting(config, backbone), root_seed
         self._method = UPSTREAM_METHODS[config.method]
         self._stream = self._method.stream(tasks, config, root_seed)
         read = map(with_answers_apart, tasks) if config.answers == "random" else tasks
@@ -176,15 +178,14 @@ class UpstreamRun:
         total = torch.zeros_like(self.iterate)
         losses = []
         seen = Cost()
-        for number in range(count):
-            episode = self._episode(self.step_count * count + number)
-            gradient, loss = self._episode_gradient(episode)
-            if not math.isfinite(loss):
-                kind = "query loss" if self._method.query else "loss"
-                raise Diverged(self.step_count + 1, f"{kind} of {episode.task} is {loss}")
-            total += gradient
-            losses.append(loss)
-            self._data.count(episode, seen)
+        for episodes in self._episodes_of_step():
+            for episode, gradient, loss in zip(episodes, *self._gradients(episodes), strict=True):
+                if not math.isfinite(loss):
+                    kind = "query loss" if self._method.query else "loss"
+                    raise Diverged(self.step_count + 1, f"{kind} of {episode.task} is {loss}")
+                total += gradient
+                losses.append(loss)
+                self._data.count(episode, seen)
         if self._method.averages:
             total /= count
         if not bool(total.isfinite().all()):
@@ -195,6 +196,13 @@ class UpstreamRun:
         self.cost.steps += 1
         self.cost.examples += seen.examples
         self.cost.tokens += seen.tokens
+
+    def _episodes_of_step(self) -> Iterator[list[Episode]]:
+        """Yield the episodes of the next step, those together that share passes."""
+        count, together = self._config.items_per_step, self._config.items_per_pass
+        places = range(self.step_count * count, (self.step_count + 1) * count)
+        for first in range(0, count, together):
+            yield [self._episode(index) for index in places[first : first + together]]
 
     def _move(self, gradient: Tensor) -> None:
         """Take the outer step along a gradient [P, d], at the step's own rate, and average."""
@@ -218,21 +226,24 @@ class UpstreamRun:
             return self.iterate
         return torch.lerp(self.iterate, self._mean, MOMENTUM)
 
-    def _episode_gradient(self, episode: Episode) -> tuple[Tensor, float]:
-        checkpointing = self._config.activation_checkpointing
-        jointly = self._config.support_draw == "jointly"  # and then padded together too
-        together = [row for batch in episode.support for row in batch] if jointly else None
-        loss = ItemLoss(
+    def _gradients(self, episodes: Sequence[Episode]) -> tuple[Tensor, list[float]]:
+        """Return the outer gradients [E, P, d] of episodes that share passes, and their losses."""
+        together = None
+        if self._config.support_draw == "jointly":  # and then padded together too
+            together = [[row for batch in one.support for row in batch] for one in episodes]
+        loss = ItemsLoss(
             self._backbone,
             self._data,
-            episode.item,
-            checkpointing=checkpointing,
+            [episode.item for episode in episodes],
+            checkpointing=self._config.activation_checkpointing,
             together=together,
         )
-        seed = derive(self._root, "dropout", "upstream", episode.index)
-        prompt = self._gradient_point()
+        # A pass has one stream of random numbers: that of the first of its episodes.
+        seed = derive(self._root, "dropout", "upstream", episodes[0].index)
+        prompts = self._gradient_point().expand(len(episodes), -1, -1).contiguous()
+        outer_gradients = on_stacks(self._method.outer_gradient)
         with self._backbone.dropout(self._config.dropout, seed):
-            return self._method.outer_gradient(loss, prompt, episode, self._config)
+            return outer_gradients(loss, prompts, episodes, self._config)
 
     def _log_choices(self, asked: UpstreamConfig) -> None:
         """Tell which engine and which attention were chosen."""
@@ -317,6 +328,11 @@ def own_text(config: UpstreamConfig, text: TextConfig) -> TextConfig:
     return dataclasses.replace(text, max_target=config.max_target)
 
 
+def acting(config: UpstreamConfig, backbone: Backbone) -> UpstreamConfig:
+    """Return the settings as they act: what is left open is chosen, what changes nothing is 1."""
+    return dataclasses.replace(resolve(config, backbone), items_per_pass=episodes_a_pass(config))
+
+
 def trajectory_key(
     backbone: Backbone,
     tasks: Sequence[FewShotTask],
@@ -333,10 +349,9 @@ def trajectory_key(
         root_seed, config = config.seed, dataclasses.replace(config, seed=None)
     if config.start_seed == root_seed:
         config = dataclasses.replace(config, start_seed=None)
-    resolved = resolve(config, backbone)
     identity = {
         "code": SCHEMA,
-        "config": {"method": config.method, **changed(resolved)},
+        "config": {"method": config.method, **changed(acting(config, backbone))},
         "prompt": changed(prompt_config),
         "text": changed(text),
         "backbone": backbone.digest,

@@ -11,12 +11,14 @@ released code walks the prompt itself, φ_{i+1} = φ_i − α ∇L(φ_i, S_{i+1}
 `walk` does so too. With "adafactor" the steps are those of downstream tuning,
 φ_{i+1} = Adafactor(φ_i, ∇L(φ_i, S_{i+1}); α), with moments that start anew in every episode.
 
-Shapes: P prompt tokens, d model width.
+E episodes take their steps side by side, in the same passes, each as if it were alone.
+
+Shapes: E episodes, P prompt tokens, d model width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,69 +31,79 @@ from mpt.upstream.randomness import RandomState
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
+    from mpt.upstream.losses import StackLoss, StackRows
+
+    Parts = Iterator[tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]]
 
 
 @dataclass(frozen=True)
 class Pass:
     """One pass over support rows that can be done again exactly."""
 
-    rows: tuple[int, ...]
-    share: float
-    """Its weight in the loss of the whole support batch."""
+    rows: tuple[tuple[int, ...], ...]
+    """Rows of each episode."""
+    shares: tuple[float, ...]
+    """Their weight in the loss of the episode's whole support batch."""
     random: RandomState
     """Where the random numbers stood before it."""
+
+    def weighed(self, gradients: Tensor) -> Tensor:
+        """Return each episode's gradient [E, P, d] times its share."""
+        if all(share == 1.0 for share in self.shares):
+            return gradients
+        return gradients.new_tensor(self.shares)[:, None, None] * gradients
 
 
 @dataclass(frozen=True)
 class InnerStep:
-    """One inner step at φ_i."""
+    """One inner step of every episode."""
 
-    prompt: Tensor
-    """φ_i [P, d]."""
+    prompts: Tensor
+    """φ_i [E, P, d]."""
     passes: tuple[Pass, ...]
-    gradient: Tensor
-    """∇L(φ_i, S_{i+1}) [P, d]."""
-    loss: float
-    """L(φ_i, S_{i+1})."""
+    gradients: Tensor
+    """∇L(φ_i, S_{i+1}) [E, P, d]."""
+    losses: tuple[float, ...]
+    """L(φ_i, S_{i+1}) of each episode."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """The whole inner loop of an episode."""
+    """The whole inner loop of every episode."""
 
     steps: tuple[InnerStep, ...]
-    prompt: Tensor
-    """φ_k [P, d]."""
-    displacement: Tensor
-    """Δ_k = φ − φ_k [P, d], to full relative precision unless the prompt itself was walked."""
+    prompts: Tensor
+    """φ_k [E, P, d]."""
+    displacements: Tensor
+    """Δ_k = φ − φ_k [E, P, d], to full relative precision unless the prompt itself was walked."""
 
 
-def adapt(
-    loss: EpisodeLoss,
-    prompt: Tensor,
-    episode: Episode,
+def adapt_stack(
+    loss: StackLoss,
+    prompts: Tensor,
+    episodes: Sequence[Episode],
     config: UpstreamConfig,
     *,
     by_row: bool = False,
     walk: bool = False,
 ) -> Adaptation:
-    """Take the inner steps of an episode.
+    """Take the inner steps of episodes side by side.
 
     Args:
-        loss: the loss of a prompt on rows of the episode's item.
-        prompt: φ [P, d].
-        episode: its support batches are the steps.
+        loss: the losses of prompts on rows of the episodes' items.
+        prompts: φ [E, P, d].
+        episodes: their support batches are the steps; all have as many.
         config: inner optimiser and its learning rate α.
-        by_row: pass through the model row by row (less memory, the same gradient).
+        by_row: pass through the model with one row of each episode at a time (less memory, the
+            same gradients).
         walk: let SGD round φ_i at every step instead of keeping Δ_i in a tensor of its own.
     """
-    start = prompt.detach()
+    start = prompts.detach()
     way = _way(start, config, walk)
     at, steps = start, []
-    for rows in episode.support:
+    for rows in zip(*(episode.support for episode in episodes), strict=True):
         step = _inner_step(loss, at, rows, by_row)
-        at = way.step(step.gradient)
+        at = way.step(step.gradients)
         steps.append(step)
     return Adaptation(tuple(steps), at, way.displacement)
 
@@ -103,9 +115,9 @@ class _Accumulating:
         self._start, self._lr = start, lr
         self.displacement = torch.zeros_like(start)
 
-    def step(self, gradient: Tensor) -> Tensor:
-        """Return the next prompt [P, d] (in a tensor of its own)."""
-        self.displacement = self.displacement + self._lr * gradient
+    def step(self, gradients: Tensor) -> Tensor:
+        """Return the next prompts [E, P, d] (in a tensor of their own)."""
+        self.displacement = self.displacement + self._lr * gradients
         return self._start - self.displacement
 
 
@@ -115,8 +127,8 @@ class _Walking:
     def __init__(self, start: Tensor, lr: float):
         self._start, self._at, self._lr = start, start, lr
 
-    def step(self, gradient: Tensor) -> Tensor:
-        self._at = self._at - self._lr * gradient
+    def step(self, gradients: Tensor) -> Tensor:
+        self._at = self._at - self._lr * gradients
         return self._at
 
     @property
@@ -129,49 +141,72 @@ class _Tuning:
 
     def __init__(self, start: Tensor, lr: float):
         self._start = start
-        self._optimiser = Adafactor(start[None].clone(), [lr])
+        self._optimiser = Adafactor(start.clone(), [lr] * len(start))
 
-    def step(self, gradient: Tensor) -> Tensor:
-        self._optimiser.step(gradient[None])
-        return self._optimiser.prompts[0].clone()
+    def step(self, gradients: Tensor) -> Tensor:
+        self._optimiser.step(gradients)
+        return self._optimiser.prompts.clone()
 
     @property
     def displacement(self) -> Tensor:
-        return self._start - self._optimiser.prompts[0]
+        return self._start - self._optimiser.prompts
 
 
 def _way(start: Tensor, config: UpstreamConfig, walk: bool) -> _Accumulating | _Walking | _Tuning:
-    """Return what takes the inner steps from `start` [P, d]."""
+    """Return what takes the inner steps from `start` [E, P, d]."""
     if config.inner_optimiser == "adafactor":
         return _Tuning(start, config.inner_lr)
     return (_Walking if walk else _Accumulating)(start, config.inner_lr)
 
 
-def query_gradient(loss: EpisodeLoss, prompt: Tensor, episode: Episode) -> tuple[Tensor, float]:
-    """Return the gradient [P, d] of the query loss at `prompt` [P, d], and the loss."""
-    leaf = prompt.detach().requires_grad_()
-    query = loss.query(leaf, episode.query)
-    (gradient,) = torch.autograd.grad(query, leaf)
-    return gradient, float(query.detach())
+def query_gradients(
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode]
+) -> tuple[Tensor, list[float]]:
+    """Return the gradients [E, P, d] of the query losses at prompts [E, P, d], and the losses."""
+    leaf = prompts.detach().requires_grad_()
+    query = loss.query(leaf, [episode.query for episode in episodes])
+    (gradients,) = torch.autograd.grad(query.sum(), leaf)
+    return gradients, query.detach().tolist()
 
 
-def pass_gradient(loss: EpisodeLoss, prompt: Tensor, one: Pass) -> Tensor:
-    """Return the gradient [P, d] of a pass's part of the support loss at another prompt."""
-    leaf = prompt.detach().requires_grad_()
+def pass_gradients(
+    loss: StackLoss, prompts: Tensor, one: Pass, rows: StackRows | None = None
+) -> Tensor:
+    """Return the gradients [E, P, d] of a pass's part of the support losses at other prompts.
+
+    Args:
+        loss: see `adapt_stack`.
+        prompts: [E, P, d].
+        one: the pass.
+        rows: fewer rows than the pass's own; with dropout other units are dropped then.
+    """
+    leaf = prompts.detach().requires_grad_()
     with one.random.again():
-        (gradient,) = torch.autograd.grad(loss.support(leaf, one.rows), leaf)
-    return one.share * gradient
+        losses = loss.support(leaf, one.rows if rows is None else rows)
+        (gradients,) = torch.autograd.grad(losses.sum(), leaf)
+    return one.weighed(gradients)
 
 
-def _inner_step(loss: EpisodeLoss, at: Tensor, rows: Sequence[int], by_row: bool) -> InnerStep:
-    parts = [(row,) for row in rows] if by_row else [tuple(rows)]
-    shares = loss.shares(rows) if by_row else [1.0]
-    gradient, total = torch.zeros_like(at), 0.0
+def _inner_step(
+    loss: StackLoss, at: Tensor, rows: tuple[tuple[int, ...], ...], by_row: bool
+) -> InnerStep:
+    gradients, totals = torch.zeros_like(at), [0.0] * len(rows)
     passes = []
-    for part, share in zip(parts, shares, strict=True):
-        passes.append(Pass(part, share, RandomState.now(at.device)))
+    parts = _row_by_row(loss, rows) if by_row else iter([(rows, (1.0,) * len(rows))])
+    for part, shares in parts:
+        one = Pass(part, shares, RandomState.now(at.device))
+        passes.append(one)
         leaf = at.detach().requires_grad_()
-        value = loss.support(leaf, part)
-        gradient += share * torch.autograd.grad(value, leaf)[0]
-        total += share * float(value.detach())
-    return InnerStep(at, tuple(passes), gradient, total)
+        losses = loss.support(leaf, part)
+        gradients += one.weighed(torch.autograd.grad(losses.sum(), leaf)[0])
+        own = zip(totals, shares, losses.detach().tolist(), strict=True)
+        totals = [total + share * value for total, share, value in own]
+    return InnerStep(at, tuple(passes), gradients, tuple(totals))
+
+
+def _row_by_row(loss: StackLoss, rows: tuple[tuple[int, ...], ...]) -> Parts:
+    """Yield row j of every episode, and its share; an episode with fewer rows has none there."""
+    shares = loss.shares(rows)
+    for j in range(max(map(len, rows))):
+        part = tuple(own[j : j + 1] for own in rows)
+        yield part, tuple(own[j] if j < len(own) else 0.0 for own in shares)

@@ -7,11 +7,9 @@ method must do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import Any
 
 from mpt.config import METHODS, OWN_METHODS, UpstreamConfig, register_method_name
 from mpt.errors import UsageError
@@ -19,19 +17,7 @@ from mpt.gym.episodes import EpisodeStream
 from mpt.gym.union import UnionStream
 from mpt.upstream.losses import ItemRows, UnionRows
 from mpt.upstream.methods import fomaml, maml, multitask, path, reptile, untrained
-
-if TYPE_CHECKING:
-    from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
-
-OuterGradient = Callable[
-    ["EpisodeLoss", Tensor, "Episode", "UpstreamConfig"], tuple[Tensor, float]
-]
-"""(loss, prompt [P, d], episode, config) → (outer gradient [P, d], loss that is reported).
-
-It must not change the prompt. The reported loss is that after adaptation on query rows where the
-method has any, and that of its training rows otherwise.
-"""
+from mpt.upstream.one_episode import OnStacks, OuterGradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +25,7 @@ class Method:
     """One upstream method."""
 
     outer_gradient: OuterGradient
+    """Of one episode; episodes share passes if it is `OnStacks`."""
     stream: type[EpisodeStream] | type[UnionStream] = EpisodeStream
     """Where episodes come from."""
     rows: type[ItemRows] = ItemRows
@@ -105,6 +92,14 @@ def config_of(method: str, settings: Mapping[str, Any]) -> UpstreamConfig:
     extra = {name: float(settings.get(name, value)) for name, value in own.items()}
     common = {name: value for name, value in settings.items() if name not in own}
     return UpstreamConfig(method=method, extra=tuple(sorted(extra.items())), **common)
+
+
+def episodes_a_pass(config: UpstreamConfig) -> int:
+    """Return how many episodes of an outer step share passes, at most."""
+    method = UPSTREAM_METHODS.get(config.method)
+    if method is None or not isinstance(method.outer_gradient, OnStacks):
+        return 1
+    return min(config.items_per_pass, config.items_per_step)
 
 
 def registered() -> dict[str, Method]:

@@ -11,20 +11,22 @@ does not grow with k:
 - **finite_difference**: H_i v from two more plain gradients, at first-order memory and with fused
   attention (`mpt.upstream.finite_difference`). Weights have to be float32 or wider: in bfloat16
   the difference is lost in rounding (measured 9 % to 99 % off), and it is refused there.
-- **exact**: H_i v by reverse over reverse, one example at a time; attention that can be
-  differentiated twice, so slower.
+- **exact**: H_i v by reverse over reverse, one example of each episode at a time; attention that
+  can be differentiated twice, so slower.
 - **unrolled**: one graph through all inner steps. Fastest for a small model and few steps; its
   memory grows with k. The only one that goes through inner steps of Adafactor.
 - **higher**: the same graph built by the library that the paper names; the reference. (The library
   copies what it patches; here that is the prompt alone, and not the whole model as is usual.)
 
-Shapes: P prompt tokens, d model width.
+Each takes E episodes in shared passes, and gives each its own gradient.
+
+Shapes: E episodes, P prompt tokens, d model width.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import higher
@@ -33,102 +35,106 @@ from torch import Tensor, nn
 
 from mpt.errors import UsageError
 from mpt.optim import Adafactor
-from mpt.upstream.finite_difference import finite_difference_product
-from mpt.upstream.inner import InnerStep, adapt, query_gradient
+from mpt.upstream.finite_difference import finite_difference_products
+from mpt.upstream.inner import InnerStep, adapt_stack, query_gradients
+from mpt.upstream.one_episode import StackGradient
 
 if TYPE_CHECKING:
     from mpt.backbones.base import Backbone
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
+    from mpt.upstream.losses import StackLoss
 
 SMALL = 50_000_000
 """Weights up to which "auto" takes the fastest engine instead of the leanest."""
 
-Engine = Callable[
-    ["EpisodeLoss", Tensor, "Episode", "UpstreamConfig"],
-    tuple[Tensor, float],
-]
-"""(loss, prompt [P, d], episode, config) → (meta-gradient [P, d], query loss)."""
+Engine = StackGradient
+"""(losses, prompts [E, P, d], episodes, config) → (meta-gradients [E, P, d], query losses)."""
 
 
 def finite_difference(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return the meta-gradient [P, d] by central differences, and the query loss."""
-    path = adapt(loss, prompt, episode, config)
-    v, query = query_gradient(loss, path.prompt, episode)
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return the meta-gradients [E, P, d] by central differences, and the query losses."""
+    path = adapt_stack(loss, prompts, episodes, config)
+    v, query = query_gradients(loss, path.prompts, episodes)
     for step in reversed(path.steps):
-        v = v - config.inner_lr * finite_difference_product(loss, step, v, config.inner_lr)
+        v = v - config.inner_lr * finite_difference_products(loss, step, v, config)
     return v, query
 
 
 def exact(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return the meta-gradient [P, d] by reverse over reverse, and the query loss."""
-    path = adapt(loss, prompt, episode, config, by_row=True)
-    v, query = query_gradient(loss, path.prompt, episode)
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return the meta-gradients [E, P, d] by reverse over reverse, and the query losses."""
+    path = adapt_stack(loss, prompts, episodes, config, by_row=True)
+    v, query = query_gradients(loss, path.prompts, episodes)
     for step in reversed(path.steps):
-        v = v - config.inner_lr * exact_product(loss, step, v)
+        v = v - config.inner_lr * exact_products(loss, step, v)
     return v, query
 
 
-def exact_product(loss: EpisodeLoss, step: InnerStep, v: Tensor) -> Tensor:
-    """Return H_i v [P, d] of an inner step, pass by pass: ∇(∇L · v)."""
-    product = torch.zeros_like(v)
+def exact_products(loss: StackLoss, step: InnerStep, v: Tensor) -> Tensor:
+    """Return H_i v [E, P, d] of an inner step, pass by pass: ∇(∇L · v)."""
+    products = torch.zeros_like(v)
     for one in step.passes:
-        leaf = step.prompt.detach().requires_grad_()
+        leaf = step.prompts.detach().requires_grad_()
         with one.random.again():
-            value = loss.support(leaf, one.rows, second_order=True)
-        (slope,) = torch.autograd.grad(value, leaf, create_graph=True)
-        product += one.share * torch.autograd.grad(slope, leaf, v)[0]
-    return product
+            losses = loss.support(leaf, one.rows, second_order=True)
+        (slopes,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+        products += one.weighed(torch.autograd.grad(slopes, leaf, v)[0])
+    return products
 
 
 def unrolled(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return the meta-gradient [P, d] through the graph of all inner steps, and the query loss."""
-    start = prompt.detach().requires_grad_()
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return the meta-gradients [E, P, d] through the graph of all inner steps, and the losses."""
+    start = prompts.detach().requires_grad_()
     adapted = start
-    adafactor = Adafactor(start.detach()[None], [config.inner_lr])
-    for rows in episode.support:
+    adafactor = Adafactor(start.detach(), [config.inner_lr] * len(start))
+    for rows in _steps_of(episodes):
         inner = loss.support(adapted, rows, second_order=True)
-        (slope,) = torch.autograd.grad(inner, adapted, create_graph=True)
+        (slopes,) = torch.autograd.grad(inner.sum(), adapted, create_graph=True)
         if config.inner_optimiser == "adafactor":
-            adapted = adafactor.stepped(adapted[None], slope[None])[0]
+            adapted = adafactor.stepped(adapted, slopes)
         else:
-            adapted = adapted - config.inner_lr * slope
-    query = loss.query(adapted, episode.query)
-    (gradient,) = torch.autograd.grad(query, start)
-    return gradient, float(query.detach())
+            adapted = adapted - config.inner_lr * slopes
+    query = loss.query(adapted, [episode.query for episode in episodes])
+    (gradients,) = torch.autograd.grad(query.sum(), start)
+    return gradients, query.detach().tolist()
+
+
+def _steps_of(episodes: Sequence[Episode]) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Yield for every inner step the support rows of each episode."""
+    return zip(*(episode.support for episode in episodes), strict=True)
 
 
 class _Holder(nn.Module):
-    """A module whose only parameter is the prompt, for `higher` to patch."""
+    """A module whose only parameter are the prompts, for `higher` to patch."""
 
-    def __init__(self, prompt: Tensor):
+    def __init__(self, prompts: Tensor):
         super().__init__()
-        self.prompt = nn.Parameter(prompt.detach().clone())
+        self.prompts = nn.Parameter(prompts.detach().clone())
 
     def forward(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        return loss(self.prompt)
+        return loss(self.prompts)
 
 
 def by_higher(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return the meta-gradient [P, d] as `higher` computes it, and the query loss."""
-    holder = _Holder(prompt)
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return the meta-gradients [E, P, d] as `higher` computes them, and the query losses."""
+    holder = _Holder(prompts)
     sgd = torch.optim.SGD(holder.parameters(), lr=config.inner_lr)
     with higher.innerloop_ctx(holder, sgd, copy_initial_weights=False) as (patched, inner_sgd):
-        for rows in episode.support:
-            value = patched(lambda phi, rows=rows: loss.support(phi, rows, second_order=True))
-            inner_sgd.step(value)
-        query = patched(lambda phi: loss.query(phi, episode.query, second_order=True))
-        (gradient,) = torch.autograd.grad(query, holder.prompt)
-    return gradient, float(query.detach())
+        for rows in _steps_of(episodes):
+            values = patched(lambda phi, rows=rows: loss.support(phi, rows, second_order=True))
+            inner_sgd.step(values.sum())
+        queries = [episode.query for episode in episodes]
+        query = patched(lambda phi: loss.query(phi, queries, second_order=True))
+        (gradients,) = torch.autograd.grad(query.sum(), holder.prompts)
+    return gradients, query.detach().tolist()
 
 
 ENGINES: Mapping[str, Engine] = {

@@ -59,6 +59,17 @@ def test_engines_of_the_second_order_agree(document: dict[str, Any]) -> None:
     assert "off" not in rows["fomaml"]
 
 
+def test_steps_with_shared_passes_stand_beside_steps_apart(document: dict[str, Any]) -> None:
+    rows = _found(document, "shared")
+    assert [(row["method"], row["items"]) for row in rows] == [
+        ("maml, unrolled", 2),
+        ("fomaml", 2),
+        ("path", 2),
+    ]
+    for row in rows:
+        assert row["ratio"]["median"] == pytest.approx(row["shared_s"] / row["apart_s"])
+
+
 def test_fine_tuning_is_timed_with_and_without_tf32(document: dict[str, Any]) -> None:
     found = _found(document, "tf32")
     assert found["float32"]["loss"] == pytest.approx(found["tf32"]["loss"], rel=1e-2)

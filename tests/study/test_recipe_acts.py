@@ -22,7 +22,7 @@ from mpt.gym.fewshot import Example, FewShotTask
 from mpt.study.recipes import recipe
 from mpt.upstream import inner
 from mpt.upstream.engine import UpstreamRun
-from mpt.upstream.losses import ItemLoss
+from mpt.upstream.losses import ItemsLoss
 from mpt.upstream.methods import maml
 
 LONG = 200
@@ -241,22 +241,22 @@ def test_an_outer_step_does_what_its_recipe_says(
     walks: list[bool] = []
     engines: list[str] = []
     for split in ("support", "query"):
-        plain = getattr(ItemLoss, split)
+        plain = getattr(ItemsLoss, split)
 
         def watched(
-            self: ItemLoss,
-            prompt: Tensor,
+            self: ItemsLoss,
+            prompts: Tensor,
             rows: Any,
             *,
             plain: Any = plain,
             split: str = split,
             **options: Any,
         ) -> Tensor:
-            read.append((split, tuple(rows)))
-            found: Tensor = plain(self, prompt, rows, **options)
+            read.extend((split, tuple(own)) for own in rows)
+            found: Tensor = plain(self, prompts, rows, **options)
             return found
 
-        monkeypatch.setattr(ItemLoss, split, watched)
+        monkeypatch.setattr(ItemsLoss, split, watched)
     for engine, plain_engine in maml.ENGINES.items():
 
         def watched_engine(*given: Any, engine: str = engine, plain: Any = plain_engine) -> Any:

@@ -313,7 +313,7 @@ def test_it_lowers_the_loss_of_episodes_it_has_not_drawn(row: Row, new_run: NewR
 
     def held_out(prompt: Tensor) -> float:
         judge.prompt.copy_(prompt)
-        return sum(judge._episode_gradient(judge._episode(index))[1] for index in range(8)) / 8
+        return sum(judge._gradients([judge._episode(index)])[1][0] for index in range(8)) / 8
 
     before = held_out(run.prompt)
     run.advance(60)

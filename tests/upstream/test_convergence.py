@@ -45,7 +45,7 @@ def test_a_method_lowers_the_query_loss_of_held_out_source_items(
     def held_out() -> float:
         judge.prompt.copy_(run.prompt)
         count = len(judge._stream)  # every item once
-        return sum(judge._episode_gradient(judge._episode(n))[1] for n in range(count)) / count
+        return sum(judge._gradients([judge._episode(n)])[1][0] for n in range(count)) / count
 
     before = held_out()
     run.advance(150)

@@ -310,7 +310,7 @@ def test_maml_lowers_the_query_loss_after_adaptation(
     def query_loss(prompt: Tensor) -> float:
         judge.prompt.copy_(prompt)
         episodes = [judge._stream.episode(index) for index in range(12)]
-        return sum(judge._episode_gradient(episode)[1] for episode in episodes) / 12
+        return sum(judge._gradients([episode])[1][0] for episode in episodes) / 12
 
     before = query_loss(run.prompt)
     run.advance(100)
@@ -407,7 +407,7 @@ def test_a_decaying_rate_is_that_of_a_plain_loop(
     run = new_run(config=dataclasses.replace(CONFIG, items_per_step=1, decay_horizon=4))
     grads = torch.randn(4, *run.prompt.shape, generator=generator)
     given = iter(grads)
-    monkeypatch.setattr(run, "_episode_gradient", lambda _: (next(given), 0.5))
+    monkeypatch.setattr(run, "_gradients", lambda _: (next(given)[None], [0.5]))
     phi = torch.nn.Parameter(run.prompt.clone())
     reference: Any = HuggingFaceAdafactor(
         [phi], lr=0.3, scale_parameter=False, relative_step=False, weight_decay=1e-5

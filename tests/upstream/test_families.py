@@ -14,8 +14,8 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.config import PromptConfig, TextConfig, UpstreamConfig
 from mpt.gym.episodes import Episode
 from mpt.upstream.engine import UpstreamRun
-from mpt.upstream.inner import adapt, query_gradient
 from mpt.upstream.methods.maml import outer_gradient
+from mpt.upstream.one_episode import adapt, query_gradient
 
 
 @pytest.fixture(scope="module")

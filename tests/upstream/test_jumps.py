@@ -92,10 +92,11 @@ def test_a_trajectory_knows_its_jump_after_a_resume_and_takes_old_checkpoints(
 ) -> None:
     config = UpstreamConfig(outer_lr=0.1, batch_size=2, items_per_step=2)
 
-    def gradient(run: UpstreamRun, episode: Episode) -> tuple[Tensor, float]:
-        return torch.zeros_like(run.iterate), 1.0 if episode.index < 2 * 16 else 7.0
+    def gradients(run: UpstreamRun, episodes: list[Episode]) -> tuple[Tensor, list[float]]:
+        losses = [1.0 if episode.index < 2 * 16 else 7.0 for episode in episodes]
+        return torch.zeros(len(episodes), *run.iterate.shape), losses
 
-    monkeypatch.setattr(UpstreamRun, "_episode_gradient", gradient)
+    monkeypatch.setattr(UpstreamRun, "_gradients", gradients)
 
     def new() -> UpstreamRun:
         return UpstreamRun(

@@ -19,10 +19,12 @@ from mpt.errors import UsageError
 from mpt.gym.episodes import Episode, EpisodeStream
 from mpt.gym.fewshot import FewShotTask
 from mpt.upstream.engine import UpstreamRun
-from mpt.upstream.finite_difference import finite_difference_product
-from mpt.upstream.inner import adapt
+from mpt.upstream.finite_difference import finite_difference_products
+from mpt.upstream.inner import InnerStep, adapt_stack
+from mpt.upstream.losses import EpisodeLoss, ItemRows, ItemsLoss
 from mpt.upstream.methods.maml import outer_gradient
-from mpt.upstream.second_order import ENGINES, exact_product, resolve
+from mpt.upstream.one_episode import StackOfOne, adapt
+from mpt.upstream.second_order import ENGINES, exact_products, resolve
 
 INNER_LR = 300.0
 """Gradients of the toy are near 1e-2: the second-order term is a tenth of the whole and more."""
@@ -51,6 +53,18 @@ def _first_order(
 ) -> Tensor:
     leaf = adapt(loss, prompt, episode, config).prompt.requires_grad_()
     return torch.autograd.grad(loss.query(leaf, episode.query), leaf)[0]
+
+
+def _step(
+    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
+) -> InnerStep:
+    """Return the first inner step, as a stack of one."""
+    return adapt_stack(StackOfOne(loss), prompt[None], [episode], config).steps[0]
+
+
+def _difference(loss: EpisodeLoss, step: InnerStep, v: Tensor, inner_lr: float) -> Tensor:
+    config = UpstreamConfig(inner_lr=inner_lr)
+    return finite_difference_products(StackOfOne(loss), step, v[None], config)[0]
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -87,10 +101,10 @@ def test_the_step_of_the_difference_follows_the_scale_of_the_vector(
 ) -> None:
     """H(cv) = c·Hv; at an α so large that nothing but the product counts."""
     loss, prompt, episode, config = _setting(toy_backbone, toy_tasks)
-    (step,) = adapt(loss, prompt, episode, config).steps
+    step = _step(loss, prompt, episode, config)
     v = torch.randn(prompt.shape, generator=torch.Generator().manual_seed(1))
-    expected = exact_product(loss, step, v)
-    found = finite_difference_product(loss, step, scale * v, 1e6) / scale
+    expected = exact_products(StackOfOne(loss), step, v[None])[0]
+    found = _difference(loss, step, scale * v, 1e6) / scale
     assert _apart(found, expected) < 2e-3
 
 
@@ -116,9 +130,9 @@ def test_a_step_that_is_too_long_is_seen_and_shortened(sharp: float, passes: int
     loss = Exponential(sharp, centre=1e5)
     offset = torch.linspace(-0.1, 0.1, 12, dtype=torch.float64).reshape(3, 4)
     episode = Episode(0, 0, "toy", 13, ((0,),), (0,))
-    (step,) = adapt(loss, 1e5 + offset, episode, UpstreamConfig(inner_lr=1e-9)).steps
+    step = _step(loss, 1e5 + offset, episode, UpstreamConfig(inner_lr=1e-9))
     loss.passes = 0
-    product = finite_difference_product(loss, step, torch.ones_like(offset), inner_lr=1e6)
+    product = _difference(loss, step, torch.ones_like(offset), inner_lr=1e6)
     assert _apart(product, torch.exp(sharp * offset)) < 1e-3
     assert loss.passes == passes
 
@@ -127,10 +141,10 @@ def test_a_vector_of_zeros_and_of_nans_ends_the_search_at_once(
     toy_backbone: Backbone, toy_tasks: list[FewShotTask]
 ) -> None:
     loss, prompt, episode, config = _setting(toy_backbone, toy_tasks)
-    (step,) = adapt(loss, prompt, episode, config).steps
+    step = _step(loss, prompt, episode, config)
     zero = torch.zeros_like(prompt)
-    assert torch.equal(finite_difference_product(loss, step, zero, 1.0), zero)
-    assert finite_difference_product(loss, step, zero + math.nan, 1.0).isnan().all()
+    assert torch.equal(_difference(loss, step, zero, 1.0), zero)
+    assert _difference(loss, step, zero + math.nan, 1.0).isnan().all()
 
 
 @pytest.mark.parametrize("engine", ["finite_difference", "exact"])
@@ -280,11 +294,8 @@ def test_activation_checkpointing_changes_memory_but_no_number(
 
 def _kept_bytes(backbone: Backbone, task: FewShotTask, checkpointing: bool) -> int:
     """Return the bytes that autograd keeps for the backward pass of one loss."""
-    from mpt.upstream.losses import ItemLoss, ItemRows
-
-    loss = ItemLoss(
-        backbone, ItemRows(backbone, [task], TextConfig()), 0, checkpointing=checkpointing
-    )
+    rows = ItemRows(backbone, [task], TextConfig())
+    loss = ItemsLoss(backbone, rows, [0], checkpointing=checkpointing)
     kept = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -292,9 +303,9 @@ def _kept_bytes(backbone: Backbone, task: FewShotTask, checkpointing: bool) -> i
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    prompt = backbone.embeddings()[:5].clone().requires_grad_()
+    prompts = backbone.embeddings()[None, :5].clone().requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss.support(prompt, [0, 1, 2, 3])
+        loss.support(prompts, [[0, 1, 2, 3]])
     return kept
 
 

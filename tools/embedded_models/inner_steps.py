@@ -27,8 +27,9 @@ from mpt.gym.episodes import EpisodeStream
 from mpt.gym.fewshot import FewShotTask, load_task
 from mpt.prompts import init_upstream
 from mpt.seeds import numpy_generator
-from mpt.upstream.losses import ItemLoss, ItemRows
+from mpt.upstream.losses import ItemRows, ItemsLoss
 from mpt.upstream.methods import fomaml, maml
+from mpt.upstream.one_episode import OnlyLoss
 from tools.embedded_models.evidence import PROMPT, SEED, TEXT
 
 RATES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -66,7 +67,7 @@ def inner_step(
     lengths, cosines, gains = [], [], []
     for index in range(episodes):
         episode = stream.episode(index)
-        loss = ItemLoss(backbone, rows, episode.item)
+        loss = OnlyLoss(ItemsLoss(backbone, rows, [episode.item]))
         start = prompt.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss.support(start, episode.support[0]), start)
         exact, after = maml.outer_gradient(loss, prompt, episode, config)

@@ -239,6 +239,7 @@ def step_kind(study: StudyConfig, trajectory: Any) -> str:
     words = [
         f"{trajectory.inner_steps} inner" if adapts(trajectory.method) else "",
         f"batch {trajectory.batch_size} × {trajectory.items_per_step}",
+        "" if trajectory.items_per_pass == 1 else f"{trajectory.items_per_pass} a pass",
         "" if trajectory.second_order == "auto" else trajectory.second_order,
         "activation checkpoints" if trajectory.activation_checkpointing else "",
         "dropout" if trajectory.dropout else "",

@@ -109,9 +109,10 @@ def _tuning(study: StudyConfig, on_gpu: bool) -> tuple[str, Memory, float]:
 
 
 def _upstream(study: StudyConfig, config: UpstreamConfig) -> tuple[str, Memory, float]:
+    from mpt.upstream.registry import episodes_a_pass
     from mpt.upstream.second_order import SMALL
 
-    rows = config.batch_size
+    rows = config.batch_size * episodes_a_pass(config)
     precision = study.upstream_format(config.method)
     memory = _pass(study.backbone, precision, study, rows, upstream=True)
     engine = config.second_order

@@ -23,7 +23,10 @@ _STUDY: dict[str, Callable[[TrialSpec], Any]] = {
 }
 """What may differ between the studies of a job."""
 
-_SETTINGS = ("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step", "seed")
+_SETTINGS = (
+    *("inner_lr", "outer_lr", "inner_steps", "batch_size", "items_per_step", "items_per_pass"),
+    "seed",
+)
 """What may differ between trials."""
 
 _INNER = ("inner_lr", "inner_steps")

@@ -8,35 +8,41 @@ k inner SGD steps on support batches S_1 … S_k, then the query loss at the ada
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from mpt.upstream.one_episode import OnStacks
 from mpt.upstream.second_order import ENGINES
 
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
+    from mpt.upstream.losses import StackLoss
 
 
-def outer_gradient(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return the meta-gradient of one episode and its query loss after adaptation.
+def outer_gradients(
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return the meta-gradient of each episode and its query loss after adaptation.
 
     Args:
-        loss: the loss of a prompt on rows of the episode's item.
-        prompt: φ [P, d].
-        episode: k support batches and one query batch.
-        config: inner learning rate α and engine; the number of inner steps is the episode's.
+        loss: the losses of prompts on rows of the episodes' items.
+        prompts: φ [E, P, d].
+        episodes: k support batches and one query batch each.
+        config: inner learning rate α and engine; the number of inner steps is the episodes'.
             "auto" is resolved by `UpstreamRun`, which knows the backbone; here it is "exact", or
             "unrolled" with inner steps of Adafactor.
 
     Returns:
-        ∇_φ L(φ_k, Q) [P, d], detached, and L(φ_k, Q).
+        ∇_φ L(φ_k, Q) [E, P, d], detached, and L(φ_k, Q).
     """
     name = config.second_order
     if name == "auto":
         name = "unrolled" if config.inner_optimiser == "adafactor" else "exact"
-    return ENGINES[name](loss, prompt, episode, config)
+    return ENGINES[name](loss, prompts, episodes, config)
+
+
+outer_gradient = OnStacks(outer_gradients)
+"""The same of one episode, see `mpt.upstream.one_episode.OuterGradient`."""

@@ -12,24 +12,30 @@ the query batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mpt.upstream.inner import adapt, query_gradient
+from mpt.upstream.inner import adapt_stack, query_gradients
+from mpt.upstream.one_episode import OnStacks
 
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
+    from mpt.upstream.losses import StackLoss
 
 
-def outer_gradient(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return Σ_i ∇L(φ_i, B_i) [P, d] over the batches of one episode, detached, and L(φ_k, Q)."""
-    walked = adapt(loss, prompt, episode, config)
-    gradient, value = query_gradient(loss, walked.prompt, episode)
+def outer_gradients(
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return Σ_i ∇L(φ_i, B_i) [E, P, d] over each episode's batches, detached, and L(φ_k, Q)."""
+    walked = adapt_stack(loss, prompts, episodes, config)
+    gradients, values = query_gradients(loss, walked.prompts, episodes)
     for step in walked.steps:
-        gradient = gradient + step.gradient
-    return gradient, value
+        gradients = gradients + step.gradients
+    return gradients, values
+
+
+outer_gradient = OnStacks(outer_gradients)
+"""The same of one episode, see `mpt.upstream.one_episode.OuterGradient`."""

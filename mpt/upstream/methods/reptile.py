@@ -10,23 +10,30 @@ loop keeps the displacement in a tensor of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mpt.upstream.inner import adapt
+from mpt.upstream.inner import adapt_stack
+from mpt.upstream.one_episode import OnStacks
 
 if TYPE_CHECKING:
     from mpt.config import UpstreamConfig
     from mpt.gym.episodes import Episode
-    from mpt.upstream.losses import EpisodeLoss
+    from mpt.upstream.losses import StackLoss
 
 
-def outer_gradient(
-    loss: EpisodeLoss, prompt: Tensor, episode: Episode, config: UpstreamConfig
-) -> tuple[Tensor, float]:
-    """Return (φ − φ_k) / α [P, d] of one episode, detached, and the mean loss of its steps."""
+def outer_gradients(
+    loss: StackLoss, prompts: Tensor, episodes: Sequence[Episode], config: UpstreamConfig
+) -> tuple[Tensor, list[float]]:
+    """Return (φ − φ_k) / α [E, P, d] of each episode, detached, and the mean loss of its steps."""
     walk = config.reptile_difference == "subtracted"
-    path = adapt(loss, prompt, episode, config, walk=walk)
-    value = sum(step.loss for step in path.steps) / len(path.steps)
-    return path.displacement / config.inner_lr, value
+    path = adapt_stack(loss, prompts, episodes, config, walk=walk)
+    by_episode = zip(*(step.losses for step in path.steps), strict=True)
+    values = [sum(losses) / len(losses) for losses in by_episode]
+    return path.displacements / config.inner_lr, values
+
+
+outer_gradient = OnStacks(outer_gradients)
+"""The same of one episode, see `mpt.upstream.one_episode.OuterGradient`."""

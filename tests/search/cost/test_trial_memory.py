@@ -47,6 +47,19 @@ def test_a_trial_holds_its_weights_and_its_largest_pass() -> None:
     assert "prompt tuning, 8 rows" in str(small)
 
 
+def test_episodes_that_share_passes_count_with_all_their_rows() -> None:
+    shared = trial_memory(
+        _trial("fomaml", batch_size=4, items_per_step=8, items_per_pass=4), on_gpu=True
+    )
+    assert shared.peak == estimate(LARGE, rows=16).fused
+    assert shared.where == "an upstream pass, 16 rows"
+    # no more episodes than a step has can share
+    few = trial_memory(
+        _trial("fomaml", batch_size=8, items_per_step=2, items_per_pass=9), on_gpu=True
+    )
+    assert few.peak == shared.peak
+
+
 def test_an_unrolled_second_order_counts_its_graphs_and_a_lean_one_does_not() -> None:
     lean = trial_memory(_trial("maml", batch_size=16), on_gpu=True)
     assert lean.peak == estimate(LARGE, rows=16).fused
