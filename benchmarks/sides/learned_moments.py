@@ -1,7 +1,8 @@
 """Do second moments that are learned upstream, beside the start, help the tuning of a target?
 
     python benchmarks/sides/learned_moments.py [--results DIR] [--steps 3]
-            [--calibration 42,43,44] [--seeds 801,...,808] [--workers 2] [--json FILE]
+            [--calibration 42,43,44] [--seeds 801,...,808] [--pretended 0,1,3,10,100]
+            [--workers 2] [--json FILE]
 
 Adafactor begins a tuning with no second moments: its first step divides a gradient by its own
 size, entry by entry (as far as rows and columns tell). A start could bring the moments along, if
@@ -43,7 +44,7 @@ from mpt.study.study import OpenStudy
 from mpt.trial.runs import vocabulary_start
 from sides.start_signs import CONTESTANTS, keep, numbers, soup
 
-PRETENDED = (0, 1, 3, 10, 100)
+PRETENDED = [0, 1, 3, 10, 100]
 """t₀: steps that the moments count as."""
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -94,13 +95,17 @@ def warm(moments: Moments, pretended: int) -> type[Adafactor]:
 
 
 def scores_of(
-    study: OpenStudy, task: FewShotTask, start: Tensor, moments: Moments
+    study: OpenStudy,
+    task: FewShotTask,
+    start: Tensor,
+    moments: Moments,
+    counts: Sequence[int] = PRETENDED,
 ) -> dict[int, float]:
-    """Return t₀ → the test score of a run from `start` [P, d]."""
+    """Return t₀ → the test score of a run from `start` [P, d], for each of these `counts`."""
     config = study.config
     run = TuningRun(task, config.downstream.lrs[0], start)
     scores = {}
-    for pretended in PRETENDED:
+    for pretended in counts:
         with mock.patch.object(pack, "Adafactor", warm(moments, pretended)):
             (result,) = tune(
                 study.backbone, [run], config.downstream, config.text, config.train_seed
@@ -126,7 +131,8 @@ def measured(name: str, seed: int, flags: argparse.Namespace) -> Scores:
         moments = moments_of(study, next(iter(prompts.values())))
         own = scores.setdefault(start, {})
         for task in samples:
-            tests = scores_of(study, task, prompts[task.name, task.seed], moments)
+            start_of = prompts[task.name, task.seed]
+            tests = scores_of(study, task, start_of, moments, flags.pretended)
             named = {f"{task.seed}/{pretended}": test for pretended, test in tests.items()}
             own.setdefault(task.name, {}).update(named)
     return scores
@@ -138,16 +144,16 @@ def judged(scores: Mapping[int, Scores], baseline: Scores, flags: argparse.Names
     Args:
         scores: upstream seed → scores of a soup.
         baseline: scores of words of the vocabulary.
-        flags: their `calibration` and `seeds`.
+        flags: their `calibration` and `seeds`, and what is `pretended`.
     """
-    plain = {p: _table(baseline, "vocabulary", p) for p in PRETENDED}
+    plain = {p: _table(baseline, "vocabulary", p) for p in flags.pretended}
     figures: dict[str, Any] = {}
     for group, seeds in (("calibration", flags.calibration), ("judging", flags.seeds)):
         entries = [
             Replicates(
                 name=f"t0 = {p}", scores={s: _table(scores[s], "learned", p) for s in seeds}
             )
-            for p in PRETENDED
+            for p in flags.pretended
         ]
         comparison = compare(entries, plain[0], rng=np.random.default_rng(0))
         figures[group] = {
@@ -193,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=3, help="of tuning")
     add("--calibration", type=numbers, default=[42, 43, 44], help="seeds that choose t₀")
     add("--seeds", type=numbers, default=[*range(801, 809)], help="seeds that judge it")
+    add("--pretended", type=numbers, default=PRETENDED, help="t₀, 0 among them")
     add("--tasks", type=int, help="scored tasks, from the study's first on (default: all)")
     add("--workers", type=int, default=2)
     add("--json", type=Path, help="write all figures there")

@@ -83,7 +83,7 @@ def test_judging_and_calibration_have_seeds_of_their_own() -> None:
                 of[start].setdefault(task, {})[key] = test(pretended)
         return of
 
-    flags = argparse.Namespace(calibration=[1, 2, 3], seeds=[4, 5, 6])
+    flags = argparse.Namespace(calibration=[1, 2, 3], seeds=[4, 5, 6], pretended=PRETENDED)
     every = {seed: scores(10 if seed < 4 else 100) for seed in range(1, 7)}
     figures = judged(every, every[1], flags)
     assert figures["calibration"]["leader"] == "t0 = 10"
