@@ -13,6 +13,7 @@ from mpt.search.comparison import events_of
 from mpt.search.leaderboard import PointStatus
 from mpt.store.records import Point
 from mpt.study.specs import TrialSpec, UpstreamSpec
+from mpt.trial.store import TrialStore
 from mpt.upstream.engine import UpstreamRun
 from mpt.upstream.jumps import Jump
 
@@ -60,7 +61,12 @@ def test_a_rung_that_is_taken_over_brings_its_jump(
     monkeypatch.setattr(UpstreamRun, "jump", None)
     monkeypatch.setattr(type(one.store), "points", lambda *_: {})
     kept = []
-    monkeypatch.setattr(type(one.store), "add_point", lambda _, made: kept.append(made))
+
+    def add_point(_: TrialStore, made: Point) -> bool:
+        kept.append(made)
+        return True
+
+    monkeypatch.setattr(type(one.store), "add_point", add_point)
     _points(one, config, (4,))
     assert [(made.key, made.jump) for made in kept] == [(point.key, JUMP)]
 
