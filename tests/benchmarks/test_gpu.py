@@ -112,6 +112,8 @@ def test_without_a_gpu_the_full_plan_is_refused(monkeypatch: pytest.MonkeyPatch)
         gpu.main([])
 
 
+# the compiler of torch 2.13 warns of what it does itself
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
 def test_the_smoke_search_and_the_compiler_run_too(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
