@@ -51,7 +51,10 @@ def test_a_declared_replacement_is_a_study_of_its_own_and_says_so(
 @pytest.mark.parametrize(
     ("replaced", "text"),
     [
-        ((("eli5-ask", "hotpot_qa"),), "task 'eli5-ask' is unknown; near it are eli5-asks, eli5-askh"),
+        (
+            (("eli5-ask", "hotpot_qa"),),
+            "task 'eli5-ask' is unknown; near it are eli5-asks, eli5-askh",
+        ),
         ((("eli5-askh", "hotpotqa"),), "task 'hotpotqa' is unknown"),
         (
             (("eli5-askh", "imdb"),),
