@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from mpt.seeds import numpy_generator
 from mpt.study.options import StudyOptions
 from mpt.study.study import OpenStudy
 from mpt.trial.runs import vocabulary_start
-from sides.start_signs import CONTESTANTS, keep, numbers, soup
+from sides.start_signs import CONTESTANTS, every_soup, keep, numbers, soup
 
 PRETENDED = [0, 1, 3, 10, 100]
 """t₀: steps that the moments count as."""
@@ -204,11 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--workers", type=int, default=2)
     add("--json", type=Path, help="write all figures there")
     flags = parser.parse_args(argv)
-    seeds = [*flags.calibration, *flags.seeds]
-    work = [(name, seed, flags) for name in CONTESTANTS for seed in seeds]
-    with multiprocessing.get_context("spawn").Pool(flags.workers) as pool:
-        for line in pool.imap_unordered(_soup, work):
-            print(line, flush=True)
+    seeds = every_soup(_soup, flags)
     document = {}
     baseline = json.loads(_file(CONTESTANTS[0], flags.calibration[0], flags).read_text())
     for name in CONTESTANTS:

@@ -60,11 +60,7 @@ Signs = dict[str, dict[str, dict[str, dict[str, float]]]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, and compare."""
     flags = _flags(argv)
-    seeds = [*flags.calibration, *flags.seeds]
-    work = [(name, seed, flags) for name in CONTESTANTS for seed in seeds]
-    with multiprocessing.get_context("spawn").Pool(flags.workers) as pool:
-        for line in pool.imap_unordered(_soup, work):
-            print(line, flush=True)
+    seeds = every_soup(_soup, flags)
     document = {}
     for name in CONTESTANTS:
         signs = {seed: json.loads(_file(name, seed, flags).read_text()) for seed in seeds}
@@ -75,6 +71,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.json:
         flags.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
+
+
+def every_soup(
+    measure: Callable[[tuple[str, int, argparse.Namespace]], str], flags: argparse.Namespace
+) -> list[int]:
+    """Measure the soups of all contestants, processes side by side; return the upstream seeds.
+
+    `measure` takes (contestant, seed, flags) and returns a line to be printed.
+    """
+    seeds = [*flags.calibration, *flags.seeds]
+    work = [(name, seed, flags) for name in CONTESTANTS for seed in seeds]
+    with multiprocessing.get_context("spawn").Pool(flags.workers) as pool:
+        for line in pool.imap_unordered(measure, work):
+            print(line, flush=True)
+    return seeds
 
 
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
