@@ -47,9 +47,13 @@ def now(device: str) -> float:
     On a CPU they are the CPU seconds of this process: the load by others lengthens them least. On
     a GPU they are those of the clock, after the GPU has done all it was given.
     """
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
+    return time.process_time() if device == "cpu" else clock_now(device)
+
+
+def clock_now(device: str) -> float:
+    """Return seconds of the clock, after a GPU has done all it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

@@ -50,11 +50,19 @@ def open_backbone(name: str, device: str, dtype: torch.dtype = torch.float32) ->
     return T5(name, model, _tokenizer(SHAPES[name]["vocabulary"]), "prepend")
 
 
-def save_random(name: str, folder: str | Path) -> None:
-    """Save a random T5 of a name of `SHAPES` as a checkpoint, with its tokenizer."""
+def save_random(name: str, folder: str | Path, tokenizer: Any = None) -> None:
+    """Save a random T5 of a name of `SHAPES` as a checkpoint, with a tokenizer.
+
+    Args:
+        name: of the shape.
+        folder: where to.
+        tokenizer: what reads texts, of at most as many tokens as the model has; None: the
+            tokenizer of as many numbered words, which knows no other word.
+    """
     logging.disable_progress_bar()
     _random_t5(name, torch.float32).save_pretrained(folder)
-    _tokenizer(SHAPES[name]["vocabulary"]).save_pretrained(folder)
+    own = _tokenizer(SHAPES[name]["vocabulary"]) if tokenizer is None else tokenizer
+    own.save_pretrained(folder)
 
 
 def _random_t5(name: str, dtype: torch.dtype) -> T5ForConditionalGeneration:

@@ -15,9 +15,10 @@ import torch
 from peers_real import (
     MEASURES,
     PARTS,
-    SIDES,
     Trial,
     agreements,
+    compared,
+    flags_of,
     ratio_table,
     score_table,
     seconds_line,
@@ -28,6 +29,7 @@ from sides.agreement import Runs, runs_of
 from sides.our_runs import plain_tuning
 from sides.peer_search import BASELINE, Scorer
 from sides.peer_work import work_of
+from sides.real_plan import OURS, SIDES, plan_of
 from toy_backbones import save_toy_gpt2
 
 from mpt.backbones import load_backbone
@@ -69,7 +71,7 @@ def test_a_side_that_did_other_runs_is_refused(runs: dict[str, Runs]) -> None:
 def test_pefts_runs_are_ours_with_the_prompt_before_the_input(tmp_path: Path) -> None:
     """In float64, where rounding flips no arg-max, and of a model that knows what it is asked."""
     words = ["--backbone", "embedded-gpt2", "--tasks", "4", "--quick", "--lrs", "0.3", "0.1"]
-    plan = peers_real.plan_of(peers_real._flags(words))
+    plan = plan_of(flags_of(words), "embedded-gpt2")
     assert plan.config.downstream.lrs == (0.3, 0.1)
     wide = load_backbone("embedded-gpt2", dtype=torch.float64)
     study = dataclasses.replace(open_study(plan), backbone=wide)
@@ -78,6 +80,25 @@ def test_pefts_runs_are_ours_with_the_prompt_before_the_input(tmp_path: Path) ->
     agreed = agreements({"peft": runs_of([theirs]), "prepend": runs_of([ours])})["peft"]
     assert agreed["equal"] == agreed["runs"] == 8
     assert len(set(runs_of([theirs]).values())) > 2  # they do not all score alike
+
+
+def test_pefts_runs_of_a_t5_are_ours() -> None:
+    words = "--backbone embedded --tasks 4 --quick --lrs 0.3 0.1 --dtype float64 --rounds 1"
+    found = compared(flags_of([*words.split(), "--one-process"]))
+    assert set(found["ratios"]) == {"peft / prepend"}
+    agreed = found["agreement"]["peft"]
+    assert agreed["equal"] == agreed["runs"] == 8
+    assert len(set(runs_of(found["trials"]["peft"]).values())) > 2  # they do not all score alike
+
+
+def test_a_random_t5_is_measured_by_the_papers_recipe() -> None:
+    words = "--backbone t5-tiny-random --tasks 1 --quick --lrs 0.3 --rounds 1 --one-process"
+    found = compared(flags_of(words.split()))
+    assert found["agreement"]["peft"]["runs"] == 1
+    # "joy" and the end mark
+    assert (found["downstream"]["steps"], found["downstream"]["max_generated"]) == (2, 2)
+    for seconds in found["seconds_of_a_run"].values():
+        assert all(own > 0 for measure in MEASURES for own in seconds[measure])
 
 
 def test_our_sides_differ_in_the_position_of_the_prompt(plan: StudyPlan, tmp_path: Path) -> None:
@@ -93,19 +114,61 @@ def test_our_sides_differ_in_the_position_of_the_prompt(plan: StudyPlan, tmp_pat
 def test_only_the_padded_peer_generates_from_inputs_padded_on_the_left(
     plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[bool] = []
+    told = _told_scorers(monkeypatch)
+    for side in ("peft", "peft-padded"):
+        side_trial(side, plan, tmp_path, eval_batch=3)
+    assert told == [(False, "cpu"), "warm", (True, "cpu"), "warm"]
+
+
+def _told_scorers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let scorers do nothing; return the list of what they are told: padding and device."""
+    told: list[Any] = []
 
     class Told:
-        def __init__(self, work: Any, *, left_padded: bool):
-            told.append(left_padded)
+        def __init__(self, work: Any, *, left_padded: bool, device: str):
+            told.append((left_padded, device))
+
+        def warm_up(self) -> None:
+            told.append("warm")
 
         def trial(self, point: None) -> Trial:
             return {}
 
     monkeypatch.setattr(peers_real, "Scorer", Told)
-    for side in ("peft", "peft-padded"):
-        side_trial(side, plan, tmp_path, eval_batch=3)
-    assert told == [False, True]
+    return told
+
+
+def test_every_side_works_on_the_device(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, opened = _told_scorers(monkeypatch), []
+
+    def noted(own: StudyPlan, device: str) -> Any:
+        opened.append(device)
+        return open_study(own)
+
+    monkeypatch.setattr(peers_real, "open_study", noted)
+    monkeypatch.setattr(peers_real, "plain_tuning", lambda study, folder: {})
+    for side in ("peft", *OURS):
+        side_trial(side, plan, tmp_path, 3, "cuda")
+    assert opened == ["cuda"] * 3
+    assert told[0] == (False, "cuda")
+
+
+def test_a_side_in_a_process_of_its_own_is_told_the_device(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def run(script: str, side: str, folder: Path, *options: str) -> None:
+        told.extend(options)
+        (folder / "trial.json").write_text("{}")
+
+    monkeypatch.setattr(peers_real, "run_side", run)
+    flags = flags_of(["--threads", "3"])
+    flags.device = "cuda"  # this machine may have none
+    assert peers_real._done("peft", plan, tmp_path, flags) == {}
+    assert told == ["--threads", "3", "--eval-batch", "48", "--device", "cuda"]
 
 
 def test_every_part_of_every_side_takes_time(trials: dict[str, Trial]) -> None:
@@ -134,7 +197,10 @@ def test_ratios_are_those_of_a_run_round_by_round() -> None:
     assert clock.split() == ["peft", "/", "append", "clock", "6.00", "(4.00", "8.00)"]
     line = seconds_line({**peer[0], "seconds": {**peer[0]["seconds"], "rest": 2.0}})
     assert "a run:   9.00 CPU s (training 7.00, dev 0.25, test 0.75, rest 1.00)" in line
-    assert "12.00 s by the clock" in line
+    assert line.endswith("12.00 s by the clock")
+    line = seconds_line(peer[0], "cuda")
+    assert "8.00 CPU s, " in line
+    assert line.endswith("by the clock (training 11.00, dev 0.25, test 0.75, rest 0.00)")
 
 
 def test_scores_are_shown_with_the_runs_that_are_equal(runs: dict[str, Runs]) -> None:
@@ -158,6 +224,15 @@ def test_counts_below_one_are_refused(flags: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="2"):
         peers_real.main(flags.split())
     assert "must be whole numbers ≥ 1" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_here_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        peers_real.main(["--device", "cuda"])
+    assert "--device is cuda, but torch finds no CUDA device here" in capsys.readouterr().err
 
 
 @pytest.mark.slow
