@@ -10,6 +10,8 @@
                 they are; and whether the pass that the probe allows really runs
     meta_step   every second-order engine: time, memory, difference from the unrolled gradient
     shared      outer steps of 2, 4 and 8 episodes that share passes, against one after the other
+    peers       downstream runs as users of PEFT write them, and ours, in bfloat16: seconds a run,
+                ratios, how many scores are equal (`peers_real.py`)
     tf32        fine-tuning in float32 with and without TF32: time of a step, difference of losses
     search      one smoke search by Ray Tune on the embedded model, two trials to a GPU
     compile     torch.compile of the training passes: gain, and after how many steps it pays
@@ -39,6 +41,7 @@ from typing import Any
 import meta_step
 import packing
 import packing_cells
+import peers_real
 import torch
 from measuring import machine, matrix_rate, now, peak, reset_peak
 from random_models import open_backbone
@@ -74,6 +77,8 @@ class Plan:
     meta_batch: int
     shared_items: tuple[int, ...]
     """Episodes of the outer steps that share passes."""
+    peers: str
+    """Flags of `peers_real.py`: what the sides do."""
     tuned_steps: int
     compiled: tuple[int, ...]
     """R of the packs that are compiled."""
@@ -106,6 +111,7 @@ FULL = Plan(
     probed=(8, 32, 128),
     meta_batch=4,
     shared_items=(2, 4, 8),
+    peers="--dtype bfloat16 --tasks 2 --steps 16 --eval-every 8 --dev-rows 16 --test-rows 48",
     tuned_steps=8,
     compiled=(1, 8),
 )
@@ -121,6 +127,7 @@ TOY = Plan(
     probed=(4,),
     meta_batch=1,
     shared_items=(2,),
+    peers="--tasks 1 --rounds 1 --quick",
     tuned_steps=3,
     compiled=(1,),
 )
@@ -307,6 +314,14 @@ def shared_section(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
+def peers_section(plan: Plan) -> dict[str, Any]:
+    """Return what a downstream run takes by PEFT and by us, and how far the scores agree."""
+    words = ["--backbone", plan.backbone, "--device", plan.device, "--one-process"]
+    document = peers_real.compared(peers_real.flags_of([*words, *plan.peers.split()]))
+    told = ("tasks", "downstream", "seconds_of_a_run", "ratios", "agreement")
+    return {name: document[name] for name in told}
+
+
 def tf32_section(plan: Plan) -> dict[str, Any]:
     """Return seconds of a fine-tuning step with and without TF32, and their losses."""
     setting = plan.setting(plan.lengths[len(plan.lengths) // 2])
@@ -360,6 +375,7 @@ SECTIONS: dict[str, Callable[[Plan], Any]] = {
     "probe": probe_section,
     "meta_step": meta_step_section,
     "shared": shared_section,
+    "peers": peers_section,
     "tf32": tf32_section,
     "search": search_section,
     "compile": compile_section,

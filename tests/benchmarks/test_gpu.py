@@ -70,6 +70,14 @@ def test_steps_with_shared_passes_stand_beside_steps_apart(document: dict[str, A
         assert row["ratio"]["median"] == pytest.approx(row["shared_s"] / row["apart_s"])
 
 
+def test_pefts_runs_stand_beside_ours(document: dict[str, Any]) -> None:
+    found = _found(document, "peers")
+    assert found["agreement"]["peft"]["runs"] == 1
+    seconds = found["seconds_of_a_run"]
+    ratio = seconds["peft"]["clock"][0] / seconds["prepend"]["clock"][0]
+    assert found["ratios"]["peft / prepend"]["clock"] == [pytest.approx(ratio)]
+
+
 def test_fine_tuning_is_timed_with_and_without_tf32(document: dict[str, Any]) -> None:
     found = _found(document, "tf32")
     assert found["float32"]["loss"] == pytest.approx(found["tf32"]["loss"], rel=1e-2)
