@@ -28,8 +28,8 @@ Each side is a fresh process, one at a time and in another order every round. Se
 the runs themselves, of the CPU and of the clock; loading the model is left out, and tokenising on
 the peers' sides. So is what a process does once: a first step of the peers', and on a GPU our
 measuring of what fits into a pass, which a search keeps. On a GPU the clock is read after the GPU
-has done all it was given, and only the clock counts. In bfloat16 the model is, on all sides, and
-prompts and Adafactor stay in float32: so PEFT makes a prompt, whatever the model's format.
+has done all it was given, and only the clock counts. With bfloat16 weights and activations of the
+model are in it, on all sides; prompts and Adafactor stay in float32, as PEFT itself has a prompt.
 
 DIR holds few-shot files as CrossFit has them; without it the tasks of the embedded gym serve.
 
