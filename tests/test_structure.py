@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import gc
+import importlib.metadata
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,6 +173,34 @@ def test_a_public_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in homes:
                 homes[node.name].append(path.relative_to(ROOT).as_posix())
     assert homes == ONE_HOME
+
+
+def test_a_package_that_is_imported_is_named_as_a_dependency() -> None:
+    """It may come with another package today, in whatever version that one likes tomorrow."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {_distribution(re.split(r"[\[=]", one)[0]) for one in told["dependencies"]}
+    of_module = importlib.metadata.packages_distributions()
+    imported = {
+        _distribution(name)
+        for path in (*_python("mpt"), *_python("analysis"), *_python("tune_jobs"))
+        for module in _imported(path) - sys.stdlib_module_names - {*CODE}
+        for name in of_module[module]
+    }
+    assert {"torch", "numpy", "pyyaml", "scikit-learn"} <= imported
+    assert imported - named == set()
+
+
+def _distribution(name: str) -> str:
+    """Return a distribution's name as an index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the top-level modules that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+    of = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in (*plain, *filter(None, of))}
 
 
 def _leave_much(folder: Path) -> None:
