@@ -16,6 +16,7 @@ from mpt.store.database import open_results
 from mpt.study.choice import point_config
 from mpt.study.contest.definition import REFERENCE
 from mpt.study.contest.frozen import KIND, Frozen, read_frozen
+from mpt.study.contest.part import WHOLE, ContestPart
 
 from ..results.cells import Cell
 from ..results.names import PARTITION_LABELS, partition_label, rank
@@ -51,6 +52,8 @@ class Confirmed:
     smoke: bool
     kept: bool
     """Whether the settings are those that the database kept when the confirmation began."""
+    left_out: tuple[str, ...] = ()
+    """How the results were restricted (`ContestPart`), one line each."""
 
     @property
     def contestants(self) -> list[str]:
@@ -64,24 +67,47 @@ class Confirmed:
         return [n for n in self.contestants if entries[n].upstream.config.method == REFERENCE]
 
 
-def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
-    """Read a confirmation.
+def read_confirmed(
+    results: Path, store: str | None, frozen: Path, part: ContestPart = WHOLE
+) -> Confirmed:
+    """Read a confirmation, or a part of it.
 
     Raises:
-        UsageError: there is no such database or file, or no confirmatory point.
+        UsageError: there is no such database or file, or no confirmatory point (of a part).
         DataError: they are broken, or no upstream seed is complete.
     """
     settings, cells = read_frozen(frozen), _cells(results, store)
-    by_arena: dict[Arena, dict[str, dict[int, Cell]]] = {}
-    for cell in cells:
-        name = _contestant(cell, settings)
-        if name is not None:
-            by_arena.setdefault(_arena(cell), {}).setdefault(name, {})[cell.upstream_seed] = cell
-    if not by_arena:
+    points = [
+        (_arena(cell), name, cell)
+        for cell in cells
+        if (name := _contestant(cell, settings)) is not None
+    ]
+    if not points:
         raise UsageError(
             f"{results} holds no confirmatory point of {frozen}; run --stages confirm first"
         )
+    left_out = part.told(
+        backbones={arena.backbone for arena, _, _ in points},
+        tuning_steps={arena.tuning_steps for arena, _, _ in points},
+        partitions={arena.partition for arena, _, _ in points},
+        upstream_seeds={cell.upstream_seed for _, _, cell in points},
+        contestants={name for _, name, _ in points},
+    )
+    by_arena: dict[Arena, dict[str, dict[int, Cell]]] = {}
+    for arena, name, cell in points:
+        if _takes(part, arena, name, cell):
+            by_arena.setdefault(arena, {}).setdefault(name, {})[cell.upstream_seed] = cell
+    if not by_arena:
+        raise UsageError(
+            f"{results} holds no confirmatory point of this part ({'; '.join(left_out)}); ask for "
+            "more, or run --stages confirm first"
+        )
     names = [n for n in settings.entries if any(n in row for row in by_arena.values())]
+    if not any(settings.entries[n].upstream.config.method == REFERENCE for n in names):
+        raise UsageError(
+            f"contestants are {', '.join(names)}, but one must be {REFERENCE}, which all others "
+            "are compared with; name it with --contestants, or run --stages confirm first"
+        )
     seeds, missing = _complete(by_arena, names)
     if not seeds:
         raise DataError(
@@ -99,6 +125,17 @@ def read_confirmed(results: Path, store: str | None, frozen: Path) -> Confirmed:
         missing=tuple(missing),
         smoke=any(cell.study.smoke for cell in cells),
         kept=_kept(results, store, frozen, settings),
+        left_out=tuple(left_out),
+    )
+
+
+def _takes(part: ContestPart, arena: Arena, name: str, cell: Cell) -> bool:
+    return part.takes(
+        backbones=arena.backbone,
+        tuning_steps=arena.tuning_steps,
+        partitions=arena.partition,
+        upstream_seeds=cell.upstream_seed,
+        contestants=name,
     )
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mpt.errors import UsageError
+from mpt.study.contest.part import WHOLE, ContestPart
 
 NAME = "contest"
 TITLE = "Better than multitask learning?"
 
 
-def write_contest(results: Path, store: str | None, frozen: Path, out: Path) -> Mapping[str, Any]:
+def write_contest(
+    results: Path, store: str | None, frozen: Path, out: Path, part: ContestPart = WHOLE
+) -> Mapping[str, Any]:
     """Read a confirmation and write its report.
 
     Args:
@@ -21,6 +24,7 @@ def write_contest(results: Path, store: str | None, frozen: Path, out: Path) -> 
         store: URL of the database, if it is not in there.
         frozen: the file of frozen settings.
         out: folder of the report, which is made; files of these names are replaced.
+        part: what of the confirmation the report speaks of.
 
     Returns:
         ``lines`` for people, and ``files`` and ``verdict`` for programs.
@@ -33,7 +37,7 @@ def write_contest(results: Path, store: str | None, frozen: Path, out: Path) -> 
     from .forest import draw_contest
     from .verdict import judge
 
-    verdict = judge(read_confirmed(results, store, frozen))
+    verdict = judge(read_confirmed(results, store, frozen, part))
     from ..figures.drawing.style import save
     from ..tables.render import to_markdown
     from .tables import arena_table, pooled_table, to_json

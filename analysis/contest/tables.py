@@ -198,6 +198,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.sentences,
         "missing": list(confirmed.missing),
         "frozen_kept": confirmed.kept,
+        "left_out": list(confirmed.left_out),
         "row_passes": dict(verdict.passes),
         "race_steps": {
             name: one.race_steps

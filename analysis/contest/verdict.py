@@ -83,9 +83,11 @@ class Verdict:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in words, one sentence a contestant."""
+        """The verdict in words, one sentence a contestant, after what it leaves out."""
         smoke = "Smoke run, the numbers mean nothing: " if self.confirmed.smoke else ""
-        return [smoke + _sentence(one, self) for one in self.against]
+        part = "; ".join(self.confirmed.left_out)
+        left_out = [f"{smoke}A part of the results alone: {part}."] if part else []
+        return left_out + [smoke + _sentence(one, self) for one in self.against]
 
 
 def judge(confirmed: Confirmed) -> Verdict:
@@ -184,6 +186,8 @@ def _objections(one: Against, verdict: Verdict) -> list[str]:
         objections.append(f"{counted(len(confirmed.missing), 'point')} missing")
     if not confirmed.kept:
         objections.append("the frozen settings are not those that the confirmation began with")
+    if confirmed.left_out:
+        objections.append("a part of the results")
     return [*objections, "a smoke run"] if confirmed.smoke else objections
 
 

@@ -84,7 +84,8 @@ class Paired:
             return None
         centres = self.value + _thinned(self._drawn)
         scale = math.sqrt(self.seed_variance)
-        at_zero = -centres / scale if scale > 0 else np.where(centres == 0, 0, -np.inf * centres)
+        far = np.where(centres == 0, 0, -np.copysign(np.inf, centres))  # where no seed differs
+        at_zero = -centres / scale if scale > 0 else far
         below = float(stats.t.cdf(at_zero, self.seed_freedom).mean())
         return 2 * min(below, 1 - below)
 

@@ -25,6 +25,7 @@ from mpt.study.spaces import SPACES
 if TYPE_CHECKING:
     from mpt.replay.contest.run import ContestReport
     from mpt.study.contest.definition import Contest
+    from mpt.study.contest.part import ContestPart
 
 RESULTS = "results/beat_mtl"
 STAGES_TEXT = "search, freeze, confirm, report"
@@ -39,8 +40,9 @@ def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> i
     check_backbones(flags.backbones, flags.gym)
     from mpt.replay.contest.run import ContestManner, ContestRun, stages_from
     from mpt.replay.contest.stages import ContestRequest, search_job
+    from mpt.study.contest.part import WHOLE
 
-    contest = contest_of(flags)
+    contest, stages = contest_of(flags), stages_from(flags.stages)
     request = ContestRequest(
         contest=contest,
         data_seeds=flags.data_seeds,
@@ -49,8 +51,9 @@ def _work(report: ContestReport, parser: Parser, flags: argparse.Namespace) -> i
     )
     check_gym(search_job(request).plans)
     manner = ContestManner(
-        stages=stages_from(flags.stages),
+        stages=stages,
         frozen=frozen_of(flags, request.results, contest.name),
+        part=part_of(flags) if stages == ("report",) else WHOLE,
         **manner_fields(flags, request.results),
     )
     execution = execution_of(parser, flags, str(manner.report))
@@ -71,13 +74,25 @@ def contest_of(flags: argparse.Namespace) -> Contest:
             "one of --smoke and --contest out"
         )
     contest = load_contest("smoke" if flags.smoke else flags.contest or "full")
-    changes: dict[str, Any] = {}
-    for name in ("search_seeds", "upstream_seeds", "partitions", "tuning_steps", "backbones"):
-        value = getattr(flags, "budgets" if name == "tuning_steps" else name)
-        changes |= {name: value} if value else {}
+    changes: dict[str, Any] = {"search_seeds": flags.search_seeds, **_parts(flags)}
+    changes = {name: value for name, value in changes.items() if value}
     if flags.contestants:
         changes["contestants"] = contest.with_only(flags.contestants)
     return dataclasses.replace(contest, **changes)
+
+
+def part_of(flags: argparse.Namespace) -> ContestPart:
+    """Return what of the confirmation the flags name; none: all."""
+    from mpt.study.contest.part import ContestPart
+
+    values = {**_parts(flags), "contestants": flags.contestants}
+    return ContestPart(**{name: tuple(value or ()) for name, value in values.items()})
+
+
+def _parts(flags: argparse.Namespace) -> dict[str, Any]:
+    """Return field of a contest → what its flag names."""
+    own = {name: getattr(flags, name) for name in ("upstream_seeds", "partitions", "backbones")}
+    return {**own, "tuning_steps": flags.budgets}
 
 
 def frozen_of(flags: argparse.Namespace, results: Path, contest: str) -> Path:
@@ -95,7 +110,8 @@ def parser_of() -> Parser:
         "A contest against multitask learning: choose every method's settings on validation "
         "tasks at one budget, freeze them in a file, confirm them on target tasks and fresh "
         "upstream seeds, and report the differences to the best multitask learning. The same "
-        "command again resumes."
+        "command again resumes. The report is of all that is there; with --stages report, names "
+        "and numbers restrict it."
     )
     add = parser.add_argument_group("contest").add_argument
     add("--contest", metavar="NAME", help="table of beat_mtl.toml (default: full)")

@@ -135,6 +135,22 @@ def test_from_the_search_to_a_table_that_is_recomputed(
         assert (results / "report" / f"contest.{ending}").stat().st_size > 0
 
 
+def test_the_report_alone_can_be_of_a_part(
+    contest: Contest, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the confirmation of the test before; the whole report stays as it is."""
+    before = (results / "report" / "contest.json").read_bytes()
+    part = ("--partitions", "cls_to_cls", "--contestants", "multitask,path")
+    assert contest("--stages", "report", *part, "--report", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 partitions (cls_to_cls); 2 of 4 contestants (multitask, path)" in said
+    report = json.loads((tmp_path / "contest.json").read_text(encoding="utf-8"))
+    assert [arena["partition"] for arena in report["arenas"]] == ["cls_to_cls"]
+    assert list(report["pooled"]) == ["path"]
+    assert len(report["left_out"]) == 2
+    assert (results / "report" / "contest.json").read_bytes() == before
+
+
 def test_frozen_is_the_point_with_the_highest_mean_over_search_seeds(results: Path) -> None:
     """After the search of the test before, read from the database by themselves."""
     found = mpt.load_results(results)

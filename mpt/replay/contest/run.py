@@ -22,6 +22,7 @@ from mpt.search.job import DONE, Execution, SearchJob
 from mpt.search.run import set_results_aside
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Frozen, freeze, keep, read_frozen
+from mpt.study.contest.part import WHOLE, ContestPart
 
 if TYPE_CHECKING:
     from mpt.search.cost.plan import Rates
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 STAGES = ("search", "freeze", "confirm", "report")
 """In the order of a run."""
 
-ContestReport = Callable[[Path, str | None, Path, Path], Mapping[str, Any]]
+ContestReport = Callable[[Path, str | None, Path, Path, ContestPart], Mapping[str, Any]]
 """(results directory, URL of the database if it is not in there, file of frozen settings, folder
-of the report) → ``lines`` for people, and what else stands in the JSON document."""
+of the report, what it speaks of) → ``lines`` for people, and what else stands in the JSON
+document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class ContestManner(Manner):
     """Some of `STAGES`."""
     frozen: Path
     """The file of frozen settings."""
+    part: ContestPart = WHOLE
+    """What of the confirmation the report speaks of."""
 
 
 class ContestRun(StagedRun):
@@ -86,7 +90,7 @@ class ContestRun(StagedRun):
                 return code
         if "report" in manner.stages:
             where = self._request.results, self._request.store
-            self._reported = self._write(*where, manner.frozen, manner.report)
+            self._reported = self._write(*where, manner.frozen, manner.report, manner.part)
             for line in self._reported["lines"]:
                 self._say(line)
         return DONE

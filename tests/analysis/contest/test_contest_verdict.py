@@ -23,6 +23,7 @@ from mpt.config import UpstreamConfig
 from mpt.errors import DataError, UsageError
 from mpt.store.database import open_results
 from mpt.study.contest.frozen import Entry, Frozen, freeze, keep
+from mpt.study.contest.part import ContestPart
 from mpt.study.specs import UpstreamSpec
 from tools.recompute_contest import recompute
 
@@ -187,6 +188,51 @@ def test_without_a_whole_seed_or_any_point_there_is_no_verdict(
     _write(tmp_path / "r", {"cls_to_cls": {"path": 2.0}}, seeds=(502,))
     with pytest.raises(DataError, match="no upstream seed is complete"):
         read_confirmed(tmp_path / "r", None, frozen)
+
+
+def test_a_part_is_judged_as_if_the_rest_were_not_there_and_says_what_it_is(
+    tmp_path: Path, frozen: Path
+) -> None:
+    row = {"mtl": 2.0, "mtl_soup": 8.0, "path": 20.0}
+    _write(tmp_path / "r", {"cls_to_cls": row, "qa_to_qa": dict.fromkeys(row, 30.0)})
+    _write(tmp_path / "alone", {"cls_to_cls": row})
+    confirmed = read_confirmed(
+        tmp_path / "r", None, frozen, ContestPart(partitions=("cls_to_cls",))
+    )
+    verdict = judge(dataclasses.replace(confirmed, kept=True))
+    alone = _judged(tmp_path / "alone", frozen)
+    assert verdict.args == alone.args
+    assert [one.interval for one in verdict.against] == [one.interval for one in alone.against]
+    assert "consistently better" in alone.sentences[0]
+    said = "1 of 2 partitions (cls_to_cls)"
+    assert verdict.sentences[0] == f"A part of the results alone: {said}."
+    assert "not consistently" in verdict.sentences[1]
+    assert verdict.sentences[1].endswith("; a part of the results.")
+    assert to_json(verdict)["left_out"] == [said]
+    assert to_json(alone)["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"partitions": ("qa_to_qa",)}, "--partitions names qa_to_qa, .* they hold cls_to_cls"),
+        ({"tuning_steps": (10,)}, "--budgets names 10, of which"),
+        ({"upstream_seeds": (9,)}, "--upstream-seeds names 9, .* they hold 501, 502"),
+        ({"contestants": ("path",)}, "contestants are path, but one must be multitask"),
+    ],
+)
+def test_a_part_that_is_not_there_or_has_no_reference_is_refused(
+    part: dict[str, Any], said: str, tmp_path: Path, frozen: Path
+) -> None:
+    _write(tmp_path / "r", {"cls_to_cls": {"mtl": 2.0, "path": 20.0}})
+    with pytest.raises(UsageError, match=said):
+        read_confirmed(tmp_path / "r", None, frozen, ContestPart(**part))
+
+
+def test_all_names_are_no_restriction(tmp_path: Path, frozen: Path) -> None:
+    _write(tmp_path / "r", {"cls_to_cls": {"mtl": 2.0, "path": 20.0}})
+    every = ContestPart(partitions=("cls_to_cls",), upstream_seeds=SEEDS)
+    assert read_confirmed(tmp_path / "r", None, frozen, every).left_out == ()
 
 
 def test_budgets_are_read_from_the_records(tmp_path: Path, frozen: Path) -> None:

@@ -192,3 +192,7 @@ def test_an_interval_is_the_mixture_of_draws_and_t_and_its_p_ends_it_at_0() -> N
     assert one.ends(1 - one.p) == (pytest.approx(0, abs=1e-6), pytest.approx(high, abs=10))
     sure = dataclasses.replace(one, deviations=np.zeros(0), seed_variance=0.0)
     assert (sure.interval, sure.p) == ((2.0, 2.0), 0.0)
+    assert (dataclasses.replace(sure, value=-2.0).p, dataclasses.replace(sure, value=0.0).p) == (
+        0.0,
+        1.0,
+    )
