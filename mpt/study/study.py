@@ -337,8 +337,9 @@ def _backbone(name: str, device: str, position: str, precision: str) -> Backbone
 
 def release_weights() -> None:
     """Forget the weights that `backbone_of` keeps for the next study; open studies have theirs."""
-    _backbone.cache_clear()
-    gc.collect()  # a model may hold itself
+    if _backbone.cache_info().currsize:
+        _backbone.cache_clear()
+        gc.collect()  # a model may hold itself; that takes up to a second among all imports
 
 
 def _named_only(config: StudyConfig) -> Backbone:
