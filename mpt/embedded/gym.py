@@ -7,6 +7,7 @@ size than the published one are a gym of their own, written when they are first 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -191,7 +192,7 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
         folder.mkdir()
         size = task.at_shots(shots)
         larger = size != task.shots
-        test, pools = draw_examples(task, LARGE_POOL if larger else None)
+        test, pools = _drawn(task.name, larger)
         for seed in DATA_SEEDS:
             train, dev = (_larger_sample if larger else _sample)(task, pools, seed, size)
             for split, rows in (("train", train), ("dev", dev), ("test", test)):
@@ -202,6 +203,15 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
 
 
 Rows = list[tuple[str, str]]
+
+
+@functools.cache
+def _drawn(name: str, larger: bool) -> tuple[Rows, dict[str, Rows]]:
+    """Return a task's examples, which samples of all larger sizes share; not to be changed.
+
+    Drawing them takes nearly all of the seconds in which a gym is written.
+    """
+    return draw_examples(embedded_tasks()[name], LARGE_POOL if larger else None)
 
 
 def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, dict[str, Rows]]:

@@ -87,8 +87,23 @@ def _refused(name: str, position: str) -> bool:
     return name == "maml exact" and position == "append_padded"
 
 
-@every_method
-@pytest.mark.parametrize(("model", "position"), PLACES[1:4:2])
+def _in_places(places: Sequence[tuple[str, str]]) -> list[Any]:
+    """Return every method in every place that it allows; all but one place of each are slow.
+
+    Places come in turn, so that each is that of some methods.
+    """
+    cases = []
+    for turn, name in enumerate(METHODS):
+        allowed = [place for place in places if not _refused(name, place[1])]
+        usual = allowed[turn % len(allowed)]
+        cases += [
+            pytest.param(name, *place, marks=() if place == usual else pytest.mark.slow)
+            for place in allowed
+        ]
+    return cases
+
+
+@pytest.mark.parametrize(("name", "model", "position"), _in_places(PLACES[1:4:2]))
 def test_shared_steps_end_where_steps_apart_do(
     name: str, model: str, position: str, tasks: list[FewShotTask]
 ) -> None:
@@ -107,10 +122,7 @@ def test_shared_steps_end_where_steps_apart_do(
     assert counted[0] == counted[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "model", "position"),
-    [(name, *place) for name in METHODS for place in PLACES if not _refused(name, place[1])],
-)
+@pytest.mark.parametrize(("name", "model", "position"), _in_places(PLACES))
 def test_each_episode_has_the_gradient_that_it_has_alone(
     name: str, model: str, position: str, tasks: list[FewShotTask]
 ) -> None:
