@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from children import environment
 from killed import run_after_a_kill
+from postgres_server import postgres_server
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("mpt", "analysis", "search_spaces", "pyproject.toml", "README.md", "LICENSE")
@@ -64,25 +67,37 @@ for words in sys.argv[1:]:
 """Several commands in one process: each process takes seconds to import what it needs."""
 
 
+@pytest.fixture(params=["server", pytest.param("file", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """URL of the results' database; none: a file among the results, also where no server is."""
+    with contextlib.ExitStack() as stack:
+        url: list[str] = []
+        if request.param == "server":
+            with contextlib.suppress(pytest.skip.Exception):
+                url = [stack.enter_context(postgres_server())]
+        yield url
+
+
 def test_it_searches_replays_and_reports_a_method_of_ones_own_in_an_empty_directory(
-    installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
+    installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, store: list[str]
 ) -> None:
     """After a kill; and the method stands in Table 2, and a plan finds its spaces."""
     inherited = environment(installed)
-    where = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
-    found = _run([sys.executable, "-c", where], tmp_path, inherited).split()
+    files = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
+    found = _run([sys.executable, "-c", files], tmp_path, inherited).split()
     assert all(path.startswith(str(installed)) for path in found), found
     method = shutil.copy(API / "own_method.py", tmp_path / "my_method.py")
     assert len(Path(method).read_text().splitlines()) <= 40
     lines = [str(API / "ten_lines.py"), str(method), str(toy_checkpoint), str(toy_gym), "results"]
+    lines += store
     out = run_after_a_kill([sys.executable, *lines], tmp_path, inherited)
     assert "points 4 runs 40" in out
     assert "'method': 'pulled', 'partition': 'random_to_random'" in out
-    assert "nothing is wrong" in _run(
-        [sys.executable, "-m", "mpt", "doctor", "results"], tmp_path, inherited
-    )
+    where = f" --store {store[0]}" if store else ""
+    doctor = [sys.executable, "-m", "mpt", "doctor", "results", *where.split()]
+    assert "nothing is wrong" in _run(doctor, tmp_path, inherited)
     commands = [
-        "report --results results --out report",
+        f"report --results results --out report{where}",
         "search pulled --plugin my_method.py --smoke --dry-run",
     ]
     out = _run([sys.executable, "-c", COMMANDS, *commands], tmp_path, inherited)

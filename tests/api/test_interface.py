@@ -9,17 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ten_lines
 import torch
-from children import environment
-from killed import run_after_a_kill
 from search_toys import SEEDS, write_toy_gym
 
 import mpt
 from mpt.errors import UsageError
 from mpt.testing import check_upstream_method
 
-ROOT = Path(mpt.__file__).resolve().parents[1]
 OWN_METHOD = Path(__file__).with_name("own_method.py")
 
 
@@ -189,14 +185,3 @@ def test_a_search_leaves_the_callers_process_as_it_was(
 def test_a_notebook_may_ask_for_results_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="run a search first"):
         mpt.load_results(tmp_path / "nothing")
-
-
-def test_the_ten_lines_run_on_a_server_and_go_on_after_a_kill(
-    toy_checkpoint: Path, gym: Path, tmp_path: Path, postgresql_url: str
-) -> None:
-    """With a method from a file, in a process of its own; on a database file: `test_wheel`."""
-    words = [ten_lines.__file__, str(OWN_METHOD), str(toy_checkpoint), str(gym)]
-    command = [sys.executable, *words, str(tmp_path / "results"), postgresql_url]
-    said = run_after_a_kill(command, tmp_path, environment(ROOT))
-    assert "points 4 runs 40" in said
-    assert "'method': 'pulled', 'partition': 'random_to_random'" in said
