@@ -279,7 +279,11 @@ def meta_step_section(plan: Plan) -> list[dict[str, Any]]:
     """Return time and memory of every engine in float32, and how far its gradient is off."""
     backbone = open_backbone(plan.backbone, plan.device)
     setting = meta_step.Setting(
-        device=plan.device, prompt=plan.prompt, target_length=8, inner_lr=10.0, repeats=3
+        device=plan.device,
+        prompt=plan.prompt,
+        target_length=8,
+        inner_lr=10.0,
+        repeats=plan.rounds,
     )
     size = meta_step.Size(plan.meta_batch, plan.lengths[len(plan.lengths) // 2], 1)
     by_engine: dict[str, dict[str, Any] | str] = {}
