@@ -104,7 +104,11 @@ def with_rungs(job: SearchJob, rungs: tuple[int, ...], **changes: Any) -> Search
 
 
 def slow_job(
-    checkpoint: Path, gym: Path, results: Path, steps: int = 80, rungs: tuple[int, ...] = (4, 8, 12)
+    checkpoint: Path,
+    gym: Path,
+    results: Path,
+    steps: int = 80,
+    rungs: tuple[int, ...] = (4, 8, 12),
 ) -> SearchJob:
     """The same search with more to do, so that there is time to kill it."""
     downstream = DownstreamConfig(

@@ -234,7 +234,12 @@ def test_a_trial_with_two_starts_killed_after_any_unit_gives_the_same_numbers(
     expected, count = bits(job.results), len(queues)
     assert count > 8
     # three at a time; at both starts runs leave before others that ride beside them
-    assert {(one.running, one.waiting) for one in queues if one} >= {(3, 5), (1, 4), (3, 1), (1, 0)}
+    assert {(one.running, one.waiting) for one in queues if one} >= {
+        (3, 5),
+        (1, 4),
+        (3, 1),
+        (1, 0),
+    }
     with bench(job, study, results=tmp_path / "killed") as found:
         killed = found.trial(0)
         for stop in range(1, count):
