@@ -1,8 +1,9 @@
 """A cluster of several nodes on this machine, in processes of its own: Ray's daemons, fake GPUs.
 
 As a script, ``python raylets.py NODES CPUS HEAD`` starts a head and nodes with one GPU each, where
-the head takes part in the work (HEAD 1) or has no CPUs (0), prints one JSON line (address and the daemons' process ids), adds a node for every line
-``add`` on its input, and ends everything when the input ends.
+the head takes part in the work (HEAD 1) or has no CPUs (0), prints one JSON line (address and the
+daemons' process ids), adds a node for every line ``add`` on its input, and ends everything when
+the input ends.
 
 The processes are known by a mark in their environment, and only marked ones are ever killed.
 """

@@ -99,7 +99,7 @@ def three_nodes() -> Iterator[Nodes]:
 def kill(
     what: str, nodes: Nodes, driver: Driver, rng: np.random.Generator, old: Collection[int] = ()
 ) -> bool:
-    """Kill a worker that is not an `old` one, a node or the driver; return whether there was one."""
+    """Kill a node, the driver or a worker, but no `old` one; return whether there was one."""
     if what == "driver":
         driver.process.kill()
         driver.process.wait()

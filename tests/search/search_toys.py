@@ -103,23 +103,23 @@ def with_rungs(job: SearchJob, rungs: tuple[int, ...], **changes: Any) -> Search
     return dataclasses.replace(job, trials=trials, **changes)
 
 
-def slow_job(
-    checkpoint: Path,
-    gym: Path,
-    results: Path,
-    steps: int = 80,
-    rungs: tuple[int, ...] = (4, 8, 12),
-) -> SearchJob:
+def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     """The same search with more to do, so that there is time to kill it."""
-    downstream = DownstreamConfig(
-        lrs=(0.5, 0.2), batch_size=4, steps=steps, eval_every=40, max_generated=3
-    )
-    return toy_job(checkpoint, gym, results, rungs=rungs, downstream=downstream)
+    return _longer(checkpoint, gym, results, steps=80, rungs=(4, 8, 12))
 
 
 def long_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     """It takes three times as long, to be killed more often."""
-    return slow_job(checkpoint, gym, results, steps=120, rungs=tuple(range(10, 60, 10)))
+    return _longer(checkpoint, gym, results, steps=120, rungs=tuple(range(10, 60, 10)))
+
+
+def _longer(
+    checkpoint: Path, gym: Path, results: Path, steps: int, rungs: tuple[int, ...]
+) -> SearchJob:
+    downstream = DownstreamConfig(
+        lrs=(0.5, 0.2), batch_size=4, steps=steps, eval_every=40, max_generated=3
+    )
+    return toy_job(checkpoint, gym, results, rungs=rungs, downstream=downstream)
 
 
 JOBS = {"SLOW": slow_job, "LONG": long_job}
