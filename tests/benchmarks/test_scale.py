@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import environment
 from scale import finished, job_of, opener, write_results
 from scaling.writers import LOT, RATES, Call, Load, SimulatedWorker, summary
 
@@ -29,7 +29,7 @@ def _python(*words: str, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, *words],
         cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        env=environment(ROOT),  # no path of the benchmarks: they are found without
         capture_output=True,
         text=True,
         timeout=900,
@@ -58,24 +58,44 @@ def test_a_finished_search_computes_nothing_and_another_is_refused(tmp_path: Pat
     assert _stored(tmp_path, size) == before
 
 
-TRIALS = """
+SIZE = 3
+WITH_RAY = """
+import json
 import sys
 from pathlib import Path
 
 from scale import trials, write_results
+from scaling.writers import Load, measure_writer
 
-write_results(Path(sys.argv[1]), 3)
-trials(Path(sys.argv[1]), 3)
+from mpt.search.ray.session import one_ray
+
+bare, written, size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+write_results(bare, size)
+with one_ray():
+    trials(bare, size)
+    print(json.dumps(measure_writer(written, Load(workers=3, run_s=0.02, seconds=2.5))))
 """
 
 
-def test_the_trials_run_and_their_workers_store_every_point_of_the_search(tmp_path: Path) -> None:
-    """In a process of its own: the step puts its trial in the place of Tune's, and starts Ray."""
-    _python("-c", TRIALS, str(tmp_path), cwd=ROOT / "benchmarks")
-    with open_results(tmp_path / "bare", read_only=True) as database:
+@pytest.fixture(scope="module")
+def with_ray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """What is measured with a Ray, and two folders: that of the trials, that of the writer.
+
+    In a process of its own: the first step puts its trial in the place of Tune's.
+    """
+    bare, written = (tmp_path_factory.mktemp(name) for name in ("trials", "writer"))
+    said = _python("-c", WITH_RAY, str(bare), str(written), str(SIZE), cwd=ROOT / "benchmarks")
+    return bare, written, json.loads(said.splitlines()[-1])
+
+
+def test_the_trials_run_and_their_workers_store_every_point_of_the_search(
+    with_ray: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    folder, _, _ = with_ray
+    with open_results(folder / "bare", read_only=True) as database:
         points = database.points()
-    assert sorted(point.key for point in points) == _stored(tmp_path, 3)[0]
-    assert [point.method for point in points].count("maml") == 3
+    assert sorted(point.key for point in points) == _stored(folder, SIZE)[0]
+    assert [point.method for point in points].count("maml") == SIZE
 
 
 class RecordingStore:
@@ -149,24 +169,13 @@ def test_the_writers_share_and_capacity_follow_from_its_cpu_seconds(
     assert answers == {"add_runs": {"calls": 101, "median": 50, "99 %": 99}}
 
 
-WRITING = """
-import json
-import sys
-from pathlib import Path
-
-from scaling.writers import Load, measure_writer
-
-print(json.dumps(measure_writer(Path(sys.argv[1]), Load(workers=3, run_s=0.02, seconds=4.0))))
-"""
-
-
 def test_what_simulated_workers_hand_over_is_stored_by_the_writer_of_a_search(
-    tmp_path: Path,
+    with_ray: tuple[Path, Path, dict[str, Any]],
 ) -> None:
-    told = json.loads(_python("-c", WRITING, str(tmp_path), cwd=ROOT / "benchmarks"))
-    with open_results(tmp_path / "results", read_only=True) as database:
+    _, folder, told = with_ray
+    with open_results(folder / "results", read_only=True) as database:
         points = database.points()
-    with contextlib.closing(sqlite3.connect(tmp_path / "results" / FILE)) as connection:
+    with contextlib.closing(sqlite3.connect(folder / "results" / FILE)) as connection:
         (stored_runs,) = connection.execute("SELECT count(*) FROM run").fetchone()
     calls = {name: own["calls"] for name, own in told["milliseconds to the answer"].items()}
     assert calls["add_point"] == [point.method for point in points].count("maml") > 0

@@ -1,8 +1,9 @@
 """A cluster of several nodes on this machine, in processes of its own: Ray's daemons, fake GPUs.
 
-As a script, ``python raylets.py NODES CPUS`` starts a head without CPUs and nodes with one GPU
-each, prints one JSON line (address and the daemons' process ids), adds a node for every line
-``add`` on its input, and ends everything when the input ends.
+As a script, ``python raylets.py NODES CPUS HEAD`` starts a head and nodes with one GPU each, where
+the head takes part in the work (HEAD 1) or has no CPUs (0), prints one JSON line (address and the
+daemons' process ids), adds a node for every line ``add`` on its input, and ends everything when
+the input ends.
 
 The processes are known by a mark in their environment, and only marked ones are ever killed.
 """
@@ -42,9 +43,15 @@ _STORE_BYTES = 80 * 2**20
 
 
 class Nodes:
-    """The cluster, as a test sees it."""
+    """The cluster, as a test sees it.
 
-    def __init__(self, nodes: int, cpus: int) -> None:
+    Args:
+        nodes: those that can be killed, beside the head.
+        cpus: of each.
+        head: whether trials run on the head, too: every node is five processes more.
+    """
+
+    def __init__(self, nodes: int, cpus: int, *, head: bool = False) -> None:
         mark = uuid.uuid4().hex
         self._mark = f"MPT_TEST_MARK={mark}".encode()
         tests = ROOT / "tests"
@@ -57,7 +64,7 @@ class Nodes:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(nodes), str(cpus)],
+            [sys.executable, str(Path(__file__)), str(nodes), str(cpus), str(int(head))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -132,15 +139,14 @@ class Nodes:
         self._process.stdout.close()
 
 
-def _serve(nodes: int, cpus: int) -> None:
+def _serve(nodes: int, cpus: int, head: int) -> None:
     from ray.cluster_utils import Cluster
 
     os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # nodes have as many cores as they are told
     node: dict[str, Any] = {"object_store_memory": _STORE_BYTES, "include_log_monitor": False}
-    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "no_monitor": True}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**head, **node, "_system_config": _HEALTH}
-    )
+    first = {"num_cpus": cpus * head, "num_gpus": head, "_system_config": _HEALTH}
+    first |= {"include_dashboard": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={**first, **node})
 
     def add() -> int:
         added = cluster.add_node(num_cpus=cpus, num_gpus=1, **node)

@@ -101,6 +101,11 @@ def run_rows(results: Path) -> dict[str, tuple[Any, ...]]:
     return _rows(results, "run")
 
 
+def run_count(results: Path) -> int:
+    """Return how many runs are stored, without a look into them."""
+    return len(_rows(results, "run", "id", rest="id"))
+
+
 def checkpoints(results: Path) -> int:
     """Return how many trials have a checkpoint."""
     rows = _rows(results, "artifact", "owner || steps || kind")
@@ -110,10 +115,12 @@ def checkpoints(results: Path) -> int:
 def progress(results: Path) -> object:
     """Return something that changes when a worker stores runs, a prompt or a checkpoint."""
     artifacts = _rows(results, "artifact", "id")
-    return len(run_rows(results)), frozenset(artifacts)
+    return run_count(results), frozenset(artifacts)
 
 
-def _rows(results: Path, table: str, key: str = "key") -> dict[str, tuple[Any, ...]]:
+def _rows(
+    results: Path, table: str, key: str = "key", rest: str = "*"
+) -> dict[str, tuple[Any, ...]]:
     path = results / "mpt.db"
     if not path.exists():
         return {}
@@ -123,5 +130,5 @@ def _rows(results: Path, table: str, key: str = "key") -> dict[str, tuple[Any, .
         master = "SELECT name FROM sqlite_master WHERE name = ?"
         if connection.execute(master, (table,)).fetchone() is None:
             return {}
-        query = f"SELECT {key}, * FROM {table}"
+        query = f"SELECT {key}, {rest} FROM {table}"
         return {row[0]: tuple(row[1:]) for row in connection.execute(query)}

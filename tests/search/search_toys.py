@@ -1,7 +1,7 @@
 """Builds toy searches and runs them, in a test or in a process that a test kills.
 
-As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|TPE] [TWO] [FRESH] [JSON]`` runs
-the toy search with Ray on one worker (TWO: on two) and exits with its code.
+As a script: ``python search_toys.py CHECKPOINT GYM RESULTS [SLOW|LONG|TPE] [TWO] [FRESH] [JSON]``
+runs the toy search with Ray on one worker (TWO: on two) and exits with its code.
 """
 
 from __future__ import annotations
@@ -105,10 +105,24 @@ def with_rungs(job: SearchJob, rungs: tuple[int, ...], **changes: Any) -> Search
 
 def slow_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
     """The same search with more to do, so that there is time to kill it."""
+    return _longer(checkpoint, gym, results, steps=80, rungs=(4, 8, 12))
+
+
+def long_job(checkpoint: Path, gym: Path, results: Path) -> SearchJob:
+    """It takes three times as long, to be killed more often."""
+    return _longer(checkpoint, gym, results, steps=120, rungs=tuple(range(10, 60, 10)))
+
+
+def _longer(
+    checkpoint: Path, gym: Path, results: Path, steps: int, rungs: tuple[int, ...]
+) -> SearchJob:
     downstream = DownstreamConfig(
-        lrs=(0.5, 0.2), batch_size=4, steps=120, eval_every=40, max_generated=3
+        lrs=(0.5, 0.2), batch_size=4, steps=steps, eval_every=40, max_generated=3
     )
-    return toy_job(checkpoint, gym, results, rungs=tuple(range(10, 60, 10)), downstream=downstream)
+    return toy_job(checkpoint, gym, results, rungs=rungs, downstream=downstream)
+
+
+JOBS = {"SLOW": slow_job, "LONG": long_job}
 
 
 def tpe_job(
@@ -158,7 +172,8 @@ if __name__ == "__main__":
 
     paths = [Path(word) for word in sys.argv[1:4]]
     words = sys.argv[4:]
-    make = tpe_job if "TPE" in words else slow_job if "SLOW" in words else toy_job
+    makers = {"TPE": tpe_job, **JOBS}
+    make = next((makers[word] for word in words if word in makers), toy_job)
     if "TWO" in words:
         os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # see conftest.py
     execution = Execution(
@@ -170,7 +185,7 @@ if __name__ == "__main__":
     try:
         job = make(*paths)
         show = Display(job, as_json="JSON" in words)
-        rates = KNOWN_RATES if "SLOW" in words else None
+        rates = KNOWN_RATES if make in JOBS.values() else None
         sys.exit(run_search(job, execution, fresh="FRESH" in words, display=show, rates=rates))
     except MptError as error:
         print(f"error: {error}", file=sys.stderr)

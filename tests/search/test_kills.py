@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -11,8 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drivers import AGENTS, GCS, RAYLET, WORKER, WRITER, Driver, checkpoints, run_rows
-from search_toys import bits, slow_job
+from drivers import (
+    AGENTS,
+    GCS,
+    RAYLET,
+    WORKER,
+    WRITER,
+    Driver,
+    checkpoints,
+    run_count,
+    run_rows,
+)
+from search_toys import JOBS, bits
 from trial_toys import bench
 
 from mpt.study.study import open_study
@@ -29,37 +40,46 @@ RAY_ENDED = (
 @pytest.fixture(scope="module")
 def undisturbed(
     toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """The slow toy search without Ray: one process, last trial first, long chunks."""
-    job = slow_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("undisturbed"))
-    with bench(job, open_study(job.plans[0])) as found:
-        found.run(1, 0, chunk_s=1e9)
-        found.run_baseline()
-    return bits(job.results)
+) -> Callable[[str], dict[str, Any]]:
+    """A toy search of this name without Ray: one process, last trial first, long chunks."""
+
+    @functools.cache
+    def run(name: str) -> dict[str, Any]:
+        job = JOBS[name](toy_checkpoint, toy_gym, tmp_path_factory.mktemp(name))
+        with bench(job, open_study(job.plans[0])) as found:
+            found.run(1, 0, chunk_s=1e9)
+            found.run_baseline()
+        return bits(job.results)
+
+    return run
 
 
 class Search:
-    """A search that is started again and again in one directory of results."""
+    """A search of this name that is started again and again in one directory of results."""
 
-    def __init__(self, drive: Callable[..., Driver], results: Path) -> None:
-        self._drive, self.results = drive, results
+    def __init__(self, drive: Callable[..., Driver], results: Path, name: str) -> None:
+        self._drive, self.results, self._name = drive, results, name
         self._seen: dict[str, tuple[Any, ...]] = {}
 
     def start(self, *words: str) -> Driver:
         """Start a driver; what was stored before must be there, untouched."""
         self.check()
-        return self._drive(self.results, "SLOW", *words)
+        return self._drive(self.results, self._name, *words)
 
-    def started(self, *words: str, runs: int = 1) -> Driver:
+    def started(self, runs: int = 1) -> Driver:
         """Start a driver and wait until its workers have stored some runs.
 
         Those of a killed driver live on for a moment and may store theirs.
         """
-        driver = self.start(*words)
+        driver = self.start()
         driver.until(lambda: "time left" in driver.output())
-        before = len(run_rows(self.results))
-        driver.until(lambda: len(run_rows(self.results)) >= before + runs)
+        self.goes_on(driver, runs)
         return driver
+
+    def goes_on(self, driver: Driver, runs: int = 1) -> None:
+        """Wait until a driver's workers have stored some more runs."""
+        before = run_count(self.results)
+        driver.until(lambda: run_count(self.results) >= before + runs)
 
     def check(self) -> None:
         rows = run_rows(self.results)
@@ -82,18 +102,26 @@ def ends_with(driver: Driver, line: str) -> None:
     assert "Traceback" not in driver.output()
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("every", "name", "points"),
+    [(False, "SLOW", 7), pytest.param(True, "LONG", 11, marks=pytest.mark.slow)],
+)
 def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bits(
-    drive: Callable[..., Driver], undisturbed: dict[str, Any], tmp_path: Path, every: bool
+    drive: Callable[..., Driver],
+    undisturbed: Callable[[str], dict[str, Any]],
+    tmp_path: Path,
+    every: bool,
+    name: str,
+    points: int,
 ) -> None:
     """Each start takes ten seconds: of two ways that end alike one is left to the slow suite.
 
     That a dead raylet is seen as a dead agent is, `test_watchdog` tells; that SIGTERM is heard as
-    Ctrl-C is, `test_interrupts`.
+    Ctrl-C is, `test_interrupts`. For two workers there is `test_nodes`.
     """
-    search = Search(drive, tmp_path / "results")
+    search = Search(drive, tmp_path / "results", name)
 
-    # SIGKILL of the driver, as soon as there is a checkpoint; with two workers: `test_nodes`
+    # SIGKILL of the driver, as soon as there is a checkpoint
     first = search.start()
     first.until(lambda: checkpoints(search.results) > 0)
     first.process.kill()
@@ -115,16 +143,17 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
         fourth.process.terminate()
         ends_with(fourth, INTERRUPTED)
 
-    # SIGKILL of a worker in the middle of its runs, and of the writer: the driver goes on
-    fifth = search.started("TWO")
-    os.kill(fifth.processes(WORKER)[0], signal.SIGKILL)
-    fifth.until(lambda: "its worker died; it goes on from its last checkpoint" in fifth.output())
+    # SIGKILL of the writer and of a worker, each in the middle of its work: the driver goes on
+    fifth = search.started()
     kill(fifth, WRITER)
+    search.goes_on(fifth)
+    kill(fifth, WORKER)
+    fifth.until(lambda: "its worker died; it goes on from its last checkpoint" in fifth.output())
     assert fifth.wait() == 0, fifth.output()
 
     search.check()
-    assert bits(search.results) == undisturbed
-    assert len(run_rows(search.results)) == 11 * 8  # ten points and the baseline
+    assert bits(search.results) == undisturbed(name)
+    assert run_count(search.results) == points * 8  # with the baseline
 
 
 VICTIMS = {
@@ -157,11 +186,11 @@ def strike(driver: Driver, kind: str, rng: np.random.Generator) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_search_killed_thirty_times_at_random_moments_ends_with_the_same_bits(
-    drive: Callable[..., Driver], undisturbed: dict[str, Any], tmp_path: Path
+    drive: Callable[..., Driver], undisturbed: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
     """Where a search is through before, the next one begins in another directory."""
     rng = np.random.default_rng(2)
-    search, kills, seen = Search(drive, tmp_path / "results"), 0, set()
+    search, kills, seen = Search(drive, tmp_path / "results", "LONG"), 0, set()
     while kills < 30:
         driver = search.start("TWO")
         kind = str(rng.choice(list(VICTIMS), p=[share for _, share in VICTIMS.values()]))
@@ -173,10 +202,10 @@ def test_a_search_killed_thirty_times_at_random_moments_ends_with_the_same_bits(
             seen.add(kind)
         elif driver.process.returncode == 0:
             search.check()
-            assert bits(search.results) == undisturbed
-            search = Search(drive, tmp_path / f"results-{kills}")
+            assert bits(search.results) == undisturbed("LONG")
+            search = Search(drive, tmp_path / f"results-{kills}", "LONG")
     last = search.start()
     assert last.wait() == 0, last.output()
     search.check()
-    assert bits(search.results) == undisturbed
+    assert bits(search.results) == undisturbed("LONG")
     assert len(seen) >= 5

@@ -67,6 +67,12 @@ def changed(study: OpenStudy, **changes: Any) -> OpenStudy:
     return dataclasses.replace(study, plan=dataclasses.replace(study.plan, config=config))
 
 
+def only(study: OpenStudy, task: str) -> OpenStudy:
+    """Return a study that scores one of the tasks."""
+    plan = dataclasses.replace(study.plan, scored=(task,))
+    return dataclasses.replace(study, plan=plan, scored={task: study.scored[task]})
+
+
 @pytest.fixture
 def two(study: OpenStudy) -> OpenStudy:
     return changed(study, starts=2)
@@ -219,13 +225,21 @@ def _never(*_: object, **__: object) -> None:
 def test_a_trial_with_two_starts_killed_after_any_unit_gives_the_same_numbers(
     job: SearchJob, uneven: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One task is enough: its runs wait for each other and leave at different times."""
     monkeypatch.setattr(pack_limits, "pack_limits", lambda *_: NARROW)
-    study = changed(uneven, starts=2)
+    study = only(changed(uneven, starts=2), VALIDATION[0])
     job = job_on(job, study)
     with bench(job, study) as found:
-        count = sum(1 for _ in found.trial(0).units())
-    expected = bits(job.results)
+        queues = [done.queue for done in found.trial(0).units()]
+    expected, count = bits(job.results), len(queues)
     assert count > 8
+    # three at a time; at both starts runs leave before others that ride beside them
+    assert {(one.running, one.waiting) for one in queues if one} >= {
+        (3, 5),
+        (1, 4),
+        (3, 1),
+        (1, 0),
+    }
     with bench(job, study, results=tmp_path / "killed") as found:
         killed = found.trial(0)
         for stop in range(1, count):
