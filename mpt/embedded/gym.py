@@ -7,6 +7,7 @@ size than the published one are a gym of their own, written when they are first 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -171,6 +172,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
 
 
+@functools.cache
 def source_digest() -> str:
     """Return the SHA-256 of everything in the package that decides the files' bytes."""
     here = resources.files("mpt.embedded")
@@ -191,7 +193,7 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
         folder.mkdir()
         size = task.at_shots(shots)
         larger = size != task.shots
-        test, pools = draw_examples(task, LARGE_POOL if larger else None)
+        test, pools = _large_draw(task.name) if larger else draw_examples(task)
         for seed in DATA_SEEDS:
             train, dev = (_larger_sample if larger else _sample)(task, pools, seed, size)
             for split, rows in (("train", train), ("dev", dev), ("test", test)):
@@ -202,6 +204,11 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
 
 
 Rows = list[tuple[str, str]]
+
+
+@functools.lru_cache(maxsize=64)  # the same for all larger sizes: ten seconds for all tasks
+def _large_draw(name: str) -> tuple[Rows, dict[str, Rows]]:
+    return draw_examples(embedded_tasks()[name], LARGE_POOL)
 
 
 def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, dict[str, Rows]]:
@@ -307,5 +314,6 @@ def _catalogue(tasks: Mapping[str, EmbeddedTask], shots: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def _rows() -> dict[str, Any]:
     return tomllib.loads(resources.files("mpt.embedded").joinpath("tasks.toml").read_text("utf8"))
