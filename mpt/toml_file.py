@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -20,9 +22,27 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: there is no such file.
         DataError: it is not TOML in UTF-8 (the text names the line), or cannot be read.
     """
+    return parse_toml(read_toml_text(path), path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return the tables that stand in a text; `path` is for messages only (see `read_toml`)."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return copy.deepcopy(_tables(text))
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: not a TOML file in UTF-8: {error}") from None
+
+
+@functools.lru_cache(maxsize=32)  # for every cell of a study the same few files are read
+def _tables(text: str) -> dict[str, Any]:
+    return tomllib.loads(text)
+
+
+def read_toml_text(path: Path) -> str:
+    """Return what stands in a TOML file; errors are those of `read_toml`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a TOML file in UTF-8: {error}") from None
     except OSError as error:
         if not os.path.lexists(path):

@@ -69,6 +69,7 @@ class TrainRows:
             self._answers = list(map(AnswerDraw, examples))
             examples = list(map(one_answer_each, examples))
         self._first: list[int] = []
+        self._batches: dict[int, tuple[int, list[int]]] = {}
         rows: list[Row] = []
         for task, own in zip(tasks, examples, strict=True):
             self._first.append(len(rows))
@@ -77,10 +78,20 @@ class TrainRows:
         self._padded = backbone.padding_matters
 
     def batch(self, task: int, step: int) -> list[int]:
-        """Return the table rows of a task's batch at `step` (from 1)."""
+        """Return the table rows of a task's batch at `step` (from 1).
+
+        The last one of each task is remembered: its runs side by side take their steps together.
+        """
+        at, batch = self._batches.get(task, (0, []))
+        if at != step:
+            batch = self._batch(task, step)
+            self._batches[task] = (step, batch)
+        return batch
+
+    def _batch(self, task: int, step: int) -> list[int]:
         first, known = self._first[task], self.tasks[task]
         rows: Sequence[int] = self._order.rows(known, step)
-        if self._answers is not None:
+        if self._answers is not None and self._answers[task].chooses:
             draw = numpy_generator(self._root, "answers", known.name, known.seed, step)
             rows = self._answers[task].rows(draw, rows)
         return [first + row for row in rows]

@@ -172,6 +172,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
 
 
+@functools.cache
 def source_digest() -> str:
     """Return the SHA-256 of everything in the package that decides the files' bytes."""
     here = resources.files("mpt.embedded")
@@ -317,5 +318,6 @@ def _catalogue(tasks: Mapping[str, EmbeddedTask], shots: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def _rows() -> dict[str, Any]:
     return tomllib.loads(resources.files("mpt.embedded").joinpath("tasks.toml").read_text("utf8"))

@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,16 @@ from typing import Any
 from mpt.errors import DataError, UsageError
 from mpt.metrics.task_metrics import METRICS
 from mpt.rules import Rule, at_least, one_of
-from mpt.toml_file import check_values, names_of, only_keys, read_toml, table_of, tables_of
+from mpt.toml_file import (
+    check_values,
+    names_of,
+    only_keys,
+    parse_toml,
+    read_toml,
+    read_toml_text,
+    table_of,
+    tables_of,
+)
 
 FAMILIES = ("classification", "question_answering", "conditional_generation", "other")
 ALL_SHOTS = 0
@@ -146,7 +155,7 @@ def load_catalogue(gym: Path | None = None) -> Catalogue:
     path = gym / "gym.toml"
     if not os.path.lexists(path):
         return _published()
-    return _catalogue(read_toml(path), path)
+    return _of_gym(read_toml_text(path), path)
 
 
 def missing_tasks(
@@ -182,6 +191,11 @@ def _lack(gym: Path, info: TaskInfo | None, seeds: tuple[int, ...]) -> str:
         return ""
     more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
     return f"no file {absent[0]}{more}"
+
+
+@lru_cache(maxsize=8)  # a plan asks for the same gym cell by cell
+def _of_gym(text: str, path: Path) -> Catalogue:
+    return _catalogue(parse_toml(text, path), path)
 
 
 @cache

@@ -94,6 +94,8 @@ class AnswerDraw:
     def __init__(self, examples: Sequence[Example]):
         self._counts = np.array([len(example.outputs) for example in examples])
         self._first = np.concatenate([[0], np.cumsum(self._counts)])
+        self.chooses = bool((self._counts > 1).any())
+        """Whether any row has several answers; else `rows` returns what it is given."""
 
     def rows(self, generator: np.random.Generator, rows: Sequence[int]) -> tuple[int, ...]:
         """Return for every row its place, with one of its answers, in `one_answer_each`."""
@@ -162,23 +164,25 @@ def parse(content: bytes, path: Path) -> tuple[Example, ...]:
             f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; files must be UTF-8"
         ) from error
     return tuple(
-        _example(line, f"{path}:{number}")
+        _example(line, path, number)
         for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1)
     )
 
 
-def _example(line: str, where: str) -> Example:
-    shown = line if len(line) <= 60 else line[:57] + "..."
-    rule = "a line is input, tab, answer"
-    if "\t" not in line:
-        raise DataError(f"{where}: no tab in {shown!r}; {rule}")
-    if not line.split("\t", 1)[0].strip():
-        raise DataError(f"{where}: empty input in {shown!r}; {rule}")
+def _example(line: str, path: Path, number: int) -> Example:
     source, *outputs = line.strip().split("\t")
     outputs = [output for output in outputs if output.strip()]
-    if not outputs:
-        raise DataError(f"{where}: empty output in {shown!r}; {rule}")
+    if not outputs or not line.partition("\t")[0].strip():
+        raise DataError(f"{path}:{number}: {_fault(line)}; a line is input, tab, answer")
     return Example(source, tuple(outputs))
+
+
+def _fault(line: str) -> str:
+    shown = line if len(line) <= 60 else line[:57] + "..."
+    if "\t" not in line:
+        return f"no tab in {shown!r}"
+    side = "output" if line.partition("\t")[0].strip() else "input"
+    return f"empty {side} in {shown!r}"
 
 
 def _content(path: Path, gym: Path, info: TaskInfo) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from mpt.errors import DataError, UsageError
 from mpt.gym.catalogue import ALL_SHOTS, PARTITIONS, TaskInfo, load_catalogue, missing_tasks
+from mpt.toml_file import read_toml
 
 # Qin et al. 2023, Table 1: number of source and of target tasks.
 TABLE_1 = {
@@ -230,3 +231,11 @@ def test_missing_tasks_give_the_reason(tmp_path: Path) -> None:
         "b": "not built (no directory)",
         "z": "not in the catalogue",
     }
+
+
+def test_a_file_that_has_changed_is_read_anew(tmp_path: Path) -> None:
+    assert load_catalogue(own_gym(tmp_path)).tasks["c"].shots == 8
+    assert load_catalogue(own_gym(tmp_path, OWN.replace("= 8", "= 9"))).tasks["c"].shots == 9
+    tables = read_toml(tmp_path / "gym.toml")
+    tables["tasks"].clear()
+    assert list(read_toml(tmp_path / "gym.toml")["tasks"]) == ["a", "b", "c"]

@@ -152,6 +152,13 @@ def test_each_answer_of_a_row_is_drawn_equally_often_and_no_other_rows() -> None
     assert any(places[2] != places[3] for places in found)
 
 
+def test_rows_with_one_answer_each_are_what_they_are() -> None:
+    draw = AnswerDraw([Example("one", ("a",)), Example("two", ("b",)), Example("more", ("c",))])
+    assert not draw.chooses
+    assert draw.rows(np.random.default_rng(0), (2, 0, 1)) == (2, 0, 1)
+    assert AnswerDraw(SEVERAL).chooses
+
+
 def _labelled(**counts: int) -> list[Example]:
     """Rows sorted by label, as many published test files are."""
     rows = [label for label, count in counts.items() for _ in range(count)]
