@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +116,17 @@ def new_run(toy_backbone: Backbone, toy_tasks: list[FewShotTask]) -> NewRun:
     return make
 
 
+@pytest.fixture(scope="module")
+def wide_at(toy_checkpoint: Path) -> Callable[[str], Backbone]:
+    """The toy backbone in float64 with its prompt at a position."""
+
+    @functools.cache
+    def at(position: str) -> Backbone:
+        return load_backbone(str(toy_checkpoint), dtype=torch.float64, position=position)
+
+    return at
+
+
 def test_every_method_has_a_row_here_and_in_the_plain_loops() -> None:
     assert [*METHODS, *OWN_METHODS] == list(UPSTREAM_METHODS)
     learning = [name for name, method in UPSTREAM_METHODS.items() if method.learns]
@@ -139,26 +152,31 @@ def test_its_gradient_of_a_quadratic_is_the_closed_form(row: Row, steps: int) ->
     assert not prompt.requires_grad
 
 
-@pytest.mark.parametrize("inner_lr", [3e-5, 20.0])
-@pytest.mark.parametrize("name", ["released", "released-exact"])
+@pytest.mark.parametrize(
+    ("name", "inner_lr"),
+    [
+        ("released", 3e-5),
+        ("released", 20.0),
+        pytest.param("released-exact", 3e-5, marks=pytest.mark.slow),
+        ("released-exact", 20.0),
+    ],
+)
 @every_method
 def test_released_steps_equal_a_plain_independent_loop(
     row: Row,
     name: str,
     inner_lr: float,
-    toy_checkpoint: Any,
+    wide_at: Callable[[str], Backbone],
     toy_tasks: list[FewShotTask],
     new_run: NewRun,
 ) -> None:
     """In float64, norms too; at the released α, and at one where adaptation is not rounding.
 
-    Four steps, which read every item twice; three where each has ten inner steps.
+    Two steps read every item once; these of Reptile have ten inner ones each.
     """
-    steps = 3 if row.method == "reptile" else 4
+    steps = 3 if row.method == "reptile" else 5
     released = recipe(name)
-    backbone = load_backbone(
-        str(toy_checkpoint), dtype=torch.float64, position=released.prompt.position
-    )
+    backbone = wide_at(released.prompt.position)
     prompt_config = dataclasses.replace(released.prompt, length=3)
     own = dataclasses.replace(released.upstream["fomaml"], method=row.method)
     config = dataclasses.replace(released.upstream.get(row.method, own), inner_lr=inner_lr)
@@ -174,9 +192,12 @@ def test_released_steps_equal_a_plain_independent_loop(
 
 @pytest.mark.parametrize("method", ["fomaml", "reptile", "path"])
 def test_inner_steps_of_adafactor_are_those_of_hugging_face(
-    method: str, toy_checkpoint: Any, toy_tasks: list[FewShotTask], new_run: NewRun
+    method: str,
+    wide_at: Callable[[str], Backbone],
+    toy_tasks: list[FewShotTask],
+    new_run: NewRun,
 ) -> None:
-    backbone = load_backbone(str(toy_checkpoint), dtype=torch.float64, position="append")
+    backbone = wide_at("append")
     config = UpstreamConfig(
         method=method, inner_lr=0.1, inner_steps=3, outer_lr=0.3, inner_optimiser="adafactor"
     )
@@ -184,13 +205,13 @@ def test_inner_steps_of_adafactor_are_those_of_hugging_face(
         config, backbone=backbone, prompt_config=PromptConfig(length=3, position="append")
     )
     loop = PlainLoop(backbone, toy_tasks, config, run.prompt.clone(), root_seed=42)
-    run.advance(10)
-    expected = loop.run(10)
+    run.advance(4)
+    expected = loop.run(4)
     assert (run.prompt - expected).norm() <= 1e-9 * expected.norm()
 
 
 @every_method
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_its_state_is_bit_identical_however_it_was_reached(
     row: Row, dropout: float, new_run: NewRun
 ) -> None:
@@ -263,7 +284,7 @@ def test_its_cost_counts_the_rows_it_reads(row: Row, new_run: NewRun) -> None:
 
 
 @every_method
-def test_fifty_steps_leave_nothing_in_memory(row: Row, new_run: NewRun) -> None:
+def test_twenty_steps_leave_nothing_in_memory(row: Row, new_run: NewRun) -> None:
     """With the collector off, so that a cycle that holds a graph would be seen.
 
     A single tensor that is left behind by one of the steps is seen.
@@ -277,7 +298,7 @@ def test_fifty_steps_leave_nothing_in_memory(row: Row, new_run: NewRun) -> None:
     gc.disable()
     try:
         before = _live_tensors()
-        run.advance(50)
+        run.advance(20)
         assert _live_tensors() <= before
     finally:
         gc.enable()
@@ -316,6 +337,6 @@ def test_it_lowers_the_loss_of_episodes_it_has_not_drawn(row: Row, new_run: NewR
         return sum(judge._gradients([judge._episode(index)])[1][0] for index in range(8)) / 8
 
     before = held_out(run.prompt)
-    run.advance(60)
+    run.advance(40)
     after = held_out(run.prompt)
-    assert after < 0.9 * before, f"query loss {before:.3f} -> {after:.3f}"
+    assert after < 0.5 * before, f"query loss {before:.3f} -> {after:.3f}"

@@ -299,6 +299,7 @@ def test_cost_counts_steps_examples_and_tokens(
     assert run.cost.seconds > 0
 
 
+@pytest.mark.slow  # 40 steps of every method: `test_conformance`
 def test_maml_lowers_the_query_loss_after_adaptation(
     toy_backbone: Backbone, toy_tasks: list[FewShotTask], new_run: NewRun
 ) -> None:

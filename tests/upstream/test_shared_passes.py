@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import load, save
+from tiny_models import save
 from torch import Tensor
 from toys import toy_task
 
@@ -45,8 +47,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "path adafactor": {"method": "path", "inner_optimiser": "adafactor", "inner_lr": 0.05},
 }
 PLACES = [
-    *(("embedded", position) for position in ("prepend", "append", "append_padded")),
-    *(("embedded-gpt2", position) for position in ("prepend", "append")),
+    *(("t5", position) for position in ("prepend", "append", "append_padded")),
+    *(("gpt2", position) for position in ("prepend", "append")),
 ]
 ROUNDING = 1e-9
 """Of a trajectory of two steps in float64, relative to its way: near 1e-16 a pass, which α times
@@ -55,11 +57,19 @@ DIFFERENCES = 1e-5
 """A difference of gradients at a step near 1e-6 keeps some nine digits of its product."""
 
 every_method = pytest.mark.parametrize("name", METHODS)
+At = Callable[[str, str], Backbone]
 
 
-@functools.cache
-def _backbone(name: str, position: str) -> Backbone:
-    return load_backbone(name, position=position, dtype=torch.float64)
+@pytest.fixture(scope="module")
+def backbone_at(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> At:
+    """A toy of a model with its prompt at a position, in float64."""
+    paths = {"t5": toy_checkpoint, "gpt2": save("gpt2", tmp_path_factory.mktemp("gpt2"))}
+
+    @functools.cache
+    def at(model: str, position: str) -> Backbone:
+        return load_backbone(str(paths[model]), position=position, dtype=torch.float64)
+
+    return at
 
 
 @pytest.fixture(scope="module")
@@ -87,27 +97,23 @@ def _refused(name: str, position: str) -> bool:
     return name == "maml exact" and position == "append_padded"
 
 
-def _in_places(places: Sequence[tuple[str, str]]) -> list[Any]:
-    """Return every method in every place that it allows; all but one place of each are slow.
-
-    Places come in turn, so that each is that of some methods.
-    """
-    cases = []
-    for turn, name in enumerate(METHODS):
-        allowed = [place for place in places if not _refused(name, place[1])]
-        usual = allowed[turn % len(allowed)]
-        cases += [
-            pytest.param(name, *place, marks=() if place == usual else pytest.mark.slow)
-            for place in allowed
-        ]
-    return cases
+def _some(*chosen: Sequence[tuple[str, str]]) -> list[Any]:
+    """Pair every method with all places; one of each of the `chosen`, in turns, is not slow."""
+    pairs = []
+    for number, name in enumerate(METHODS):
+        ordinary = [places[number % len(places)] for places in chosen]
+        for place in PLACES:
+            marks = [] if place in ordinary else [pytest.mark.slow]
+            if not _refused(name, place[1]):
+                pairs.append(pytest.param(name, *place, marks=marks))
+    return pairs
 
 
-@pytest.mark.parametrize(("name", "model", "position"), _in_places(PLACES[1:4:2]))
+@pytest.mark.parametrize(("name", "model", "position"), _some(PLACES[1:4:2]))
 def test_shared_steps_end_where_steps_apart_do(
-    name: str, model: str, position: str, tasks: list[FewShotTask]
+    name: str, model: str, position: str, tasks: list[FewShotTask], backbone_at: At
 ) -> None:
-    backbone = _backbone(model, position)
+    backbone = backbone_at(model, position)
     apart = _run(backbone, tasks, _config(name, items_per_pass=1))
     start = apart.prompt.clone()
     apart.advance(2)
@@ -122,12 +128,12 @@ def test_shared_steps_end_where_steps_apart_do(
     assert counted[0] == counted[1]
 
 
-@pytest.mark.parametrize(("name", "model", "position"), _in_places(PLACES))
+@pytest.mark.parametrize(("name", "model", "position"), _some(PLACES[:3], PLACES[3:]))
 def test_each_episode_has_the_gradient_that_it_has_alone(
-    name: str, model: str, position: str, tasks: list[FewShotTask]
+    name: str, model: str, position: str, tasks: list[FewShotTask], backbone_at: At
 ) -> None:
     """Of four episodes, the items with fewer rows than a batch among them."""
-    run = _run(_backbone(model, position), tasks, _config(name))
+    run = _run(backbone_at(model, position), tasks, _config(name))
     episodes = [run._episode(index) for index in range(4)]
     gradients, losses = run._gradients(episodes)
     close = 1e-6 if name == "maml finite_difference" else 1e-11
@@ -139,10 +145,10 @@ def test_each_episode_has_the_gradient_that_it_has_alone(
 
 
 def test_episodes_of_a_step_with_fewer_rows_than_a_batch_are_among_them(
-    tasks: list[FewShotTask],
+    tasks: list[FewShotTask], toy_backbone64: Backbone
 ) -> None:
     """What the tests above are about is really there."""
-    run = _run(_backbone("embedded", "prepend"), tasks, _config("fomaml"))
+    run = _run(toy_backbone64, tasks, _config("fomaml"))
     lengths = [[len(rows) for rows in run._episode(index).support] for index in range(4)]
     assert sorted(lengths) == [[2, 2], [2, 2], [3, 3], [3, 3]]
 
@@ -154,7 +160,10 @@ PASSES |= {"maml exact": 2 * 3 + 1 + 2 * 3, "maml higher": 3}
 
 @pytest.mark.parametrize("name", PASSES)
 def test_a_shared_step_takes_the_passes_of_one_episode(
-    name: str, tasks: list[FewShotTask], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    tasks: list[FewShotTask],
+    toy_backbone64: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[int] = []
     run_losses = Backbone.run_losses
@@ -164,30 +173,31 @@ def test_a_shared_step_takes_the_passes_of_one_episode(
         return run_losses(self, prompts, batch)
 
     monkeypatch.setattr(Backbone, "run_losses", watched)
-    backbone = _backbone("embedded", "prepend")
-    _run(backbone, tasks, _config(name)).advance(1)
+    _run(toy_backbone64, tasks, _config(name)).advance(1)
     assert len(seen) == PASSES[name]
     assert max(seen) == 3
     seen.clear()
-    _run(backbone, tasks, _config(name, items_per_pass=1)).advance(1)
+    _run(toy_backbone64, tasks, _config(name, items_per_pass=1)).advance(1)
     assert set(seen) == {1}
     assert len(seen) > PASSES[name]
 
 
 @every_method
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.1])
 def test_a_shared_run_goes_on_bit_by_bit_after_a_resume(
     name: str, dropout: float, toy_backbone: Backbone, tasks: list[FewShotTask]
 ) -> None:
+    """Without dropout no unit is drawn, so there is less to go on with."""
     config = _config(name, items_per_pass=2, dropout=dropout)
     straight, first, resumed = (_run(toy_backbone, tasks, config) for _ in range(3))
-    straight.advance(4)
+    straight.advance(3)
     first.advance(2)
     state = first.state_dict()
+    tensors = safetensors.torch.load(safetensors.torch.save(state["tensors"]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)  # the global generator has no say
-        resumed.load_state_dict(state | {"tensors": load(save(state["tensors"]))})
-        resumed.advance(2)
+        resumed.load_state_dict(state | {"tensors": tensors})
+        resumed.advance(1)
     for part, tensor in straight.state_dict()["tensors"].items():
         assert torch.equal(tensor, resumed.state_dict()["tensors"][part]), part
     assert straight.query_loss == resumed.query_loss
