@@ -23,9 +23,11 @@ from drivers import (
     run_count,
     run_rows,
 )
-from search_toys import JOBS, bits
+from search_toys import JOBS, KNOWN_RATES, bits
 from trial_toys import bench
 
+from mpt.search.job import DONE, Execution
+from mpt.search.run import run_search
 from mpt.study.study import open_study
 
 pytestmark = pytest.mark.timeout(3000)
@@ -108,6 +110,8 @@ def ends_with(driver: Driver, line: str) -> None:
 )
 def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bits(
     drive: Callable[..., Driver],
+    toy_checkpoint: Path,
+    toy_gym: Path,
     undisturbed: Callable[[str], dict[str, Any]],
     tmp_path: Path,
     every: bool,
@@ -133,8 +137,15 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
         kill(lost, *names)
         ends_with(lost, RAY_ENDED)
 
-    # Ctrl-C in a terminal, which all processes of the group receive
+    # SIGKILL of the writer and of a worker, each in the middle of its work: the driver goes on
     third = search.started()
+    kill(third, WRITER)
+    search.goes_on(third)
+    kill(third, WORKER)
+    third.until(lambda: "its worker died; it goes on from its last checkpoint" in third.output())
+    search.goes_on(third)
+
+    # Ctrl-C in a terminal, which all processes of the group receive
     os.killpg(third.process.pid, signal.SIGINT)
     ends_with(third, INTERRUPTED)
 
@@ -143,13 +154,11 @@ def test_a_search_that_is_killed_and_stopped_in_every_way_resumes_to_the_same_bi
         fourth.process.terminate()
         ends_with(fourth, INTERRUPTED)
 
-    # SIGKILL of the writer and of a worker, each in the middle of its work: the driver goes on
-    fifth = search.started()
-    kill(fifth, WRITER)
-    search.goes_on(fifth)
-    kill(fifth, WORKER)
-    fifth.until(lambda: "its worker died; it goes on from its last checkpoint" in fifth.output())
-    assert fifth.wait() == 0, fifth.output()
+    search.check()
+    assert run_count(search.results) < points * 8
+    job = JOBS[name](toy_checkpoint, toy_gym, search.results)
+    execution = Execution(workers=1, signals=False, max_failures=0, resume="", next_step="rest")
+    assert run_search(job, execution, rates=KNOWN_RATES) == DONE  # in this process, with a Ray
 
     search.check()
     assert bits(search.results) == undisturbed(name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_toys import SEEDS, VALIDATION, bits, with_rungs
+from search_toys import SEEDS, VALIDATION, bits, toy_job, with_rungs
 from trial_toys import Bench, bench
 
 from mpt.search.job import SearchJob
@@ -23,10 +25,44 @@ POINT = len(VALIDATION) * len(SEEDS) * 2
 """Runs of a point: two learning rates."""
 
 
-@pytest.fixture
-def short(job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
-    with bench(with_rungs(job, (2,)), study) as found:
+@pytest.fixture(scope="module")
+def baseline(
+    study: OpenStudy, toy_checkpoint: Path, toy_gym: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Results of the baseline alone."""
+    job = toy_job(toy_checkpoint, toy_gym, tmp_path_factory.mktemp("baseline"))
+    with bench(job, study) as found:
         found.run_baseline()
+    return job.results
+
+
+@pytest.fixture(scope="module")
+def led(
+    study: OpenStudy,
+    toy_checkpoint: Path,
+    toy_gym: Path,
+    baseline: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Results of the baseline and a trial."""
+    results = shutil.copytree(baseline, tmp_path_factory.mktemp("led") / "results")
+    job = toy_job(toy_checkpoint, toy_gym, results, rungs=(2,))
+    with bench(job, study) as found:
+        found.run(0)
+    return results
+
+
+@contextmanager
+def copied(results: Path, job: SearchJob, study: OpenStudy) -> Iterator[Bench]:
+    """Open a bench where a job's results are a copy of others."""
+    shutil.copytree(results, job.results)
+    with bench(with_rungs(job, (2,)), study) as found:
+        yield found
+
+
+@pytest.fixture
+def short(job: SearchJob, study: OpenStudy, baseline: Path) -> Iterator[Bench]:
+    with copied(baseline, job, study) as found:
         yield found
 
 
@@ -34,7 +70,7 @@ def test_a_point_behind_the_leader_is_given_up_after_the_data_seed_that_showed_i
     short: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short.run(0, racing=True)
-    before = short.stored
+    before, brought = short.stored, len(short.store.brought)
     asked: list[tuple[int, int, float]] = []
 
     def judge(
@@ -66,7 +102,8 @@ def test_a_point_behind_the_leader_is_given_up_after_the_data_seed_that_showed_i
     list(again.units())
     assert again.progress.stopped is None
     assert len(short.database.points()) == 3
-    assert short.stored == len(short.store.brought) == before + POINT
+    assert short.stored == before + POINT
+    assert len(short.store.brought) == brought + POINT
 
 
 def test_a_race_that_nobody_loses_ends_with_the_scores_of_a_search_without(
@@ -87,14 +124,18 @@ def test_a_race_that_nobody_loses_ends_with_the_scores_of_a_search_without(
 
 
 def test_a_race_taken_over_after_any_unit_has_the_same_bits(
-    short: Bench, study: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short: Bench,
+    study: OpenStudy,
+    baseline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store_module, "hopeless", lambda *_: None)
     count = sum(1 for _ in short.trial(0, racing=True).units())
     assert count >= 6  # two stages of two intervals each
     for stop in range(count):
-        with bench(short.job, study, results=tmp_path / str(stop)) as found:
-            found.run_baseline()
+        place = dataclasses.replace(short.job, results=tmp_path / str(stop))
+        with copied(baseline, place, study) as found:
             killed = found.trial(0, racing=True)
             for _ in range(stop):
                 killed.unit()
@@ -104,7 +145,7 @@ def test_a_race_taken_over_after_any_unit_has_the_same_bits(
             after = found.trial(0, racing=True)
             after.load_state(state)
             list(after.units())
-        assert bits(tmp_path / str(stop)) == bits(short.job.results)
+        assert bits(place.results) == bits(short.job.results)
 
 
 def test_nobody_is_given_up_without_racing(short: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,22 +183,22 @@ class _Rivals(TrialStore):
     ids=str,
 )
 def test_points_compete_within_their_study_and_method(
-    short: Bench, change: dict[str, Any], competes: bool
+    led: Path, job: SearchJob, study: OpenStudy, change: dict[str, Any], competes: bool
 ) -> None:
-    short.run(0)
-    (leader,) = (point for point in short.database.points() if point.method == "maml")
-    record = short.database.study(leader.study)
-    assert record is not None
-    moved: dict[str, Any] = dict(change)
-    if isinstance(other := moved.pop("study", None), dict):
-        changed = dataclasses.replace(record, **other)
-        moved["study"] = short.database.add_study(changed)
-    rival = dataclasses.replace(leader, **moved)
-    if "method" not in change:  # that is told by the key of its trajectory
-        assert short.database.add_point(rival)
-    store = _Rivals(short.database)
-    store.racing_reason(leader.study, rival.method, [])
-    assert (rival.key in store.asked and len(store.asked) == 2) == competes
+    with copied(led, job, study) as found:
+        (leader,) = (point for point in found.database.points() if point.method == "maml")
+        record = found.database.study(leader.study)
+        assert record is not None
+        moved: dict[str, Any] = dict(change)
+        if isinstance(other := moved.pop("study", None), dict):
+            changed = dataclasses.replace(record, **other)
+            moved["study"] = found.database.add_study(changed)
+        rival = dataclasses.replace(leader, **moved)
+        if "method" not in change:  # that is told by the key of its trajectory
+            assert found.database.add_point(rival)
+        store = _Rivals(found.database)
+        store.racing_reason(leader.study, rival.method, [])
+        assert (rival.key in store.asked and len(store.asked) == 2) == competes
 
 
 def test_nothing_is_decided_without_a_leader_or_without_the_whole_baseline(

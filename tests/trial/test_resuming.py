@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import run_rows
 from search_toys import bits, with_rungs
 from trial_toys import Bench, bench, through_a_folder
 
@@ -27,20 +29,23 @@ def test_a_trial_goes_on_from_the_state_of_every_unit_with_the_same_bits(
         count = sum(1 for _ in undisturbed.trial(0).units())
     assert count >= 8
     expected = bits(job.results)
+    states, places = [], []
+    with bench(job, study, results=tmp_path / "killed") as found:
+        killed = found.trial(0)
+        for number in range(count + 1):
+            states.append(through_a_folder(killed.state()))
+            places.append(shutil.copytree(tmp_path / "killed", tmp_path / f"after-{number}"))
+            if number < count:
+                killed.unit()
     for stop in range(count):
-        place = tmp_path / str(stop)
+        lived_on = min(stop % 3, count - stop)
+        place = shutil.copytree(places[stop + lived_on], tmp_path / str(stop))
+        stored = run_rows(place)
         with bench(job, study, results=place) as found:
-            killed = found.trial(0)
-            for _ in range(stop):
-                killed.unit()
-            state = through_a_folder(killed.state())
-            for _ in range(min(stop % 3, count - stop)):
-                killed.unit()
-            stored = found.database.runs(found.store.brought)
             after = found.trial(0)
-            after.load_state(state)
+            after.load_state(states[stop])
             assert sum(1 for _ in after.units()) <= count - stop + 1
-            assert found.database.runs(list(stored)) == stored
+        assert stored.items() <= run_rows(place).items()
         assert bits(place) == expected
 
 
