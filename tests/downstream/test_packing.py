@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from mpt.backbones import Backbone, load_backbone
 from mpt.config import DownstreamConfig
 from mpt.downstream.prompt_tuning import tune
 
-# Tasks of 8 and 10 rows: 40 steps and 50, so that runs leave at different times. The last prompts
+# Tasks of 8 and 10 rows: 16 steps and 20, so that runs leave at different times. The last prompts
 # are compared.
 CONFIG = DownstreamConfig(
-    steps=50,
-    max_epochs=20,
-    eval_every=20,
+    steps=20,
+    max_epochs=8,
+    eval_every=8,
     batch_size=4,
     select="last",
     max_test=2,
@@ -50,23 +51,18 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Loader:
     return loaded
 
 
-# 50 steps of float32 rounding; float64 leaves nothing but its own.
-TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
-PLACES = [(family, position) for family in FAMILIES for position in ("prepend", "append")]
-CASES = [
-    pytest.param(
-        *place,
-        dtype,
-        tolerance,
-        # in float64 every model in one position, in float32 in the other
-        marks=[pytest.mark.slow] if (turn + turn // 2) % 2 == (dtype == torch.float32) else [],
-    )
-    for dtype, tolerance in TOLERANCES.items()
-    for turn, place in enumerate(PLACES)
-]
+def _cases() -> list[Any]:
+    """Every family at every position; one in float32 is enough for `make test`."""
+    places = [(family, position) for family in FAMILIES for position in ("prepend", "append")]
+    # 20 steps of float32 rounding; float64 leaves nothing but its own
+    single = [
+        pytest.param(*place, torch.float32, 1e-5, marks=pytest.mark.slow) for place in places
+    ]
+    single[0] = pytest.param(*places[0], torch.float32, 1e-5)
+    return [*single, *(pytest.param(*place, torch.float64, 1e-10) for place in places)]
 
 
-@pytest.mark.parametrize(("family", "position", "dtype", "tolerance"), CASES)
+@pytest.mark.parametrize(("family", "position", "dtype", "tolerance"), _cases())
 def test_any_packing_gives_what_separate_runs_give(
     family: str, position: str, dtype: torch.dtype, tolerance: float, load: Loader
 ) -> None:
@@ -86,5 +82,5 @@ def test_any_packing_gives_what_separate_runs_give(
         update = alone.prompt - run.prompt
         error = ((result.prompt - alone.prompt).norm() / update.norm()).item()
         assert error <= tolerance, f"relative difference of the update {error:.1e}"
-        assert result.curve[-1][0] == alone.curve[-1][0] in (40, 50)
+        assert result.curve[-1][0] == alone.curve[-1][0] in (16, 20)
         assert (result.dev, result.test) == (alone.dev, alone.test)
