@@ -204,21 +204,28 @@ class Ran:
     """A run of the whole study, and what it was asked for."""
 
     flags: tuple[str, ...]
+    methods: tuple[str, ...]
     backbones: tuple[str, ...]
     results: Path
     said: str
 
 
-FEWER = ("--backbones", "embedded,embedded-gpt2", "--partitions", COMPARED)
-"""Of every table at least a row: the others of the stage "replay" differ in their data alone."""
+FEWER = {"methods": "maml,multitask", "backbones": "embedded,embedded-gpt2"}
+"""Of every table at least a row; the others differ in method, backbone or data alone."""
 
 
-@pytest.fixture(scope="module", params=[FEWER, pytest.param((), marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[FEWER, pytest.param({}, marks=pytest.mark.slow)])
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """All stages: one partition and two of the backbones; in the slow suite all of them."""
+    """All stages: a part of methods, partitions and backbones; in the slow suite all of them."""
     results = tmp_path_factory.mktemp("miniature") / "results"
-    flags = ("--smoke", "--results", str(results), *request.param)
-    backbones = EMBEDDED_BACKBONES[::2] if request.param else EMBEDDED_BACKBONES
+    flags = ["--smoke", "--results", str(results)]
+    if request.param:
+        flags += ["--partitions", COMPARED]
+        flags += [word for key, names in request.param.items() for word in (f"--{key}", names)]
+    methods, backbones = (
+        tuple(request.param[key].split(",")) if request.param else all_of
+        for key, all_of in (("methods", METHODS), ("backbones", EMBEDDED_BACKBONES))
+    )
     script = str(ROOT / "tune_jobs" / "paper.py")
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -227,12 +234,13 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         patch.setattr(sys, "argv", [script, *flags])
         with pytest.raises(SystemExit, match=r"^0$"):
             runpy.run_path(script, run_name="__main__")
-    return Ran(flags, backbones, results, said.getvalue())
+    return Ran(tuple(flags), methods, backbones, results, said.getvalue())
 
 
 @pytest.mark.timeout(3600)  # for hangs only
 def test_the_miniature_runs_from_the_search_to_the_report(ran: Ran) -> None:
-    plan, _, run = ran.said.partition("MAML, FOMAML, REPTILE, MULTITASK search")
+    plan, _, run = ran.said.partition(f"{', '.join(ran.methods).upper()} search")
+    assert run
     firsts = [line.split(maxsplit=1)[0] for line in plan.splitlines() if line.strip()]
     assert [first for first in firsts if first in STAGES] == list(STAGES)
     assert "estimate" in plan
@@ -278,4 +286,5 @@ def test_the_same_command_again_computes_nothing_and_writes_the_report(
     assert document["exit_code"] == 0
     assert document["report"] == str(results / "report")
     methods = [point for point in points if point.method != BASELINE]
-    assert [len(job["points"]) for job in document["jobs"]] == [16, len(methods) - 16]
+    searched = 4 * len(ran.methods)
+    assert [len(job["points"]) for job in document["jobs"]] == [searched, len(methods) - searched]
