@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -114,16 +115,22 @@ def _watch(
         _wait(agents, over)
     if over.is_set():
         return
+    # first of all: a raylet that has lost an agent ends, and Ray ends its driver without a word
+    _send(processes["raylet"], signal.SIGSTOP)
     with contextlib.suppress(Exception):
         say(
             "Ray's own process on this machine has ended (killed, or out of memory); what was "
             f"finished is kept. Resume with: {resume}"
         )
     for ids in processes.values():  # what is left of this Ray, and nothing else
-        for process in ids:
-            with contextlib.suppress(OSError):
-                os.kill(process, 9)
+        _send(ids, signal.SIGKILL)
     os._exit(INTERRUPTED)
+
+
+def _send(processes: Collection[int], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(OSError):
+            os.kill(process, number)
 
 
 @contextlib.contextmanager

@@ -141,6 +141,38 @@ def test_a_raylet_that_lives_is_looked_at_until_the_block_ends(
     assert exits == []
 
 
+def test_a_raylet_that_has_lost_an_agent_is_stopped_before_anything_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else Ray may end the driver between the two, and nobody hears a word."""
+
+    class Left(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    raylet, agent = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
+    states = []
+
+    def say(_: str) -> None:
+        stat = Path(f"/proc/{raylet.pid}/stat").read_text()
+        states.append(stat.rpartition(")")[2].split()[0])
+
+    monkeypatch.setattr(watchdog, "_agents", lambda _: [agent.pid])
+    monkeypatch.setattr(os, "_exit", leave)
+    agent.kill()
+    agent.wait()
+    try:
+        with pytest.raises(Left, match="75"):
+            watchdog._watch({"raylet": [raylet.pid]}, threading.Event(), say, "again")
+        assert states == ["T"]
+        assert raylet.wait(100) == -signal.SIGKILL
+    finally:
+        raylet.kill()
+        raylet.wait()
+
+
 def test_a_ray_of_somebody_else_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "_processes", lambda: {})
     with watchdog.watched(pytest.fail, "again"):
