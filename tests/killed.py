@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -20,7 +21,7 @@ def run_after_a_kill(command: Sequence[str], folder: Path, environment: Mapping[
             command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=environment
         )
         try:
-            _wait_for(first, log, "1/")
+            _wait_for(first, log, r"^ *1/\d")
         finally:
             first.send_signal(signal.SIGKILL)
             first.wait()
@@ -38,9 +39,9 @@ def run_after_a_kill(command: Sequence[str], folder: Path, environment: Mapping[
 
 
 def _wait_for(process: subprocess.Popen[bytes], log: Path, text: str) -> None:
-    """Wait until a process that still runs has printed a text into its log."""
+    """Wait until a process that still runs has printed a line that matches into its log."""
     deadline = time.monotonic() + PATIENCE_S
-    while text not in log.read_text():
+    while not re.search(text, log.read_text(), re.MULTILINE):
         assert process.poll() is None, f"it ended before it printed {text!r}:\n{log.read_text()}"
         assert time.monotonic() < deadline, f"waited in vain for {text!r}:\n{log.read_text()}"
         time.sleep(0.2)

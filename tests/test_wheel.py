@@ -57,50 +57,75 @@ def test_a_wheel_installs_one_package_and_its_spaces(installed: Path) -> None:
         assert (installed / "mpt" / template.relative_to(ROOT)).is_file(), template
 
 
-COMMANDS = """
-import sys
-from mpt.cli.main import main
-for words in sys.argv[1:]:
-    code = main(words.split())
-    assert code == 0, (words, code)
-"""
-"""Several commands in one process: each process takes seconds to import what it needs."""
-
-
-@pytest.fixture(params=["server", pytest.param("file", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """URL of the results' database; none: a file among the results, also where no server is."""
-    with contextlib.ExitStack() as stack:
-        url: list[str] = []
-        if request.param == "server":
-            with contextlib.suppress(pytest.skip.Exception):
-                url = [stack.enter_context(postgres_server())]
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """URL of a PostgreSQL server's database; the test is skipped where no server starts."""
+    with postgres_server() as url:
         yield url
 
 
+SCRIPT = """
+import runpy, signal, sys
+import torch
+from mpt.cli.main import main
+
+def state():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    return torch.get_num_threads(), [signal.getsignal(number) for number in numbers]
+
+def mpt(*words):
+    assert main(words) == 0, words
+
+sys.argv = sys.argv[1:]
+torch.set_num_threads(2)
+before = state()
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert state() == before, "a search or a replay has left the caller's process changed"
+store = [f"--store={url}" for url in sys.argv[5:]]
+mpt("report", "--results", "results", *store, "--out", "report")
+mpt("search", "pushed", "--plugin", "my_second_method.py", "--smoke", "--dry-run")
+"""
+"""The ten lines as a part of a larger program, and commands in the same process.
+
+Each process takes seconds to import what it needs.
+"""
+
+
+@pytest.mark.parametrize("database", ["server", pytest.param("file", marks=pytest.mark.slow)])
 def test_it_searches_replays_and_reports_a_method_of_ones_own_in_an_empty_directory(
-    installed: Path, toy_checkpoint: Path, toy_gym: Path, tmp_path: Path, store: list[str]
+    database: str,
+    installed: Path,
+    toy_checkpoint: Path,
+    toy_gym: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """After a kill; and the method stands in Table 2, and a plan finds its spaces."""
+    """After a kill; and the method stands in Table 2, and a plan finds its spaces.
+
+    On a server's database, where one starts; the README's lines (`tests/docs`) and what
+    `test_kills` kills are on a file, as all else.
+    """
+    store: list[str] = []
+    if database == "server":
+        with contextlib.suppress(pytest.skip.Exception):
+            store = [request.getfixturevalue("postgresql_url")]
     inherited = environment(installed)
-    files = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
-    found = _run([sys.executable, "-c", files], tmp_path, inherited).split()
+    where = "import mpt, mpt.analysis; print(mpt.__file__, mpt.analysis.__file__)"
+    found = _run([sys.executable, "-c", where], tmp_path, inherited).split()
     assert all(path.startswith(str(installed)) for path in found), found
     method = shutil.copy(API / "own_method.py", tmp_path / "my_method.py")
-    assert len(Path(method).read_text().splitlines()) <= 40
+    source = Path(method).read_text()
+    assert len(source.splitlines()) <= 40
+    (tmp_path / "my_second_method.py").write_text(source.replace("pulled", "pushed"))
+    (tmp_path / "program.py").write_text(SCRIPT)
     lines = [str(API / "ten_lines.py"), str(method), str(toy_checkpoint), str(toy_gym), "results"]
-    lines += store
-    out = run_after_a_kill([sys.executable, *lines], tmp_path, inherited)
+    command = [sys.executable, "program.py", *lines, *store]
+    out = run_after_a_kill(command, tmp_path, inherited)
     assert "points 4 runs 40" in out
     assert "'method': 'pulled', 'partition': 'random_to_random'" in out
-    where = f" --store {store[0]}" if store else ""
-    doctor = [sys.executable, "-m", "mpt", "doctor", "results", *where.split()]
-    assert "nothing is wrong" in _run(doctor, tmp_path, inherited)
-    commands = [
-        f"report --results results --out report{where}",
-        "search pulled --plugin my_method.py --smoke --dry-run",
-    ]
-    out = _run([sys.executable, "-c", COMMANDS, *commands], tmp_path, inherited)
     assert "2 trials" in out
+    doctor = [sys.executable, "-m", "mpt", "doctor", "results"]
+    doctor += [f"--store={url}" for url in store]
+    assert "nothing is wrong" in _run(doctor, tmp_path, inherited)
     tables = [path.read_text() for path in (tmp_path / "report").rglob("table-2*.md")]
     assert any("pulled" in table for table in tables), tables

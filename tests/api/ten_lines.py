@@ -1,4 +1,4 @@
-"""The ten lines of the README: ``python ten_lines.py METHOD MODEL GYM RESULTS [STORE]``.
+"""Ten lines as in the README: ``python ten_lines.py METHOD MODEL GYM RESULTS [STORE]``.
 
 With a database of one's own at STORE the search and the replay share one Ray.
 """

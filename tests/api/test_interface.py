@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from search_toys import SEEDS, write_toy_gym
+from search_toys import SEEDS
+from stored import compute
 
 import mpt
+from mpt.api.jobs import search_job
 from mpt.errors import UsageError
 from mpt.testing import check_upstream_method
 
 OWN_METHOD = Path(__file__).with_name("own_method.py")
-
-
-@pytest.fixture(scope="module")
-def gym(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_gym(tmp_path_factory.mktemp("gym"))
 
 
 def _study(model: Path, gym: Path, **options: object) -> mpt.Study:
@@ -143,26 +138,14 @@ def test_a_plugin_that_fails_is_one_line(tmp_path: Path) -> None:
         mpt.load_plugin(tmp_path / "absent.py")
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    """Two threads for one test: what is computed after it in this process has the bits of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_a_search_leaves_the_callers_process_as_it_was(
-    toy_checkpoint: Path, gym: Path, tmp_path: Path
+def test_a_search_has_its_points_as_a_table_and_the_same_call_again_has_the_same(
+    toy_checkpoint: Path, toy_gym: Path, tmp_path: Path
 ) -> None:
-    """And a grid, the points as a table, the same call again, a replay and its table."""
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    study = _study(toy_checkpoint, gym)
+    """Of a grid, computed in this process; that the calls leave a process alone: `test_wheel`."""
+    study = _study(toy_checkpoint, toy_gym)
     space = mpt.Space("fomaml", inner_lr=1.0, outer_lr=[0.1, 0.3], steps=2)
-    result = mpt.search(study, space, results=tmp_path / "r", quiet=True, workers=1)
-    assert torch.get_num_threads() == 2
-    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    compute(search_job(study, space, results=tmp_path / "r"))
+    result = mpt.search(study, space, results=tmp_path / "r", quiet=True)
     frame = result.points()
     assert list(frame["rank"]) == [1, 2]
     assert list(frame["score"]) == sorted(frame["score"], reverse=True)

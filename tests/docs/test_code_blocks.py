@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import environment
@@ -19,6 +20,36 @@ WITH_PYTHON = [page for page in pages() if any(b.language == "python" for b in b
 SLOW = ("docs/python.md", "docs/add/method.md")
 """Pages whose searches `make test` runs elsewhere: the README's lines, and a method of one's own
 in tests/test_wheel.py."""
+TOGETHER = ("README.md", "docs/add/gym.md", "docs/add/backbone.md")
+"""Pages that are read in one process, in this order: to import what they need takes seconds.
+
+The last one changes what its process knows of backbones.
+"""
+
+# Of these pages only the README's search is computed by Ray. The searches and replays that follow
+# are computed where they stand, and what the page types finds all results there.
+COMPUTED = """
+import mpt.api.running
+import mpt.cli.search
+from stored import compute
+
+def _compute_first(module, those):
+    carry_out = module.carry_out
+    def computed(job, *arguments, **options):
+        if those(*arguments, **options):
+            compute(job)
+        return carry_out(job, *arguments, **options)
+    module.carry_out = computed
+_compute_first(mpt.cli.search, lambda execution, flags: not flags.dry_run)
+_compute_first(mpt.api.running, lambda where, *, table, **_: table == "cells")
+"""
+RUN = """
+import os, runpy, sys
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    sys.path[0] = folder
+    runpy.run_path("page.py", run_name="__main__")
+"""
 
 # The blocks stand as they are printed; only sizes are cut, so that a page takes seconds, and its
 # searches and replays share one Ray.
@@ -29,8 +60,9 @@ import mpt.api.running as running
 import mpt.search.cost.probe as probe
 from mpt.search.ray.session import one_ray
 
+_as_it_was = mpt.Study, running.search, running.replay
 def _smaller():
-    study, search, replay = mpt.Study, running.search, running.replay
+    study, search, replay = _as_it_was
     def small_study(**options):
         options.pop("tuning_steps", None)
         return study(**{**options, "smoke": True})
@@ -49,7 +81,10 @@ _smaller()
 _shared = one_ray()
 _shared.__enter__()
 """
-SMALL_END = "_shared.__exit__(None, None, None)"
+SMALL_END = """
+_shared.__exit__(None, None, None)
+mpt.Study, running.search, running.replay = _as_it_was
+"""
 # What a page types: its script does it where it stands. A command of `mpt` is called in its
 # process, as each process takes seconds to import what a command needs.
 TYPED = """
@@ -73,9 +108,9 @@ def _called(words):
 """
 
 
-PAGES = [
-    pytest.param(page, id=name_of(page), marks=[pytest.mark.slow] if name_of(page) in SLOW else [])
-    for page in WITH_PYTHON
+SCRIPTS = [
+    [page for name in TOGETHER for page in WITH_PYTHON if name_of(page) == name],
+    *([page] for page in WITH_PYTHON if name_of(page) not in TOGETHER),
 ]
 
 
@@ -90,11 +125,13 @@ def script_of(page: Path) -> str:
     return "\n".join([*parts, *([] if page.parent == ADD else [SMALL_END])])
 
 
-def lay_out(page: Path, folder: Path) -> dict[str, str]:
-    """Write the files that a page names; return the environment of its script.
+def lay_out(page: Path, folder: Path) -> Path:
+    """Write the script of a page and the files that it names; return whose package it imports.
 
     A page that changes the package gets a copy of it.
     """
+    folder.mkdir()
+    (folder / "page.py").write_text(script_of(page), encoding="utf-8")
     source = ROOT
     named = [block for block in blocks(page) if block.title]
     for block in named:
@@ -106,7 +143,7 @@ def lay_out(page: Path, folder: Path) -> dict[str, str]:
             path = folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
-    return environment(source, OMP_NUM_THREADS="1")
+    return source
 
 
 def _copied(folder: Path) -> None:
@@ -123,15 +160,21 @@ def _apply(block: Block, checkout: Path) -> None:
     path.write_text(patched(path.read_text(encoding="utf-8"), block.text), encoding="utf-8")
 
 
+def _script_param(pages: list[Path]) -> Any:
+    names = [name_of(page) for page in pages]
+    return pytest.param(pages, id=" ".join(names), marks=[pytest.mark.slow] * (names[0] in SLOW))
+
+
 @pytest.mark.timeout(HANGS)
-@pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
-    inherited = lay_out(page, tmp_path)
-    (tmp_path / "page.py").write_text(script_of(page), encoding="utf-8")
+@pytest.mark.parametrize("pages", [*map(_script_param, SCRIPTS)])
+def test_the_blocks_of_a_page_run_in_their_order(pages: list[Path], tmp_path: Path) -> None:
+    sources = [lay_out(page, tmp_path / str(number)) for number, page in enumerate(pages)]
+    folders = [str(tmp_path / str(number)) for number in range(len(pages))]
+    assert len(set(sources)) == 1
     done = subprocess.run(
-        [sys.executable, "page.py"],
+        [sys.executable, "-c", COMPUTED * (len(pages) > 1) + RUN, *folders],
         cwd=tmp_path,
-        env=inherited,
+        env=environment(sources[0], ROOT / "tests", OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         timeout=HANGS - 20,
