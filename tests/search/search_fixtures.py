@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from drivers import Driver
+from ready_process import workers_from_a_copy
 from search_toys import toy_job, write_toy_gym
 
 from mpt.search.job import Execution, SearchJob
@@ -49,7 +50,8 @@ def local_ray(cpus: int) -> Iterator[None]:
     prepare_environment("local")
     import ray
 
-    _start(Execution(workers=cpus))  # more than once on a busy machine
+    with workers_from_a_copy():
+        _start(Execution(workers=cpus))  # more than once on a busy machine
     try:
         yield
     finally:

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from drivers import run_rows
 from ray.tune.search import Searcher
-from ray_processes import processes_with
 from rich.console import Console
 from search_toys import KNOWN_RATES, bits, toy_job
 from stored import compute
@@ -261,21 +260,27 @@ def test_a_worker_that_dies_between_two_rounds_costs_no_trial_and_no_bit(
 ) -> None:
     """Tune keeps it for the next round, and notices when a trial is to begin in it."""
     whole, body, _ = searched
-    turn, killed = tuning.Session._next_round, list[int]()
+    turn, hear = tuning.Session._next_round, tuning.Watcher.on_trial_result
+    workers, killed = set[int](), list[int]()
+
+    def heard(watcher: tuning.Watcher, **told: Any) -> None:
+        workers.add(told["result"]["pid"])
+        hear(watcher, **told)
 
     def after_a_death(session: tuning.Session) -> list[dict[str, Any]]:
         if not killed:
-            (raylet,) = watchdog._processes()["raylet"]
-            killed.extend(processes_with("RAY_RAYLET_PID", str(raylet), of="SearchTrial"))
+            killed.extend(workers)
             for worker in killed:
                 os.kill(worker, signal.SIGKILL)
             while any(map(watchdog.lives, killed)):
                 time.sleep(0.05)
         return turn(session)
 
+    monkeypatch.setattr(tuning.Watcher, "on_trial_result", heard)
     monkeypatch.setattr(tuning.Session, "_next_round", after_a_death)
     found, text = _run(anew, max_failures=1)
     assert len(killed) == 1
+    assert len(workers) == 2
     assert text.count("its worker died") == 1
     assert found["rankings"] == body["rankings"]
     assert bits(anew.results) == bits(whole.results)
