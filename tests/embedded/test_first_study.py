@@ -13,13 +13,14 @@ tests were .26 off, and the mean over the 25 runs of a point .010. So there the 
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mpt.config import UpstreamConfig
+from mpt.config import DATA_SEEDS, UpstreamConfig
 from mpt.store.artifacts import Artifacts
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE
@@ -115,12 +116,17 @@ def point_of(study: OpenStudy, method: str, **settings: float) -> TrialSpec:
     raise AssertionError(f"{PRESET} of {method} has no {settings}")
 
 
+@pytest.mark.parametrize("seeds", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_plain_prompt_tuning_has_its_first_scores_and_losses(
-    study: OpenStudy, tmp_path: Path
+    seeds: int, study: OpenStudy, tmp_path: Path
 ) -> None:
-    expected = made(BASELINE)
+    """Where bits cannot be compared, the runs of two data seeds are as good as all."""
+    own = DATA_SEEDS if here() == MADE_ON else DATA_SEEDS[:seeds]
+    expected = {cell: row for cell, row in made(BASELINE).items() if cell[1] in own}
+    samples = {name: {seed: of[seed] for seed in own} for name, of in study.scored.items()}
+    study = dataclasses.replace(study, scored=samples)
     found = computed(study, baseline_trials(study.plan), tmp_path)
-    assert len(expected) == 25
+    assert len(expected) == 5 * len(own)
     if here() == MADE_ON:
         assert found == expected
         return

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import math
 import re
-import runpy
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from job_scripts import run_script
 from stored import Stored
 
 from analysis.report import parts
@@ -49,7 +46,6 @@ from mpt.store.database import open_results
 from mpt.store.records import BASELINE
 from mpt.study.record import study_record
 
-ROOT = Path(__file__).parents[2]
 PILOT_TARGETS = load_similarity_settings("embedded").pilot.targets
 NOWHERE = Path("/nonexistent/results")
 
@@ -226,15 +222,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         tuple(request.param[key].split(",")) if request.param else all_of
         for key, all_of in (("methods", METHODS), ("backbones", EMBEDDED_BACKBONES))
     )
-    script = str(ROOT / "tune_jobs" / "paper.py")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()) as said,
-    ):
-        patch.setattr(sys, "argv", [script, *flags])
-        with pytest.raises(SystemExit, match=r"^0$"):
-            runpy.run_path(script, run_name="__main__")
-    return Ran(tuple(flags), methods, backbones, results, said.getvalue())
+    return Ran(tuple(flags), methods, backbones, results, run_script("paper.py", *flags))
 
 
 @pytest.mark.timeout(3600)  # for hangs only

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from children import environment
+from job_scripts import run_script
 from safetensors.numpy import load_file
 
-import mpt
 from analysis.__main__ import main as analysis_main
 from analysis.paper.answers import paper_comparisons
 from analysis.paper.comparison import NOT_ATTEMPTED
@@ -27,7 +24,6 @@ from mpt.replay.similarity.ranking import load_rankings
 from mpt.store.database import open_results
 from mpt.store.records import BASELINE, Point
 
-ROOT = Path(mpt.__file__).resolve().parents[1]
 TARGET = "qa-who_is_where"
 pytestmark = pytest.mark.timeout(1800)  # for hangs only
 
@@ -36,17 +32,8 @@ pytestmark = pytest.mark.timeout(1800)  # for hangs only
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return the results directory and what the job printed."""
     results = tmp_path_factory.mktemp("pilot") / "results"
-    job = str(ROOT / "tune_jobs/similarity.py")
-    done = subprocess.run(
-        [sys.executable, job, "--smoke", "--results", str(results), "--keep-prompts"],
-        cwd=results.parent,
-        env=environment(ROOT),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return results, done.stdout
+    words = ("--smoke", "--results", str(results), "--keep-prompts")
+    return results, run_script("similarity.py", *words)
 
 
 def _look(results: Path) -> Lookup:
