@@ -193,7 +193,7 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
         folder.mkdir()
         size = task.at_shots(shots)
         larger = size != task.shots
-        test, pools = _drawn(task.name, larger)
+        test, pools = _large_draw(task.name, _DRAWS) if larger else draw_examples(task)
         for seed in DATA_SEEDS:
             train, dev = (_larger_sample if larger else _sample)(task, pools, seed, size)
             for split, rows in (("train", train), ("dev", dev), ("test", test)):
@@ -206,16 +206,18 @@ def write_embedded_gym(out: Path, shots: int = PUBLISHED_SHOTS) -> None:
 Rows = list[tuple[str, str]]
 
 
-@functools.cache
-def _drawn(name: str, larger: bool) -> tuple[Rows, dict[str, Rows]]:
+@functools.lru_cache(maxsize=64)
+def _large_draw(name: str, draws: int) -> tuple[Rows, dict[str, Rows]]:
     """Return a task's examples, which samples of all larger sizes share; not to be changed.
 
-    Drawing them takes nearly all of the seconds in which a gym is written.
+    To draw them takes nearly all of the seconds in which a gym is written.
     """
-    return draw_examples(embedded_tasks()[name], LARGE_POOL if larger else None)
+    return draw_examples(embedded_tasks()[name], LARGE_POOL, draws)
 
 
-def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, dict[str, Rows]]:
+def draw_examples(
+    task: EmbeddedTask, larger: int | None = None, draws: int | None = None
+) -> tuple[Rows, dict[str, Rows]]:
     """Draw a task's test rows and the pools (by class, or one) that train and dev come from.
 
     All inputs of a task are different and belong to the gym's side of the split. Larger pools
@@ -224,6 +226,7 @@ def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, 
     Args:
         task: whose rows.
         larger: size of larger pools; where the world has less, they stay smaller.
+        draws: how many sentences are tried; None: a hundred thousand.
     """
     rng = numpy_generator(ROOT_SEED, "embedded", task.name)
     classes = list(task.labels.values()) if task.family == "classification" else [""]
@@ -233,7 +236,7 @@ def draw_examples(task: EmbeddedTask, larger: int | None = None) -> tuple[Rows, 
     test: Rows = []
     pools: dict[str, Rows] = {name: [] for name in classes}
     quota = Counter({name: -(-TEST_ROWS // len(classes)) for name in classes})
-    for _ in range(_DRAWS):
+    for _ in range(draws or _DRAWS):
         text, answer = SKILLS[task.skill](rng, **task.options)
         word = task.labels.get(answer, answer)
         bucket = word if task.family == "classification" else ""
