@@ -235,9 +235,12 @@ def gains(runs: Runs, seeds: Sequence[int]) -> dict[str, float | None]:
 
 
 def _selected(runs: Runs, point: str) -> dict[str, dict[int, float]]:
-    """Return task → data seed → test score of the rate that is best on dev."""
+    """Return task → data seed → test score of the rate that is best on dev.
+
+    Of equal ones it is the lowest, on every side: in whatever order a side did its runs.
+    """
     tried: dict[tuple[str, int], list[Candidate]] = {}
-    for (owner, task, seed, lr), (dev, test) in runs.items():
+    for (owner, task, seed, lr), (dev, test) in sorted(runs.items()):
         if owner == point:
             tried.setdefault((task, seed), []).append(Candidate(lr=lr, dev=dev, test=test))
     selected: dict[str, dict[int, float]] = {}

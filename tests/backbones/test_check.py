@@ -51,7 +51,15 @@ def test_the_suite_has_at_least_ten_architectures_of_both_kinds() -> None:
 # In float32 the paths agree to rounding (measured: at most 2e-7). float64 is left to the contract:
 # eager attention makes its mask of float64's least number and its softmax in float32, which is NaN
 # for padding, and the self-check says so.
-@pytest.mark.parametrize(("dtype", "paths"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3)])
+@pytest.mark.parametrize(
+    ("position", "dtype", "paths"),
+    [
+        ("prepend", torch.float32, 1e-6),
+        ("append", torch.float32, 1e-6),
+        ("append", torch.bfloat16, 2e-3),
+        pytest.param("prepend", torch.bfloat16, 2e-3, marks=pytest.mark.slow),
+    ],
+)
 def test_every_architecture_passes_every_check(
     name: str, position: str, dtype: torch.dtype, paths: float
 ) -> None:

@@ -74,8 +74,15 @@ def _begun(backbone: Backbone, prompts: Tensor, outputs: list[list[int]]) -> lis
     return [read.row(n, output[: beginnings[n] + 1]) for n, output in enumerate(outputs)]
 
 
-@pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("position", ["prepend", "append"])
+@pytest.mark.parametrize(
+    ("position", "kept"),
+    [
+        ("prepend", True),
+        ("append", False),
+        pytest.param("prepend", False, marks=pytest.mark.slow),
+        pytest.param("append", True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", tiny_models.CAUSAL)
 def test_a_causal_model_goes_on_from_keys_and_values(name: str, position: str, kept: bool) -> None:
     backbone = _model(name, position)

@@ -21,6 +21,7 @@ from mpt.downstream.prompt_tuning import tune
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow  # the cells of a toy: `test_gpu`; their table: below
 def test_the_command_prints_and_writes_a_row_for_every_pack(
     toy_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -53,6 +54,9 @@ def test_efficiency_is_the_share_of_the_matrix_rate_that_a_pack_reaches(setting:
     assert pack.flops == 40
     assert pack.efficiency == pytest.approx(40 * 4 / 1000)
     assert (pack.useful, pack.bytes, pack.ratio.median) == (0.5, 7, 4.0)
+    rows = [line.split() for line in packing._table([plain, pack]).splitlines()]
+    assert [row[0] for row in rows] == ["runs", "plain", "2"]
+    assert rows[2][-5:] == ["0.50", "0.00", "16.0%", "0", "MB"]
 
 
 @pytest.mark.parametrize("runs", [1, 3])

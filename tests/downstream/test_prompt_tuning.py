@@ -53,7 +53,7 @@ def test_packing_agrees_to_float64s_precision_in_float64(
     position: str, toy_checkpoint: Path, tasks: list[FewShotTask]
 ) -> None:
     toy_backbone64 = load_backbone(str(toy_checkpoint), dtype=torch.float64, position=position)
-    config = DownstreamConfig(steps=50, eval_every=50, batch_size=4)
+    config = DownstreamConfig(steps=20, eval_every=20, batch_size=4)
     runs = families(toy_backbone64, tasks)[::3]
     for run, result in zip(runs, _tune(toy_backbone64, runs, config), strict=True):
         (alone,) = _tune(toy_backbone64, [run], config)

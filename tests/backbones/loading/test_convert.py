@@ -123,26 +123,28 @@ def test_a_cache_that_cannot_be_written_is_one_line_with_the_cure(
         load_backbone(str(pickled))
 
 
-def _load(path: str, cache: str, found: Any) -> None:
+def _load(imported: str, path: str, cache: str, start: Any, found: Any) -> None:
     os.environ["MPT_CACHE"] = cache
     torch.set_num_threads(1)
+    load_backbone(imported)
+    start.wait()
     found.put(load_backbone(path).digest)
 
 
 @pytest.mark.timeout(1800)  # for hangs only
-def test_two_processes_at_once_convert_one_checkpoint(pickled: Path, cache: Path) -> None:
+def test_two_processes_at_once_convert_one_checkpoint(
+    safe: Path, pickled: Path, cache: Path
+) -> None:
+    """This one, and one that has imported as much when both begin."""
     context = multiprocessing.get_context("spawn")
-    found = context.Queue()
-    workers = [
-        context.Process(target=_load, args=(str(pickled), str(cache.parent), found))
-        for _ in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    digests = [found.get(timeout=1700) for _ in workers]
-    for worker in workers:
-        worker.join()
-    assert digests[0] == digests[1]
+    start, found = context.Barrier(2, timeout=1700), context.Queue()
+    given = (str(safe), str(pickled), str(cache.parent), start, found)
+    other = context.Process(target=_load, args=given)
+    other.start()
+    start.wait()
+    digest = load_backbone(str(pickled)).digest
+    assert found.get(timeout=1700) == digest
+    other.join()
     left = [path for path in cache.iterdir() if path.suffix != ".lock"]
     assert len(left) == 1  # the conversion itself, and no draft
 
