@@ -30,18 +30,19 @@ def test_a_search_whose_files_lie_in_a_bucket_gives_the_same_numbers(
     """And one that is extended goes on there, from the checkpoints that the database knows."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    whole = toy_job(toy_checkpoint, toy_gym, tmp_path / "local")
+    one = (1.0,)  # inner rate, and so one trial of meta-learning
+    whole = toy_job(toy_checkpoint, toy_gym, tmp_path / "local", inner_lrs=one)
     with bench(whole, study) as local:  # without Ray, and without a bucket
-        local.run(1, 0, chunk_s=1e9)
+        local.run(0, chunk_s=1e9)
         local.run_baseline()
     where = Execution(signals=False, max_failures=0, resume="again", next_step="rest")
     with s3_server() as query, local_ray(1):  # its workers take over the environment
         files = f"s3://{BUCKET}/toy?{query}"
-        short = with_rungs(toy_job(toy_checkpoint, toy_gym, tmp_path / "bucket"), (2, 4))
+        long = toy_job(toy_checkpoint, toy_gym, tmp_path / "bucket", inner_lrs=one)
+        short = with_rungs(long, (2, 4))
         assert (
             run_search(dataclasses.replace(short, storage=files), where, rates=KNOWN_RATES) == DONE
         )
-        long = toy_job(toy_checkpoint, toy_gym, tmp_path / "bucket")
         assert (
             run_search(dataclasses.replace(long, storage=files), where, rates=KNOWN_RATES) == DONE
         )

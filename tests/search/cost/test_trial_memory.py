@@ -12,11 +12,11 @@ from mpt.search.cost.trial_memory import largest_trials, trial_memory
 from mpt.study.specs import FineTuningConfig, TrialSpec, UpstreamSpec
 from mpt.study.study import StudyPlan
 
-LARGE = "google/t5-large-lm-adapt"
+BASE = "google/t5-base-lm-adapt"
 
 
 def _trial(
-    method: str = "maml", backbone: str = LARGE, precision: str = "bfloat16", **changes: object
+    method: str = "maml", backbone: str = BASE, precision: str = "bfloat16", **changes: object
 ) -> TrialSpec:
     config = StudyConfig(
         backbone=backbone,
@@ -37,13 +37,13 @@ def _tuned(backbone: str | None = None, precision: str = "float32") -> TrialSpec
 
 def test_a_trial_holds_its_weights_and_its_largest_pass() -> None:
     found = trial_memory(_trial("fomaml", batch_size=16), on_gpu=True)
-    alone = estimate(LARGE, rows=16)
+    alone = estimate(BASE, rows=16)
     assert found.weights == alone.weights
     assert found.peak == alone.fused
     assert found.where == "an upstream pass, 16 rows"
     # with a small upstream batch the pass of prompt tuning is the largest
     small = trial_memory(_trial("fomaml", batch_size=2), on_gpu=True)
-    assert small.peak == estimate(LARGE, rows=8).fused
+    assert small.peak == estimate(BASE, rows=8).fused
     assert "prompt tuning, 8 rows" in str(small)
 
 
@@ -51,7 +51,7 @@ def test_episodes_that_share_passes_count_with_all_their_rows() -> None:
     shared = trial_memory(
         _trial("fomaml", batch_size=4, items_per_step=8, items_per_pass=4), on_gpu=True
     )
-    assert shared.peak == estimate(LARGE, rows=16).fused
+    assert shared.peak == estimate(BASE, rows=16).fused
     assert shared.where == "an upstream pass, 16 rows"
     # no more episodes than a step has can share
     few = trial_memory(
@@ -62,9 +62,9 @@ def test_episodes_that_share_passes_count_with_all_their_rows() -> None:
 
 def test_an_unrolled_second_order_counts_its_graphs_and_a_lean_one_does_not() -> None:
     lean = trial_memory(_trial("maml", batch_size=16), on_gpu=True)
-    assert lean.peak == estimate(LARGE, rows=16).fused
+    assert lean.peak == estimate(BASE, rows=16).fused
     unrolled = trial_memory(_trial("maml", batch_size=16, second_order="unrolled"), on_gpu=True)
-    alone = estimate(LARGE, rows=16)
+    alone = estimate(BASE, rows=16)
     graphs = unrolled.peak - alone.weights
     assert graphs == pytest.approx(3.1 * (alone.activations + alone.attention), rel=1e-6)
     deeper = trial_memory(
@@ -81,21 +81,21 @@ def test_an_unrolled_second_order_counts_its_graphs_and_a_lean_one_does_not() ->
 
 
 def test_fine_tuning_holds_three_sets_of_weights_and_a_fourth_of_other_ones() -> None:
-    weights = estimate(LARGE, rows=1).weights  # two bytes each
+    weights = estimate(BASE, rows=1).weights  # two bytes each
     one = trial_memory(_tuned(), on_gpu=True)
     assert one.weights == pytest.approx(3 * 2 * weights, rel=0.01)
     half = trial_memory(_tuned(precision="bfloat16"), on_gpu=True)
     assert half.weights == pytest.approx(3 * 2 * weights + weights, rel=0.01)
-    other = trial_memory(_tuned(backbone="google/t5-base-lm-adapt"), on_gpu=True)
-    base = estimate("google/t5-base-lm-adapt", rows=1).weights
-    assert other.weights == pytest.approx(3 * 2 * base + 2 * weights, rel=0.01)
+    other = trial_memory(_tuned(backbone="google/t5-large-lm-adapt"), on_gpu=True)
+    large = estimate("google/t5-large-lm-adapt", rows=1).weights
+    assert other.weights == pytest.approx(3 * 2 * large + 2 * weights, rel=0.01)
 
 
 def test_the_largest_trial_of_every_backbone_is_told() -> None:
     trials = [_trial("fomaml"), _tuned(), _trial("fomaml", backbone="facebook/bart-large")]
     found = largest_trials(trials, on_gpu=True)
     assert [entry.name for entry in found] == [
-        f"{LARGE}, fine_tuning",
+        f"{BASE}, fine_tuning",
         "facebook/bart-large, fomaml",
     ]
 
