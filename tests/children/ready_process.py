@@ -5,8 +5,8 @@ that starts inside `workers_from_a_copy` has each of its workers begin as a copy
 with a process id, an environment and files of its own, with nothing of Ray or `mpt` imported. It
 takes a second then.
 
-As a script: ``python ready_process.py SOCKET`` serves until its standard input ends; what asks is
-`begin_worker.py`, which Ray starts in the place of a worker.
+As a script: ``python ready_process.py SOCKET MODULE…`` imports these modules and serves until its
+standard input ends; what asks is `begin_worker.py`, which Ray starts in the place of a worker.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import functools
 import gc
 import importlib
 import io
+import itertools
 import json
 import os
 import runpy
@@ -63,27 +64,32 @@ def workers_from_a_copy() -> Iterator[None]:
 @functools.cache
 def _started() -> str:
     """Start the process, once for all of these tests; return its socket."""
-    folder = tempfile.TemporaryDirectory(prefix="mpt-")  # short: paths of sockets have ≤ 107 bytes
-    path = f"{folder.name}/ready"
-    process = subprocess.Popen(
-        [sys.executable, __file__, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.read(1) == b"+"  # it listens
-
-    def end() -> None:
-        process.communicate()
-        folder.cleanup()
-
-    atexit.register(end)
-    return path
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(ready_process(*MODULES))
 
 
-def serve(path: str) -> None:
+@contextlib.contextmanager
+def ready_process(*modules: str) -> Iterator[str]:
+    """Start a process that has imported these modules, and end it; give its socket."""
+    with tempfile.TemporaryDirectory(prefix="mpt-") as folder:  # short, as paths of sockets are
+        path = f"{folder}/ready"
+        process = subprocess.Popen(
+            [sys.executable, __file__, path, *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"+"  # it listens
+        try:
+            yield path
+        finally:
+            process.communicate()
+
+
+def serve(path: str, modules: list[str]) -> None:
     """Fork for every request until standard input ends; no copy outlives who asked for it."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server,
@@ -92,7 +98,7 @@ def serve(path: str) -> None:
         server.bind(path)
         server.listen()
         print("+", end="", flush=True)
-        for name in MODULES:
+        for name in modules:
             importlib.import_module(name)
         gc.freeze()
         copies: dict[int, list[Any]] = {}  # what tells that one, or who asked for it, has ended
@@ -104,7 +110,8 @@ def serve(path: str) -> None:
                 request, files, _, _ = socket.recv_fds(asking, LARGEST, 3)
                 copy = os.fork()
                 if copy == 0:
-                    _become(json.loads(request), files, [events, server, asking])
+                    others = itertools.chain(*copies.values())
+                    _become(json.loads(request), files, [events, server, asking, *others])
                 for file in files:
                     os.close(file)
                 copies[copy] = [asking, io.FileIO(os.pidfd_open(copy))]
@@ -118,6 +125,7 @@ def serve(path: str) -> None:
                     one.close()
         for copy in copies:
             os.kill(copy, signal.SIGKILL)
+            os.waitpid(copy, 0)
 
 
 def _become(request: Any, files: list[int], held: list[Any]) -> None:
@@ -147,4 +155,4 @@ def _become(request: Any, files: list[int], held: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])
