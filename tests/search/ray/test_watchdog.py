@@ -155,9 +155,14 @@ def test_a_raylet_that_has_lost_an_agent_is_stopped_before_anything_is_said(
     raylet, agent = (subprocess.Popen(["sleep", "1000"]) for _ in range(2))
     states = []
 
+    def state() -> str:
+        return Path(f"/proc/{raylet.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
     def say(_: str) -> None:
-        stat = Path(f"/proc/{raylet.pid}/stat").read_text()
-        states.append(stat.rpartition(")")[2].split()[0])
+        hangs = time.monotonic() + 300
+        while state() != "T" and time.monotonic() < hangs:  # its system stops it in its own time
+            time.sleep(0.01)
+        states.append(state())
 
     monkeypatch.setattr(watchdog, "_agents", lambda _: [agent.pid])
     monkeypatch.setattr(os, "_exit", leave)
