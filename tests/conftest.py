@@ -47,7 +47,6 @@ LONGEST = (
     "search/test_run.py",
     "test_wheel.py",
     "docs/test_code_blocks.py",
-    "api/test_interface.py",
     "replay/test_recorded_recipe.py",
     "replay/similarity/test_similarity_job.py",
     "upstream/test_conformance.py",

@@ -16,19 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def processes_with(name: str, value: str, of: str = "") -> list[int]:
+def processes_with(name: str, value: str) -> list[int]:
     """Return the processes that have this variable in their environment.
 
     Args:
         name: of the variable.
         value: of the variable.
-        of: what their command lines hold.
     """
     mark, found = f"{name}={value}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             mine = mark in (folder / "environ").read_bytes().split(b"\0")
-            mine = mine and of.encode() in (folder / "cmdline").read_bytes()
         except OSError:
             continue
         if mine:
